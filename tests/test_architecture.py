@@ -360,9 +360,9 @@ def test_libraries_are_imported_where_the_table_says() -> None:
     )
 
 
-def test_the_table_has_nothing_that_nobody_imports() -> None:
+def test_the_table_has_no_unused_entry() -> None:
     complaints(
-        f"{library}: nobody at {pattern}"
+        f"{library}: no user at {pattern}"
         for library, patterns in LIBRARIES.items()
         for pattern in patterns
         if not any(fnmatch(name, pattern) and library in third_party(module) for name, module in modules().items())

@@ -110,7 +110,7 @@ def test_builds_are_compared_pair_by_pair_in_what_both_measure() -> None:
     assert (row.ratio, row.low, row.high) == (1.0, 0.5, 3.0)
 
 
-def test_each_build_begins_in_turn_and_peers_are_left_out(tmp_path: Path) -> None:
+def test_builds_alternate_in_beginning_and_peers_are_left_out(tmp_path: Path) -> None:
     ran: list[str] = []
 
     def run(side: str) -> Samples:
@@ -131,17 +131,17 @@ def test_each_build_begins_in_turn_and_peers_are_left_out(tmp_path: Path) -> Non
 
 
 async def test_callers_work_at_the_same_time_and_every_call_is_counted() -> None:
-    calls = together = most = 0
+    calls = together = maximum = 0
 
     async def call() -> None:
-        nonlocal calls, together, most
+        nonlocal calls, together, maximum
         calls, together = calls + 1, together + 1
-        most = max(most, together)
+        maximum = max(maximum, together)
         await asyncio.sleep(0)
         together -= 1
 
     samples_ = await with_callers(call, 5, 0.02)
-    assert (samples_["calls"], most) == (calls, 5)
+    assert (samples_["calls"], maximum) == (calls, 5)
 
 
 def test_an_error_in_a_thread_is_not_swallowed() -> None:
@@ -184,7 +184,7 @@ def test_what_is_measured_has_a_core_to_itself(tmp_path: Path) -> None:
         assert os.sched_getaffinity(child.pid) == os.sched_getaffinity(0) == cores
 
 
-def test_the_facts_tell_what_the_journals_are_on(tmp_path: Path) -> None:
+def test_the_facts_name_the_file_system_of_the_journals(tmp_path: Path) -> None:
     assert machine_facts(tmp_path)["file system"] not in ("", "unknown")
 
 
@@ -208,7 +208,7 @@ async def test_the_pipeline_sends_what_was_set_in_one_round_at_once() -> None:
     assert not any(future.done() for future in futures)
 
 
-async def test_the_pipeline_gives_answers_in_their_order_however_they_are_cut() -> None:
+async def test_the_pipeline_gives_replies_in_their_order_however_they_are_split() -> None:
     pipeline = RespPipeline()
     pipeline.connection_made(Sent())
     first, second, third = (pipeline.set(b"k", b"v") for _ in range(3))

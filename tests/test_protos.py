@@ -39,7 +39,7 @@ MEMBERSHIP = {
     "LeaveResponse": SUCCESSFUL,
 }
 
-# What answers again and again, with messages of these names; the second one is asked again and again too.
+# Methods with a stream of replies of these names; the second one has a stream of requests too.
 STREAMS = {"WatchRing": ("WatchRingRequest", "RingUpdate"), "KeepLease": ("JoinRequest", "JoinResponse")}
 
 
@@ -57,14 +57,14 @@ def fields(message: Descriptor) -> dict[int, tuple[object, ...]]:
 
 
 def test_the_generated_code_is_up_to_date() -> None:
-    ended = subprocess.run(
+    finished = subprocess.run(
         [ROOT / "scripts/protos", "--check"],
         env={**os.environ, "PYTHON": sys.executable},
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
 @pytest.mark.parametrize(
@@ -91,9 +91,9 @@ def test_packages_services_and_methods(file: FileDescriptor, package: str, servi
 def test_streams() -> None:
     described = ROUTER.services_by_name["Router"].methods_by_name
     assert {name for name, method in described.items() if method.server_streaming} == set(STREAMS)
-    for name, (request, answer) in STREAMS.items():
+    for name, (request, reply) in STREAMS.items():
         assert described[name].input_type is ROUTER.message_types_by_name[request]
-        assert described[name].output_type is ROUTER.message_types_by_name[answer]
+        assert described[name].output_type is ROUTER.message_types_by_name[reply]
         assert described[name].client_streaming == (name == "KeepLease")
 
 
@@ -115,7 +115,7 @@ def test_the_fields_that_others_rely_on(
 @pytest.mark.parametrize(
     "name", ["Get", "Put", "Delete", "List", "Flush", "ListDeadLetters", "ResolveDeadLetters", "Refresh"]
 )
-def test_the_router_may_pass_answers_on_as_they_came(name: str) -> None:
+def test_the_router_may_pass_replies_on_unchanged(name: str) -> None:
     message = f"{name}Response"
     assert fields(ROUTER.message_types_by_name[message]) == fields(CACHE.message_types_by_name[message])
 
@@ -138,5 +138,5 @@ def test_what_an_existing_client_sends_is_read() -> None:
     assert (put.key, put.bucket, put.value) == (b"k", "default", b"abc")
     join = router_server_pb2.JoinRequest.FromString(b"\x0a\x0chttp://a:1/x"[:14])
     assert join.address == "http://a:1/x"
-    answer = cache_server_pb2.GetResponse(successful=True, value=b"abc").SerializeToString()
-    assert answer == b"\x08\x01\x12\x03abc"
+    reply = cache_server_pb2.GetResponse(successful=True, value=b"abc").SerializeToString()
+    assert reply == b"\x08\x01\x12\x03abc"

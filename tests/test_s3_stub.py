@@ -99,11 +99,11 @@ def test_chunked_uploads_are_stored_without_their_chunks(boto: S3Client) -> None
 
 
 @pytest.mark.parametrize(
-    ("wanted", "part"), [("bytes=2-4", b"234"), ("bytes=7-", b"789"), ("bytes=-2", b"89"), ("bytes=8-99", b"89")]
+    ("expected", "part"), [("bytes=2-4", b"234"), ("bytes=7-", b"789"), ("bytes=-2", b"89"), ("bytes=8-99", b"89")]
 )
-def test_ranges(boto: S3Client, wanted: str, part: bytes) -> None:
+def test_ranges(boto: S3Client, expected: str, part: bytes) -> None:
     boto.put_object(Bucket="b", Key="range", Body=b"0123456789")
-    assert boto.get_object(Bucket="b", Key="range", Range=wanted)["Body"].read() == part
+    assert boto.get_object(Bucket="b", Key="range", Range=expected)["Body"].read() == part
 
 
 def test_long_listings_come_in_pages(boto: S3Client) -> None:
@@ -126,8 +126,8 @@ def test_obstore_writes_reads_lists_and_deletes(stub: StubProcess) -> None:
         obstore.get(store, "a/b")
 
 
-def talk(stub: StubProcess, raw: bytes) -> bytes:
-    """Send bytes piece by piece and return what comes back until the answer to ``GET /_stub/end``."""
+def exchange(stub: StubProcess, raw: bytes) -> bytes:
+    """Send bytes piece by piece and return what comes back until the reply to ``GET /_stub/end``."""
     raw += b"GET /_stub/end HTTP/1.1\r\n\r\n"
     with socket.create_connection(
         ("127.0.0.1", int(stub.endpoint_url.rpartition(":")[2])), timeout=5
@@ -142,16 +142,16 @@ def talk(stub: StubProcess, raw: bytes) -> bytes:
 
 
 def test_pipelined_and_chunked_requests(stub: StubProcess) -> None:
-    talk(
+    exchange(
         stub,
         b"PUT /raw/k HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
         b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nTrailer: x\r\n\r\n"
         b"PUT /raw/l HTTP/1.1\r\nContent-Encoding: aws-chunked\r\nContent-Length: 41\r\n\r\n"
         b"1;chunk-signature=0a\r\nl\r\n0\r\nx-amz-a:b\r\n\r\n",
     )
-    assert talk(stub, b"HEAD /raw/none HTTP/1.1\r\n\r\n").count(b"Error") == 0
-    got = talk(stub, b"GET /raw/k HTTP/1.1\r\n\r\nHEAD /raw/k HTTP/1.1\r\n\r\nGET /raw/l HTTP/1.1\r\n\r\n")
-    assert [answer.rpartition(b"\r\n\r\n")[2] for answer in got.split(b"HTTP/1.1 200 OK")[1:3]] == [b"abcde", b""]
+    assert exchange(stub, b"HEAD /raw/none HTTP/1.1\r\n\r\n").count(b"Error") == 0
+    got = exchange(stub, b"GET /raw/k HTTP/1.1\r\n\r\nHEAD /raw/k HTTP/1.1\r\n\r\nGET /raw/l HTTP/1.1\r\n\r\n")
+    assert [reply.rpartition(b"\r\n\r\n")[2] for reply in got.split(b"HTTP/1.1 200 OK")[1:3]] == [b"abcde", b""]
     assert b"\r\n\r\nlHTTP/1.1 404" in got
 
 

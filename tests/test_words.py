@@ -4,6 +4,8 @@
   parameter, attribute, variable, module, import alias, RPC, message, field or metric.
 - `ALLOWED` lists identifiers that have such a word in another sense, with the reason. An entry that nothing needs
   any more fails the test.
+- Tests and scripts are held to the same table. A test's name is a sentence, in which the words of `SENTENCE` are
+  plain English; `ALLOWED_IN_TESTS` lists the other identifiers.
 - A name that many classes define cannot be searched for: at most `MAX_CLASSES` classes define a method of one name,
   unless they implement one Protocol, or follow a convention of Python or a library (`CONVENTIONS`).
 """
@@ -24,6 +26,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("milena_common", "milena_client", "milena_router", "milena_cache")
 FOLDERS = (*PACKAGES, "bench")
 SCRIPTS = ("scripts/k8s-monitoring",)
+TEST_FOLDERS = ("tests", "scripts")
 MAX_CLASSES = 4
 
 # Words of identifiers, in lower case, and the standard word in their place. Two words: one after the other.
@@ -128,6 +131,30 @@ ALLOWED = {
     "milena_resp_refused_connections": "a metric that documents name",
 }
 
+# Words that are no names of things of Milena's in the sentence that a test's name is.
+SENTENCE = {"ends", "ended", "cut", "most", "least", "a second", "changing", "copies", "container"}
+
+# Identifiers of tests and scripts that have such a word in another sense.
+ALLOWED_IN_TESTS = {
+    "ENDS": "cases of Redis commands about expiry",
+    "_ends": "the two ends of a pair of sockets",
+    "ends": "ends of intervals or of waiting, not of objects",
+    "ending": "the last arguments of a command, or the thread that shuts a stream down",
+    "a_step_of_the_loop_ends": "a rule of a state machine",
+    "ends_with_connection": "how a message's body ends in HTTP",
+    "container": "a container of Kubernetes, or Redis's word for a command with subcommands",
+    "is_container": "a value of a type that holds others, in Python's sense",
+    "cut": "a place at which a test splits bytes, or a step of a model that takes a checkpoint",
+    "draw": "hypothesis's function for composite strategies",
+    "report": "what a node reports to the router",
+    "words": "words of English",
+    "words_of": "words of English",
+    "sync_words": "words of English",
+    "test_words": "words of English",
+    "test_a_refused_connection_is_reported": "a refused connection is an error of TCP",
+    "test_refused_connections_are_what_clients_see": "a refused connection is an error of TCP",
+}
+
 # Methods that more than `MAX_CLASSES` classes define, and a class of Python whose convention they follow.
 CONVENTIONS: dict[str, type] = {
     "start": threading.Thread,
@@ -151,12 +178,13 @@ def words_of(identifier: str) -> list[str]:
     ]
 
 
-def forbidden(identifier: str) -> list[str]:
+@cache
+def forbidden(identifier: str) -> tuple[str, ...]:
     """The words of `identifier` that have a standard word."""
     text = f" {' '.join(words_of(identifier))} "
     for compound in COMPOUNDS:
         text = text.replace(f" {compound} ", " ")
-    return [word for word in STANDARD if f" {word} " in text]
+    return tuple(word for word in STANDARD if f" {word} " in text)
 
 
 def definitions(tree: ast.AST) -> Iterator[str]:
@@ -171,27 +199,48 @@ def definitions(tree: ast.AST) -> Iterator[str]:
                 yield name
 
 
-@cache
-def trees() -> dict[str, ast.Module]:
-    """The modules by path, without generated ones."""
+def parsed(folders: tuple[str, ...], scripts: tuple[str, ...] = ()) -> dict[str, ast.Module]:
+    """The modules in `folders`, and `scripts`, by path, without generated ones."""
     paths = [
         path
-        for folder in FOLDERS
+        for folder in folders
         for path in sorted((ROOT / folder).rglob("*.py"))
         # The sync client is made from the async one.
         if "pb" not in path.parts and not path.read_text().startswith("# Made from ")
     ]
     return {
-        str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in (*paths, *map(ROOT.joinpath, SCRIPTS))
+        str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in (*paths, *map(ROOT.joinpath, scripts))
     }
 
 
-def found() -> Iterator[tuple[str, str]]:
+@cache
+def trees() -> dict[str, ast.Module]:
+    """The modules of the packages and benchmarks by path."""
+    return parsed(FOLDERS, SCRIPTS)
+
+
+@cache
+def modules_of_tests() -> dict[str, ast.Module]:
+    """The modules of the tests and scripts by path."""
+    return parsed(TEST_FOLDERS)
+
+
+def found(modules: dict[str, ast.Module]) -> Iterator[tuple[str, str]]:
     """Each definition with a forbidden word, as path and identifier."""
-    for path, tree in trees().items():
+    for path, tree in modules.items():
         for name in {*definitions(tree), *Path(path).with_suffix("").parts}:
             if forbidden(name):
                 yield path, name
+
+
+@cache
+def found_in_tests() -> tuple[tuple[str, str], ...]:
+    """Each definition of a test or script with a word that is not plain English there, as path and identifier."""
+    return tuple(
+        (path, name)
+        for path, name in found(modules_of_tests())
+        if not name.startswith("test_") or not SENTENCE.issuperset(forbidden(name))
+    )
 
 
 def metrics() -> Iterator[str]:
@@ -216,15 +265,32 @@ def complaints(lines: Iterator[str]) -> None:
     assert not listed, "\n" + "\n".join(listed)
 
 
-def test_identifiers_have_the_standard_words() -> None:
+def test_identifiers_have_the_standard_terms() -> None:
     complaints(
         f"{path}: {name}: {', '.join(f'{word} → {STANDARD[word]}' for word in forbidden(name))}"
-        for path, name in found()
+        for path, name in found(trees())
         if name not in ALLOWED
     )
 
 
-def test_names_of_metrics_and_of_the_protocol_have_the_standard_words() -> None:
+def test_identifiers_of_tests_have_the_standard_terms() -> None:
+    complaints(
+        f"{path}: {name}: {', '.join(f'{word} → {STANDARD[word]}' for word in forbidden(name))}"
+        for path, name in found_in_tests()
+        if name not in ALLOWED_IN_TESTS
+    )
+
+
+def test_subjects_of_names_of_tests_are_nouns() -> None:
+    complaints(
+        f"{path}: {name}"
+        for path, tree in modules_of_tests().items()
+        for name in definitions(tree)
+        if name.startswith("test_") and "who" in words_of(name)
+    )
+
+
+def test_names_of_metrics_and_of_the_protocol_have_the_standard_terms() -> None:
     complaints(
         f"{name}: {', '.join(f'{word} → {STANDARD[word]}' for word in forbidden(name))}"
         for name in (*metrics(), *proto_names())
@@ -233,9 +299,11 @@ def test_names_of_metrics_and_of_the_protocol_have_the_standard_words() -> None:
 
 
 def test_the_lists_of_exceptions_have_nothing_that_is_not_needed() -> None:
-    defined = set(found())
+    defined = set(found(trees()))
     names = {name for _, name in defined} | {*metrics(), *proto_names()}
     complaints(name for name in ALLOWED if name not in names)
+    names_of_tests = {name for _, name in found_in_tests()}
+    complaints(name for name in ALLOWED_IN_TESTS if name not in names_of_tests)
     methods = defining_classes()
     complaints(name for name in CONVENTIONS if len(methods[name]) <= MAX_CLASSES)
 

@@ -81,10 +81,10 @@ def test_an_async_client_that_was_pickled_works_in_a_worker(cluster: DirectClust
 
 
 def test_a_forked_process_reads_and_writes_without_the_router() -> None:
-    with cluster_of(3, "sync") as rig:
-        client = rig.client()
+    with cluster_of(3, "sync") as harness:
+        client = harness.client()
         client.set_many({key: b"before" for key in KEYS})
-        rig.cluster.forget()
+        harness.cluster.clear_requests()
 
         def child() -> bool:
             assert read(client, KEYS) == [b"before"] * 3
@@ -95,16 +95,16 @@ def test_a_forked_process_reads_and_writes_without_the_router() -> None:
             return read(client, KEYS) == [None, b"two", b"three"]
 
         assert in_a_child(child) == 0
-        assert rig.cluster.asked == []
+        assert harness.cluster.requested == []
         assert read(client, KEYS) == [None, b"two", b"three"], "the parent's connections are as they were"
 
 
-def test_a_forked_process_says_why_it_cannot_ask_the_router() -> None:
-    with cluster_of(3, "sync") as rig:
-        client = rig.client()
+def test_a_forked_process_reports_why_it_cannot_call_the_router() -> None:
+    with cluster_of(3, "sync") as harness:
+        client = harness.client()
 
         def child() -> bool:
-            for call in (lambda: [*client.scan()], client.flush, lambda: Milena(rig.cluster.address).get("k")):
+            for call in (lambda: [*client.scan()], client.flush, lambda: Milena(harness.cluster.address).get("k")):
                 with pytest.raises(FailedPrecondition, match=r"forked .* spawn or forkserver"):
                     call()
             return True
@@ -112,21 +112,21 @@ def test_a_forked_process_says_why_it_cannot_ask_the_router() -> None:
         assert in_a_child(child) == 0
 
 
-def test_a_forked_process_follows_keys_whose_owner_is_gone_by_asking_the_other_nodes() -> None:
-    with cluster_of(3, "sync") as rig:
-        client = rig.client()
+def test_a_forked_process_finds_keys_whose_owner_is_gone_through_the_other_nodes() -> None:
+    with cluster_of(3, "sync") as harness:
+        client = harness.client()
         client.set_many({key: b"v" for key in KEYS})
-        gone, other, owner = rig.nodes
+        gone, other, owner = harness.nodes
         moved = f"-MOVED 1 {owner.address}\r\n".encode()
         gone.close()
-        other.says = lambda words: moved if words[0] == b"MILENA.CALL" and FIRST.encode() in words[3] else None
+        other.says = lambda argv: moved if argv[0] == b"MILENA.CALL" and FIRST.encode() in argv[3] else None
         assert in_a_child(lambda: client.get(FIRST) == b"v" and client.get_many([FIRST]) == {FIRST: b"v"}) == 0
 
 
 def test_a_forked_process_that_reaches_no_node_says_so_in_its_time() -> None:
-    with cluster_of(3, "sync") as rig:
-        client = rig.client(timeout=0.5)
-        for node in rig.nodes:
+    with cluster_of(3, "sync") as harness:
+        client = harness.client(timeout=0.5)
+        for node in harness.nodes:
             node.close()
 
         def child() -> bool:
@@ -138,20 +138,20 @@ def test_a_forked_process_that_reaches_no_node_says_so_in_its_time() -> None:
 
 
 def test_a_fork_closes_the_sockets_of_the_parent_in_the_child_and_nowhere_else() -> None:
-    with cluster_of(3, "sync") as rig:
-        client = rig.client(near_cache=NearCache(2**20, 60.0))
+    with cluster_of(3, "sync") as harness:
+        client = harness.client(near_cache=NearCache(2**20, 60.0))
         client.set(FIRST, b"v")
         wait_until("there is a connection", lambda: client.get(FIRST) == b"v", LONG)
-        ours = {node.address for node in rig.nodes}
+        ours = {node.address for node in harness.nodes}
 
         def child() -> bool:
             return not [peer for peer in peers() if peer in ours]
 
         assert [peer for peer in peers() if peer in ours]
         assert in_a_child(child) == 0
-        before = sum(node.greetings for node in rig.nodes)
+        before = sum(node.greetings for node in harness.nodes)
         assert read(client, KEYS * 5)[0] == b"v"
-        assert sum(node.greetings for node in rig.nodes) == before, "no connection had to be made again"
+        assert sum(node.greetings for node in harness.nodes) == before, "no connection had to be made again"
 
 
 def peers() -> list[str]:
@@ -172,8 +172,8 @@ def peers() -> list[str]:
 
 
 def test_a_fork_while_other_threads_hold_every_lock_leaves_the_child_working() -> None:
-    with cluster_of(3, "sync") as rig:
-        client = rig.client(near_cache=NearCache(2**20, 60.0))
+    with cluster_of(3, "sync") as harness:
+        client = harness.client(near_cache=NearCache(2**20, 60.0))
         client.set(FIRST, b"v")
         direct = client._direct
         locks = [

@@ -12,7 +12,7 @@ from milena_cache.origin.conditions import State
 from milena_cache.reads.read_modify_write import NewValue
 from milena_common.api.durability import DURABILITIES, Durability
 from milena_common.api.errors import ConditionFailed, FailedPrecondition
-from tests.cache.rig import BUCKET, NodeUnderTest
+from tests.cache.node_under_test import BUCKET, NodeUnderTest
 from tests.support.conditions import made_conditions
 from tests.support.s3.memory_store import MemoryStore, WithMetadata
 
@@ -44,10 +44,10 @@ async def test_an_end_is_given_and_taken_without_touching_the_rest(mode: Durabil
     t = await started(mode=mode)
     assert await expire(t, FAR)
     await t.clock.advance(5)
-    assert (t.ends("k"), kept(t)) == (FAR, True)
+    assert (t.expires_at("k"), kept(t)) == (FAR, True)
     assert await expire(t, 0)
     await t.clock.advance(5)
-    assert (t.ends("k"), kept(t)) == (0, True)
+    assert (t.expires_at("k"), kept(t)) == (0, True)
     assert t.s3_has("k") == b"theirs"
     await t.stop()
 
@@ -57,7 +57,7 @@ async def test_several_changes_of_the_end_before_the_upload_keep_it_too() -> Non
     assert await expire(t, FAR)
     assert await expire(t, FAR + 1)
     await t.clock.advance(5)
-    assert (t.ends("k"), kept(t)) == (FAR + 1, True)
+    assert (t.expires_at("k"), kept(t)) == (FAR + 1, True)
     await t.stop()
 
 
@@ -66,7 +66,7 @@ async def test_it_is_kept_over_a_crash() -> None:
     assert await expire(t, FAR)
     t = await t.crash()
     await t.clock.advance(30)
-    assert (t.ends("k"), kept(t)) == (FAR, True)
+    assert (t.expires_at("k"), kept(t)) == (FAR, True)
     await t.stop()
 
 
@@ -79,7 +79,7 @@ async def test_a_change_of_the_end_during_its_predecessors_upload_keeps_it() -> 
     assert await expire(t, FAR + 1)
     t.store.write_gate.set()
     await t.clock.advance(5)
-    assert (t.ends("k"), kept(t)) == (FAR + 1, True)
+    assert (t.expires_at("k"), kept(t)) == (FAR + 1, True)
     await t.stop()
 
 
@@ -92,7 +92,7 @@ async def test_a_put_is_a_new_object_also_with_an_end_given_later(mode: Durabili
     if crash and mode == "back":
         t = await t.crash()
     await t.clock.advance(30)
-    assert t.ends("k") == FAR
+    assert t.expires_at("k") == FAR
     found = t.store.objects[REF]
     assert isinstance(found, WithMetadata)
     # Once it is in S3 there is nothing to keep but Milena's own.
@@ -156,7 +156,7 @@ async def test_of_eight_that_change_one_version_one_does() -> None:
     await t.stop()
 
 
-async def test_require_refuses_conditional_writes_and_reads_that_write_and_nothing_else() -> None:
+async def test_require_rejects_conditional_writes_and_reads_that_write_and_nothing_else() -> None:
     t = ignoring(mode="require")
     await t.start()
     ack = await t.put("k", b"v")

@@ -18,7 +18,7 @@ from milena_cache.objects.lineage import (
 from milena_cache.objects.object_store import Fault, Ref
 from milena_cache.objects.version import Version, lineage_of, stamp
 from milena_common.api.errors import ConditionFailed, OriginUnavailable
-from tests.cache.rig import BUCKET, LINEAGE, OTHER_LINEAGE, NodeUnderTest
+from tests.cache.node_under_test import BUCKET, LINEAGE, OTHER_LINEAGE, NodeUnderTest
 from tests.support.s3.memory_store import WithMetadata, etag_of, metadata_of
 
 REF = Ref(BUCKET, "k")
@@ -220,7 +220,7 @@ async def test_a_record_from_before_a_start_is_ordered_with_what_has_no_lineage(
 
 
 @given(st.lists(lineages, max_size=30))
-def test_the_notes_bring_everything_back(rings: list[str]) -> None:
+def test_the_metadata_restore_every_lineage(rings: list[str]) -> None:
     own = Lineages({}, LINEAGE)
     for lineage in rings:
         own.joined(lineage)
@@ -237,7 +237,7 @@ def test_every_cluster_has_a_lineage(cluster_id: str) -> None:
     assert lineage_of_cluster(cluster_id) != lineage_of_cluster(cluster_id + "x")
 
 
-def test_where_there_are_no_lineages_nothing_is_noted_or_stamped() -> None:
+def test_without_lineages_nothing_is_recorded_or_stamped() -> None:
     unnamed = Lineages({}, UNNAMED)
     assert unnamed.metadata() == {}
     assert unnamed.comparable(UNNAMED, late=False)

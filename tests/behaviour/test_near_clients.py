@@ -1,4 +1,4 @@
-"""Clients with a near cache, and what nodes tell them: messages, silence, lost connections, refusals."""
+"""Clients with a near cache, and what nodes send them: messages, silence, lost connections, rejections."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.resp.encoding import bulk, push
 from tests.client.blocking import Blocking
 from tests.client.direct_cluster import WARM, DirectCluster
-from tests.support.fake_resp_node import Words
+from tests.support.fake_resp_node import Argv
 from tests.support.waiting import wait_until
 
 LONG = 30.0
 KEY = WARM[0]
 
 
-class Rig:
+class Harness:
     """A client with a near cache, of a cluster of two nodes."""
 
     def __init__(self, cluster: DirectCluster, client: Any, near: NearCache) -> None:
@@ -49,8 +49,8 @@ class Rig:
 
         wait_until(f"{key} is kept", kept, LONG)
 
-    def tell(self, *keys: bytes) -> None:
-        """All nodes tell that `keys` changed."""
+    def notify(self, *keys: bytes) -> None:
+        """All nodes send that `keys` changed."""
         message = push(b"invalidate", b"*%d\r\n%b" % (len(keys), b"".join(map(bulk, keys))))
         for node in self.cluster.nodes:
             node.push(message)
@@ -62,7 +62,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def rig(kind: str) -> Iterator[Rig]:
+def harness(kind: str) -> Iterator[Harness]:
     near = NearCache(2**20, 10_000.0)
     with DirectCluster(2) as cluster, asyncio.Runner() as runner:
         client: Any = (
@@ -73,73 +73,75 @@ def rig(kind: str) -> Iterator[Rig]:
         for key in WARM:
             client.set(key, b"v")
         cluster.wait_until_direct(client)
-        yield Rig(cluster, client, near)
+        yield Harness(cluster, client, near)
         client.close()
 
 
-def test_what_is_kept_is_read_without_asking_anybody(rig: Rig) -> None:
-    rig.keep(KEY)
-    rig.cluster.forget()
+def test_a_near_hit_sends_no_request(harness: Harness) -> None:
+    harness.keep(KEY)
+    harness.cluster.clear_requests()
     for _ in range(5):
-        assert rig.client.get(KEY) == b"v"
-        assert rig.client.get_many([KEY]) == {KEY: b"v"}
-        assert rig.client.get(KEY, timeout=1.0) == b"v"
-    assert rig.cluster.sent(b"GET") == rig.cluster.sent(b"MGET") == rig.cluster.sent(b"MILENA.CALL") == 0
+        assert harness.client.get(KEY) == b"v"
+        assert harness.client.get_many([KEY]) == {KEY: b"v"}
+        assert harness.client.get(KEY, timeout=1.0) == b"v"
+    assert (
+        harness.cluster.sent(b"GET") == harness.cluster.sent(b"MGET") == harness.cluster.sent(b"MILENA.CALL") == 0
+    )
 
 
-def test_a_message_about_a_key_drops_it_and_no_other(rig: Rig) -> None:
-    rig.keep(KEY)
-    rig.keep(WARM[2])
-    rig.tell(KEY.encode(), b"never/read")
-    rig.until("it was told", lambda: rig.near.get(KEY) is None)
-    assert rig.near.get(WARM[2]) == b"v"
-    for node in rig.cluster.nodes:
+def test_a_message_about_a_key_drops_it_and_no_other(harness: Harness) -> None:
+    harness.keep(KEY)
+    harness.keep(WARM[2])
+    harness.notify(KEY.encode(), b"never/read")
+    harness.until("it was notified", lambda: harness.near.get(KEY) is None)
+    assert harness.near.get(WARM[2]) == b"v"
+    for node in harness.cluster.nodes:
         node.push(push(b"invalidate", b"_\r\n"))
-    rig.until("it was told", lambda: len(rig.near) == 0)
+    harness.until("it was notified", lambda: len(harness.near) == 0)
 
 
-def test_own_writes_and_deletes_drop_the_key(rig: Rig) -> None:
-    rig.keep(KEY)
-    rig.client.set(KEY, b"w")
-    assert rig.client.get(KEY) == b"w"
-    rig.keep(KEY)
-    rig.client.delete(KEY)
-    assert rig.client.get(KEY) is None
-    rig.client.set_many({KEY: b"x"})
-    rig.keep(KEY)
-    rig.client.delete_many([KEY])
-    assert rig.client.get_many([KEY]) == {}
+def test_own_writes_and_deletes_drop_the_key(harness: Harness) -> None:
+    harness.keep(KEY)
+    harness.client.set(KEY, b"w")
+    assert harness.client.get(KEY) == b"w"
+    harness.keep(KEY)
+    harness.client.delete(KEY)
+    assert harness.client.get(KEY) is None
+    harness.client.set_many({KEY: b"x"})
+    harness.keep(KEY)
+    harness.client.delete_many([KEY])
+    assert harness.client.get_many([KEY]) == {}
 
 
-def test_other_reads_speak_against_what_is_kept(rig: Rig) -> None:
-    rig.keep(KEY)
-    rig.cluster.answer("Put", pb.PutRequest(key=KEY.encode(), value=b"w"))
-    assert rig.near.get(KEY) == b"v"  # nobody has told
-    assert rig.client.get_entry(KEY).value == b"w"
-    assert rig.near.get(KEY) is None
+def test_other_reads_speak_against_what_is_kept(harness: Harness) -> None:
+    harness.keep(KEY)
+    harness.cluster.reply("Put", pb.PutRequest(key=KEY.encode(), value=b"w"))
+    assert harness.near.get(KEY) == b"v"  # no notification
+    assert harness.client.get_entry(KEY).value == b"w"
+    assert harness.near.get(KEY) is None
 
 
-def test_lost_connections_empty_it_and_new_ones_fill_it(rig: Rig) -> None:
-    rig.keep(KEY)
-    for node in rig.cluster.nodes:
+def test_lost_connections_empty_it_and_new_ones_fill_it(harness: Harness) -> None:
+    harness.keep(KEY)
+    for node in harness.cluster.nodes:
         node.disconnect()
-    rig.until("it is empty", lambda: len(rig.near) == 0)
-    rig.keep(KEY)
+    harness.until("it is empty", lambda: len(harness.near) == 0)
+    harness.keep(KEY)
 
 
-def test_a_new_ring_empties_it(rig: Rig) -> None:
-    rig.keep(KEY)
-    rig.cluster.give_slots(*reversed(rig.cluster.nodes))
-    rig.until("it is empty", lambda: len(rig.near) == 0)
-    rig.keep(KEY)
+def test_a_new_ring_empties_it(harness: Harness) -> None:
+    harness.keep(KEY)
+    harness.cluster.give_slots(*reversed(harness.cluster.nodes))
+    harness.until("it is empty", lambda: len(harness.near) == 0)
+    harness.keep(KEY)
 
 
 def test_a_node_that_does_not_track_is_not_called_directly(kind: str) -> None:
     near = NearCache(2**20, 10_000.0)
     with DirectCluster(1) as cluster, asyncio.Runner() as runner:
 
-        def says(words: Words) -> bytes | None:
-            return b"-ERR unknown command\r\n" if words[1:2] == [b"TRACKING"] else None
+        def says(argv: Argv) -> bytes | None:
+            return b"-ERR unknown command\r\n" if argv[1:2] == [b"TRACKING"] else None
 
         for node in cluster.nodes:
             node.says = says
@@ -155,8 +157,8 @@ def test_a_node_that_does_not_track_is_not_called_directly(kind: str) -> None:
         client.close()
 
 
-def test_a_closed_client_tells_nothing(rig: Rig) -> None:
-    rig.keep(KEY)
-    rig.client.close()
+def test_a_closed_client_returns_nothing(harness: Harness) -> None:
+    harness.keep(KEY)
+    harness.client.close()
     with pytest.raises(FailedPrecondition):
-        rig.client.get(KEY)
+        harness.client.get(KEY)

@@ -1,4 +1,4 @@
-"""Objects that end by themselves, through a whole node: then they are there for nobody, and nothing older is."""
+"""Objects that end by themselves, through a whole node: they are then absent for every reader."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from milena_cache.writeback.expired_objects import MAX_REMOVALS, PAUSE_SECONDS
 from milena_common.api.durability import DURABILITIES, Durability
 from milena_common.api.errors import ConditionFailed, InvalidRequest, OriginUnavailable
 from milena_common.api.pb import cache_server_pb2 as pb
-from tests.cache.rig import BUCKET, FRESHNESS, LINEAGE, SOON, NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import BUCKET, FRESHNESS, LINEAGE, SOON, NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 from tests.support.s3.memory_store import WithMetadata, etag_of
 
 CLASSES = pytest.mark.parametrize("durability", DURABILITIES)
@@ -34,14 +34,14 @@ def in_seconds(t: NodeUnderTest, seconds: float) -> float:
 
 
 @CLASSES
-async def test_what_has_ended_is_there_for_nobody(durability: Durability) -> None:
+async def test_an_expired_object_is_absent_for_every_reader(durability: Durability) -> None:
     t = await started()
     end = in_seconds(t, 5)
     await t.put("k", b"v", durability=durability, expires_at=end)
     reply = await t.get("k")
     assert (reply.outcome, reply.entry.value, reply.entry.expires_at) == ("hit", b"v", end)
     await t.flush()
-    assert t.ends("k") == end
+    assert t.expires_at("k") == end
     assert (await t.get("k")).entry.expires_at == end
     t.clock.tick(4.999)
     assert await t.outcome("k") == ("hit", b"v")
@@ -66,7 +66,7 @@ async def test_before_its_upload_too(durability: Durability) -> None:
     await t.stop()
 
 
-async def test_a_restart_does_not_forget_the_end() -> None:
+async def test_the_expiry_survives_a_restart() -> None:
     t = await started(delay=1000)
     end = in_seconds(t, 5)
     await t.put("k", b"v", expires_at=end)
@@ -96,7 +96,7 @@ async def test_a_put_without_an_end_takes_it_away(durability: Durability) -> Non
     await t.put("k", b"v", durability=durability)
     assert (await t.get("k")).entry.expires_at is NEVER
     await t.flush()
-    assert t.ends("k") is NEVER
+    assert t.expires_at("k") is NEVER
     t.clock.tick(6)
     assert await t.outcome("k") == ("hit", b"v")
     assert await t.another().outcome("k") == ("miss", b"v")
@@ -104,7 +104,7 @@ async def test_a_put_without_an_end_takes_it_away(durability: Durability) -> Non
 
 
 @CLASSES
-async def test_a_put_that_has_ended_already_is_a_delete(durability: Durability) -> None:
+async def test_a_put_that_has_expired_already_is_a_delete(durability: Durability) -> None:
     t = await started()
     await t.put("k", b"old", durability="through")
     ack = await t.put("k", b"v", durability=durability, expires_at=in_seconds(t, 0))
@@ -128,7 +128,7 @@ async def test_an_older_value_does_not_come_back() -> None:
     await t.stop()
 
 
-async def test_one_that_nobody_knows_of_neither() -> None:
+async def test_an_expired_put_over_an_unread_object_deletes_it() -> None:
     t = await started()
     t.in_s3("k", b"old")
     await t.put("k", b"new", expires_at=in_seconds(t, 0.5))
@@ -138,7 +138,7 @@ async def test_one_that_nobody_knows_of_neither() -> None:
     await t.stop()
 
 
-async def test_where_s3_has_nothing_it_is_not_asked() -> None:
+async def test_an_expired_put_over_an_absent_object_sends_no_request() -> None:
     t = await started()
     assert await t.outcome("k") == ("miss", None)
     await t.put("k", b"v", expires_at=in_seconds(t, 0.5))
@@ -167,7 +167,7 @@ async def test_an_upload_that_may_have_happened_is_undone() -> None:
 
 
 @pytest.mark.parametrize("policy", ["overwrite", "fail", "keep-both"])
-async def test_somebody_elses_object_is_not_deleted_in_its_place(policy: str) -> None:
+async def test_a_foreign_object_is_not_deleted_in_place_of_an_expired_one(policy: str) -> None:
     t = await started(policy=policy)
     t.in_s3("k", b"old")
     await t.get("k")
@@ -180,7 +180,7 @@ async def test_somebody_elses_object_is_not_deleted_in_its_place(policy: str) ->
     await t.stop()
 
 
-async def test_who_notices_the_end_has_the_object_removed_once() -> None:
+async def test_a_read_that_finds_an_expired_object_has_it_removed_once() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"v", in_seconds(t, 5))
     await t.get("k")
@@ -190,7 +190,7 @@ async def test_who_notices_the_end_has_the_object_removed_once() -> None:
     for _ in range(10):
         assert await t.outcome("k") == ("negative_hit", None)
     t.store.gate.set()
-    await settle()
+    await run_ready_tasks()
     assert [operation for operation, _ in t.store.calls] == ["head", "delete"]
     assert t.s3_has("k") is None
     assert t.writes.reaper.removed == 1
@@ -202,13 +202,13 @@ async def test_a_read_from_s3_notices_it_too() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"v", in_seconds(t, 0))
     assert await t.outcome("k") == ("miss", None)
-    await settle()
+    await run_ready_tasks()
     assert t.s3_has("k") is None
     t.in_s3("k", b"v", in_seconds(t, 0))
     t.clock.tick(10)
     reply, _ = await t.node.exists(t.object("k"), SOON)
     assert (reply.outcome, reply.entry.value) == ("miss", None)
-    await settle()
+    await run_ready_tasks()
     assert t.s3_has("k") is None
 
 
@@ -219,7 +219,7 @@ async def test_what_was_written_in_between_is_not_removed() -> None:
     t.clock.tick(5)
     t.in_s3("k", b"v")  # the same bytes, without an end
     assert await t.outcome("k") == ("negative_hit", None)
-    await settle()
+    await run_ready_tasks()
     assert await t.outcome("k") == ("miss", b"v")
 
 
@@ -231,15 +231,15 @@ async def test_nor_what_is_written_while_it_is_looked_at() -> None:
     await t.get("k")
     describe, looked = t.store.describe, asyncio.Event()
 
-    async def then_somebody_writes(ref: Ref) -> object:
+    async def then_another_client_writes(ref: Ref) -> object:
         found = await describe(ref)
         t.in_s3("k", b"theirs")
         looked.set()
         return found
 
-    t.store.describe = then_somebody_writes  # type: ignore[assignment, method-assign]
+    t.store.describe = then_another_client_writes  # type: ignore[assignment, method-assign]
     await looked.wait()
-    await settle()
+    await run_ready_tasks()
     assert t.s3_has("k") == b"theirs"
     assert await t.outcome("k") == ("miss", b"theirs")
 
@@ -254,7 +254,7 @@ async def test_a_write_that_comes_meanwhile_stays() -> None:
     await t.store.arrived("delete")
     await t.put("k", b"new")
     t.store.write_gate.set()
-    await settle()
+    await run_ready_tasks()
     assert await t.outcome("k") == ("hit", b"new")
     await t.flush()
     assert t.s3_has("k") == b"new"
@@ -271,11 +271,11 @@ async def test_while_s3_fails_nothing_is_removed_and_nothing_comes_back() -> Non
     t.store.calls.clear()
     for _ in range(5):
         assert await t.outcome("k") == ("negative_hit", None)
-        await settle()
+        await run_ready_tasks()
     assert t.store.count("head") == 1, "it is tried again after a pause"
     t.clock.tick(PAUSE_SECONDS)
     await t.get("k")
-    await settle()
+    await run_ready_tasks()
     assert t.store.count("head") == 2
     t.clock.tick(FRESHNESS.ttl + FRESHNESS.grace)
     with pytest.raises(OriginUnavailable):
@@ -292,13 +292,13 @@ async def test_removals_are_bounded() -> None:
     t.store.gate.clear()
     for key in keys:
         assert await t.outcome(key) == ("negative_hit", None)
-    await settle()
+    await run_ready_tasks()
     assert t.store.count("head") == MAX_REMOVALS
     t.store.gate.set()
-    await settle()
+    await run_ready_tasks()
     for key in keys:
         await t.get(key)
-    await settle()
+    await run_ready_tasks()
     assert not t.store.objects
 
 
@@ -331,7 +331,7 @@ async def test_also_where_only_s3_knows(durability: Durability) -> None:
 
 
 async def test_the_same_bytes_with_another_end_are_another_object() -> None:
-    """Their ETag is the same, so a conditional GET would not tell."""
+    """Their ETag is the same, so a conditional GET would not show it."""
     t = NodeUnderTest()
     t.in_s3("k", b"v", in_seconds(t, 300))
     await t.get("k")
@@ -353,7 +353,7 @@ async def test_another_owner_may_have_given_it_an_end_or_taken_it_away() -> None
     assert (await t.get("k", owned_since=3)).entry.value is None
 
 
-async def test_a_write_without_an_answer_may_have_changed_the_end() -> None:
+async def test_a_write_without_a_reply_may_have_changed_the_expiry() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"v")
     await t.get("k")
@@ -374,13 +374,13 @@ async def test_a_late_upload_does_not_put_its_end_in_the_place_of_a_later_one() 
     t.store.down = None
     await t.clock.advance(60)
     await t.flush()
-    assert t.ends("k") is NEVER
+    assert t.expires_at("k") is NEVER
     t.clock.tick(100)
     assert (await t.get("k")).entry.value == b"v"
     await t.stop()
 
 
-async def test_what_ended_after_it_was_written_over_is_no_conflict() -> None:
+async def test_what_expired_after_it_was_written_over_is_no_conflict() -> None:
     t = await started(policy="fail")
     await t.put("k", b"v", durability="through", expires_at=in_seconds(t, 5))
     await t.put("k", b"w")
@@ -393,7 +393,7 @@ async def test_what_ended_after_it_was_written_over_is_no_conflict() -> None:
 
 async def test_a_dead_letter_ends_as_well() -> None:
     t = await started()
-    t.store.refuse = lambda operation, _: Fault.REJECTED if operation == "put" else None
+    t.store.reject = lambda operation, _: Fault.REJECTED if operation == "put" else None
     await t.put("k", b"v", expires_at=in_seconds(t, 5))
     await t.flush()
     assert t.dirty.dead_letters == 1
@@ -417,7 +417,7 @@ async def test_a_copied_object_and_a_malformed_end_end_nothing() -> None:
 
 
 class RunningServer:
-    """The gRPC methods of a node, whose answers are read."""
+    """The gRPC methods of a node, whose replies are read."""
 
     def __init__(self, t: NodeUnderTest) -> None:
         identity = node_identity(t.config, t.parts, "n")
@@ -425,8 +425,8 @@ class RunningServer:
         self._methods = {name: method for name, (_, _, method) in servers.grpc_methods.items()}
 
     async def get(self, **fields: Any) -> pb.GetResponse:
-        answer = await self._methods["Get"](pb.GetRequest(key=b"k", **fields), SOON)
-        return pb.GetResponse.FromString(answer)
+        reply = await self._methods["Get"](pb.GetRequest(key=b"k", **fields), SOON)
+        return pb.GetResponse.FromString(reply)
 
     async def put(self, ttl_ms: int) -> None:
         await self._methods["Put"](pb.PutRequest(key=b"k", value=b"v", ttl_ms=ttl_ms), SOON)
@@ -434,15 +434,15 @@ class RunningServer:
 
 async def test_over_grpc() -> None:
     t = NodeUnderTest()
-    door = RunningServer(t)
-    await door.put(1500)
-    assert (await door.get()).ttl_ms == 1500
+    server = RunningServer(t)
+    await server.put(1500)
+    assert (await server.get()).ttl_ms == 1500
     t.clock.tick(1.4)
-    assert (await door.get(metadata_only=True)).ttl_ms == 100
+    assert (await server.get(metadata_only=True)).ttl_ms == 100
     t.clock.tick(0.1)
-    answer = await door.get()
-    assert (answer.successful, answer.ttl_ms) == (False, 0)
-    await door.put(0)
-    assert (await door.get()).ttl_ms == 0
+    reply = await server.get()
+    assert (reply.successful, reply.ttl_ms) == (False, 0)
+    await server.put(0)
+    assert (await server.get()).ttl_ms == 0
     with pytest.raises(InvalidRequest, match="ttl_ms"):
-        await door.put(2**63)
+        await server.put(2**63)

@@ -7,24 +7,24 @@ from typing import Any
 import pytest
 
 from milena_cache.memory.lru import ENTRY_OVERHEAD
-from tests.cache.servers.resp.rig import ME, ServerUnderTest, WireClient, ring
+from tests.cache.servers.resp.server_under_test import ME, ServerUnderTest, WireClient, ring
 
 FAILED = b"-ERR CONFIG SET failed (possibly related to argument '%b') - %b\r\n"
 
 
-async def slow(door: ServerUnderTest, client: WireClient, seconds: float) -> None:
+async def slow(server: ServerUnderTest, client: WireClient, seconds: float) -> None:
     """Have a command take so long."""
     client.send(b"DEBUG SLEEP %g\r\n" % seconds)
-    await door.t.clock.advance(seconds)
+    await server.t.clock.advance(seconds)
 
 
 async def test_the_slow_log() -> None:
-    door = ServerUnderTest()
-    client = door.connect()
+    server = ServerUnderTest()
+    client = server.connect()
     client.now(b"CLIENT", b"SETNAME", b"me")
-    await slow(door, client, 0.005)
-    await slow(door, client, 0.5)
-    await slow(door, client, 2)
+    await slow(server, client, 0.005)
+    await slow(server, client, 0.5)
+    await slow(server, client, 2)
     entries = await client.value(b"SLOWLOG", b"GET")
     assert entries == [
         [1, 1_700_000_000, 2_000_000, [b"DEBUG", b"SLEEP", b"2"], b"127.0.0.1:40000", b"me"],
@@ -37,9 +37,9 @@ async def test_the_slow_log() -> None:
     assert await client.value(b"SLOWLOG", b"GET") == []
 
 
-async def test_the_slow_log_is_bounded_in_entries_words_and_bytes() -> None:
-    door = ServerUnderTest()
-    client = door.connect()
+async def test_the_slow_log_is_bounded_in_entries_arguments_and_bytes() -> None:
+    server = ServerUnderTest()
+    client = server.connect()
     client.now(b"CONFIG", b"SET", b"slowlog-log-slower-than", b"0", b"slowlog-max-len", b"2")
     client.now(b"NOSUCH", *(b"%d" % number for number in range(40)))
     client.now(b"ECHO", b"x" * 200)
@@ -50,27 +50,27 @@ async def test_the_slow_log_is_bounded_in_entries_words_and_bytes() -> None:
     client.now(b"CONFIG", b"SET", b"slowlog-max-len", b"1")
     assert await client.value(b"SLOWLOG", b"LEN") == 1
     client.now(b"NOSUCH", *(b"%d" % number for number in range(40)))
-    (words,) = [entry[3] for entry in await client.value(b"SLOWLOG", b"GET")]
-    assert len(words) == 32
-    assert words[-1] == b"... (10 more arguments)"
+    (argv,) = [entry[3] for entry in await client.value(b"SLOWLOG", b"GET")]
+    assert len(argv) == 32
+    assert argv[-1] == b"... (10 more arguments)"
     client.now(b"CONFIG", b"SET", b"slowlog-log-slower-than", b"-1")
     client.now(b"SLOWLOG", b"RESET")
-    await slow(door, client, 5)
+    await slow(server, client, 5)
     assert await client.value(b"SLOWLOG", b"LEN") == 0
 
 
 async def test_latency() -> None:
-    door = ServerUnderTest()
-    client = door.connect()
+    server = ServerUnderTest()
+    client = server.connect()
     assert b"disabled" in await client.value(b"LATENCY", b"DOCTOR")
-    await slow(door, client, 3)
+    await slow(server, client, 3)
     assert await client.value(b"LATENCY", b"LATEST") == []
     client.now(b"CONFIG", b"SET", b"latency-monitor-threshold", b"100")
     assert b"No command took 100 ms" in await client.value(b"LATENCY", b"DOCTOR")
-    await slow(door, client, 0.2)
-    await slow(door, client, 0.3)
-    await slow(door, client, 0.05)
-    await slow(door, client, 1)
+    await slow(server, client, 0.2)
+    await slow(server, client, 0.3)
+    await slow(server, client, 0.05)
+    await slow(server, client, 1)
     assert await client.value(b"LATENCY", b"HISTORY", b"command") == [[1_700_000_003, 300], [1_700_000_004, 1000]]
     assert await client.value(b"LATENCY", b"LATEST") == [[b"command", 1_700_000_004, 1000, 1000]]
     assert await client.value(b"LATENCY", b"HISTORY", b"fork") == []
@@ -82,7 +82,7 @@ async def test_latency() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "answer"),
+    ("argv", "reply"),
     [
         (b"SLOWLOG GET x", b"-ERR count should be greater than or equal to -1\r\n"),
         (b"SLOWLOG GET -2", b"-ERR count should be greater than or equal to -1\r\n"),
@@ -116,8 +116,8 @@ async def test_latency() -> None:
         (b"MEMORY PURGE", b"+OK\r\n"),
     ],
 )
-async def test_what_redis_answers(words: bytes, answer: bytes) -> None:
-    assert ServerUnderTest().connect().now(*words.split()) == answer
+async def test_replies_are_those_of_redis(argv: bytes, reply: bytes) -> None:
+    assert ServerUnderTest().connect().now(*argv.split()) == reply
 
 
 def pairs(flat: list[Any]) -> dict[bytes, Any]:
@@ -125,12 +125,12 @@ def pairs(flat: list[Any]) -> dict[bytes, Any]:
 
 
 async def test_settings() -> None:
-    door = ServerUnderTest({"RESP_ADDR": "127.0.0.1:7000", "RESP_IDLE_SECONDS": "30"})
-    client = door.connect()
-    told = pairs(await client.value(b"CONFIG", b"GET", b"*max*", b"TIMEOUT", b"port", b"save"))
-    assert told == {
+    server = ServerUnderTest({"RESP_ADDR": "127.0.0.1:7000", "RESP_IDLE_SECONDS": "30"})
+    client = server.connect()
+    settings = pairs(await client.value(b"CONFIG", b"GET", b"*max*", b"TIMEOUT", b"port", b"save"))
+    assert settings == {
         b"maxclients": b"10000",
-        b"maxmemory": str(door.t.memory.max_bytes).encode(),
+        b"maxmemory": str(server.t.memory.max_bytes).encode(),
         b"maxmemory-policy": b"allkeys-lru",
         b"port": b"7000",
         b"proto-max-bulk-len": b"1000000",
@@ -139,7 +139,7 @@ async def test_settings() -> None:
         b"timeout": b"30",
         b"tracking-table-max-keys": b"1000000",
     }
-    assert len(await client.value(b"CONFIG", b"GET", b"*")) > len(told)
+    assert len(await client.value(b"CONFIG", b"GET", b"*")) > len(settings)
     assert client.now(b"CONFIG", b"SET", b"slowlog-max-len", b"7", b"slowlog-log-slower-than", b"x").startswith(
         b"-ERR"
     )
@@ -149,26 +149,26 @@ async def test_settings() -> None:
 
 
 async def test_memory() -> None:
-    door = ServerUnderTest(mode="back")
-    await door.t.start()
-    client = door.connect()
-    await door.warm(client, "key", b"value")
+    server = ServerUnderTest(mode="back")
+    await server.t.start()
+    client = server.connect()
+    await server.warm(client, "key", b"value")
     assert await client.value(b"MEMORY", b"USAGE", b"key") == 3 + 5 + ENTRY_OVERHEAD
     await client.value(b"SET", b"dirty", b"value")
-    assert await client.value(b"MEMORY", b"USAGE", b"dirty", b"SAMPLES", b"5") == door.t.dirty.bytes
+    assert await client.value(b"MEMORY", b"USAGE", b"dirty", b"SAMPLES", b"5") == server.t.dirty.bytes
     stats = pairs(await client.value(b"MEMORY", b"STATS"))
     assert stats[b"keys.count"] == 2
-    assert stats[b"dataset.bytes"] == door.t.memory.bytes + door.t.dirty.memory_bytes
+    assert stats[b"dataset.bytes"] == server.t.memory.bytes + server.t.dirty.memory_bytes
     assert await client.value(b"MEMORY", b"DOCTOR") == b"No problems found.\n"
-    door.ownership.update(ring("127.0.0.1:1", ME, epoch=2))
+    server.ownership.update(ring("127.0.0.1:1", ME, epoch=2))
     assert client.now(b"MEMORY", b"USAGE", b"{0}").startswith((b"-MOVED", b"$-1"))
-    await door.t.stop()
+    await server.t.stop()
 
 
 async def test_the_doctor_says_that_memory_is_full() -> None:
-    door = ServerUnderTest(max_entries=2)
-    client = door.connect()
+    server = ServerUnderTest(max_entries=2)
+    client = server.connect()
     for key in ("a", "b", "c"):
-        await door.warm(client, key, b"value")
+        await server.warm(client, key, b"value")
     assert b"Memory is full: 2 entries of 2 (LRU_SIZE)" in await client.value(b"MEMORY", b"DOCTOR")
     assert b"1 entries were evicted" in await client.value(b"MEMORY", b"DOCTOR")

@@ -8,8 +8,8 @@ import pytest
 
 from milena_cache.objects.write_request import Ack, Change
 from milena_common.api.durability import Durability
-from tests.cache.rig import SOON, NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import SOON, NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 
 
 async def started(**options: object) -> NodeUnderTest:
@@ -29,7 +29,7 @@ async def the_second_stays(t: NodeUnderTest, *begun: Ack | asyncio.Future[Ack]) 
     assert (await t.get("k")).entry.value == b"2"
     await t.flush()
     assert t.s3_has("k") == b"2"
-    await settle()
+    await run_ready_tasks()
     assert isinstance(begin(t, b"3", "memory"), Ack)  # nothing waits any more
     await t.stop()
 
@@ -54,18 +54,18 @@ async def test_the_first_has_just_taken_the_place_of_another_in_memory() -> None
 
 
 @pytest.mark.parametrize("durability", ["back", "memory"])
-async def test_what_is_written_while_one_that_has_ended_goes_stays(durability: Durability) -> None:
+async def test_what_is_written_while_one_that_has_expired_goes_stays(durability: Durability) -> None:
     t = await started()
     assert (await t.get("k")).entry.value is None  # so S3 need not be asked to delete it
     for seconds in (10, 0.5):
         await t.put("k", b"1", expires_at=t.clock.wall() + seconds)
-        await settle()
+        await run_ready_tasks()
     t.disk.gate.clear()  # so the first one's record stays, and the upload waits for its going
     await t.clock.advance(3)
     assert len(t.dirty) == 1
     second = begin(t, b"2", durability)
     t.disk.gate.set()
     await t.journal.sync_barrier()
-    await settle()
+    await run_ready_tasks()
     assert t.dirty.bytes == sum(entry.cost for entry in t.dirty.values())
     await the_second_stays(t, second)

@@ -1,4 +1,4 @@
-"""A delete of ours leaves nothing in S3 that says whose it was: it must not be taken for somebody else's change."""
+"""A delete of ours leaves nothing in S3 that says whose it was: it is not taken for another's change."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 
 from milena_cache.objects.object_store import Fault, Ref
 from milena_common.api.durability import DURABILITIES, Durability
-from tests.cache.rig import NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 
 
 async def started() -> NodeUnderTest:
@@ -28,19 +28,19 @@ async def is_uploaded(t: NodeUnderTest, value: bytes) -> None:
     assert t.s3_has("k") == value
 
 
-def lose_the_answer_to_a_delete(t: NodeUnderTest, *, after_effect: bool = True) -> None:
+def lose_the_response_to_a_delete(t: NodeUnderTest, *, after_effect: bool = True) -> None:
     def lose(operation: str, ref: Ref) -> Fault | None:
         if operation == "delete":
-            t.store.refuse = None
+            t.store.reject = None
             t.store.fail(Fault.INCOMPLETE, after_effect=after_effect)
         return None
 
-    t.store.refuse = lose
+    t.store.reject = lose
 
 
-async def test_a_put_after_a_delete_whose_answer_was_lost() -> None:
+async def test_a_put_after_a_delete_whose_response_was_lost() -> None:
     t = await started()
-    lose_the_answer_to_a_delete(t)
+    lose_the_response_to_a_delete(t)
     t.store.write_gate.clear()
     await t.delete("k")
     await t.clock.advance(1)
@@ -49,7 +49,7 @@ async def test_a_put_after_a_delete_whose_answer_was_lost() -> None:
     await is_uploaded(t, b"2")
 
 
-async def test_a_put_while_a_delete_is_under_way_and_a_crash() -> None:
+async def test_a_put_while_a_delete_is_in_flight_and_a_crash() -> None:
     t = await started()
     t.store.write_gate.clear()
     await t.delete("k")
@@ -61,7 +61,7 @@ async def test_a_put_while_a_delete_is_under_way_and_a_crash() -> None:
     await is_uploaded(t, b"2")
 
 
-async def test_a_put_soon_after_a_delete_and_a_crash_when_the_delete_had_landed() -> None:
+async def test_a_put_soon_after_a_delete_and_a_crash_when_the_delete_had_succeeded() -> None:
     t = await started()
     t.store.write_gate.clear()
     await t.delete("k")
@@ -78,7 +78,7 @@ async def test_a_put_that_a_delete_through_was_about_to_replace_and_a_crash() ->
     await t.put("k", b"2")
     t.store.write_gate.clear()
     deleting = asyncio.create_task(t.delete("k", durability="through"))
-    await settle()
+    await run_ready_tasks()
     assert t.s3_has("k") is None
     crashed = await t.crash()
     deleting.cancel()
@@ -88,11 +88,11 @@ async def test_a_put_that_a_delete_through_was_about_to_replace_and_a_crash() ->
 
 @pytest.mark.parametrize("after_effect", [True, False])
 @pytest.mark.parametrize("durability", DURABILITIES)
-async def test_a_put_that_must_create_over_a_delete_whose_answer_was_lost(
+async def test_a_put_that_must_create_over_a_delete_whose_response_was_lost(
     durability: Durability, after_effect: bool
 ) -> None:
     t = await started()
-    lose_the_answer_to_a_delete(t, after_effect=after_effect)
+    lose_the_response_to_a_delete(t, after_effect=after_effect)
     await t.delete("k")
     await t.clock.advance(1)
     assert t.s3_has("k") == (None if after_effect else b"1")

@@ -74,13 +74,13 @@ def every_error() -> list[errors.MilenaError]:
 
 def content(error: errors.MilenaError) -> Any:
     """What callers see of an error, comparable."""
-    told = {
+    attributes = {
         name: {key: content(each) if isinstance(each, errors.MilenaError) else each for key, each in value.items()}
         if isinstance(value, dict)
         else value
         for name, value in vars(error).items()
     }
-    return type(error), error.args, str(error), error.code, told
+    return type(error), error.args, str(error), error.code, attributes
 
 
 @pytest.mark.parametrize("error", every_error(), ids=lambda error: type(error).__name__)

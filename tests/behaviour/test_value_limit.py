@@ -48,10 +48,10 @@ def test_the_routers_limit_is_learnt_with_the_ring(size: int) -> None:
         with Milena(cluster.address) as client:
             cluster.wait_until_direct(client)
             client.set("k", bytes(100))
-            asked = len(cluster.asked), len(cluster.nodes[0].commands)
+            requested = len(cluster.requested), len(cluster.nodes[0].commands)
             with pytest.raises(InvalidRequest, match=f"value: has {size} bytes; allowed are at most 100"):
                 client.set("k", bytes(size))
-            assert (len(cluster.asked), len(cluster.nodes[0].commands)) == asked
+            assert (len(cluster.requested), len(cluster.nodes[0].commands)) == requested
 
 
 async def test_the_async_client_learns_it_too() -> None:

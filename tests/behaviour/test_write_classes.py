@@ -10,8 +10,8 @@ from milena_cache.journal.disk import DiskFailed
 from milena_cache.objects.object_store import Fault, Ref
 from milena_cache.objects.version import VERSION, Version, stamp
 from milena_common.api.errors import ConditionFailed, DeadlineExceeded, OriginUnavailable, Unavailable
-from tests.cache.rig import BUCKET, LINEAGE, NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import BUCKET, LINEAGE, NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 from tests.support.s3.memory_store import WithMetadata, etag_of
 
 
@@ -35,11 +35,11 @@ async def test_a_write_back_is_acknowledged_from_the_journal_and_read_before_s3_
     assert t.store.count("get") == 0
 
 
-async def test_nothing_is_acknowledged_or_told_before_the_commit_ended() -> None:
+async def test_nothing_is_acknowledged_or_returned_before_the_commit_finished() -> None:
     t = await started()
     t.disk.gate.clear()
     writer = asyncio.create_task(t.put("k", b"v"))
-    await settle()
+    await run_ready_tasks()
     assert not writer.done()
     assert await t.outcome("k") == ("miss", None)
     t.disk.gate.set()
@@ -54,9 +54,9 @@ async def test_all_writes_that_wait_share_the_next_commit() -> None:
     assert t.disk.commits == before + 1
     t.disk.gate.clear()
     first = asyncio.create_task(t.put("a", b"1"))
-    await settle()
+    await run_ready_tasks()
     rest = [asyncio.create_task(t.put(f"b{n}", b"2")) for n in range(20)]
-    await settle()
+    await run_ready_tasks()
     t.disk.gate.set()
     await asyncio.gather(first, *rest)
     assert t.disk.commits == before + 3
@@ -170,9 +170,9 @@ async def test_through_waits_for_what_enters_the_journal_before_it() -> None:
     t = await started()
     t.disk.gate.clear()
     first = asyncio.create_task(t.put("k", b"1"))
-    await settle()
+    await run_ready_tasks()
     second = asyncio.create_task(t.put("k", b"2", durability="through"))
-    await settle()
+    await run_ready_tasks()
     assert t.store.calls == []
     t.disk.gate.set()
     await asyncio.gather(first, second)
@@ -206,7 +206,7 @@ async def test_memory_over_a_journaled_write_does_not_lose_that_one() -> None:
     assert await t.outcome("k") == ("hit", b"kept")
 
 
-async def test_at_the_limit_a_put_goes_through_and_is_refused_when_s3_is_gone() -> None:
+async def test_at_the_limit_a_put_goes_through_and_is_rejected_when_s3_is_gone() -> None:
     t = await started(dirty_max_bytes=1000, delay=100.0)
     assert (await t.put("a", b"x" * 100)).durability == "back"
     assert (await t.put("b", b"x" * 600)).durability == "through"
@@ -256,9 +256,9 @@ async def test_a_caller_that_gives_up_cancels_nothing() -> None:
     t = await started()
     t.disk.gate.clear()
     writer = asyncio.create_task(t.put("k", b"v"))
-    await settle()
+    await run_ready_tasks()
     writer.cancel()
-    await settle()
+    await run_ready_tasks()
     t.disk.gate.set()
     await t.journal.sync_barrier()
     assert await t.outcome("k") == ("hit", b"v")

@@ -9,8 +9,8 @@ import pytest
 from milena_cache.objects.object_store import Fault, Ref
 from milena_cache.objects.write_request import ENTRY_OVERHEAD
 from milena_common.api.errors import FailedPrecondition
-from tests.cache.rig import NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 
 
 async def started(**options: object) -> NodeUnderTest:
@@ -27,7 +27,7 @@ async def test_a_key_has_one_upload_at_a_time() -> None:
     await t.put("k", b"2")
     await t.clock.advance(2)
     through = asyncio.create_task(t.put("k", b"3", durability="through"))
-    await settle()
+    await run_ready_tasks()
     await t.clock.advance(2)
     assert t.store.calls == [("put", "k")], "the others wait for the first"
     t.store.gate.set()
@@ -84,7 +84,7 @@ async def test_of_two_records_of_a_key_the_later_one_counts() -> None:
 
 @pytest.mark.parametrize("fault", [Fault.INCOMPLETE, Fault.TIMEOUT])
 @pytest.mark.parametrize("known", [False, True])
-async def test_a_lost_answer_is_no_conflict(known: bool, fault: Fault) -> None:
+async def test_a_lost_response_is_no_conflict(known: bool, fault: Fault) -> None:
     t = await started(policy="fail")
     if known:
         await t.put("k", b"1")
@@ -98,7 +98,7 @@ async def test_a_lost_answer_is_no_conflict(known: bool, fault: Fault) -> None:
     assert t.writeback.results["already"] == 1
 
 
-async def test_a_change_by_somebody_else_is_noticed() -> None:
+async def test_a_change_by_another_writer_is_noticed() -> None:
     t = await started(policy="fail")
     await t.put("k", b"1")
     await t.flush()
@@ -110,12 +110,12 @@ async def test_a_change_by_somebody_else_is_noticed() -> None:
     assert await t.outcome("k") == ("hit", b"2")
 
 
-async def test_what_s3_refuses_for_good_is_kept_and_read_until_it_is_retried() -> None:
+async def test_a_write_that_s3_rejects_for_good_is_kept_and_read_until_it_is_retried() -> None:
     def denied(operation: str, ref: Ref) -> Fault | None:
         return Fault.DENIED if operation == "put" and ref.key == "bad" else None
 
     t = await started()
-    t.store.refuse = denied
+    t.store.reject = denied
     await t.put("bad", b"v")
     await t.put("good", b"v")
     await t.clock.advance(30)
@@ -125,14 +125,14 @@ async def test_what_s3_refuses_for_good_is_kept_and_read_until_it_is_retried() -
     assert await t.outcome("bad") == ("hit", b"v")
     await t.clock.advance(30)
     assert t.s3_has("bad") is None
-    t.store.refuse = None
+    t.store.reject = None
     assert await t.parts.dead_letters.retry(None) == 1
     await t.clock.advance(30)
     assert t.s3_has("bad") == b"v"
     assert len(t.dirty) == 0
 
 
-async def test_a_value_that_the_disk_has_changed_is_neither_told_nor_uploaded() -> None:
+async def test_a_value_that_the_disk_has_changed_is_neither_returned_nor_uploaded() -> None:
     t = await started()
     t.store.down = Fault.CONNECT
     await t.put("k", b"acknowledged")
@@ -163,7 +163,7 @@ async def test_a_flush_returns_when_s3_has_what_was_dirty() -> None:
     await t.put("k", b"v")
     t.store.gate.clear()
     flushing = asyncio.create_task(t.flush())
-    await settle()
+    await run_ready_tasks()
     assert not flushing.done()
     t.store.gate.set()
     assert (await flushing).remaining == 0

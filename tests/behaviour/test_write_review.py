@@ -16,8 +16,8 @@ from milena_cache.objects.version import UNKNOWN, Version, stamp
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.uploads.s3_belief import S3Belief
 from milena_common.api.errors import DeadlineExceeded, MilenaError, Unavailable
-from tests.cache.rig import BUCKET, LINEAGE, NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import BUCKET, LINEAGE, NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 from tests.support.memory_disk import Contents, MemoryDisk
 from tests.support.s3.memory_store import WithMetadata, etag_of
 
@@ -40,11 +40,11 @@ def damage(t: NodeUnderTest, key: str) -> None:
 
 
 async def test_a_write_over_a_value_found_damaged_by_a_read_is_uploaded() -> None:
-    """The read kills an entry that is still queued; `queued` passes over to the new write, which nobody queues."""
+    """The read kills an entry that is still queued; `queued` passes over to the new write, which is not queued."""
     t = await started(dirty_memory_bytes=0, delay=1.0)
     await t.put("k", b"value")
     damage(t, "k")
-    with pytest.raises(MilenaError, match="write it anew"):
+    with pytest.raises(MilenaError, match="write the object again"):
         await t.get("k")
     await t.clock.advance(5)
     await t.put("k", b"anew")
@@ -54,7 +54,7 @@ async def test_a_write_over_a_value_found_damaged_by_a_read_is_uploaded() -> Non
 
 
 async def test_an_upload_whose_value_cannot_be_read_for_once_is_tried_again() -> None:
-    """Whatever `Disk.read` raises besides Damaged leaves the entry neither queued nor dead: nobody comes back."""
+    """Whatever `Disk.read` raises besides Damaged leaves the entry neither queued nor dead: it is never retried."""
 
     class Disk(MemoryDisk):
         failing = True
@@ -72,13 +72,13 @@ async def test_an_upload_whose_value_cannot_be_read_for_once_is_tried_again() ->
 
 
 async def test_a_version_given_after_a_restart_is_greater_than_those_in_s3() -> None:
-    """`owned_since` raises the epoch, which is noted only at the start and every half block of numbers."""
+    """`owned_since` raises the epoch, which is recorded only at the start and every half block of numbers."""
     t = await started()
     ahead = int(t.clock.wall() * 1000) + 60_000  # the router's clock is a minute ahead
     await t.put("k", b"old", owned_since=ahead)
     await t.clock.advance(5)
     t = await t.crash()
-    assert (await t.put("k", b"new")).durability == "back"  # from somebody who asks the node itself
+    assert (await t.put("k", b"new")).durability == "back"  # from a caller of the node itself
     await t.flush()
     assert t.s3_has("k") == b"new"
     assert (await t.get("k")).entry.value == b"new"
@@ -101,7 +101,7 @@ async def test_a_superseded_upload_does_not_let_the_next_overwrite_the_later_ver
     later = Version(t.journal.versions.epoch + 1_000_000, 1)
     t.store.objects[ref] = WithMetadata(b"later", stamp(later, ref, LINEAGE))
     t.store.gate.clear()
-    await t.clock.advance(1)  # the upload of 1 is under way
+    await t.clock.advance(1)  # the upload of 1 is in flight
     await t.put("k", b"2")
     t.store.gate.set()
     await t.clock.advance(30)
@@ -116,16 +116,16 @@ async def test_a_read_is_not_older_than_what_was_acknowledged_before_it_when_a_p
     await t.put("k", b"1", owned_since=5)
     t.store.gate.clear()
     reader = asyncio.create_task(t.get("k", owned_since=10))
-    await settle()
+    await run_ready_tasks()
     await t.put("k", b"2", owned_since=5)
     t.store.gate.set()
     assert (await reader).entry.value in (b"1", b"2")
 
 
-async def test_a_dead_letter_answers_reads_after_a_restart() -> None:
+async def test_a_dead_letter_serves_reads_after_a_restart() -> None:
     """What makes it a dead letter, a 403 for the key, also makes the look fail that a read waits for."""
     t = await started()
-    t.store.refuse = lambda operation, ref: Fault.DENIED if ref.key == "k" else None
+    t.store.reject = lambda operation, ref: Fault.DENIED if ref.key == "k" else None
     await t.put("k", b"v")
     await t.flush()
     assert t.dirty.dead_letters == 1
@@ -136,7 +136,7 @@ async def test_a_dead_letter_answers_reads_after_a_restart() -> None:
     assert (await t.get("k")).entry.value == b"v"
 
 
-async def test_a_delete_through_is_not_acknowledged_while_its_record_is_in_a_probe_under_way() -> None:
+async def test_a_delete_through_is_not_acknowledged_while_its_record_is_in_a_probe_in_progress() -> None:
     """While the disk is full `caught_up` looks at `_chores` only, and a probe has them in its hands."""
     t = await started()
     await t.put("j", b"v")
@@ -147,9 +147,9 @@ async def test_a_delete_through_is_not_acknowledged_while_its_record_is_in_a_pro
     assert len(t.dirty) == 0
     assert t.disk.committed.records
     t.disk.gate.clear()
-    await t.clock.advance(1)  # the probe is under way
+    await t.clock.advance(1)  # the probe is in flight
     deleting = asyncio.create_task(t.delete("j", durability="through"))
-    await settle()
+    await run_ready_tasks()
     acknowledged = deleting.done() and deleting.exception() is None
     t = await t.crash()
     await t.clock.advance(5)
@@ -164,27 +164,27 @@ async def test_flush_returns_when_a_write_through_took_the_place_of_the_entry() 
     await t.put("k", b"1")
     t.store.gate.clear()
     writer = asyncio.create_task(t.put("k", b"2", durability="through"))
-    await settle()
+    await run_ready_tasks()
     one = asyncio.create_task(t.flush("k", timeout=1.0))
     every = asyncio.create_task(t.flush(timeout=1.0))
-    await settle()
+    await run_ready_tasks()
     t.store.gate.set()
     await writer
-    await settle()
+    await run_ready_tasks()
     assert len(t.dirty) == 0
     assert every.done(), "everything is in S3"
     assert one.done()
     assert (await one).remaining == 0
 
 
-async def test_flush_of_a_key_tells_the_truth_after_a_write_through_of_it() -> None:
+async def test_flush_of_a_key_reports_what_is_so_after_a_write_through_of_it() -> None:
     t = await started(delay=100.0)
     await t.put("k", b"1")
     t.store.gate.clear()
     writer = asyncio.create_task(t.put("k", b"2", durability="through"))
-    await settle()
+    await run_ready_tasks()
     one = asyncio.create_task(t.flush("k", timeout=0.1))
-    await settle()
+    await run_ready_tasks()
     t.store.gate.set()
     await writer
     assert (await one).remaining == 0
@@ -198,9 +198,9 @@ async def test_flush_returns_when_a_look_found_a_later_version() -> None:
     t.store.objects[ref] = WithMetadata(b"later", stamp(later, ref, LINEAGE))
     t.store.gate.clear()
     reader = asyncio.create_task(t.get("k", owned_since=10))
-    await settle()
+    await run_ready_tasks()
     flushing = asyncio.create_task(t.flush("k", timeout=0.1))
-    await settle()
+    await run_ready_tasks()
     t.store.gate.set()
     await reader
     assert (await flushing).remaining == 0
@@ -212,9 +212,9 @@ async def test_a_write_that_waits_for_one_whose_caller_gave_up_does_not_spin(
     t = await started()
     t.disk.gate.clear()
     writer = asyncio.create_task(t.put("k", b"1"))
-    await settle()
+    await run_ready_tasks()
     writer.cancel()
-    await settle()
+    await run_ready_tasks()
     waits = 0
     real = asyncio.wait
 
@@ -226,20 +226,20 @@ async def test_a_write_that_waits_for_one_whose_caller_gave_up_does_not_spin(
     monkeypatch.setattr(asyncio, "wait", counted)
     through = asyncio.create_task(t.put("k", b"2", durability="through"))
     for _ in range(20):
-        await settle()
+        await run_ready_tasks()
     t.disk.gate.set()
     await through
     assert waits < 10, waits
 
 
-async def test_put_is_answered_in_time_when_the_disk_does_not_answer() -> None:
+async def test_put_returns_in_time_when_the_disk_does_not_respond() -> None:
     t = await started()
     t.disk.gate.clear()
     with pytest.raises(DeadlineExceeded):
         await asyncio.wait_for(t.put("k", b"v", timeout=0.05), 0.5)
 
 
-async def test_put_after_the_journal_failed_is_told_so() -> None:
+async def test_put_after_the_journal_failed_raises_its_error() -> None:
     t = await started()
     t.disk.failure = DiskFailed("Input/output error")
     with pytest.raises(Unavailable):
@@ -259,7 +259,7 @@ class CannotRollBack(MemoryDisk):
         await super().roll_back()
 
 
-async def test_a_failure_to_roll_back_stops_the_node_and_tells_the_callers() -> None:
+async def test_a_failure_to_roll_back_stops_the_node_and_fails_the_callers() -> None:
     disk = CannotRollBack(Contents())
     t = await started(disk=disk)
     disk.broken = True
@@ -270,7 +270,7 @@ async def test_a_failure_to_roll_back_stops_the_node_and_tells_the_callers() -> 
 
 
 async def test_the_drain_does_not_wait_for_the_whole_backlog_to_be_taken_out_of_the_journal() -> None:
-    """`settled` waits until there is nothing to do at all; uploads and writes keep making work for it."""
+    """`sync_barrier` waits until there is nothing to do at all; uploads and writes keep making work for it."""
     t = await started()
     going = True
 
@@ -281,25 +281,25 @@ async def test_the_drain_does_not_wait_for_the_whole_backlog_to_be_taken_out_of_
             await t.put(f"k{n % 5}", b"%d" % n)
 
     writers = [asyncio.create_task(writer()) for _ in range(3)]
-    await settle()
-    settled = asyncio.create_task(t.parts.dead_letters.retry(None))
+    await run_ready_tasks()
+    synced = asyncio.create_task(t.parts.dead_letters.retry(None))
     for _ in range(40):
-        await settle()
-    done = settled.done()
+        await run_ready_tasks()
+    done = synced.done()
     going = False
     await asyncio.gather(*writers)
-    await settled
+    await synced
     assert done, "the commits since then hold everything that was asked for"
 
 
-# What is told wrongly.
+# Wrong results and errors.
 
 
-async def test_a_condition_is_not_refused_for_a_copy_that_s3_has_changed_since() -> None:
+async def test_a_condition_is_not_rejected_for_an_entry_that_s3_has_changed_since() -> None:
     t = await started()
     t.in_s3("k", b"1")
     await t.get("k")
-    t.in_s3("k", b"2")  # by somebody else, who tells its ETag
+    t.in_s3("k", b"2")  # by another writer, whose ETag is known
     ack = await t.put("k", b"3", if_match=etag_of(b"2"))
     assert ack.durability == "back"
 
@@ -327,9 +327,9 @@ async def test_the_oldest_write_is_found_behind_one_that_took_the_place_of_a_dea
     assert dirty.oldest_since(600.0) == 20.0
 
 
-async def test_the_oldest_write_is_found_after_a_dead_letter_was_revived() -> None:
+async def test_the_oldest_write_is_found_after_a_dead_letter_was_requeued() -> None:
     t = await started(delay=0.0)
-    t.store.refuse = lambda operation, ref: Fault.DENIED if ref.key == "a" else Fault.CONNECT
+    t.store.reject = lambda operation, ref: Fault.DENIED if ref.key == "a" else Fault.CONNECT
     await t.put("a", b"v")
     await t.clock.advance(100)
     assert t.dirty.dead_letters == 1
@@ -396,18 +396,18 @@ async def test_a_put_through_does_not_need_the_journals_disk() -> None:
     assert (await t.put("k", b"through", durability="through", timeout=0.3)).durability == "through"
 
 
-async def test_chores_alone_wait_for_company() -> None:
+async def test_deferred_operations_alone_start_no_commit() -> None:
     """One caller that overwrites a key pays for two commits each time, the second for the removal alone."""
     t = await started(delay=1000.0)
     await t.put("k", b"0")
     before = t.disk.commits
     for n in range(10):
         await t.put("k", b"%d" % n)
-        await settle()  # the answer travels
+        await run_ready_tasks()  # the reply travels
     assert t.disk.commits - before <= 11
 
 
-# What S3's refusals mean.
+# What S3's rejections mean.
 
 
 @pytest.mark.parametrize(
@@ -416,7 +416,7 @@ async def test_chores_alone_wait_for_company() -> None:
 async def test_credentials_that_have_run_out_make_no_dead_letter_of_a_write_that_looks_first(
     status: str, code: str
 ) -> None:
-    """Looking may be denied for a reason of its own, and then the write's own answer counts.
+    """Looking may be denied for a reason of its own, and then the write's own reply counts.
 
     NoCredentialsError is what the boto3 client, which does conditional deletes, calls the other's NoCredentials.
     """
@@ -459,7 +459,7 @@ async def test_what_is_no_matter_of_one_object_makes_no_dead_letter(fault: Fault
     assert len(t.dirty) == 0
 
 
-async def test_an_answer_that_is_not_s3s_leaves_a_doubt_whether_the_write_happened() -> None:
+async def test_a_response_that_is_not_s3s_leaves_the_write_indeterminate() -> None:
     """A gateway said 200 with a page of its own: the object may be there, or not."""
     t = await started()
     t.store.fail(Fault.UNEXPECTED, after_effect=True)
@@ -469,7 +469,7 @@ async def test_an_answer_that_is_not_s3s_leaves_a_doubt_whether_the_write_happen
     assert [operation for operation, _ in t.store.calls] == ["put", "head"]
 
 
-async def test_an_outage_that_refuses_everything_does_not_log_a_line_for_every_key(
+async def test_an_outage_that_rejects_everything_does_not_log_a_line_for_every_key(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     t = await started(delay=0.0)
@@ -563,7 +563,7 @@ async def test_a_key_that_was_deleted_and_flushed_does_not_come_back() -> None:
 
 
 async def test_before_the_drain_nothing_waits_for_the_backlog() -> None:
-    """`_drain` awaits `settled()` before it starts its DRAIN_SECONDS; every upload that lands makes a chore."""
+    """`_drain` awaits `sync_barrier()` before it starts its DRAIN_SECONDS; every upload makes another one."""
     took = 0.015
 
     class SlowDisk(MemoryDisk):
@@ -589,6 +589,6 @@ async def test_before_the_drain_nothing_waits_for_the_backlog() -> None:
     await t.clock.advance(11)  # the backlog is being uploaded, 400 a second
     began = len(t.dirty)
     assert began > 1000
-    settled = asyncio.create_task(t.journal.sync_barrier())
+    synced = asyncio.create_task(t.journal.sync_barrier())
     await t.clock.advance(1)
-    assert settled.done(), f"{began} were dirty, {len(t.dirty)} are"
+    assert synced.done(), f"{began} were dirty, {len(t.dirty)} are"

@@ -1,8 +1,8 @@
 """Writes against a model: whatever crashes, fails or interferes, what was acknowledged is what is read and kept.
 
 For each key the model keeps the last write that was acknowledged to survive anything, and what may have come over
-it since: writes in the class `memory`, attempts that failed, values of a foreign writer. A read may tell one of
-these and nothing else; when only the acknowledged write is there, it must tell that. What has come to its own end
+it since: writes in the class `memory`, attempts that failed, values of a foreign writer. A read may return one of
+these and nothing else; when only the acknowledged write is there, it must return that. What has come to its own end
 counts as a delete. In the end everything is flushed, and the same must hold of S3 itself, and of what another node
 reads there.
 """
@@ -25,8 +25,8 @@ from milena_cache.objects.version import Version, stamp
 from milena_cache.reads.read_modify_write import DELETE, KEEP, NewValue, Otherwise
 from milena_cache.writeback.uploads.s3_belief import UNCONFIRMED
 from milena_common.api.errors import ConditionFailed, MilenaError
-from tests.cache.rig import BUCKET, FRESHNESS, LINEAGE, OTHER_LINEAGE, NodeUnderTest
-from tests.support.fake_clock import FakeClock, settle
+from tests.cache.node_under_test import BUCKET, FRESHNESS, LINEAGE, OTHER_LINEAGE, NodeUnderTest
+from tests.support.fake_clock import FakeClock, run_ready_tasks
 from tests.support.s3.memory_store import WithMetadata, etag_of
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ Value = bytes | None
 
 KEYS = st.sampled_from(["a", "b", "c"])
 # How long something exists: shorter than write-back waits, a little longer, longer than most of what happens here.
-ENDS = st.sampled_from([0.2, 1.0, 4.0, 100.0])
+LIFETIMES = st.sampled_from([0.2, 1.0, 4.0, 100.0])
 CLASSES = st.sampled_from(["back", "back", "back", "through", "memory"])
 PASSING = [Fault.CONNECT, Fault.TIMEOUT, Fault.INCOMPLETE, Fault.SERVER, Fault.THROTTLED, Fault.BUSY]
 
@@ -89,8 +89,8 @@ class Truth:
         return not self.since
 
 
-# Seconds, real ones: a delete waits for room in the journal, which nobody makes here meanwhile.
-PATIENCE = 0.1
+# Seconds, real ones: a delete waits for room in the journal, which is not made here meanwhile.
+TIMEOUT = 0.1
 
 
 class WriteMachine(RuleBasedStateMachine):
@@ -129,7 +129,7 @@ class WriteMachine(RuleBasedStateMachine):
         expires_at = self.expires_after(seconds)
         try:
             if value is None:
-                ack = self.run(t.delete(key, durability=durability, timeout=PATIENCE, **condition))
+                ack = self.run(t.delete(key, durability=durability, timeout=TIMEOUT, **condition))
             else:
                 ack = self.run(t.put(key, value, durability=durability, expires_at=expires_at, **condition))
         except ConditionFailed:
@@ -150,11 +150,11 @@ class WriteMachine(RuleBasedStateMachine):
     def put(self, key: str, durability: str) -> None:
         self.write(key, self.value(), durability)
 
-    @rule(key=KEYS, durability=CLASSES, seconds=ENDS)
-    def put_what_ends(self, key: str, durability: str, seconds: float) -> None:
+    @rule(key=KEYS, durability=CLASSES, seconds=LIFETIMES)
+    def put_what_expires(self, key: str, durability: str, seconds: float) -> None:
         self.write(key, self.value(), durability, seconds)
 
-    @rule(key=KEYS, durability=CLASSES, seconds=ENDS, again=st.booleans())
+    @rule(key=KEYS, durability=CLASSES, seconds=LIFETIMES, again=st.booleans())
     def put_the_same_bytes_to_end_at_another_time(
         self, key: str, durability: str, seconds: float, again: bool
     ) -> None:
@@ -164,7 +164,9 @@ class WriteMachine(RuleBasedStateMachine):
             if again:
                 self.write(key, value, durability)
 
-    @rule(key=KEYS, durability=CLASSES, seconds=st.none() | ENDS, what=st.sampled_from(["end", "put", "delete"]))
+    @rule(
+        key=KEYS, durability=CLASSES, seconds=st.none() | LIFETIMES, what=st.sampled_from(["end", "put", "delete"])
+    )
     def modify(self, key: str, durability: Any, seconds: float | None, what: str) -> None:
         """Change the end alone, or write anew and keep the end, or delete; what is not there stays so."""
         t, truth = self.t, self.keys[key]
@@ -186,7 +188,7 @@ class WriteMachine(RuleBasedStateMachine):
         before = truth.all
         failing = t.store.failing
         try:
-            ack = self.run(t.modify(key, decide, durability=durability, timeout=PATIENCE)).ack
+            ack = self.run(t.modify(key, decide, durability=durability, timeout=TIMEOUT)).ack
         except MilenaError:
             # A journal that was full stays so until its next probe; another writer may be in conflict.
             assert failing or t.disk.capacity is not None or t.journal.full or self.foreign
@@ -208,7 +210,7 @@ class WriteMachine(RuleBasedStateMachine):
         condition: dict[str, Any] = {"if_none_match": "*"} if known is None else {"if_match": etag_of(known)}
         certain = truth.certain and not self.t.store.failing and not self.foreign
         made = self.write(key, self.value(), durability, **condition)
-        assert made or not certain, "nobody else wrote"
+        assert made or not certain, "there was no other writer"
 
     @rule(key=KEYS, durability=CLASSES)
     def put_over_what_is_not_there(self, key: str, durability: str) -> None:
@@ -230,7 +232,7 @@ class WriteMachine(RuleBasedStateMachine):
         self.run(self.t.clock.advance(seconds))
 
     @rule()
-    def copies_expire(self) -> None:
+    def entries_expire(self) -> None:
         self.run(self.t.clock.advance(FRESHNESS.ttl + FRESHNESS.grace + FRESHNESS.keep))
 
     @rule(after_effect=st.booleans(), fault=st.sampled_from(PASSING), times=st.integers(1, 3))
@@ -266,7 +268,7 @@ class WriteMachine(RuleBasedStateMachine):
     def foreign_write(self, key: str, delete: bool) -> None:
         entry = self.t.dirty.get(self.t.object(key).cache_key)
         if entry is not None and entry.belief.owned_since == UNCONFIRMED:
-            return  # it may have been overtaken, which only S3's object could tell
+            return  # it may have been overtaken, which only S3's object could return
         self.foreign = True
         value = None if delete else self.value()
         self.t.in_s3(key, value)
@@ -311,7 +313,7 @@ class WriteMachine(RuleBasedStateMachine):
         self.t.journal.joined(LINEAGE)  # the ring is known at once
 
     def before_a_crash(self) -> None:
-        """Records of what is in S3 already may come back; what a foreign writer made of it since cannot be told."""
+        """Records of what is in S3 already may come back; what a foreign writer made of it since is unknown."""
         if self.foreign:
             self.t.disk.capacity = None
             self.run(self.t.clock.advance(3))
@@ -324,7 +326,7 @@ class WriteMachine(RuleBasedStateMachine):
         async def overlap() -> None:
             self.t.disk.gate.clear()
             writer = asyncio.create_task(self.t.put(key, value))
-            await settle()
+            await run_ready_tasks()
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
             self.t = await self.t.crash()
@@ -348,7 +350,7 @@ class WriteMachine(RuleBasedStateMachine):
         assert (await waiting).remaining == 0
 
     @invariant()
-    def books_are_right(self) -> None:
+    def the_accounts_are_right(self) -> None:
         if not hasattr(self, "t"):
             return
         dirty = self.t.dirty
@@ -371,7 +373,7 @@ class WriteMachine(RuleBasedStateMachine):
         self.t.disk.capacity = None
         self.run(self.flushed())
         for key, truth in self.keys.items():
-            assert self.t.s3_tells(key) in truth.allowed, (key, self.t.s3_has(key), truth.allowed)
+            assert self.t.s3_reports(key) in truth.allowed, (key, self.t.s3_has(key), truth.allowed)
             assert self.run(self.t.another().outcome(key))[1] in truth.allowed
         assert len(self.t.dirty) == 0
         self.run(self.t.journal.sync_barrier())

@@ -26,24 +26,24 @@ WARM = ("warm/2", "warm/3", "warm/0", "warm/1")
 class DirectCluster:
     """A memory cluster behind `number` fake nodes and a router, for use in a with statement.
 
-    `asked` are the methods that the router was called with, `watched` counts those who followed its ring.
-    `refuses`: it withholds its ring.
+    `requested` are the methods that the router was called with, `watched` counts those who followed its ring.
+    `rejects`: it withholds its ring.
     """
 
-    def __init__(self, number: int = 2, *, refuses: bool = False) -> None:
+    def __init__(self, number: int = 2, *, rejects: bool = False) -> None:
         self._cluster = MemoryCluster(lambda: 0.0)
         self._lock = threading.Lock()
-        self._refuses = refuses
+        self._rejects = rejects
         self._stack = ExitStack()
         self._router = ExitStack()
         self._watchers: list[SimpleQueue[pb.RingUpdate | None]] = []
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.watched = 0
-        self.nodes = [FakeRespNode(self.answer) for _ in range(number)]
+        self.nodes = [FakeRespNode(self.reply) for _ in range(number)]
         self._epoch = 0
         self.update = pb.RingUpdate()
 
-    def answer(self, method: str, request: Any) -> Message:
+    def reply(self, method: str, request: Any) -> Message:
         with self._lock:
             return self._cluster.respond(method, request)
 
@@ -51,11 +51,11 @@ class DirectCluster:
         self.give_slots(*self.nodes)
         self._stack.callback(self.stop_router)
 
-        def answer(method: str, request: Any, _: Any) -> Message:
-            self.asked.append(method)
-            return self.answer(method, request)
+        def reply(method: str, request: Any, _: Any) -> Message:
+            self.requested.append(method)
+            return self.reply(method, request)
 
-        self.address = self._router.enter_context(router(answer, UNARY, watch=self._watch))
+        self.address = self._router.enter_context(router(reply, UNARY, watch=self._watch))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,7 +64,7 @@ class DirectCluster:
             node.close()
 
     def _watch(self, context: grpc.ServicerContext) -> Iterator[pb.RingUpdate]:
-        if self._refuses:
+        if self._rejects:
             raise FailedPrecondition("DIRECT_ACCESS=false")
         updates: SimpleQueue[pb.RingUpdate | None] = SimpleQueue()
         context.add_callback(lambda: updates.put(None))
@@ -93,7 +93,7 @@ class DirectCluster:
             watcher.put(self.update)
 
     def add_node(self) -> FakeRespNode:
-        node = FakeRespNode(self.answer)
+        node = FakeRespNode(self.reply)
         self.nodes.append(node)
         return node
 
@@ -103,7 +103,7 @@ class DirectCluster:
         self._router.close()
 
     def wait_until_direct(self, client: Any) -> None:
-        """Read with `client` until it asks the owners of a few keys itself; forget then what was asked."""
+        """Read with `client` until it calls the owners of a few keys itself; then remove the recorded requests."""
 
         def direct() -> bool:
             before = self.sent(b"MILENA.CALL")
@@ -112,11 +112,11 @@ class DirectCluster:
             return self.sent(b"MILENA.CALL") == before + len(WARM)
 
         wait_until("the client knows the ring", direct, 30)
-        self.forget()
+        self.clear_requests()
 
-    def forget(self) -> None:
-        """Begin anew to note what is asked."""
-        self.asked.clear()
+    def clear_requests(self) -> None:
+        """Remove the recorded requests."""
+        self.requested.clear()
         for node in self.nodes:
             node.received.clear()
 

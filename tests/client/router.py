@@ -1,4 +1,4 @@
-"""A router in this process: real gRPC, answers from memory or from whatever function a test gives."""
+"""A router in this process: real gRPC, replies from memory or from whatever function a test gives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.rpc.options import server_options
 from milena_common.rpc.status import to_grpc
 
-Answer = Callable[[str, Any, grpc.ServicerContext], Message]
+Reply = Callable[[str, Any, grpc.ServicerContext], Message]
 Watch = Callable[[grpc.ServicerContext], Iterator[pb.RingUpdate]]
 
 # All that clients call.
@@ -30,9 +30,9 @@ OPTIONS = [*{**dict(server_options(64 * 2**20)), "grpc.server_max_unrequested_ti
 
 @contextmanager
 def router(
-    answer: Answer, methods: tuple[str, ...] = UNARY, port: int = 0, watch: Watch | None = None
+    reply: Reply, methods: tuple[str, ...] = UNARY, port: int = 0, watch: Watch | None = None
 ) -> Iterator[str]:
-    """Serve `methods` of the router's API with `answer`; gives the address. Port 0 is any free one.
+    """Serve `methods` of the router's API with `reply`; gives the address. Port 0 is any free one.
 
     `watch` gives the rings that WatchRing sends; without it there is no such method.
     """
@@ -49,7 +49,7 @@ def router(
     def handler(method: str) -> Any:
         def handle(request: Any, context: grpc.ServicerContext) -> Message:
             try:
-                return answer(method, request, context)
+                return reply(method, request, context)
             except MilenaError as error:
                 status, details, metadata = to_grpc(error)
                 context.set_trailing_metadata(metadata)

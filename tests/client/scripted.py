@@ -1,4 +1,4 @@
-"""Transports that answer what a test wrote down, and remember what they were asked."""
+"""Transports that reply with what a test wrote down, and record the requests."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from milena_client.testing import FakeAsyncClock, FakeClock
 from milena_common.api.errors import MilenaError
 from milena_common.api.pb import router_server_pb2 as pb
 
-Answer = Message | MilenaError
+Reply = Message | MilenaError
 FOUND = pb.GetResponse(successful=True, value=b"v")
 WRITTEN = pb.PutResponse(successful=True, etag='"e"', node="n:1", durability="back")
 
 
 class Script:
-    """Answers in order, each after `seconds`; the last one for ever."""
+    """Replies in order, each after `seconds`; the last one for ever."""
 
-    def __init__(self, clock: FakeClock | FakeAsyncClock, *answers: Answer, seconds: float = 0.0) -> None:
+    def __init__(self, clock: FakeClock | FakeAsyncClock, *replies: Reply, seconds: float = 0.0) -> None:
         self.clock = clock
-        self.answers = list(answers)
+        self.replies = list(replies)
         self.seconds = seconds
         self.timeouts: list[float] = []
         self.requests: list[Message] = []
@@ -30,14 +30,14 @@ class Script:
         self.requests.append(request)
         self.timeouts.append(timeout)
         self.clock.time += self.seconds
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, MilenaError):
-            raise answer
-        return answer
+        reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        if isinstance(reply, MilenaError):
+            raise reply
+        return reply
 
 
 class ScriptedTransport:
-    """A `Transport` that answers from a script at once."""
+    """A `Transport` that replies from a script at once."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -58,7 +58,7 @@ class ScriptedTransport:
 
 
 class ScriptedAsyncTransport:
-    """An `AsyncTransport` that answers from a script at once."""
+    """An `AsyncTransport` that replies from a script at once."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -75,7 +75,7 @@ class ManualTransport:
 
     def __init__(self, when_started: Callable[[ManualTransport], None]) -> None:
         self.flying: list[tuple[Message, Future[Message]]] = []
-        self.most = 0
+        self.maximum = 0
         self._when_started = when_started
 
     def call(self, method: str, request: Message, timeout: float) -> Message:
@@ -84,7 +84,7 @@ class ManualTransport:
     def start(self, method: str, request: Message, timeout: float) -> Future[Message]:
         future: Future[Message] = Future()
         self.flying.append((request, future))
-        self.most = max(self.most, len(self.flying))
+        self.maximum = max(self.maximum, len(self.flying))
         self._when_started(self)
         return future
 

@@ -11,10 +11,10 @@ from milena_client.testing.memory_cluster import NODE, MemoryCluster
 from milena_common.api.errors import InvalidRequest, NodeLost
 from milena_common.api.pb import router_server_pb2 as pb
 from tests.client.router import router
-from tests.client.scripted import Answer, Script, ScriptedTransport
+from tests.client.scripted import Reply, Script, ScriptedTransport
 
 
-def test_what_operators_ask() -> None:
+def test_requests_of_operators() -> None:
     cluster = MemoryCluster(lambda: 0.0)
     with router(lambda method, request, _: cluster.respond(method, request)) as address, Admin(address) as admin:
         view = admin.nodes()
@@ -46,9 +46,9 @@ LETTERS = pb.ListDeadLettersResponse(
 )
 
 
-def admin(*answers: Answer, bucket: str = "") -> tuple[Admin, Script]:
+def admin(*replies: Reply, bucket: str = "") -> tuple[Admin, Script]:
     clock = FakeClock()
-    script = Script(clock, *answers)
+    script = Script(clock, *replies)
     return Admin(bucket=bucket, transport=ScriptedTransport(script), clock=clock), script
 
 
@@ -63,7 +63,7 @@ def test_dead_letters_are_listed() -> None:
             operator.failed(limit)
 
 
-def test_dead_letters_are_settled_by_key_or_all() -> None:
+def test_dead_letters_are_resolved_by_key_or_all() -> None:
     operator, script = admin(pb.ResolveDeadLettersResponse(resolved=2), bucket="logs")
     assert operator.retry(["k", b"l", "k"]) == 2
     assert operator.drop(all=True) == 2
@@ -73,14 +73,14 @@ def test_dead_letters_are_settled_by_key_or_all() -> None:
     ]
 
 
-@pytest.mark.parametrize("settle", [Admin.retry, Admin.drop])
-def test_which_dead_letters_must_be_said(settle: Any) -> None:
+@pytest.mark.parametrize("resolve", [Admin.retry, Admin.drop])
+def test_which_dead_letters_must_be_said(resolve: Any) -> None:
     operator, script = admin(pb.ResolveDeadLettersResponse())
     for keys, everything in (((), False), (("k",), True)):
         with pytest.raises(InvalidRequest, match="keys, all"):
-            settle(operator, keys, all=everything)
+            resolve(operator, keys, all=everything)
     with pytest.raises(TypeError, match="list"):
-        settle(operator, "k")
+        resolve(operator, "k")
     assert script.requests == []
 
 
@@ -101,7 +101,7 @@ def test_flushing_some_keys_or_everything() -> None:
     assert script.timeouts == [1.0, 60.0]
 
 
-def test_a_cluster_in_memory_has_nothing_to_settle() -> None:
+def test_a_cluster_in_memory_has_nothing_to_resolve() -> None:
     operator = Admin(transport=MemoryTransport(MemoryCluster(lambda: 0.0)))
     assert operator.failed() == DeadLetters([], 0)
     assert operator.retry(all=True) == operator.drop(["k"]) == 0

@@ -100,7 +100,7 @@ def test_a_result_ends_with_its_ttl(milena: FakeMilena) -> None:
     assert computed.calls == ["a", "a"]
 
 
-def test_a_ttl_that_is_none_is_refused_at_once(milena: FakeMilena) -> None:
+def test_a_ttl_that_is_none_is_rejected_at_once(milena: FakeMilena) -> None:
     with pytest.raises(InvalidRequest, match="ttl"):
         cached(milena, key="k", ttl=0)
 
@@ -180,7 +180,7 @@ def test_a_generator_has_no_result(milena: FakeMilena) -> None:
 
 
 @pytest.mark.parametrize("key", ["page:{nmae}", "page:{}", "page:{0}", "{nmae.first}", "{nmae[0]}"])
-def test_a_key_of_other_parameters_is_told_at_once(milena: FakeMilena, key: str) -> None:
+def test_a_key_of_other_parameters_raises_at_once(milena: FakeMilena, key: str) -> None:
     def page(name: str) -> bytes:
         return b""
 
@@ -266,7 +266,7 @@ def test_threads_are_given_the_exception() -> None:
     assert len({id(result) for result in results}) == len(calls)
 
 
-def test_a_function_that_asks_for_its_own_key_does_not_wait_for_itself(milena: FakeMilena) -> None:
+def test_a_function_that_requests_its_own_key_does_not_wait_for_itself(milena: FakeMilena) -> None:
     depth: list[int] = []
 
     @cached(milena, key="k")
@@ -361,7 +361,7 @@ async def test_tasks_compute_a_key_once(async_milena: FakeAsyncMilena) -> None:
     assert await slow.value("a") == b"a2"
 
 
-async def test_an_exception_goes_to_all_who_wait_and_is_not_kept(async_milena: FakeAsyncMilena) -> None:
+async def test_an_exception_goes_to_all_waiters_and_is_not_kept(async_milena: FakeAsyncMilena) -> None:
     slow = Slow(async_milena)
     slow.failure = ValueError("no")
     tasks = await slow.begin(3)
@@ -371,7 +371,7 @@ async def test_an_exception_goes_to_all_who_wait_and_is_not_kept(async_milena: F
     assert await slow.value("a") == b"a2"
 
 
-async def test_a_coroutine_that_asks_for_its_own_key_does_not_wait_for_itself(
+async def test_a_coroutine_that_requests_its_own_key_does_not_wait_for_itself(
     async_milena: FakeAsyncMilena,
 ) -> None:
     depth: list[int] = []
@@ -386,7 +386,7 @@ async def test_a_coroutine_that_asks_for_its_own_key_does_not_wait_for_itself(
     assert await async_milena.get("k") == b"bottom"
 
 
-async def test_a_cancelled_computation_is_taken_up_by_one_of_those_who_wait(async_milena: FakeAsyncMilena) -> None:
+async def test_a_cancelled_computation_is_taken_up_by_a_waiter(async_milena: FakeAsyncMilena) -> None:
     slow = Slow(async_milena)
     leader, *waiters = await slow.begin(4)
     leader.cancel()
@@ -397,7 +397,7 @@ async def test_a_cancelled_computation_is_taken_up_by_one_of_those_who_wait(asyn
     assert slow.calls == 2
 
 
-async def test_who_stops_waiting_disturbs_nobody(async_milena: FakeAsyncMilena) -> None:
+async def test_a_cancelled_waiter_does_not_affect_the_others(async_milena: FakeAsyncMilena) -> None:
     slow = Slow(async_milena)
     leader, waiter, other = await slow.begin(3)
     waiter.cancel()
@@ -435,18 +435,18 @@ STEPS = st.lists(st.sampled_from(["call", "cancel first", "cancel last", "let on
 
 @given(STEPS)
 @settings(max_examples=60, deadline=None)
-def test_however_callers_come_and_go_one_computes_and_all_are_answered(steps: list[str]) -> None:
+def test_however_callers_come_and_go_one_computes_and_all_get_the_result(steps: list[str]) -> None:
     async def scenario() -> None:
         client = FakeAsyncMilena()
         waiting: list[asyncio.Future[bytes]] = []
-        most = 0
+        maximum = 0
 
         @cached(client, key="k")
         async def value() -> bytes:
-            nonlocal most
+            nonlocal maximum
             ends: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
             waiting.append(ends)
-            most = max(most, len(waiting))
+            maximum = max(maximum, len(waiting))
             try:
                 return await ends
             finally:
@@ -472,7 +472,7 @@ def test_however_callers_come_and_go_one_computes_and_all_are_answered(steps: li
             for _ in range(10):
                 await asyncio.sleep(0)
         assert all(task.done() for task in tasks)
-        assert most <= 1
+        assert maximum <= 1
         for task in tasks:
             if not task.cancelled():
                 assert isinstance(task.exception(), ValueError) or task.result() == b"v"

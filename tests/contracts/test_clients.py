@@ -55,11 +55,11 @@ def client(request: pytest.FixtureRequest) -> Iterator[Any]:
             return
         cluster, lock = MemoryCluster(lambda: 0.0), threading.Lock()
 
-        def answer(method: str, request: Any, _: Any) -> Any:
+        def reply(method: str, request: Any, _: Any) -> Any:
             with lock:
                 return cluster.respond(method, request)
 
-        with router(answer) as address:
+        with router(reply) as address:
             if request.param == "sync":
                 with Milena(address) as sync_client:
                     yield sync_client
@@ -100,7 +100,7 @@ def test_any_bytes_like_value(client: Any, value: Any) -> None:
     assert client.get("k") == b"ab"
 
 
-def test_an_entry_tells_where_the_value_came_from(client: Any) -> None:
+def test_an_entry_says_where_the_value_came_from(client: Any) -> None:
     client.set("k", b"abc")
     entry = client.get_entry("k")
     assert entry == Entry(b"abc", etag_of(b"abc"), 0.0, "hit", "127.0.0.1:50051", 3, False)
@@ -217,13 +217,13 @@ def test_a_part_of_a_value(client: Any) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "a\0b", "x" * 1025, b"\xff", "\ud800"])
-def test_bad_keys_are_refused_everywhere(client: Any, key: Any) -> None:
+def test_bad_keys_are_rejected_everywhere(client: Any, key: Any) -> None:
     for call in (client.get, client.get_entry, client.exists, client.delete, lambda key: client.set(key, b"")):
         with pytest.raises(InvalidRequest, match="key"):
             call(key)
 
 
-def test_text_values_are_refused(client: Any) -> None:
+def test_text_values_are_rejected(client: Any) -> None:
     with pytest.raises(TypeError, match="encode"):
         client.set("k", "text")
 
@@ -250,12 +250,12 @@ def test_as_a_mapping(kind: str) -> None:
 def test_one_client_serves_many_threads() -> None:
     cluster, lock = MemoryCluster(lambda: 0.0), threading.Lock()
 
-    def answer(method: str, request: Any, _: Any) -> Any:
+    def reply(method: str, request: Any, _: Any) -> Any:
         with lock:
             return cluster.respond(method, request)
 
     wrong: list[str] = []
-    with router(answer) as address, Milena(address) as client:
+    with router(reply) as address, Milena(address) as client:
 
         def work(name: str) -> None:
             for number in range(20):

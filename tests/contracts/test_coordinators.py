@@ -18,8 +18,8 @@ from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.missing_node import NodeStatus
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slots import SLOTS
-from tests.router.rig import Router
-from tests.support.fake_clock import FakeClock, settle
+from tests.router.router_under_test import Router
+from tests.support.fake_clock import FakeClock, run_ready_tasks
 from tests.support.fake_coordinator import FakeCoordinator, FakeRing
 
 CLEAN = NodeStatus(0)
@@ -108,7 +108,7 @@ class Fakes:
     async def advance(self, seconds: float) -> None:
         await self.clock.advance(seconds)
         self.ring.expire()
-        await settle()
+        await run_ready_tasks()
 
 
 @pytest.fixture(params=["router", "fake"])
@@ -135,7 +135,7 @@ async def following(coordinator: Coordinator) -> AsyncIterator[list[SlotMap]]:
     """Yield the list of rings as they come."""
     rings: list[SlotMap] = []
     task = asyncio.create_task(coordinator.follow_ring(rings.append, lambda: None))
-    await settle()
+    await run_ready_tasks()
     yield rings
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -167,11 +167,11 @@ async def test_every_member_sees_each_change_in_order(holder: Holder) -> None:
     await first.renew(renewal(A))
     async with following(first) as rings:
         lease = await second.renew(renewal(B))
-        await settle()
+        await run_ready_tasks()
         assert members(rings[-1]) == members_of(A, B)
         assert lease.ring_size == 2
         await second.leave_ring(B, CLEAN, 1.0)
-        await settle()
+        await run_ready_tasks()
         assert members(rings[-1]) == members_of(A)
         epochs = [ring.epoch for ring in rings]
         assert epochs == sorted(set(epochs))
@@ -182,7 +182,7 @@ async def test_a_lease_counts_from_when_its_request_was_sent(holder: Holder) -> 
     holder.reply_seconds = 1.5
     sent_at = holder.clock.now()
     renewing: asyncio.Task[Lease] = asyncio.create_task(coordinator.renew(renewal(A)))
-    await settle()
+    await run_ready_tasks()
     await holder.clock.advance(1.5)
     lease = await renewing
     assert lease.sent_at == sent_at
@@ -196,7 +196,7 @@ async def test_a_lease_that_is_not_renewed_takes_the_node_out_and_not_before_it_
     async with following(other) as rings:
         await holder.advance(lease.seconds - 0.1)
         await other.renew(renewal(B))
-        await settle()
+        await run_ready_tasks()
         assert members(rings[-1]) == members_of(A, B)
         await holder.advance(1.0)
         assert members(rings[-1]) == members_of(B)
@@ -227,7 +227,7 @@ async def test_leaving_gives_back_only_the_own_lease(holder: Holder) -> None:
     await new.renew(renewal(restarted))
     async with following(new) as rings:
         await old.leave_ring(A, CLEAN, 1.0)
-        await settle()
+        await run_ready_tasks()
         assert members(rings[-1]) == members_of(restarted)
         await new.leave_ring(restarted, CLEAN, 1.0)
         await new.leave_ring(restarted, CLEAN, 1.0)

@@ -22,7 +22,7 @@ from milena_cache.objects.version import Version
 from milena_cache.objects.write_request import NotDurable
 from milena_cache.writes.durable import Durable
 from milena_common.api.errors import DeadlineExceeded, Unavailable
-from tests.support.fake_clock import FakeClock, settle
+from tests.support.fake_clock import FakeClock, run_ready_tasks
 from tests.support.memory_disk import MemoryDisk
 
 Token = str
@@ -161,7 +161,7 @@ async def test_a_write_is_done_when_it_is_on_every_disk_and_not_before(made: Und
     for number in range(len(made.disks)):
         made.hold(number)
         future = made.append(str(number))
-        await settle()
+        await run_ready_tasks()
         assert (future.done(), made.done[number:]) == (False, [])
         made.go_on()
         await future
@@ -174,7 +174,7 @@ async def test_writes_are_reported_in_their_order_before_their_callers_go_on(mad
     futures = [made.append(str(number)) for number in range(3)]
     for future in futures:
         future.add_done_callback(lambda _: seen.append(list(made.done)))
-    await settle()
+    await run_ready_tasks()
     futures.append(made.append("3"))  # of the next commit
     made.go_on()
     await asyncio.gather(*futures)
@@ -185,7 +185,7 @@ async def test_writes_are_reported_in_their_order_before_their_callers_go_on(mad
 async def test_a_write_is_reported_although_its_caller_has_given_up(made: UnderContract) -> None:
     made.hold()
     made.append("given up").cancel()
-    await settle()
+    await run_ready_tasks()
     assert made.done == []
     made.go_on()
     await made.durable.wait_commit()

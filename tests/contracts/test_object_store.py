@@ -57,7 +57,7 @@ class Unhurried(Origin):
         self,
         ref: Ref,
         value: bytes,
-        give_up_at: float = inf,
+        deadline: float = inf,
         *,
         if_match: str = "",
         if_absent: bool = False,
@@ -67,29 +67,29 @@ class Unhurried(Origin):
         return await super().put(
             ref,
             value,
-            give_up_at,
+            deadline,
             if_match=if_match,
             if_absent=if_absent,
             metadata=metadata,
             attributes=attributes,
         )
 
-    async def describe(self, ref: Ref, give_up_at: float = inf) -> Info | None:
-        return await super().describe(ref, give_up_at)
+    async def describe(self, ref: Ref, deadline: float = inf) -> Info | None:
+        return await super().describe(ref, deadline)
 
     async def copy(
         self,
         ref: Ref,
-        give_up_at: float = inf,
+        deadline: float = inf,
         *,
         if_match: str = "",
         metadata: Mapping[str, str],
         attributes: Mapping[str, Any],
     ) -> str:
-        return await super().copy(ref, give_up_at, if_match=if_match, metadata=metadata, attributes=attributes)
+        return await super().copy(ref, deadline, if_match=if_match, metadata=metadata, attributes=attributes)
 
-    async def delete(self, ref: Ref, give_up_at: float = inf, *, if_match: str = "") -> None:
-        await super().delete(ref, give_up_at, if_match=if_match)
+    async def delete(self, ref: Ref, deadline: float = inf, *, if_match: str = "") -> None:
+        await super().delete(ref, deadline, if_match=if_match)
 
     async def get(
         self,
@@ -101,11 +101,11 @@ class Unhurried(Origin):
         max_bytes: int,
         began: Callable[[], None] = ignore,
     ) -> Stored | Absent:
-        answer = await super().get(
+        reply = await super().get(
             ref, if_none_match=if_none_match, if_match=if_match, byte_range=byte_range, max_bytes=max_bytes
         )
         began()
-        return answer
+        return reply
 
     def reconnect(self) -> None:
         pass
@@ -163,7 +163,7 @@ async def test_an_object_is_stored_read_and_removed(store: ObjectStore, bucket: 
     await store.delete(ref)
 
 
-async def test_a_conditional_get_tells_whether_the_object_changed(store: ObjectStore, bucket: str) -> None:
+async def test_a_conditional_get_says_whether_the_object_changed(store: ObjectStore, bucket: str) -> None:
     ref = Ref(bucket, "k")
     etag = await store.put(ref, b"one")
     assert await store.get(ref, if_none_match=etag, max_bytes=MIB) is Absent.NOT_MODIFIED
@@ -305,7 +305,7 @@ async def test_values_come_back_byte_for_byte(store: ObjectStore, bucket: str, s
     assert type(got.value) is bytes
 
 
-async def test_an_object_over_the_limit_is_refused_with_both_sizes(store: ObjectStore, bucket: str) -> None:
+async def test_an_object_over_the_limit_is_rejected_with_both_sizes(store: ObjectStore, bucket: str) -> None:
     ref = Ref(bucket, "k")
     await store.put(ref, b"x" * 100)
     with pytest.raises(FailedPrecondition, match=r"100 bytes.*99"):
@@ -329,7 +329,7 @@ async def test_a_range_is_read_with_the_size_of_the_whole(
 
 
 @pytest.mark.parametrize("key", ["k", "a//b"])
-async def test_a_range_behind_the_end_is_an_answer_of_its_own(store: ObjectStore, bucket: str, key: str) -> None:
+async def test_a_range_after_the_end_is_an_outcome_of_its_own(store: ObjectStore, bucket: str, key: str) -> None:
     ref = Ref(bucket, key)
     assert await store.get(ref, byte_range=ByteRange(0, 5), max_bytes=MIB) is Absent.MISSING
     for value, offset in ((b"12345", 5), (b"12345", 100), (b"", 0)):
@@ -338,7 +338,7 @@ async def test_a_range_behind_the_end_is_an_answer_of_its_own(store: ObjectStore
 
 
 @pytest.mark.parametrize("key", ["k", "a//b"])
-async def test_a_range_of_another_version_is_refused(store: ObjectStore, bucket: str, key: str) -> None:
+async def test_a_range_of_another_version_is_rejected(store: ObjectStore, bucket: str, key: str) -> None:
     ref = Ref(bucket, key)
     first = await store.put(ref, b"0123456789")
     second = await store.put(ref, b"abcdefghij")
@@ -379,7 +379,7 @@ async def test_every_key_is_exact(store: ObjectStore, bucket: str, key: str, s3:
     assert got.value == value
     if isinstance(store, MemoryStore):
         return
-    # Seen by somebody else, under the same name and no other.
+    # Seen by another writer, under the same name and no other.
     assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == value
     assert [item["Key"] for item in s3.list_objects_v2(Bucket=bucket)["Contents"]] == [key]
     if key not in (".", "/"):  # the stand-in has trouble removing those
@@ -469,7 +469,7 @@ def test_which_keys_obstore_would_alter() -> None:
 
 
 @pytest.mark.parametrize("key", ["k", "/odd/"])
-async def test_a_description_tells_the_time_at_s3(store: ObjectStore, bucket: str, key: str) -> None:
+async def test_a_description_has_the_time_at_s3(store: ObjectStore, bucket: str, key: str) -> None:
     ref = Ref(bucket, key)
     await store.put(ref, b"v")
     info = await store.describe(ref)
@@ -479,7 +479,7 @@ async def test_a_description_tells_the_time_at_s3(store: ObjectStore, bucket: st
     assert abs(info.server_date - expected) < 60
 
 
-async def test_every_answer_tells_the_time_refusals_too(
+async def test_every_response_has_the_time_rejections_too(
     credentials: Credentials, settings: S3Settings, bucket: str
 ) -> None:
     for name, clock in (("absent-bucket", S3Clock()), (bucket, S3Clock())):

@@ -42,7 +42,7 @@ DIFFERENCES = {
     "test_a_copy_keeps_tags": "objects have no tags",
     "test_a_delimiter_makes_one_of_all_keys_below_it[other delimiters]": "every delimiter is taken for a slash",
 }
-REFUSED_KEYS = {"x" * 1024, "/lead", "trail/", "a//b", "//", "/", "a/./b", "a/../b", "/odd/"}
+REJECTED_KEYS = {"x" * 1024, "/lead", "trail/", "a//b", "//", "/", "a/./b", "a/../b", "/odd/"}
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def _differences(request: pytest.FixtureRequest) -> None:
     reason = (
         DIFFERENCES.get(request.node.originalname)
         or DIFFERENCES.get(request.node.name)
-        or (KEYS if key in REFUSED_KEYS else "")
+        or (KEYS if key in REJECTED_KEYS else "")
     )
     if reason:
         request.node.add_marker(pytest.mark.xfail(reason=reason, strict=True))
@@ -74,7 +74,7 @@ def s3(rclone: RcloneServer) -> S3Client:
 
 
 def made_settings(rclone: RcloneServer) -> S3Settings:
-    """Settings with more patience than any answer takes on a busy machine."""
+    """Settings with a longer timeout than any response takes on a busy machine."""
     return S3Settings(REGION, rclone.endpoint_url, timeout=20, connect_timeout=20)
 
 

@@ -214,13 +214,13 @@ def test_every_value_arrives_whole(connection: RespSocket, key: str) -> None:
 def test_commands_leave_together_and_deferred_replies_are_waited_for(
     node: FakeRespNode, connection: RespSocket
 ) -> None:
-    node.defers = lambda words: words[-1] == b"k"
+    node.defers = lambda argv: argv[-1] == b"k"
     released = threading.Thread(
         target=lambda: (wait_until("requested", lambda: len(node.held) == 2, LONG), node.release())
     )
     released.start()
     large = call("Put", LONG, b"x" * 2_000_000)
-    node.says = lambda words: b"+OK\r\n" if words[0] == b"MILENA.CALL" else None
+    node.says = lambda argv: b"+OK\r\n" if argv[0] == b"MILENA.CALL" else None
     connection.send([get(b"k"), large, get(b"empty"), get(b"k"), mget([b"k", b"none"])], LONG)
     assert connection.receive(5) == [b"v", b"OK", b"", b"v", [b"v", None]]
     released.join()

@@ -99,17 +99,17 @@ def test_docstrings_are_sentences_that_name_every_parameter(
 def test_docstrings_of_classes_name_fields_parameters_and_attributes(kind: type) -> None:
     docstring = inspect.getdoc(kind) or ""
     assert re.match(r"[A-Z][^.]{8,}", docstring), docstring
-    wanted = {*_attributes(kind)}
+    expected = {*_attributes(kind)}
     if dataclasses.is_dataclass(kind):
-        wanted = {field.name for field in dataclasses.fields(kind)}
+        expected = {field.name for field in dataclasses.fields(kind)}
     if kind.__name__ not in LIKE_MILENA:
         constructor = vars(kind).get("__init__")
         if constructor is not None and not issubclass(kind, Exception) and not getattr(kind, "_is_protocol", False):
-            wanted |= set(inspect.signature(constructor).parameters) - {"self"}
+            expected |= set(inspect.signature(constructor).parameters) - {"self"}
     else:
         assert "`Milena`" in docstring
-        wanted -= _attributes(milena_client.Milena)
-    assert wanted <= named(docstring)
+        expected -= _attributes(milena_client.Milena)
+    assert expected <= named(docstring)
 
 
 def _attributes(kind: type) -> set[str]:
@@ -143,7 +143,7 @@ def test_calls_say_which_errors_they_raise() -> None:
         assert expected in (inspect.getdoc(getattr(milena_client.Milena, name)) or ""), name
 
 
-def test_both_clients_document_the_same_methods_in_the_same_words() -> None:
+def test_both_clients_document_the_same_methods_in_the_same_sentences() -> None:
     sync, asynchronous = milena_client.Milena, milena_client.AsyncMilena
     assert {*methods(asynchronous)} == {*methods(sync)} - set(SPECIAL)
     for name in methods(asynchronous):

@@ -97,9 +97,9 @@ def test_what_is_documented_as_allowed_is_allowed_and_nothing_beyond(process: st
         load({row.name: low + low_unit})
         load({row.name: high + high_unit})
         below = "-1" if float(low) == 0 else f"{float(low) / 2:g}{low_unit}"
-        for refused in (below, f"{float(high) * 2:.0f}{high_unit}"):
+        for rejected in (below, f"{float(high) * 2:.0f}{high_unit}"):
             with pytest.raises(ConfigError, match=row.name):
-                load({row.name: refused})
+                load({row.name: rejected})
     elif choices:
         for choice in re.findall(r"[\w-]+", row.allowed):
             load({row.name: choice})

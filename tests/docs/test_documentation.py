@@ -31,8 +31,8 @@ def test_files_that_are_named_exist(document: Path) -> None:
 
 
 def test_there_are_the_documents_that_people_look_for() -> None:
-    wanted = {"README.md", "CHANGELOG.md", "CONTRIBUTING.md"}
-    assert wanted <= {document.name for document in DOCUMENTS}
+    expected = {"README.md", "CHANGELOG.md", "CONTRIBUTING.md"}
+    assert expected <= {document.name for document in DOCUMENTS}
     assert (ROOT / "LICENSE").read_text().startswith("MIT License")
     assert len(text(ROOT / "README.md").splitlines()) < 200
     for document in DOCS.glob("*.md"):
@@ -41,7 +41,7 @@ def test_there_are_the_documents_that_people_look_for() -> None:
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "LICENSE"], ids=lambda path: path.name)
 def test_documents_speak_of_the_project_alone(document: Path) -> None:
-    # Paths of somebody's machine; what is not finished; words that say nothing.
+    # Paths of a machine; what is not finished; words that say nothing.
     for forbidden in (r"/home/\w", r"/Users/", r"/root/", r"\bTODO\b", r"\bFIXME\b"):
         assert not re.search(forbidden, text(document)), forbidden
     for empty in ("blazing", "seamless", "cutting-edge", "world-class", "effortless", "robust", "powerful"):

@@ -22,9 +22,9 @@ from milena_common.api.pb import cache_server_pb2, router_server_pb2
 from milena_common.metrics.http_server import LIVE_PATHS, READY_PATHS
 from milena_common.rpc.status import to_grpc
 from milena_router.metrics import router_registry
-from tests.cache.rig import NodeUnderTest
+from tests.cache.node_under_test import NodeUnderTest
 from tests.docs.documents import DOCUMENTS, ROOT, blocks, section, text
-from tests.router.rig import Router
+from tests.router.router_under_test import Router
 from tests.stack.queries import rules
 from tests.stack.test_monitoring import PROMISED
 
@@ -47,9 +47,9 @@ def real_metrics() -> set[str]:
 
 
 async def _real_metrics() -> set[str]:
-    rig = NodeUnderTest()
-    servers = build_servers(rig.config, rig.parts, "127.0.0.1:50051", NodeIdentity("", ""), lambda: False)
-    node = metrics_registry(rig.parts, servers, Replay(0, 0))
+    harness = NodeUnderTest()
+    servers = build_servers(harness.config, harness.parts, "127.0.0.1:50051", NodeIdentity("", ""), lambda: False)
+    node = metrics_registry(harness.parts, servers, Replay(0, 0))
     router = Router(0)
     return sample_names(node) | sample_names(
         router_registry(router.calls, router.leases, router.limiter, router.watchers, router.budget)

@@ -1,4 +1,4 @@
-"""No text tells people to install a package that is not this one: `milena` on the package index is another's."""
+"""No text says to install a package that is not this one: `milena` on the package index is another's."""
 
 from __future__ import annotations
 

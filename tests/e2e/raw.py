@@ -1,4 +1,4 @@
-"""Shell. Clients that are not Milena's: the generated stubs, as anybody would use them."""
+"""Shell. Clients that are not Milena's: the generated stubs, as any program may use them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def cache_stub(address: str) -> Iterator[Any]:
         yield cache_server_pb2_grpc.CacheStub(channel)
 
 
-def refusal(call: Callable[[], object]) -> tuple[str, str]:
+def rejection(call: Callable[[], object]) -> tuple[str, str]:
     """Status name and details of a call that must fail."""
     try:
-        answer = call()
+        reply = call()
     except grpc.RpcError as error:
         return error.code().name, error.details()
-    raise AssertionError(f"answered {answer!r}")
+    raise AssertionError(f"answered {reply!r}")

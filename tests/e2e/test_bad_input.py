@@ -1,4 +1,4 @@
-"""Wrong requests, environments and connections: what each gets, and that nobody else notices."""
+"""Wrong requests, environments and connections: what each gets, and that no other client notices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from milena_client import Milena
 from milena_common.api.pb import cache_server_pb2 as cache_pb
 from milena_common.api.pb import router_server_pb2 as pb
 from tests.e2e.conftest import StartCluster
-from tests.e2e.raw import cache_stub, refusal, router_stub
+from tests.e2e.raw import cache_stub, rejection, router_stub
 from tests.support.cluster import Cluster
 from tests.support.processes import Process
 from tests.support.s3.fault_proxy import FaultProxy
@@ -39,8 +39,8 @@ def both(start_cluster: StartCluster) -> Cluster:
     return start_cluster(1, router_env=limit, node_env=limit)
 
 
-def test_keys_and_buckets_that_cannot_be_are_refused_at_both_doors(both: Cluster, s3_proxy: FaultProxy) -> None:
-    s3_proxy.forget_requests()
+def test_invalid_keys_and_buckets_are_rejected_at_both_servers(both: Cluster, s3_proxy: FaultProxy) -> None:
+    s3_proxy.clear_requests()
     with router_stub(both.address) as router, cache_stub(both.nodes[0].address) as node:
         for stub, kind in ((router, pb), (node, cache_pb)):
             for key, rule in BAD_KEYS:
@@ -49,25 +49,27 @@ def test_keys_and_buckets_that_cannot_be_are_refused_at_both_doors(both: Cluster
                     lambda stub=stub, kind=kind, key=key: stub.Put(kind.PutRequest(key=key, value=b"v")),
                     lambda stub=stub, kind=kind, key=key: stub.Delete(kind.DeleteRequest(key=key)),
                 ):
-                    status, details = refusal(call)
+                    status, details = rejection(call)
                     assert status == "INVALID_ARGUMENT"
                     assert details.startswith("key: ")
                     assert rule in details
             for bucket in ("No", "a", "x..y", "1.2.3.4", "a" * 64, "under_score"):
-                status, details = refusal(lambda s=stub, k=kind, b=bucket: s.Get(k.GetRequest(key=b"k", bucket=b)))
+                status, details = rejection(
+                    lambda s=stub, k=kind, b=bucket: s.Get(k.GetRequest(key=b"k", bucket=b))
+                )
                 assert (status, details[:8]) == ("INVALID_ARGUMENT", "bucket: ")
-            status, details = refusal(lambda s=stub, k=kind: s.Get(k.GetRequest(key=b"k", bucket="not-allowed")))
+            status, details = rejection(lambda s=stub, k=kind: s.Get(k.GetRequest(key=b"k", bucket="not-allowed")))
             assert status == "PERMISSION_DENIED"
             assert "S3_BUCKETS" in details
     assert s3_proxy.requests() == []
 
 
 @pytest.mark.parametrize("size", [MIB + 1, 5 * MIB, 60 * MIB])
-def test_a_value_over_the_limit_is_refused_with_both_sizes(both: Cluster, s3_proxy: FaultProxy, size: int) -> None:
-    s3_proxy.forget_requests()
+def test_a_value_over_the_limit_is_rejected_with_both_sizes(both: Cluster, s3_proxy: FaultProxy, size: int) -> None:
+    s3_proxy.clear_requests()
     with router_stub(both.address) as router, cache_stub(both.nodes[0].address) as node:
         for stub, kind in ((router, pb), (node, cache_pb)):
-            status, details = refusal(lambda s=stub, k=kind: s.Put(k.PutRequest(key=b"k", value=bytes(size))))
+            status, details = rejection(lambda s=stub, k=kind: s.Put(k.PutRequest(key=b"k", value=bytes(size))))
             assert status == "INVALID_ARGUMENT"
             assert str(size) in details
             assert str(MIB) in details
@@ -77,10 +79,10 @@ def test_a_value_over_the_limit_is_refused_with_both_sizes(both: Cluster, s3_pro
         assert m.get("k") == bytes(MIB)
 
 
-def test_an_object_in_the_bucket_over_the_limit_is_refused(both: Cluster, s3: S3Client) -> None:
+def test_an_object_in_the_bucket_over_the_limit_is_rejected(both: Cluster, s3: S3Client) -> None:
     s3.put_object(Bucket=both.bucket, Key="big", Body=bytes(MIB + 1))
     with router_stub(both.address) as router:
-        status, details = refusal(lambda: router.Get(pb.GetRequest(key=b"big")))
+        status, details = rejection(lambda: router.Get(pb.GetRequest(key=b"big")))
     assert status == "FAILED_PRECONDITION"
     assert str(MIB + 1) in details
     assert str(MIB) in details
@@ -89,20 +91,20 @@ def test_an_object_in_the_bucket_over_the_limit_is_refused(both: Cluster, s3: S3
 @pytest.mark.parametrize(
     "address", ["", "host", "host:0", "host:99999", "ftp://host:1", "0.0.0.0:50051", "h ost:1"]
 )
-def test_an_address_that_nobody_can_call_does_not_join(shared_cluster: Cluster, address: str) -> None:
+def test_an_address_that_cannot_be_called_does_not_join(shared_cluster: Cluster, address: str) -> None:
     with router_stub(shared_cluster.address) as router:
         for call in (
             lambda: router.Join(pb.JoinRequest(address=address)),
             lambda: router.Leave(pb.LeaveRequest(address=address)),
         ):
-            status, details = refusal(call)
+            status, details = rejection(call)
             assert (status, details[:9]) == ("INVALID_ARGUMENT", "address: ")
 
 
 def test_a_node_of_another_bucket_does_not_join(shared_cluster: Cluster) -> None:
     with router_stub(shared_cluster.address) as router:
         request = pb.JoinRequest(address="127.0.0.1:1", default_bucket="another-bucket")
-        status, details = refusal(lambda: router.Join(request))
+        status, details = rejection(lambda: router.Join(request))
     assert status == "FAILED_PRECONDITION"
     assert "another-bucket" in details
     assert shared_cluster.bucket in details
@@ -111,7 +113,7 @@ def test_a_node_of_another_bucket_does_not_join(shared_cluster: Cluster) -> None
 def test_a_router_without_nodes_says_so(start_cluster: StartCluster) -> None:
     cluster = start_cluster(0)
     with router_stub(cluster.address) as router:
-        status, details = refusal(lambda: router.Get(pb.GetRequest(key=b"k")))
+        status, details = rejection(lambda: router.Get(pb.GetRequest(key=b"k")))
     assert status == "UNAVAILABLE"
     assert "no node in the ring" in details
 
@@ -205,7 +207,7 @@ def _send(address: str, data: bytes) -> None:
             pass  # reset: that is one way of ending a connection
 
 
-def test_silent_connections_hold_up_nobody(start_cluster: StartCluster) -> None:
+def test_silent_connections_do_not_delay_others(start_cluster: StartCluster) -> None:
     cluster = start_cluster(1)
     (node,) = cluster.nodes
     held = []

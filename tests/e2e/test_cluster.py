@@ -92,8 +92,8 @@ async def test_the_async_client_does_the_same(shared_cluster: Cluster) -> None:
 def test_a_client_that_knows_only_the_first_fields_works(shared_cluster: Cluster) -> None:
     with router_stub(shared_cluster.address) as router:
         assert router.Put(pb.PutRequest(key=b"old", bucket="default", value=b"")).successful
-        answer = router.Get(pb.GetRequest(key=b"old", bucket=""))
-        assert (answer.successful, answer.value) == (True, b"")
+        reply = router.Get(pb.GetRequest(key=b"old", bucket=""))
+        assert (reply.successful, reply.value) == (True, b"")
         assert router.Delete(pb.DeleteRequest(key=b"old", bucket="default")).successful
         missing = router.Get(pb.GetRequest(key=b"old", bucket="default"))
         assert (missing.successful, missing.value) == (False, b"")
@@ -126,8 +126,8 @@ def test_the_health_service_and_every_spelling_of_the_probes(shared_cluster: Clu
                 "",
                 "cache_server.Cache" if server is not shared_cluster.router else "router_server.Router",
             ):
-                answer = health.Check(health_pb2.HealthCheckRequest(service=service))
-                assert answer.status == health_pb2.HealthCheckResponse.SERVING
+                reply = health.Check(health_pb2.HealthCheckRequest(service=service))
+                assert reply.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_every_metric_that_a_dashboard_or_alert_names_is_there(shared_cluster: Cluster) -> None:
@@ -143,14 +143,14 @@ def test_every_metric_that_a_dashboard_or_alert_names_is_there(shared_cluster: C
     assert metrics_named() - names == set()
 
 
-def test_hits_are_reads_that_did_not_ask_s3(
+def test_hits_are_reads_without_a_request_to_s3(
     start_cluster: StartCluster, s3: S3Client, s3_proxy: FaultProxy
 ) -> None:
     cluster = start_cluster(1)
     (node,) = cluster.nodes
     for i in range(10):
         s3.put_object(Bucket=cluster.bucket, Key=f"k{i}", Body=b"12345")
-    s3_proxy.forget_requests()
+    s3_proxy.clear_requests()
     with Milena(cluster.address) as m:
         for _ in range(5):
             assert len(m.get_many([f"k{i}" for i in range(10)])) == 10
@@ -172,10 +172,10 @@ def test_five_hundred_readers_of_one_cold_object_cost_one_read_of_s3(
 ) -> None:
     value = random.Random(1).randbytes(MIB)
     s3.put_object(Bucket=cluster.bucket, Key="hot", Body=value)
-    s3_proxy.forget_requests()
+    s3_proxy.clear_requests()
     with Milena(cluster.address, timeout=60) as m, concurrent.futures.ThreadPoolExecutor(500) as pool:
-        # A connection learns its limit of calls with its first answer. Calls beyond the limit that are sent before
-        # are refused, and on a busy machine more of them than the retry budget allows.
+        # A connection learns its limit of calls with its first reply. Calls beyond the limit that are sent before
+        # are rejected, and on a busy machine more of them than the retry budget allows.
         assert m.get("another") is None
         values = list(pool.map(lambda _: m.get("hot") == value, range(500)))
     assert values == [True] * 500
@@ -214,7 +214,7 @@ def test_the_rate_limit_says_when_to_come_back(start_cluster: StartCluster) -> N
             assert router.Join(pb.JoinRequest(address=cluster.nodes[0].address)).successful
     assert cluster.router.metrics().value("milena_router_rate_limited_total") == len(limited)
     with Milena(cluster.address) as m:
-        assert m.get("k") is None, "the client waits as it is told"
+        assert m.get("k") is None, "the client waits as long as the error says"
 
 
 def test_membership_changes_are_lines_that_begin_with_join_and_leave(start_cluster: StartCluster) -> None:

@@ -12,7 +12,7 @@ from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.network.addresses import parse_address
 from milena_common.resp.client_commands import call
 from tests.e2e.conftest import StartCluster
-from tests.e2e.raw import cache_stub, refusal, router_stub
+from tests.e2e.raw import cache_stub, rejection, router_stub
 
 pytestmark = pytest.mark.e2e
 
@@ -62,7 +62,7 @@ def test_a_listing_fails_while_an_owner_of_its_keys_is_dead_and_heals_with_the_r
     cluster.kill_node(cluster.nodes[1])
     with router_stub(cluster.address) as router, Milena(cluster.address, timeout=20) as m:
         with cache_stub(cluster.nodes[0].address) as cache:
-            status, details = refusal(lambda: cache.List(cache_pb.ListRequest(prefix=b"list/")))
+            status, details = rejection(lambda: cache.List(cache_pb.ListRequest(prefix=b"list/")))
         assert status == "UNAVAILABLE"
         assert f"the node at {cluster.nodes[1].resp} has deleted is not known" in details
         assert [info.key for info in m.scan("list/")] == KEYS, "the client tries again until the lease is over"

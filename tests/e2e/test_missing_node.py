@@ -94,7 +94,7 @@ def test_a_lost_node_is_not_forgotten_until_it_is_back_or_written_off(start_clus
         assert missing(admin) == []
 
 
-def test_a_second_node_on_a_snapshot_of_a_journal_is_not_let_in_while_the_first_is_there(
+def test_a_node_on_a_snapshot_of_a_journal_is_rejected_while_the_first_one_runs(
     start_cluster: StartCluster, tmp_path: Path
 ) -> None:
     cluster = start_cluster(1, router_env=SHORT_LEASE)
@@ -118,7 +118,7 @@ def test_a_second_node_on_a_snapshot_of_a_journal_is_not_let_in_while_the_first_
         assert missing(admin) == [], "its journal is back"
 
 
-def test_copies_are_refreshed_after_a_change_in_the_bucket(
+def test_entries_are_refreshed_after_a_change_in_the_bucket(
     start_cluster: StartCluster, s3: S3Client, bucket: str
 ) -> None:
     cluster = start_cluster(3)

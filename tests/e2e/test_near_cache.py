@@ -17,7 +17,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.e2e
 
 KEYS = [f"near/{number}" for number in range(20)]
-# What is told because it was kept for too long proves nothing here.
+# What is invalidated because it was kept for too long proves nothing here.
 MAX_AGE = 10_000.0
 SECONDS = 30.0
 
@@ -53,7 +53,7 @@ def keep(m: Milena, near: NearCache, key: str) -> bytes:
     return value
 
 
-def test_a_value_is_kept_until_somebody_writes_it(m: Milena, near: NearCache, other: Milena) -> None:
+def test_a_value_is_kept_until_another_client_writes_it(m: Milena, near: NearCache, other: Milena) -> None:
     for key in KEYS:
         other.set(key, b"1")
         keep(m, near, key)
@@ -110,7 +110,7 @@ def test_batches_use_it_and_fill_it(m: Milena, near: NearCache, other: Milena) -
     assert m.get_many(KEYS) == {}
 
 
-def test_a_change_in_the_bucket_is_told_when_the_node_finds_it(
+def test_a_change_in_the_bucket_is_notified_when_the_node_finds_it(
     start_cluster: StartCluster, s3: S3Client, near: NearCache
 ) -> None:
     cluster = start_cluster(1, node_env={"TTL_SECONDS": "1", "GRACE_SECONDS": "0"})
@@ -119,13 +119,13 @@ def test_a_change_in_the_bucket_is_told_when_the_node_finds_it(
         assert keep(m, near, "k") == b"old"
         s3.put_object(Bucket=cluster.bucket, Key="k", Body=b"new")
         wait_until("the node has asked S3", lambda: other["k"] == b"new", SECONDS)
-        wait_until("it was told", lambda: m["k"] == b"new", SECONDS)
+        wait_until("it was notified", lambda: m["k"] == b"new", SECONDS)
 
 
-def test_an_object_that_ends_is_gone_though_nobody_asks_the_node(m: Milena, near: NearCache, other: Milena) -> None:
+def test_an_expired_object_is_gone_without_a_request_to_the_node(m: Milena, near: NearCache, other: Milena) -> None:
     other.set("k", b"v", ttl=3.0)
     keep(m, near, "k")
-    wait_until("its end is told", lambda: near.get("k") is None, SECONDS)
+    wait_until("its expiry is notified", lambda: near.get("k") is None, SECONDS)
     assert m.get("k") is None
 
 
@@ -170,16 +170,14 @@ def reads(m: Milena, key: str) -> bytes | None:
         return None
 
 
-def test_nothing_is_told_of_a_node_that_is_silent(
-    cluster: Cluster, m: Milena, near: NearCache, other: Milena
-) -> None:
+def test_nothing_is_returned_of_a_silent_node(cluster: Cluster, m: Milena, near: NearCache, other: Milena) -> None:
     for key in KEYS:
         other.set(key, b"1")
         keep(m, near, key)
     node = cluster.nodes[0]
     node.pause()
     try:
-        wait_until("nothing is told", lambda: all(near.get(key) is None for key in KEYS), SECONDS)
+        wait_until("nothing is returned", lambda: all(near.get(key) is None for key in KEYS), SECONDS)
     finally:
         node.resume()
 

@@ -22,7 +22,7 @@ from tests.stack.queries import Query, queries
 from tests.support.cluster import Cluster
 from tests.support.prometheus_server import PrometheusServer
 from tests.support.s3.fault_proxy import FaultProxy
-from tests.support.s3.faults import Answer, Delay, ShiftDate
+from tests.support.s3.faults import Delay, Reply, ShiftDate
 from tests.support.waiting import wait_until
 
 pytestmark = [
@@ -33,7 +33,7 @@ pytestmark = [
 SOON = 10.0
 # Each wait ends as soon as its condition holds, a few seconds on an idle machine.
 AT_MOST = 90.0
-TOO_LARGE = Answer(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size.")
+TOO_LARGE = Reply(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size.")
 # Queries of the dashboard that have data only in trouble, or after a change: by what stands in them.
 ONLY_IN_TROUBLE = ("milena_router_missing_node_dirty_entries", "milena_writeback_last_success", "changes(")
 
@@ -77,9 +77,9 @@ def of_the_dashboard() -> list[Query]:
     return [query for query in queries() if not query.place.startswith("rule ")]
 
 
-def wait_for_data(server: PrometheusServer, wanted: list[Query]) -> None:
+def wait_for_data(server: PrometheusServer, expected: list[Query]) -> None:
     """Wait until each of `wanted` has a sample that is a number. Raises TimeoutError with those that have none."""
-    left = list(wanted)
+    left = list(expected)
 
     def complete() -> bool:
         left[:] = [
@@ -119,7 +119,7 @@ def test_every_query_of_the_dashboard_has_data(
 
         with repeating(work):
             wait_for_data(server, ordinary)
-        s3_proxy.refuse()
+        s3_proxy.reject()
         client.set_many({f"dirty{number}": b"v" for number in range(20)})
         cluster.kill_node(cluster.nodes[0])
         wait_for_data(server, troubles)
@@ -146,7 +146,7 @@ def test_alerts_about_s3_and_write_back_fire(
 
         s3_proxy.inject(TOO_LARGE, method="PUT", key="refused")
         client["refused"] = b"v"
-        # The Date of a listing's answer is noticed at once, that of a read's once a minute.
+        # The Date of a listing's reply is noticed at once, that of a read's once a minute.
         skew = s3_proxy.inject(ShiftDate(-120))
         with repeating(lambda _: list(client.scan("refused"))), repeating(read_missing("missing")):
             server.wait_for_alerts("MilenaDeadLetters", "MilenaClockSkew", "MilenaLowHitRatio", timeout=AT_MOST)
@@ -160,7 +160,7 @@ def test_alerts_about_s3_and_write_back_fire(
         client["warm"] = b"v"
         client.flush()
         assert client["warm"] == b"v"
-        s3_proxy.refuse()
+        s3_proxy.reject()
 
         def work(number: int) -> None:
             with suppress(MilenaError):
@@ -198,14 +198,14 @@ def test_alerts_about_nodes_ring_and_load_fire(start_cluster: StartCluster, tmp_
                 one.sendall(b"PING\r\n")
                 one.recv(100)
 
-        def ask_first(_: int) -> None:
+        def query_first(_: int) -> None:
             with connected(first.resp) as one:
                 one.sendall(b"PING\r\n" * 1000)
-                answers = 0
-                while answers < 1000 * len(b"+PONG\r\n") and (data := one.recv(65536)):
-                    answers += len(data)
+                replies = 0
+                while replies < 1000 * len(b"+PONG\r\n") and (data := one.recv(65536)):
+                    replies += len(data)
 
-        with connected(heavy.resp), repeating(work), repeating(ask_first):
+        with connected(heavy.resp), repeating(work), repeating(query_first):
             server.wait_for_alerts(
                 "MilenaRingImbalance", "MilenaRedisDoorFull", "MilenaRateLimited", "MilenaHotNode", timeout=AT_MOST
             )

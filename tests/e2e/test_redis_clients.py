@@ -1,4 +1,4 @@
-"""Clients of Redis that nobody here wrote: the programs that come with it, redis-py and coredis.
+"""Clients of Redis that are not Milena's: the programs that come with it, redis-py and coredis.
 
 `one` is a cluster of one node, where any client finds everything; `three` is for clients that know clusters.
 """
@@ -26,7 +26,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 PROTOCOLS = pytest.mark.parametrize("protocol", [2, 3])
 
 needs_cli = pytest.mark.skipif(not shutil.which("redis-cli"), reason="redis-cli is not installed (redis-tools)")
@@ -37,7 +37,7 @@ needs_benchmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def one(moto: MotoServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
-    """The Redis door of a cluster of one node."""
+    """The RESP server of a cluster of one node."""
     with Cluster(tmp_path_factory.mktemp("one"), moto.endpoint_url, moto.new_bucket(), 1) as cluster:
         yield parse_address(cluster.nodes[0].resp)
         assert cluster.tracebacks() == []
@@ -45,31 +45,31 @@ def one(moto: MotoServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture
 def three(shared_cluster: Cluster) -> Iterator[Address]:
-    """The Redis door of one of three nodes, each of which knows them all."""
+    """The RESP server of one of three nodes, each of which knows them all."""
     for node in shared_cluster.nodes:
         at = parse_address(node.resp)
         with redis.Redis(host=at.host, port=at.port, decode_responses=True) as client:
 
             def whole(client: Any = client) -> bool:
-                told = client.execute_command("CLUSTER INFO")
-                return (told["cluster_state"], told["cluster_size"]) == ("ok", "3")
+                info = client.execute_command("CLUSTER INFO")
+                return (info["cluster_state"], info["cluster_size"]) == ("ok", "3")
 
-            wait_until(f"{node.name} knows the ring of three", whole, PATIENCE_SECONDS)
+            wait_until(f"{node.name} knows the ring of three", whole, TIMEOUT_SECONDS)
     yield parse_address(shared_cluster.nodes[0].resp)
     assert shared_cluster.tracebacks() == []
 
 
 def program(name: str, at: Address, *arguments: str, stdin: str = "") -> str:
     """What it writes, once it has ended by itself, and well."""
-    ended = subprocess.run(
+    finished = subprocess.run(
         [name, "-h", at.host, "-p", str(at.port), *arguments],
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=TIMEOUT_SECONDS,
     )
-    assert (ended.returncode, ended.stderr) == (0, ""), ended
-    return ended.stdout
+    assert (finished.returncode, finished.stderr) == (0, ""), finished
+    return finished.stdout
 
 
 def cli(at: Address, *arguments: str, stdin: str = "") -> str:
@@ -105,12 +105,12 @@ def test_a_session_with_redis_cli(one: Address) -> None:
     assert written[:2] == ["OK", "one"]
     assert "proto 3" in written
     rest = "\n".join(written[written.index("role master") :])
-    for answer in (
+    for reply in (
         "OK\none\ntwo words\nERR unknown command 'nosuch', with args beginning with: 'a' ",
         "\nERR SELECT is not allowed in cluster mode\n",
         "\ndatabases 1\n2\n",
     ):
-        assert answer in rest, rest
+        assert reply in rest, rest
 
 
 @needs_cli
@@ -122,10 +122,10 @@ def test_redis_cli_knows_the_commands(one: Address) -> None:
 @needs_cli
 @pytest.mark.parametrize("protocol", ["-2", "-3"])
 def test_redis_cli_speaks_both_protocols(one: Address, protocol: str) -> None:
-    asked = [] if protocol == "-2" else [protocol]
-    assert cli(one, *asked, "PING") == "PONG\n"
-    assert f"proto\n{protocol[1:]}\n" in cli(one, *asked, "HELLO").replace("proto ", "proto\n")
-    assert "redis_version:7." in cli(one, *asked, "INFO")
+    requested = [] if protocol == "-2" else [protocol]
+    assert cli(one, *requested, "PING") == "PONG\n"
+    assert f"proto\n{protocol[1:]}\n" in cli(one, *requested, "HELLO").replace("proto ", "proto\n")
+    assert "redis_version:7." in cli(one, *requested, "INFO")
 
 
 @needs_cli
@@ -137,8 +137,8 @@ def test_redis_cli_shows_what_goes_on(one: Address) -> None:
 
 @needs_cli
 def test_redis_cli_measures_latency(one: Address) -> None:
-    least, most, average, number = map(float, cli(one, "--latency", "-i", "1").split())
-    assert 0 <= least <= average <= most
+    minimum, maximum, average, number = map(float, cli(one, "--latency", "-i", "1").split())
+    assert 0 <= minimum <= average <= maximum
     assert number > 0
 
 
@@ -156,8 +156,8 @@ def test_redis_cli_and_a_cluster(three: Address) -> None:
     for number in range(20):
         assert cli(three, "-c", "SET", f"cluster:{number}", str(number)) == "OK\n"
     assert [cli(three, "-c", "GET", f"cluster:{n}") for n in range(20)] == [f"{n}\n" for n in range(20)]
-    refused = {cli(three, "GET", f"cluster:{number}").split()[0] for number in range(20)}
-    assert "MOVED" in refused
+    rejected = {cli(three, "GET", f"cluster:{number}").split()[0] for number in range(20)}
+    assert "MOVED" in rejected
     where = str(three)
     assert "in 3 masters." in cli(three, "--cluster", "info", where)
     checked = cli(three, "--cluster", "check", where)
@@ -228,7 +228,7 @@ def test_redis_py_writes_nothing_in_a_transaction_that_it_reports_as_failed(one:
             client.pipeline().set(key, "written").get(key).execute()
         with pytest.raises(redis.ResponseError, match="transactions are not supported"):
             client.transaction(lambda pipeline: pipeline.multi(), key)
-        # A caller that waits for each answer, and gives up, goes on with the connection.
+        # A caller that waits for each reply, and gives up, goes on with the connection.
         assert client.execute_command("MULTI") == "OK"
         with pytest.raises(redis.ResponseError, match="transactions are not supported"):
             client.set(key, "written")
@@ -251,12 +251,12 @@ def test_redis_py_hears_of_changed_keys_on_one_resp2_connection(one: Address) ->
         wait_until(
             "the key is named",
             lambda: (listener.get_message(timeout=1) or {}).get("data") == [b"heard:1"],
-            PATIENCE_SECONDS,
+            TIMEOUT_SECONDS,
         )
 
 
 @PROTOCOLS
-def test_redis_py_asks_about_the_server(one: Address, protocol: int) -> None:
+def test_redis_py_queries_the_server(one: Address, protocol: int) -> None:
     with redis.Redis(
         host=one.host, port=one.port, protocol=protocol, decode_responses=True, client_name="test"
     ) as client:
@@ -310,15 +310,15 @@ def test_redis_py_caches_on_its_side(one: Address) -> None:
     ):
         writer.set("cached", "old")
         assert reader.get("cached") == "old"
-        asked = _gets(writer)
+        requested = _gets(writer)
         assert [reader.get("cached") for _ in range(10)] == ["old"] * 10
-        assert _gets(writer) == asked  # out of its own memory
+        assert _gets(writer) == requested  # out of its own memory
         writer.set("cached", "new")
-        wait_until("the reader has heard of the change", lambda: reader.get("cached") == "new", PATIENCE_SECONDS)
+        wait_until("the reader has heard of the change", lambda: reader.get("cached") == "new", TIMEOUT_SECONDS)
 
 
 def _gets(client: Any) -> int:
-    """GETs that the node was asked."""
+    """GETs that the node got."""
     return int(client.info("commandstats").get("cmdstat_get", {"calls": 0})["calls"])
 
 
@@ -338,7 +338,7 @@ def test_redis_py_caches_the_keys_of_a_cluster(three: Address) -> None:
         wait_until(
             "the reader has heard of every change",
             lambda: [reader.get(key) for key in keys] == ["new"] * len(keys),
-            PATIENCE_SECONDS,
+            TIMEOUT_SECONDS,
         )
 
 
@@ -400,6 +400,6 @@ async def test_coredis_caches_on_its_side(one: Address) -> None:
         await writer.set("core:cached", "old")
         assert [await reader.get("core:cached") for _ in range(5)] == ["old"] * 5
         await writer.set("core:cached", "new")
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while await reader.get("core:cached") != "new":
                 await writer.ping()

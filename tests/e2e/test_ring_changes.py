@@ -15,7 +15,7 @@ from milena_client import Milena, MilenaError, NodeLost, RetryPolicy, Unavailabl
 from milena_common.api.durability import DURABILITIES
 from milena_common.api.pb import router_server_pb2 as pb
 from tests.e2e.conftest import StartCluster
-from tests.e2e.raw import refusal, router_stub
+from tests.e2e.raw import rejection, router_stub
 from tests.support.cluster import Cluster
 from tests.support.processes import Server
 from tests.support.s3.fault_proxy import FaultProxy
@@ -166,7 +166,7 @@ def test_a_frozen_node_that_comes_back_serves_nothing_from_before(quick: Cluster
         assert _owned(m, keys, frozen)
 
 
-def test_writes_under_way_while_their_keys_move_are_what_is_read_afterwards(
+def test_writes_in_flight_while_their_keys_move_are_read_afterwards(
     start_cluster: StartCluster, s3: S3Client, s3_proxy: FaultProxy
 ) -> None:
     cluster = start_cluster(1, node_env=THROUGH)
@@ -177,7 +177,7 @@ def test_writes_under_way_while_their_keys_move_are_what_is_read_afterwards(
     s3_proxy.inject(Delay(4), method="PUT", where=lambda request: request.key in keys)
     with Milena(cluster.address, timeout=15) as m, concurrent.futures.ThreadPoolExecutor(2) as pool:
         m.get_many(keys)  # a node that knows what S3 has writes in one request
-        s3_proxy.forget_requests()
+        s3_proxy.clear_requests()
         writing = pool.submit(m.set_many, dict.fromkeys(keys, b"first"))
         s3_proxy.wait_for(len(keys), "PUT")
         writing_twice = pool.submit(m.set_many, dict.fromkeys(keys, b"new"))
@@ -209,7 +209,7 @@ def test_a_frozen_node_is_named_within_the_deadline(start_cluster: StartCluster)
     node.pause()
     with router_stub(cluster.address) as router:
         started = time.monotonic()
-        status, details = refusal(lambda: router.Get(pb.GetRequest(key=b"k"), timeout=1))
+        status, details = rejection(lambda: router.Get(pb.GetRequest(key=b"k"), timeout=1))
         assert time.monotonic() - started < 1.2
     assert status == "UNAVAILABLE"
     assert node.address in details
@@ -237,7 +237,7 @@ def test_an_operator_can_take_a_node_out_and_it_comes_back(quick: Cluster) -> No
         assert m.get("k") == b"v"
 
 
-def test_a_router_that_stops_on_request_answers_what_it_has(quick: Cluster) -> None:
+def test_a_router_that_stops_on_request_finishes_calls_in_flight(quick: Cluster) -> None:
     quick.router.terminate()
     assert quick.router.wait() == 0
     with Milena(quick.address, timeout=1) as m, pytest.raises(Unavailable, match=quick.address):

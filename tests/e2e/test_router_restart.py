@@ -1,4 +1,4 @@
-"""Only the router restarts, and addresses get other owners: nothing is lost, nothing goes back, S3 is not asked."""
+"""Only the router restarts, and addresses get other owners: nothing is lost or goes back, S3 gets no request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from milena_client.admin import Admin
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.slot_map import SlotMap
 from tests.e2e.conftest import StartCluster
-from tests.e2e.raw import refusal, router_stub
+from tests.e2e.raw import rejection, router_stub
 from tests.support.cluster import Cluster
 from tests.support.processes import Server
 from tests.support.s3.fault_proxy import FaultProxy
@@ -109,10 +109,10 @@ class Writers:
     def lost(self) -> list[str]:
         """What was acknowledged and is not there."""
         with Milena(self._address, timeout=10) as m:
-            wanted = {**self.floor, **self.counted}
-            found = m.get_many(list(wanted))
-        return [f"{key}: {found.get(key)!r}, {least} acknowledged" for key, least in wanted.items()
-                if int(found.get(key) or 0) < least]  # fmt: skip
+            expected = {**self.floor, **self.counted}
+            found = m.get_many(list(expected))
+        return [f"{key}: {found.get(key)!r}, {minimum} acknowledged" for key, minimum in expected.items()
+                if int(found.get(key) or 0) < minimum]  # fmt: skip
 
 
 @pytest.mark.parametrize("delay_ms", ["1000", "100"])
@@ -146,7 +146,7 @@ def test_a_router_restart_causes_no_s3_request_and_no_invalidation(
         with Admin(cluster.address) as admin:
             before = {key: admin.owner(key) for key in [*clean, *dirty]}
         invalidations = near.invalidations
-        s3_proxy.forget_requests()
+        s3_proxy.clear_requests()
         restart_router(cluster)
         with Admin(cluster.address) as admin:
             assert {key: admin.owner(key) for key in before} == before, "owner, successor, epoch and owned_since"
@@ -178,7 +178,7 @@ def test_a_fresh_node_that_comes_before_the_others_does_not_get_their_slots(star
         cluster.router.restart(DEFAULT)
         newcomer = cluster.add_node(wait=False)
         newcomer.wait_for_log("joined router", 30)
-        status, details = refusal(lambda: router.Get(pb.GetRequest(key=b"k0"), timeout=0.5))
+        status, details = rejection(lambda: router.Get(pb.GetRequest(key=b"k0"), timeout=0.5))
         assert status == "UNAVAILABLE"
         assert "recovers the last ring" in details
         for node in cluster.nodes[:2]:

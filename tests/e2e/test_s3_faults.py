@@ -1,4 +1,4 @@
-"""S3 at its worst, between real nodes and a real S3: what callers are told, and that nothing wrong is served."""
+"""S3 at its worst, between real nodes and a real S3: what callers get, and that nothing wrong is served."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mypy_boto3_s3 import S3Client
 from milena_client import AccessDenied, FailedPrecondition, Milena, OriginUnavailable, RetryPolicy
 from milena_common.api.pb import router_server_pb2 as pb
 from tests.e2e.conftest import StartCluster
-from tests.e2e.raw import refusal, router_stub
+from tests.e2e.raw import rejection, router_stub
 from tests.support.cluster import Cluster
 from tests.support.s3.fault_proxy import FaultProxy
 from tests.support.s3.faults import (
@@ -18,23 +18,23 @@ from tests.support.s3.faults import (
     INTERNAL_ERROR,
     NO_SUCH_BUCKET,
     SLOW_DOWN,
-    Answer,
-    CutBody,
     Delay,
     Fault,
     Hang,
-    LoseAnswer,
     LoseRequest,
+    LoseResponse,
+    Reply,
+    TruncatedBody,
 )
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
 # One attempt of a node waits this long for S3.
-PATIENCE = 0.4
+TIMEOUT = 0.4
 NODE = {
-    "S3_TIMEOUT_SECONDS": str(PATIENCE),
-    "S3_CONNECT_TIMEOUT_SECONDS": str(PATIENCE),
+    "S3_TIMEOUT_SECONDS": str(TIMEOUT),
+    "S3_CONNECT_TIMEOUT_SECONDS": str(TIMEOUT),
     "S3_RETRIES": "2",
     "WRITE_MODE": "through",
 }
@@ -44,17 +44,17 @@ VALUE = b"x" * 100_000
 
 @pytest.fixture
 def one(start_cluster: StartCluster, s3: S3Client) -> Cluster:
-    """A router and one node, and an object `k` that nobody has read yet."""
+    """A router and one node, and an object `k` that was not read yet."""
     cluster = start_cluster(1, node_env=NODE)
     s3.put_object(Bucket=cluster.bucket, Key="k", Body=VALUE)
     return cluster
 
 
-REPEATED = [INTERNAL_ERROR, SLOW_DOWN, CutBody(), LoseAnswer(), Hang()]
+REPEATED = [INTERNAL_ERROR, SLOW_DOWN, TruncatedBody(), LoseResponse(), Hang()]
 FINAL = [
     (ACCESS_DENIED, "PERMISSION_DENIED", "AccessDenied"),
     (NO_SUCH_BUCKET, "FAILED_PRECONDITION", "NoSuchBucket"),
-    (Answer(400, "InvalidArgument"), "FAILED_PRECONDITION", "InvalidArgument"),
+    (Reply(400, "InvalidArgument"), "FAILED_PRECONDITION", "InvalidArgument"),
 ]
 
 
@@ -67,15 +67,15 @@ def test_a_passing_fault_is_not_seen_by_the_reader(one: Cluster, s3_proxy: Fault
 
 
 @pytest.mark.parametrize("fault", REPEATED, ids=str)
-def test_a_lasting_fault_is_unavailable_in_s3s_words_and_never_cached(
+def test_a_lasting_fault_is_unavailable_with_the_text_of_s3_and_never_cached(
     one: Cluster, s3_proxy: FaultProxy, fault: Fault
 ) -> None:
     s3_proxy.inject(fault, method="GET", key="k")
     with router_stub(one.address) as router:
-        status, details = refusal(lambda: router.Get(pb.GetRequest(key=b"k"), timeout=5))
+        status, details = rejection(lambda: router.Get(pb.GetRequest(key=b"k"), timeout=5))
         assert status == "UNAVAILABLE"
         assert "S3 get" in details
-        if isinstance(fault, Answer):
+        if isinstance(fault, Reply):
             assert fault.code in details
         s3_proxy.heal()
         assert router.Get(pb.GetRequest(key=b"k"), timeout=5).value == VALUE
@@ -83,7 +83,7 @@ def test_a_lasting_fault_is_unavailable_in_s3s_words_and_never_cached(
 
 
 @pytest.mark.parametrize(("fault", "status", "word"), FINAL, ids=[word for _, _, word in FINAL])
-def test_what_repeating_cannot_help_is_told_at_once(
+def test_a_fault_that_repeating_cannot_help_is_raised_at_once(
     one: Cluster, s3_proxy: FaultProxy, fault: Fault, status: str, word: str
 ) -> None:
     rule = s3_proxy.inject(fault, key="k")
@@ -92,8 +92,8 @@ def test_what_repeating_cannot_help_is_told_at_once(
             lambda: router.Get(pb.GetRequest(key=b"k")),
             lambda: router.Put(pb.PutRequest(key=b"k", value=b"v")),
         ):
-            assert refusal(call)[0] == status
-            assert word in refusal(call)[1]
+            assert rejection(call)[0] == status
+            assert word in rejection(call)[1]
     assert rule.applied == 4, "one attempt each"
     with (
         Milena(one.address) as m,
@@ -111,7 +111,7 @@ def test_a_write_is_acknowledged_only_when_s3_has_it(
         assert m.get("k") == VALUE
         with pytest.raises(OriginUnavailable):
             m.set("k", b"new")
-        # Whether it happened is S3's to say, and that is what readers are told.
+        # Whether it happened is S3's to say, and that is what readers get.
         assert m.get("k") == s3.get_object(Bucket=one.bucket, Key="k")["Body"].read()
         s3_proxy.heal()
         m.set("k", b"newer")
@@ -119,12 +119,12 @@ def test_a_write_is_acknowledged_only_when_s3_has_it(
     assert s3.get_object(Bucket=one.bucket, Key="k")["Body"].read() == b"newer"
 
 
-def test_a_write_whose_answer_was_lost_is_acknowledged_when_a_look_shows_that_s3_has_it(
+def test_a_write_whose_response_was_lost_is_acknowledged_when_a_head_shows_that_s3_has_it(
     one: Cluster, s3: S3Client, s3_proxy: FaultProxy
 ) -> None:
     with Milena(one.address) as m:
         assert m.get("k") == VALUE
-        rule = s3_proxy.inject(LoseAnswer(), method="PUT", key="k")
+        rule = s3_proxy.inject(LoseResponse(), method="PUT", key="k")
         assert m.set("k", b"new").durability == "through"
         assert m.get("k") == b"new"
     assert s3.get_object(Bucket=one.bucket, Key="k")["Body"].read() == b"new"
@@ -132,7 +132,7 @@ def test_a_write_whose_answer_was_lost_is_acknowledged_when_a_look_shows_that_s3
     assert one.nodes[0].metrics().value("milena_writeback_conflicts_total") == 0
 
 
-def test_a_slow_s3_does_not_hold_up_readers_who_have_a_copy(
+def test_a_slow_s3_does_not_delay_readers_of_cached_entries(
     start_cluster: StartCluster, s3: S3Client, s3_proxy: FaultProxy
 ) -> None:
     fresh = {"TTL_SECONDS": "0.2", "GRACE_SECONDS": "0", "REVALIDATE_TIMEOUT_SECONDS": "0.2", "TTL_JITTER": "0"}
@@ -145,7 +145,7 @@ def test_a_slow_s3_does_not_hold_up_readers_who_have_a_copy(
         started = time.monotonic()
         for _ in range(20):
             assert m.get("k") == b"v"
-        assert time.monotonic() - started < 3, "nobody waited for the answer that is on its way"
+        assert time.monotonic() - started < 3, "no caller waited for the response that is on its way"
 
 
 def test_with_s3_stopped_warm_keys_read_cold_ones_are_unavailable_and_all_heals(
@@ -158,7 +158,7 @@ def test_with_s3_stopped_warm_keys_read_cold_ones_are_unavailable_and_all_heals(
         s3.put_object(Bucket=cluster.bucket, Key=key, Body=key.encode())
     with Milena(cluster.address, timeout=3) as m:
         assert len(m.get_many(keys)) == 30
-        s3_proxy.refuse()
+        s3_proxy.reject()
         outcomes = set()
 
         def all_stale() -> bool:

@@ -11,25 +11,25 @@ from milena_client import Milena, MilenaError, RetryPolicy
 from tests.e2e.conftest import StartCluster
 from tests.support.cluster import Cluster
 from tests.support.s3.fault_proxy import FaultProxy
-from tests.support.s3.faults import ACCESS_DENIED, INTERNAL_ERROR, Answer, CutBody, Fault, Hang, LoseAnswer
+from tests.support.s3.faults import ACCESS_DENIED, INTERNAL_ERROR, Fault, Hang, LoseResponse, Reply, TruncatedBody
 
 pytestmark = pytest.mark.e2e
 
 SECRET_KEY = "planted0secret0key0planted0secret0key000"
 TOKEN = "planted0session0token0planted0session0token"
 PASSWORD = "planted0password"
-PLANTED = (SECRET_KEY, TOKEN, PASSWORD)
+SECRETS = (SECRET_KEY, TOKEN, PASSWORD)
 
 # Errors of S3, some of which repeat what they were sent, as servers do.
 FAULTS: list[Fault] = [
-    Answer(403, "SignatureDoesNotMatch", f"x-amz-security-token:{TOKEN} and {SECRET_KEY}"),
-    Answer(400, "InvalidToken", f"The provided token {TOKEN} is malformed"),
-    Answer(400, TOKEN, "the code itself"),
-    Answer(400, "ExpiredToken", f"{TOKEN} has expired"),
+    Reply(403, "SignatureDoesNotMatch", f"x-amz-security-token:{TOKEN} and {SECRET_KEY}"),
+    Reply(400, "InvalidToken", f"The provided token {TOKEN} is malformed"),
+    Reply(400, TOKEN, "the code itself"),
+    Reply(400, "ExpiredToken", f"{TOKEN} has expired"),
     INTERNAL_ERROR,
     ACCESS_DENIED,
-    CutBody(),
-    LoseAnswer(),
+    TruncatedBody(),
+    LoseResponse(),
     Hang(),
 ]
 
@@ -42,7 +42,7 @@ def said(cluster: Cluster) -> str:
 
 
 @pytest.mark.parametrize("way", ["S3 itself", "a proxy"])
-def test_no_planted_secret_is_in_logs_pages_metrics_or_errors(
+def test_no_configured_secret_is_in_logs_pages_metrics_or_errors(
     way: str, start_cluster: StartCluster, s3: S3Client, s3_proxy: FaultProxy
 ) -> None:
     proxy = s3_proxy.endpoint_url.replace("http://", f"http://user:{PASSWORD}@")
@@ -91,10 +91,10 @@ def test_no_planted_secret_is_in_logs_pages_metrics_or_errors(
                 errors.append(str(caught.value))
     assert len(errors) > 3 * len(FAULTS)
     everything = "\n".join([said(cluster), *errors])
-    assert [secret for secret in PLANTED if secret in everything] == []
+    assert [secret for secret in SECRETS if secret in everything] == []
 
 
-def test_no_planted_secret_is_in_what_a_node_says_that_does_not_start(start_cluster: StartCluster) -> None:
+def test_no_configured_secret_is_in_the_output_of_a_node_that_does_not_start(start_cluster: StartCluster) -> None:
     cluster = start_cluster(1)
     node = cluster.add_node(
         {
@@ -110,4 +110,4 @@ def test_no_planted_secret_is_in_what_a_node_says_that_does_not_start(start_clus
     lines = "\n".join(node.lines())
     for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "S3_ENDPOINT_URL", "HTTP_PROXY"):
         assert name in lines
-    assert [secret for secret in PLANTED if secret in lines] == []
+    assert [secret for secret in SECRETS if secret in lines] == []

@@ -1,4 +1,4 @@
-"""The ring for clients and nodes, with real processes: told at once and at each change, withheld, outlived."""
+"""The ring for clients and nodes, with real processes: sent at once and at each change, withheld, outlived."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slots import SLOTS
 from tests.e2e.conftest import StartCluster
-from tests.e2e.raw import cache_stub, refusal, router_stub
+from tests.e2e.raw import cache_stub, rejection, router_stub
 from tests.support.cluster import Cluster
 from tests.support.processes import Server
 from tests.support.waiting import wait_until
@@ -21,7 +21,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.e2e
 
 SOON = 30.0
-# Less than a router gives the calls that are in hand when it stops.
+# Less than a router gives the calls that are in flight when it stops.
 WITHOUT_GRACE = 7.0
 
 Next = Callable[[], SlotMap]
@@ -121,7 +121,7 @@ def test_withheld_from_clients_and_not_from_nodes(start_cluster: StartCluster) -
     cluster = start_cluster(nodes=2, router_env={"DIRECT_ACCESS": "false"})
     with router_stub(cluster.address) as router:
         for node_id in ("", "somebody"):
-            status, details = refusal(
+            status, details = rejection(
                 lambda node_id=node_id: next(router.WatchRing(pb.WatchRingRequest(node_id=node_id), timeout=SOON))
             )
             assert status == "FAILED_PRECONDITION"
@@ -168,14 +168,14 @@ def test_a_node_has_a_rate_limit_of_its_own(start_cluster: StartCluster) -> None
     def get() -> Any:
         return stub.Get(cache_pb.GetRequest(key=b"k"), timeout=SOON)
 
-    def refused() -> tuple[str, str] | None:
+    def rejected() -> tuple[str, str] | None:
         try:
-            return refusal(get)
+            return rejection(get)
         except AssertionError:
             return None
 
     with cache_stub(node.address) as stub:
-        status, details = wait_until("the limit is reached", refused, SOON, pause=0)
+        status, details = wait_until("the limit is reached", rejected, SOON, pause=0)
     assert status == "RESOURCE_EXHAUSTED"
     assert "this node's RATE_LIMIT of 1 requests a second" in details
     assert node.metrics().value("milena_rate_limited_total") >= 1

@@ -2,7 +2,7 @@
 
 The disk is a tmpfs of a few megabytes, in a mount namespace of the script's own, with a file on it that takes most
 of the room. The node uploads nothing by itself, so its journal fills. From then on S3 must have writes before they
-are acknowledged; while S3 is away too they must be refused; reads go on; and the node may be killed and started on
+are acknowledged; while S3 is away too they must be rejected; reads go on; and the node may be killed and started on
 the full disk. When the file is removed, writes must be acknowledged from the journal again within seconds. In the
 end nothing may be lost.
 """
@@ -24,7 +24,7 @@ from pathlib import Path
 from milena_client import Milena, MilenaError
 from tests.faults.harness.history import History
 from tests.faults.harness.load import NO_RETRY, read_all
-from tests.faults.harness.scene import Scene, report, scratch
+from tests.faults.harness.system import SystemUnderTest, print_samples, scratch
 from tests.support.processes import ROOT
 from tests.support.waiting import wait_until
 
@@ -75,11 +75,11 @@ class Outcome:
             and not (self.history.wrong or self.defects)
         )
 
-    def figures(self) -> dict[str, object]:
+    def samples(self) -> dict[str, object]:
         healed = f"not within {HEAL_SECONDS:g} s" if self.healed is None else f"after {self.healed:.1f} s"
         return {
             "writes until the disk was full": self.filled,
-            **{f"writes: {state}": dict(ended) for state, ended in self.states.items()},
+            **{f"writes: {state}": dict(finished) for state, finished in self.states.items()},
             "milena_journal_full": self.full,
             "readiness when it was full": self.readiness,
             "acknowledged from the journal again": healed,
@@ -91,15 +91,15 @@ class Outcome:
 def run(directory: Path, disk: Path) -> Outcome:
     """Blocks until it is done; `disk` is small, and nothing else is on it."""
     with (
-        Scene(directory, {**NODE, "JOURNAL_DIR": str(disk / "journal")}) as scene,
-        Milena(scene.address, retry=NO_RETRY) as milena,
+        SystemUnderTest(directory, {**NODE, "JOURNAL_DIR": str(disk / "journal")}) as system,
+        Milena(system.address, retry=NO_RETRY) as milena,
     ):
-        return _Run(scene, milena, disk / "ballast").run()
+        return _Run(system, milena, disk / "ballast").run()
 
 
 class _Run:
-    def __init__(self, scene: Scene, milena: Milena, ballast: Path) -> None:
-        self._scene = scene
+    def __init__(self, system: SystemUnderTest, milena: Milena, ballast: Path) -> None:
+        self._system = system
         self._milena = milena
         self._ballast = ballast
         self._history = Values(f"full/{number}" for number in range(200))
@@ -107,19 +107,19 @@ class _Run:
         self._outcome = Outcome(self._history)
 
     def run(self) -> Outcome:
-        outcome, scene = self._outcome, self._scene
+        outcome, system = self._outcome, self._system
         self._ballast.write_bytes(bytes(BALLAST_BYTES))
         self._look()
         while self._write() == "back":
             outcome.filled += 1
         self._try("full")
-        outcome.readiness = scene.node.get("/readyz")[1]
+        outcome.readiness = system.node.get("/readyz")[1]
         self._look()
-        with scene.proxy.refusing():
+        with system.proxy.refusing():
             self._try("full, and S3 away")
             self._read("a read while the disk is full and S3 away", outcome.filled)
-        scene.node.kill()
-        scene.restart()
+        system.node.kill()
+        system.restart()
         self._read("a read after a restart on the full disk", outcome.filled)
         self._try("full, after a restart")
         self._look()
@@ -135,12 +135,12 @@ class _Run:
         known = self._history.keys[:EACH]
         outcome.states["room again"] += Counter(self._write(key) for key in known)
         outcome.states["room again"] += Counter(self._write(key, delete=True) for key in known[::2] * 2)
-        scene.node.kill()
-        scene.restart({"FLUSH_DELAY_MS": "0"})
-        asyncio.run(read_all(scene.address, self._history, "a read at the end"))
-        scene.wait_until_clean(CLEAN_SECONDS)
-        scene.compare_with_s3(self._history)
-        outcome.defects = scene.defects()
+        system.node.kill()
+        system.restart({"FLUSH_DELAY_MS": "0"})
+        asyncio.run(read_all(system.address, self._history, "a read at the end"))
+        system.wait_until_clean(CLEAN_SECONDS)
+        system.compare_with_s3(self._history)
+        outcome.defects = system.defects()
         return outcome
 
     def _write(self, key: str | None = None, *, delete: bool = False) -> str:
@@ -163,10 +163,10 @@ class _Run:
         """Read the first keys."""
         for key in self._history.keys[:number]:
             mark = self._history.mark(key)
-            self._history.told(key, self._milena.get(key), mark, where)
+            self._history.observed(key, self._milena.get(key), mark, where)
 
     def _look(self) -> None:
-        self._outcome.full.append(self._scene.metric("milena_journal_full"))
+        self._outcome.full.append(self._system.metric("milena_journal_full"))
 
 
 # ---- a disk of its own
@@ -176,10 +176,10 @@ class _Run:
 def private() -> tuple[str, ...]:
     """What to put before a program that may then mount a tmpfs for itself alone; nothing if that cannot be had."""
     with tempfile.TemporaryDirectory() as directory:
-        for words in (("unshare", "--mount"), ("unshare", "--mount", "--map-root-user")):
+        for argv in (("unshare", "--mount"), ("unshare", "--mount", "--map-root-user")):
             mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", directory]
-            if shutil.which("unshare") and not subprocess.run([*words, *mount], capture_output=True).returncode:
-                return words
+            if shutil.which("unshare") and not subprocess.run([*argv, *mount], capture_output=True).returncode:
+                return argv
     return ()
 
 
@@ -198,7 +198,7 @@ def main() -> int:
             outcome = run(directory, disk)
         finally:
             subprocess.run(["umount", str(disk)], check=True)
-    report("full disk", outcome.figures())
+    print_samples("full disk", outcome.samples())
     return int(not outcome.right)
 
 

@@ -4,7 +4,7 @@ Clients write, delete and read all the time, also while the node is away. Each r
 there, or failing in a fifth of the requests), lets the clients work for a while, kills the node, and starts it
 again on the same journal; at times it is killed once more while it starts, and some of these kills are aimed at the
 replay. Then S3 is well, the clients rest, and every key is read. At the end everything is flushed, and S3 is
-compared with what the clients were told.
+compared with what the clients got.
 
 So that a replay takes a while, the journal holds a number of dead letters from the beginning. They are read and
 retried at the end.
@@ -25,8 +25,8 @@ from milena_client import AsyncMilena
 from milena_client.admin import Admin
 from tests.faults.harness.history import History
 from tests.faults.harness.load import Load, Mix, read_all
-from tests.faults.harness.scene import Scene, report, scratch
-from tests.support.s3.faults import ACCESS_DENIED, INTERNAL_ERROR, SLOW_DOWN, Delay, LoseAnswer
+from tests.faults.harness.system import SystemUnderTest, print_samples, scratch
+from tests.support.s3.faults import ACCESS_DENIED, INTERNAL_ERROR, SLOW_DOWN, Delay, LoseResponse
 from tests.support.waiting import wait_until
 
 KEYS = 300
@@ -40,7 +40,7 @@ CLEAN_SECONDS = 60.0
 @dataclass(slots=True)
 class Outcome:
     """`replayed`: records found at the starts, without the `letters`, which are dead letters; `conflicts`: false
-    ones, as nobody else writes; `defects`: tracebacks in the logs.
+    ones, since there is no other writer; `defects`: tracebacks in the logs.
     """
 
     history: History
@@ -57,7 +57,7 @@ class Outcome:
     def right(self) -> bool:
         return not (self.history.wrong or self.letters.wrong or self.conflicts or self.defects)
 
-    def figures(self) -> dict[str, object]:
+    def samples(self) -> dict[str, object]:
         return {
             "kills": f"{self.kills.total()}: " + ", ".join(f"{n} {when}" for when, n in self.kills.items()),
             "S3 was": ", ".join(f"{mood} {number}×" for mood, number in self.moods.items()),
@@ -74,22 +74,22 @@ class Outcome:
 
 def run(directory: Path, kills: int, seed: int, letters: int) -> Outcome:
     """Blocks until it is done."""
-    with Scene(directory, NODE, seed) as scene:
-        return asyncio.run(_Loop(scene, seed, letters).run(kills))
+    with SystemUnderTest(directory, NODE, seed) as system:
+        return asyncio.run(_Loop(system, seed, letters).run(kills))
 
 
 class _Loop:
-    def __init__(self, scene: Scene, seed: int, letters: int) -> None:
-        self._scene = scene
+    def __init__(self, system: SystemUnderTest, seed: int, letters: int) -> None:
+        self._system = system
         self._random = Random(seed)
         history = History(f"kill/{number}" for number in range(KEYS))
-        self._load = Load(scene.address, history, CLIENTS, seed, Mix(through=0.03))
+        self._load = Load(system.address, history, CLIENTS, seed, Mix(through=0.03))
         self._outcome = Outcome(history, History(f"letter/{number}" for number in range(letters)), self._load)
         self._start_seconds = 1.0
         self._replay_seconds = 0.01
 
     async def run(self, kills: int) -> Outcome:
-        scene, outcome = self._scene, self._outcome
+        system, outcome = self._system, self._outcome
         started = time.monotonic()
         self._set_mood("well")
         await self._write_letters()
@@ -103,74 +103,74 @@ class _Loop:
                 self._set_mood("well")
                 async with self._load.paused():
                     where = f"a read after kill {outcome.kills.total()}"
-                    await read_all(scene.address, outcome.history, where)
-        await read_all(scene.address, outcome.letters, "a read of a dead letter")
-        scene.proxy.heal()
-        with Admin(scene.address, timeout=60) as admin:
+                    await read_all(system.address, outcome.history, where)
+        await read_all(system.address, outcome.letters, "a read of a dead letter")
+        system.proxy.heal()
+        with Admin(system.address, timeout=60) as admin:
             assert await asyncio.to_thread(admin.retry, all=True) == len(outcome.letters.keys)
-        await asyncio.to_thread(scene.wait_until_clean, CLEAN_SECONDS)
-        await read_all(scene.address, outcome.history, "a read at the end")
-        await asyncio.to_thread(scene.compare_with_s3, outcome.history, outcome.letters)
-        outcome.conflicts = scene.node.lines("conflict: ")
-        outcome.defects = scene.defects()
+        await asyncio.to_thread(system.wait_until_clean, CLEAN_SECONDS)
+        await read_all(system.address, outcome.history, "a read at the end")
+        await asyncio.to_thread(system.compare_with_s3, outcome.history, outcome.letters)
+        outcome.conflicts = system.node.lines("conflict: ")
+        outcome.defects = system.defects()
         outcome.seconds = time.monotonic() - started
         return outcome
 
     async def _write_letters(self) -> None:
         letters = self._outcome.letters
         writes = {key: letters.begin(key, delete=False) for key in letters.keys}
-        async with AsyncMilena(self._scene.address, timeout=60) as m:
+        async with AsyncMilena(self._system.address, timeout=60) as m:
             await m.set_many({key: write.value or b"" for key, write in writes.items()})
         for write in writes.values():
             letters.acknowledge(write)
 
-        def all_refused() -> bool:
-            return self._scene.metric("milena_writeback_dead_letters") == len(letters.keys)
+        def all_rejected() -> bool:
+            return self._system.metric("milena_writeback_dead_letters") == len(letters.keys)
 
-        await asyncio.to_thread(wait_until, "S3 refused the dead letters", all_refused, CLEAN_SECONDS)
+        await asyncio.to_thread(wait_until, "S3 refused the dead letters", all_rejected, CLEAN_SECONDS)
 
     def _set_mood(self, mood: str) -> None:
-        proxy = self._scene.proxy
+        proxy = self._system.proxy
         proxy.heal()
-        proxy.forget_requests()
+        proxy.clear_requests()
         proxy.inject(ACCESS_DENIED, method="PUT", where=lambda request: request.key.startswith("letter/"))
         if mood == "away":
-            proxy.refuse()
+            proxy.reject()
         elif mood == "slow":
             proxy.inject(Delay(0.3))
         elif mood == "failing":
-            for fault in (INTERNAL_ERROR, SLOW_DOWN, LoseAnswer(), Delay(0.5)):
+            for fault in (INTERNAL_ERROR, SLOW_DOWN, LoseResponse(), Delay(0.5)):
                 proxy.inject(fault, probability=0.05)
 
     # ---- killing
 
-    def _kill_and_start(self, most: int) -> None:
+    def _kill_and_start(self, maximum: int) -> None:
         """Kill the node, at times while it starts too, and start it; at most `most` kills in all."""
-        scene, kills, random = self._scene, self._outcome.kills, self._random
-        scene.node.kill()
+        system, kills, random = self._system, self._outcome.kills, self._random
+        system.node.kill()
         kills["at work"] += 1
-        while kills.total() < most and random.random() < 0.3:
-            starts = len(scene.node.lines("replayed in"))
-            scene.node.restart()
+        while kills.total() < maximum and random.random() < 0.3:
+            starts = len(system.node.lines("replayed in"))
+            system.node.restart()
             if random.random() < 0.5:
                 time.sleep(random.uniform(0.3, 1.0) * self._start_seconds)
             else:
                 wait_until("the journal is open", self._has_journal, 30, pause=0.001)
                 time.sleep(random.uniform(0.0, 1.0) * self._replay_seconds)
             has_journal = self._has_journal()
-            scene.node.kill()
-            replayed = len(scene.node.lines("replayed in")) > starts
+            system.node.kill()
+            replayed = len(system.node.lines("replayed in")) > starts
             kills["after the replay" if replayed else "in the replay" if has_journal else "before the replay"] += 1
         began = time.monotonic()
-        scene.restart()
+        system.restart()
         self._start_seconds = time.monotonic() - began
-        self._replay_seconds = scene.metric("milena_journal_replay_seconds")
-        found = int(scene.metric("milena_journal_replayed_records"))
+        self._replay_seconds = system.metric("milena_journal_replay_seconds")
+        found = int(system.metric("milena_journal_replayed_records"))
         self._outcome.replayed += found - len(self._outcome.letters.keys)
 
     def _has_journal(self) -> bool:
         """Whether the node that starts has its journal to itself: the replay comes next."""
-        return (self._scene.journal / "lock").read_text().strip() == f"pid {self._scene.node.pid}"
+        return (self._system.journal / "lock").read_text().strip() == f"pid {self._system.node.pid}"
 
 
 def main() -> int:
@@ -181,7 +181,7 @@ def main() -> int:
     options = parser.parse_args()
     with scratch() as directory:
         outcome = run(directory, options.kills, options.seed, options.letters)
-    report(f"kill loop, seed {options.seed}", outcome.figures())
+    print_samples(f"kill loop, seed {options.seed}", outcome.samples())
     return int(not outcome.right)
 
 

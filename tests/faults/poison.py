@@ -1,8 +1,8 @@
-"""Shell. S3 refuses one key in a hundred for good: ``python -m tests.faults.poison --keys 10000``.
+"""Shell. S3 rejects one key in a hundred for good: ``python -m tests.faults.poison --keys 10000``.
 
-The others must not wait for them. Every refused write must be listed with its reason, be read as it was
+The others must not wait for them. Every rejected write must be listed with its reason, be read as it was
 acknowledged, and survive a kill. Half of them are then dropped, and readers find what S3 has; the others are
-retried, once what made S3 refuse them is gone.
+retried, once what made S3 reject them is gone.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from milena_client import AsyncMilena
 from milena_client.admin import Admin, FailedWrite
 from tests.faults.harness.history import History
 from tests.faults.harness.load import read_all
-from tests.faults.harness.scene import BUCKET, Scene, report, scratch
-from tests.support.s3.faults import ACCESS_DENIED, Answer, Request
+from tests.faults.harness.system import BUCKET, SystemUnderTest, print_samples, scratch
+from tests.support.s3.faults import ACCESS_DENIED, Reply, Request
 from tests.support.s3.moto_server import s3_client
 from tests.support.waiting import wait_until
 
-BAD_REQUEST = Answer(400, "InvalidArgument", "Invalid Argument")
-REFUSALS = {"403": ACCESS_DENIED, "400": BAD_REQUEST}
+BAD_REQUEST = Reply(400, "InvalidArgument", "Invalid Argument")
+REJECTIONS = {"403": ACCESS_DENIED, "400": BAD_REQUEST}
 ONE_IN = 100
 NODE = {"FLUSH_DELAY_MS": "20"}
 SECONDS = 60.0
@@ -38,7 +38,7 @@ class Outcome:
     """
 
     history: History
-    refusal: Answer
+    rejection: Reply
     poisoned: set[str]
     listed: list[FailedWrite]
     listed_after_kill: list[FailedWrite]
@@ -52,7 +52,9 @@ class Outcome:
     def is_right(self, listed: list[FailedWrite]) -> bool:
         """Whether every poisoned key is listed once, with what S3 said, and no other key."""
         keys = [write.key for write in listed]
-        return sorted(keys) == sorted(self.poisoned) and all(self.refusal.code in write.reason for write in listed)
+        return sorted(keys) == sorted(self.poisoned) and all(
+            self.rejection.code in write.reason for write in listed
+        )
 
     @property
     def right(self) -> bool:
@@ -64,7 +66,7 @@ class Outcome:
             and self.older_again == self.dropped
         )
 
-    def figures(self) -> dict[str, object]:
+    def samples(self) -> dict[str, object]:
         return {
             "refused for good": f"{len(self.poisoned)} of {len(self.history.keys)} keys",
             "listed": f"{len(self.listed)}, after a kill {len(self.listed_after_kill)}",
@@ -77,53 +79,53 @@ class Outcome:
         }
 
 
-def run(directory: Path, keys: int, refusal: Answer) -> Outcome:
+def run(directory: Path, keys: int, rejection: Reply) -> Outcome:
     """Blocks until it is done."""
-    with Scene(directory, NODE) as scene:
-        return asyncio.run(_run(scene, keys, refusal))
+    with SystemUnderTest(directory, NODE) as system:
+        return asyncio.run(_run(system, keys, rejection))
 
 
-async def _run(scene: Scene, keys: int, refusal: Answer) -> Outcome:
+async def _run(system: SystemUnderTest, keys: int, rejection: Reply) -> Outcome:
     history = History((f"poison/{number}" for number in range(keys)), large_bytes=5000)
     poisoned = set(history.keys[ONE_IN // 2 :: ONE_IN])
     drop, delete = set(sorted(poisoned)[::2]), set(sorted(poisoned)[::3])
-    with Admin(scene.address, timeout=SECONDS) as admin:
+    with Admin(system.address, timeout=SECONDS) as admin:
         before = {key: b"before " + key.encode() for key in poisoned}
-        s3 = s3_client(scene.stub.endpoint_url)
+        s3 = s3_client(system.stub.endpoint_url)
         for key, value in before.items():
             s3.put_object(Bucket=BUCKET, Key=key, Body=value)
 
-        def refused(request: Request) -> bool:
+        def rejected(request: Request) -> bool:
             return request.key in poisoned and request.method not in ("GET", "HEAD")
 
-        scene.proxy.inject(refusal, where=refused)
+        system.proxy.inject(rejection, where=rejected)
         started = time.monotonic()
-        await _write_all(scene.address, history, delete)
-        await asyncio.to_thread(scene.wait_until_clean, SECONDS)
+        await _write_all(system.address, history, delete)
+        await asyncio.to_thread(system.wait_until_clean, SECONDS)
         drained = time.monotonic() - started
-        await _others_are_in_s3(scene, history, poisoned)
+        await _others_are_in_s3(system, history, poisoned)
         listed = await asyncio.to_thread(admin.failed, LIST_LIMIT)
-        await read_all(scene.address, history, "a read with dead letters")
+        await read_all(system.address, history, "a read with dead letters")
 
-        scene.node.kill()
-        await asyncio.to_thread(scene.restart)
+        system.node.kill()
+        await asyncio.to_thread(system.restart)
         after_kill = await asyncio.to_thread(_failed_anew, admin, len(listed.writes))
-        await read_all(scene.address, history, "a read after a kill")
+        await read_all(system.address, history, "a read after a kill")
 
         dropped = await asyncio.to_thread(admin.drop, drop)
-        async with AsyncMilena(scene.address) as m:
+        async with AsyncMilena(system.address) as m:
             older_again = sum([await m.get(key) == before[key] for key in sorted(drop)])
-        scene.proxy.heal()
+        system.proxy.heal()
         retried = await asyncio.to_thread(admin.retry, all=True)
-        await asyncio.to_thread(scene.wait_until_clean, SECONDS)
+        await asyncio.to_thread(system.wait_until_clean, SECONDS)
         at_the_end = await asyncio.to_thread(admin.failed, LIST_LIMIT)
-        in_s3 = await asyncio.to_thread(scene.in_s3)
+        in_s3 = await asyncio.to_thread(system.in_s3)
         for key in history.keys:
             if key not in drop:
-                history.told(key, in_s3.get(key), history.mark(key), "S3")
+                history.observed(key, in_s3.get(key), history.mark(key), "S3")
     return Outcome(
         history,
-        refusal,
+        rejection,
         poisoned,
         listed.writes,
         after_kill,
@@ -132,12 +134,12 @@ async def _run(scene: Scene, keys: int, refusal: Answer) -> Outcome:
         retried,
         dropped,
         older_again,
-        scene.defects(),
+        system.defects(),
     )
 
 
 async def _write_all(address: str, history: History, deleted: set[str]) -> None:
-    """Put every key, and delete some of them, which S3 refuses as well."""
+    """Put every key, and delete some of them, which S3 rejects as well."""
     several = asyncio.Semaphore(16)
 
     async def write(m: AsyncMilena, key: str) -> None:
@@ -154,11 +156,11 @@ async def _write_all(address: str, history: History, deleted: set[str]) -> None:
         await asyncio.gather(*(write(m, key) for key in history.keys))
 
 
-async def _others_are_in_s3(scene: Scene, history: History, poisoned: set[str]) -> None:
-    in_s3 = await asyncio.to_thread(scene.in_s3)
+async def _others_are_in_s3(system: SystemUnderTest, history: History, poisoned: set[str]) -> None:
+    in_s3 = await asyncio.to_thread(system.in_s3)
     for key in history.keys:
         if key not in poisoned:
-            history.told(key, in_s3.get(key), history.mark(key), "S3, while others are refused")
+            history.observed(key, in_s3.get(key), history.mark(key), "S3, while others are refused")
 
 
 def _failed_anew(admin: Admin, number: int) -> list[FailedWrite]:
@@ -176,10 +178,10 @@ def main() -> int:
     parser.add_argument("--keys", type=int, default=10_000)
     options = parser.parse_args()
     right = True
-    for name, refusal in REFUSALS.items():
+    for name, rejection in REJECTIONS.items():
         with scratch() as directory:
-            outcome = run(directory, options.keys, refusal)
-        report(f"S3 refuses one key in {ONE_IN} with {name}", outcome.figures())
+            outcome = run(directory, options.keys, rejection)
+        print_samples(f"S3 refuses one key in {ONE_IN} with {name}", outcome.samples())
         right = right and outcome.right
     return int(not right)
 

@@ -1,9 +1,9 @@
 """Shell. S3 is gone for minutes while writes go on: ``python -m tests.faults.s3_down --seconds 180``.
 
-Writes are acknowledged as long as write-back has room, DIRTY_MAX_BYTES; beyond it they are refused, as only S3
+Writes are acknowledged as long as write-back has room, DIRTY_MAX_BYTES; beyond it they are rejected, as only S3
 could take them. When S3 is back the clients rest, everything must be uploaded within a minute, and S3 must have the
-last acknowledged write of every key. With `--hang`, connections are not refused: they stay open, and nothing is
-answered.
+last acknowledged write of every key. With `--hang`, connections are not refused: they stay open, and there are no
+replies.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.faults.harness.history import History
 from tests.faults.harness.load import Load, Mix, read_all
-from tests.faults.harness.scene import Scene, report, scratch
+from tests.faults.harness.system import SystemUnderTest, print_samples, scratch
 from tests.support.s3.faults import Hang
 
 CLIENTS = 16
@@ -48,7 +48,7 @@ class Outcome:
     def right(self) -> bool:
         return not (self.history.wrong or self.conflicts or self.defects or self.drained is None)
 
-    def figures(self) -> dict[str, object]:
+    def samples(self) -> dict[str, object]:
         drained = f"not within {CLEAN_SECONDS:g}" if self.drained is None else f"{self.drained:.1f}"
         return {
             "acknowledged while S3 was away": self.acknowledged,
@@ -66,31 +66,31 @@ def run(
     directory: Path, seconds: float, keys: int, seed: int, dirty_max: str = "1GiB", hang: bool = False
 ) -> Outcome:
     """Blocks until it is done."""
-    with Scene(directory, {**NODE, "DIRTY_MAX_BYTES": dirty_max}, seed) as scene:
-        return asyncio.run(_run(scene, seconds, keys, seed, hang))
+    with SystemUnderTest(directory, {**NODE, "DIRTY_MAX_BYTES": dirty_max}, seed) as system:
+        return asyncio.run(_run(system, seconds, keys, seed, hang))
 
 
-async def _run(scene: Scene, seconds: float, keys: int, seed: int, hang: bool) -> Outcome:
+async def _run(system: SystemUnderTest, seconds: float, keys: int, seed: int, hang: bool) -> Outcome:
     history = History((f"down/{number}" for number in range(keys)), large_bytes=LARGE_BYTES)
-    load = Load(scene.address, history, CLIENTS, seed, Mix(reads=0.0))
+    load = Load(system.address, history, CLIENTS, seed, Mix(reads=0.0))
     await load.write(BEFORE)
-    await asyncio.to_thread(scene.wait_until_clean, CLEAN_SECONDS)
+    await asyncio.to_thread(system.wait_until_clean, CLEAN_SECONDS)
     before = history.acknowledged
     if hang:
-        scene.proxy.inject(Hang())
+        system.proxy.inject(Hang())
     else:
-        scene.proxy.refuse()
+        system.proxy.reject()
     async with load.running():
         await asyncio.sleep(seconds)
     acknowledged = history.acknowledged - before
-    metrics = scene.node.metrics()
-    scene.proxy.heal()
+    metrics = system.node.metrics()
+    system.proxy.heal()
     try:
-        drained = await asyncio.to_thread(scene.wait_until_clean, CLEAN_SECONDS)
+        drained = await asyncio.to_thread(system.wait_until_clean, CLEAN_SECONDS)
     except TimeoutError:
         drained = None
-    await read_all(scene.address, history, "a read after S3 came back")
-    await asyncio.to_thread(scene.compare_with_s3, history)
+    await read_all(system.address, history, "a read after S3 came back")
+    await asyncio.to_thread(system.compare_with_s3, history)
     return Outcome(
         history,
         load,
@@ -100,8 +100,8 @@ async def _run(scene: Scene, seconds: float, keys: int, seed: int, hang: bool) -
         int(metrics.value("milena_writeback_limit_bytes")),
         int(metrics.value("milena_writeback_forced_through_total")),
         drained,
-        int(scene.metric("milena_writeback_conflicts_total")),
-        scene.defects(),
+        int(system.metric("milena_writeback_conflicts_total")),
+        system.defects(),
     )
 
 
@@ -116,7 +116,7 @@ def main() -> int:
     with scratch() as directory:
         outcome = run(directory, options.seconds, options.keys, options.seed, options.dirty_max, hang=options.hang)
     how = "answered nothing" if options.hang else "refused connections"
-    report(f"S3 {how} for {options.seconds:g} s, DIRTY_MAX_BYTES={options.dirty_max}", outcome.figures())
+    print_samples(f"S3 {how} for {options.seconds:g} s, DIRTY_MAX_BYTES={options.dirty_max}", outcome.samples())
     return int(not outcome.right)
 
 

@@ -1,9 +1,9 @@
 """Shell. S3 fails in 30 % of the requests, in every way: ``python -m tests.faults.s3_sick --writes 20000``.
 
 The same writes, deletes and reads are made twice: in front of an S3 that is well, and of one that is sick. Its
-faults: slow; 500; 503 SlowDown; 409; cut short; and answers that never come after the request took effect. Nothing
-may be lost or mixed up, nothing taken for somebody else's change, and the sick S3 may be asked at most half as much
-again as the one that is well.
+faults: slow; 500; 503 SlowDown; 409; cut short; and replies that never come after the request took effect. Nothing
+may be lost or mixed up, nothing taken for another writer's change, and the sick S3 may get at most half as many
+requests again as the one that is well.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from pathlib import Path
 
 from tests.faults.harness.history import History
 from tests.faults.harness.load import Load, Mix, read_all
-from tests.faults.harness.scene import Scene, report, scratch
+from tests.faults.harness.system import SystemUnderTest, print_samples, scratch
 from tests.support.s3.fault_proxy import FaultProxy
 from tests.support.s3.faults import (
     CONDITIONAL_CONFLICT,
     INTERNAL_ERROR,
     SLOW_DOWN,
-    CutBody,
     Delay,
     Fault,
-    LoseAnswer,
     LoseRequest,
+    LoseResponse,
     Rule,
+    TruncatedBody,
 )
 
 KEYS = 400
@@ -40,14 +40,14 @@ SICK_SHARE = 0.3
 MAX_REQUESTS = 1.5
 CLEAN_SECONDS = 60.0
 
-# An answer to a put has no body that could be cut short; its request has.
+# A reply to a put has no body that could be cut short; its request has.
 FAULTS: dict[str, tuple[Fault, ...]] = {
     "slow": (Delay(0.3),),
     "500": (INTERNAL_ERROR,),
     "503 SlowDown": (SLOW_DOWN,),
     "409": (CONDITIONAL_CONFLICT,),
-    "cut short": (CutBody(), LoseRequest()),
-    "answer lost": (LoseAnswer(),),
+    "cut short": (TruncatedBody(), LoseRequest()),
+    "answer lost": (LoseResponse(),),
 }
 
 
@@ -55,7 +55,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
 class Run:
     """One of the two runs. `requests` to S3 by method; `faults` by name; `seconds` until all was in S3.
 
-    `conflicts` are false: nobody else writes.
+    `conflicts` are false: there is no other writer.
     """
 
     history: History
@@ -85,11 +85,11 @@ class Outcome:
     def right(self) -> bool:
         return self.well.right and self.sick.right and self.ratio <= MAX_REQUESTS
 
-    def figures(self) -> dict[str, object]:
-        figures: dict[str, object] = {}
+    def samples(self) -> dict[str, object]:
+        samples: dict[str, object] = {}
         for name, run in (("well", self.well), ("sick", self.sick)):
             requests = ", ".join(f"{method} {number}" for method, number in sorted(run.requests.items()))
-            figures |= {
+            samples |= {
                 f"{name}: requests to S3": f"{run.requests.total()}: {requests}",
                 f"{name}: seconds until all was in S3": run.seconds,
                 f"{name}: calls that failed": dict(run.load.errors),
@@ -99,7 +99,7 @@ class Outcome:
         share = sum(self.sick.faults.values()) / self.sick.requests.total()
         faults = ", ".join(f"{name} {number}" for name, number in self.sick.faults.items())
         return {
-            **figures,
+            **samples,
             "faults": f"{share:.1%} of the requests: {faults}",
             "requests, sick to well": f"{self.ratio:.2f}",
         }
@@ -109,27 +109,27 @@ def run(directory: Path, writes: int, seed: int) -> Outcome:
     """Blocks until it is done."""
     runs = []
     for name in ("well", "sick"):
-        with Scene(directory / name, NODE, seed) as scene:
-            runs.append(asyncio.run(_run(scene, writes, seed, sick=name == "sick")))
+        with SystemUnderTest(directory / name, NODE, seed) as system:
+            runs.append(asyncio.run(_run(system, writes, seed, sick=name == "sick")))
     return Outcome(*runs)
 
 
-async def _run(scene: Scene, writes: int, seed: int, *, sick: bool) -> Run:
+async def _run(system: SystemUnderTest, writes: int, seed: int, *, sick: bool) -> Run:
     history = History((f"sick/{number}" for number in range(KEYS)), LARGE_BYTES)
-    load = Load(scene.address, history, CLIENTS, seed, Mix(reads=0.1))
-    scene.proxy.forget_requests()
-    rules = _make_sick(scene.proxy) if sick else {}
+    load = Load(system.address, history, CLIENTS, seed, Mix(reads=0.1))
+    system.proxy.clear_requests()
+    rules = _make_sick(system.proxy) if sick else {}
     started = time.monotonic()
     await load.write(writes)
-    await asyncio.to_thread(scene.wait_until_clean, CLEAN_SECONDS)
+    await asyncio.to_thread(system.wait_until_clean, CLEAN_SECONDS)
     seconds = time.monotonic() - started
-    requests = Counter(request.method for request in scene.proxy.requests())
+    requests = Counter(request.method for request in system.proxy.requests())
     faults = {name: sum(rule.applied for rule in made) for name, made in rules.items()}
-    conflicts = int(scene.metric("milena_writeback_conflicts_total"))
-    scene.proxy.heal()
-    await read_all(scene.address, history, "a read at the end")
-    await asyncio.to_thread(scene.compare_with_s3, history)
-    return Run(history, load, requests, faults, conflicts, scene.defects(), seconds)
+    conflicts = int(system.metric("milena_writeback_conflicts_total"))
+    system.proxy.heal()
+    await read_all(system.address, history, "a read at the end")
+    await asyncio.to_thread(system.compare_with_s3, history)
+    return Run(history, load, requests, faults, conflicts, system.defects(), seconds)
 
 
 def _make_sick(proxy: FaultProxy) -> dict[str, list[Rule]]:
@@ -154,7 +154,7 @@ def main() -> int:
     options = parser.parse_args()
     with scratch() as directory:
         outcome = run(directory, options.writes, options.seed)
-    report(f"S3 sick, {options.writes} writes, seed {options.seed}", outcome.figures())
+    print_samples(f"S3 sick, {options.writes} writes, seed {options.seed}", outcome.samples())
     return int(not outcome.right)
 
 

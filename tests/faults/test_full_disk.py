@@ -15,7 +15,7 @@ from tests.faults import full_disk
 from tests.faults.harness import strace
 from tests.faults.harness.history import History
 from tests.faults.harness.load import NO_RETRY, Load, Mix, read_all
-from tests.faults.harness.scene import Scene
+from tests.faults.harness.system import SystemUnderTest
 from tests.support.processes import ROOT
 
 pytestmark = pytest.mark.e2e
@@ -58,7 +58,7 @@ for room in range(0, 65536, 4096):
 
 
 @pytest.mark.skipif(not full_disk.private(), reason="no tmpfs can be mounted in a namespace of the test's own")
-def test_a_first_start_on_a_full_disk_is_refused_and_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+def test_a_first_start_on_a_full_disk_is_rejected_and_leaves_nothing_in_the_way(tmp_path: Path) -> None:
     ran = subprocess.run(
         [*full_disk.private(), sys.executable, "-c", FIRST_START, str(tmp_path)],
         cwd=ROOT,
@@ -81,24 +81,24 @@ async def test_a_failed_write_or_sync_ends_the_node_and_a_restart_serves_what_it
     tmp_path: Path, call: str
 ) -> None:
     history = History((f"eio/{number}" for number in range(100)), large_bytes=20_000)
-    with Scene(tmp_path, {"FLUSH_DELAY_MS": "3600000"}) as scene:
-        load = Load(scene.address, history, 8, 1, Mix(reads=0.1))
+    with SystemUnderTest(tmp_path, {"FLUSH_DELAY_MS": "3600000"}) as system:
+        load = Load(system.address, history, 8, 1, Mix(reads=0.1))
         await load.write(200)
-        node, log = scene.node, tmp_path / "strace.log"
-        with strace.attached(node.pid, f"{call}:error=EIO", log, scene.journal / DATA_FILE):
+        node, log = system.node, tmp_path / "strace.log"
+        with strace.attached(node.pid, f"{call}:error=EIO", log, system.journal / DATA_FILE):
             async with load.running():
                 code = await asyncio.to_thread(node.wait)
         assert code == 1
         assert strace.injected(log) > 0
         assert any("the journal's disk failed" in line and "Input/output error" in line for line in node.lines())
-        await asyncio.to_thread(scene.restart)
-        await read_all(scene.address, history, "a read after the restart")
+        await asyncio.to_thread(system.restart)
+        await read_all(system.address, history, "a read after the restart")
         assert set(load.errors) <= {"Unavailable", "NodeLost", "NoNodes"}
         load.errors.clear()
         await load.write(50)
         assert load.errors.total() == 0
-        with Milena(scene.address, retry=NO_RETRY) as m:
+        with Milena(system.address, retry=NO_RETRY) as m:
             await asyncio.to_thread(m.flush)
-        await asyncio.to_thread(scene.compare_with_s3, history)
+        await asyncio.to_thread(system.compare_with_s3, history)
         assert history.wrong == []
-        assert scene.defects() == []
+        assert system.defects() == []

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.faults import kill_loop
-from tests.faults.harness.scene import report
+from tests.faults.harness.system import print_samples
 
 pytestmark = pytest.mark.e2e
 
 
 def test_no_acknowledged_write_is_lost_when_the_node_is_killed(tmp_path: Path) -> None:
     outcome = kill_loop.run(tmp_path, kills=8, seed=8, letters=200)
-    report("kill loop", outcome.figures())
+    print_samples("kill loop", outcome.samples())
     assert outcome.history.wrong == []
     assert outcome.letters.wrong == []
     assert outcome.conflicts == []

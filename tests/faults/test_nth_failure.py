@@ -24,7 +24,7 @@ from milena_cache.journal.record import decode
 from milena_cache.objects.object_store import Fault
 from milena_common.api.durability import Durability
 from milena_common.api.errors import AccessDenied, MilenaError
-from tests.cache.rig import NodeUnderTest
+from tests.cache.node_under_test import NodeUnderTest
 from tests.faults.harness import journal_writer, strace
 from tests.faults.harness.history import History
 from tests.faults.harness.journal_writer import FIRST, MAX_BYTES
@@ -73,13 +73,13 @@ class Script:
     def __init__(self, disk: FailingDisk) -> None:
         self.disk = disk
         self.node = NodeUnderTest(mode="back", disk=disk, delay=0.2, dirty_memory_bytes=200)
-        self.node.store.refuse = self._refusal
+        self.node.store.reject = self._rejection
         self.history = History(self.KEYS, large_bytes=3000)
         self.refusing = True
         self.reached: list[str] = []
         self.errors: list[MilenaError] = []
 
-    def _refusal(self, operation: str, ref: object) -> Fault | None:
+    def _rejection(self, operation: str, ref: object) -> Fault | None:
         key = getattr(ref, "key", "")
         return Fault.DENIED if self.refusing and (operation, key) == ("put", "refused") else None
 
@@ -102,7 +102,7 @@ class Script:
             value = (await self.node.get(key)).entry.value
         except MilenaError:
             return
-        self.history.told(key, value, mark)
+        self.history.observed(key, value, mark)
 
     async def run(self) -> None:
         """Until the end, or until the node would stop."""
@@ -155,17 +155,17 @@ class Script:
         ]
 
     async def crash(self) -> None:
-        """Kill the node, start the next one, and write down what it tells, and what S3 has in the end."""
+        """Kill the node, start the next one, and write down what it returns, and what S3 has in the end."""
         self.node = await self.node.crash()
-        self.node.store.refuse = None
+        self.node.store.reject = None
         for key in self.KEYS:
             mark = self.history.mark(key)
-            self.history.told(key, (await self.node.get(key)).entry.value, mark, "a read after the crash")
+            self.history.observed(key, (await self.node.get(key)).entry.value, mark, "a read after the crash")
         await self.node.parts.dead_letters.retry(None)
         await self.node.clock.advance(60)
         assert len(self.node.dirty) == 0
         for key in self.KEYS:
-            self.history.told(key, self.node.s3_has(key), self.history.mark(key), "S3")
+            self.history.observed(key, self.node.s3_has(key), self.history.mark(key), "S3")
 
 
 async def run_without_failure() -> Script:
@@ -247,7 +247,7 @@ def case(inject: str, *says: str) -> Case:
 
 
 # LMDB writes pages with writev, or with pwrite64 if there is one; then fdatasync; then the page that makes them
-# valid, with pwrite64 to a descriptor that syncs by itself. If that one fails, LMDB refuses to go on.
+# valid, with pwrite64 to a descriptor that syncs by itself. If that one fails, LMDB does not go on.
 CASES = [
     case("fdatasync:error=EIO", "failed"),
     case("fdatasync:error=ENOSPC", "full"),
@@ -260,11 +260,11 @@ CASES = [
     case("writev:signal=SIGKILL"),
     case("pwrite64:signal=SIGKILL"),
 ]
-MOST = 100
+MAXIMUM = 100
 AT_ONCE = 2
 
 
-class Told(NamedTuple):
+class Logged(NamedTuple):
     """What a writer said before it ended."""
 
     acknowledged: set[int]
@@ -272,12 +272,12 @@ class Told(NamedTuple):
     says: frozenset[str]
 
     @classmethod
-    def of(cls, output: str) -> Told:
-        words = [line.split() for line in output.splitlines()]
-        numbers = {verb: {int(rest[0]) for name, *rest in words if name == verb} for verb in ("ack", "remove")}
-        says = frozenset(word[0] for word in words) - {"ack", "remove"}
+    def of(cls, output: str) -> Logged:
+        columns = [line.split() for line in output.splitlines()]
+        numbers = {verb: {int(rest[0]) for name, *rest in columns if name == verb} for verb in ("ack", "remove")}
+        says = frozenset(word[0] for word in columns) - {"ack", "remove"}
         if "failed" in says:
-            assert words[-1] == ["failed"], "something came after the failure"
+            assert columns[-1] == ["failed"], "something came after the failure"
         return cls(numbers["ack"], numbers["remove"], says)
 
 
@@ -289,7 +289,7 @@ def make_empty(directory: Path) -> None:
     asyncio.run(make())
 
 
-def check_what_is_there(directory: Path, told: Told, what: str) -> None:
+def check_what_is_there(directory: Path, logged: Logged, what: str) -> None:
     """Without faults: every record is whole, the acknowledged ones are there, and it can be written again."""
 
     async def check() -> set[int]:
@@ -307,7 +307,7 @@ def check_what_is_there(directory: Path, told: Told, what: str) -> None:
         return there
 
     there = asyncio.run(check())
-    assert told.acknowledged - told.removed <= there, f"{what}: an acknowledged write is lost"
+    assert logged.acknowledged - logged.removed <= there, f"{what}: an acknowledged write is lost"
 
 
 @pytest.mark.skipif(bool(strace.why_not()), reason=strace.why_not())
@@ -320,19 +320,19 @@ def test_a_system_call_that_fails_costs_no_acknowledged_write(case: Case, tmp_pa
         make_empty(directory)
         program = [sys.executable, "-m", "tests.faults.harness.journal_writer", str(directory)]
         ran = strace.run(what, program, log, directory / DATA_FILE)
-        told = Told.of(ran.stdout)
-        check_what_is_there(directory, told, what)
+        logged = Logged.of(ran.stdout)
+        check_what_is_there(directory, logged, what)
         done = strace.injected(log) > 0 or ran.returncode == -9
         if not done:
-            assert (ran.returncode, told.says) == (0, frozenset()), ran.stderr
+            assert (ran.returncode, logged.says) == (0, frozenset()), ran.stderr
         elif ran.returncode != -9:
-            assert told.says <= case.says, f"{what}: {ran.stderr}"
-            assert ran.returncode == ("failed" in told.says), ran.stderr
+            assert logged.says <= case.says, f"{what}: {ran.stderr}"
+            assert ran.returncode == ("failed" in logged.says), ran.stderr
         return done
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for first in itertools.count(1, AT_ONCE):
-            assert first < MOST, "there is no end of calls"
+            assert first < MAXIMUM, "there is no end of calls"
             if not all(pool.map(attempt, range(first, first + AT_ONCE))):
                 break
     assert first > 5, "the run has few such calls: the test tests little"
@@ -345,7 +345,7 @@ def test_a_disk_that_stays_full_takes_nothing_and_loses_nothing(tmp_path: Path) 
         make_empty(directory)
         program = [sys.executable, "-m", "tests.faults.harness.journal_writer", str(directory)]
         ran = strace.run(f"writev:error=ENOSPC:when={n}+", program, log, directory / DATA_FILE)
-        told = Told.of(ran.stdout)
-        assert told.says == {"full"}
-        assert (len(told.acknowledged) > 0) == (n > 1)
-        check_what_is_there(directory, told, str(n))
+        logged = Logged.of(ran.stdout)
+        assert logged.says == {"full"}
+        assert (len(logged.acknowledged) > 0) == (n > 1)
+        check_what_is_there(directory, logged, str(n))

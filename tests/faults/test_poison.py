@@ -1,4 +1,4 @@
-"""Keys that S3 refuses, shortly; `python -m tests.faults.poison` is the long one."""
+"""Keys that S3 rejects, shortly; `python -m tests.faults.poison` is the long one."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from tests.faults import poison
-from tests.faults.harness.scene import report
-from tests.support.s3.faults import Answer
+from tests.faults.harness.system import print_samples
+from tests.support.s3.faults import Reply
 
 pytestmark = pytest.mark.e2e
 
 
-@pytest.mark.parametrize("refusal", poison.REFUSALS.values(), ids=poison.REFUSALS)
-def test_what_s3_refuses_is_listed_read_kept_and_keeps_nobody_waiting(tmp_path: Path, refusal: Answer) -> None:
-    outcome = poison.run(tmp_path, 600, refusal)
-    report("poison", outcome.figures())
+@pytest.mark.parametrize("rejection", poison.REJECTIONS.values(), ids=poison.REJECTIONS)
+def test_a_rejected_write_is_listed_read_kept_and_delays_no_other(tmp_path: Path, rejection: Reply) -> None:
+    outcome = poison.run(tmp_path, 600, rejection)
+    print_samples("poison", outcome.samples())
     assert outcome.history.wrong == []
     assert outcome.is_right(outcome.listed)
     assert outcome.is_right(outcome.listed_after_kill)

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.faults import s3_sick
-from tests.faults.harness.scene import report
+from tests.faults.harness.system import print_samples
 
 pytestmark = pytest.mark.e2e
 
 
-def test_a_sick_s3_loses_and_corrupts_nothing_and_is_not_asked_much_more(tmp_path: Path) -> None:
+def test_a_sick_s3_loses_and_corrupts_nothing_and_gets_few_more_requests(tmp_path: Path) -> None:
     outcome = s3_sick.run(tmp_path, writes=3000, seed=1)
-    report("S3 sick", outcome.figures())
+    print_samples("S3 sick", outcome.samples())
     for run in (outcome.well, outcome.sick):
         assert run.history.wrong == []
         assert run.conflicts == 0

@@ -1,9 +1,9 @@
-"""Shell. Somebody else changes objects in S3 while ours are dirty: ``python -m tests.faults.two_writers``.
+"""Shell. Another writer changes objects in S3 while ours are dirty: ``python -m tests.faults.two_writers``.
 
-Each case is a key: what was known of it, what we do to it, and what somebody else does before ours is uploaded.
-What must come of it depends on WRITE_CONFLICT: S3 afterwards, what Milena tells, whether it is a dead letter, and
+Each case is a key: what was known of it, what we do to it, and what another writer does before ours is uploaded.
+What must come of it depends on WRITE_CONFLICT: S3 afterwards, what Milena returns, whether it is a dead letter, and
 whether it is counted as a conflict. It must be the same if the node is killed before the other one's change, but
-for one thing: a node that has been restarted takes a delete by somebody else for one of its own, and writes anew.
+for one thing: a node that has been restarted takes a delete by another writer for one of its own, and writes anew.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from milena_cache.writeback.uploads.upload import POLICIES, Policy
 from milena_client import Milena
 from milena_client.admin import Admin
-from tests.faults.harness.scene import BUCKET, Scene, report, scratch
+from tests.faults.harness.system import BUCKET, SystemUnderTest, print_samples, scratch
 from tests.support.s3.moto_server import s3_client
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ CASES: Mapping[str, Case] = {
     "unknown/put": Case("unknown", OURS, THEIRS),
     "unknown/delete": Case("unknown", None, THEIRS),
 }
-# Where nobody knows what was there before, or both wanted the same, there is no conflict.
+# Where it is unknown what was there before, or both wanted the same, there is no conflict.
 CONFLICTS = ("changed/delete", "changed/put", "created/put", "deleted/put")
 UNNOTICED_AFTER_A_KILL = "deleted/put"
 
@@ -102,7 +102,7 @@ class Outcome:
             found.append(f"the log names {self.logged}, and not {known}")
         return found + self.defects
 
-    def figures(self) -> dict[str, object]:
+    def samples(self) -> dict[str, object]:
         return {
             **{name: str(end) for name, end in self.ends.items()},
             "conflicts counted, and in the log": f"{self.counted}, {len(self.logged)}",
@@ -113,11 +113,11 @@ class Outcome:
 def run(directory: Path, policy: Policy, *, kill: bool) -> Outcome:
     """Blocks until it is done. `kill`: the node is killed and started before the other one's changes."""
     with (
-        Scene(directory, {**NODE, "WRITE_CONFLICT": policy}) as scene,
-        Milena(scene.address) as m,
-        Admin(scene.address) as admin,
+        SystemUnderTest(directory, {**NODE, "WRITE_CONFLICT": policy}) as system,
+        Milena(system.address) as m,
+        Admin(system.address) as admin,
     ):
-        s3 = s3_client(scene.stub.endpoint_url)
+        s3 = s3_client(system.stub.endpoint_url)
         for key, case in CASES.items():
             if case.known == "object":
                 _change(s3, key, BEFORE)
@@ -127,25 +127,25 @@ def run(directory: Path, policy: Policy, *, kill: bool) -> Outcome:
             written = m.delete(key) if case.ours is None else m.set(key, case.ours)
             assert written.durability == "back"
         if kill:
-            scene.node.kill()
-            scene.restart()
+            system.node.kill()
+            system.restart()
         for key, case in CASES.items():
             _change(s3, key, case.theirs)
         admin.flush()
         dead = {write.key for write in admin.failed().writes}
-        in_s3 = scene.in_s3()
+        in_s3 = system.in_s3()
         beside = {key.partition(BESIDE)[0]: value for key, value in in_s3.items() if BESIDE in key}
         ends = {key: End(in_s3.get(key), m.get(key), key in dead, beside.get(key)) for key in CASES}
-        lines = scene.node.lines("another writer")
-        counted = int(scene.metric("milena_writeback_conflicts_total", policy=policy))
+        lines = system.node.lines("another writer")
+        counted = int(system.metric("milena_writeback_conflicts_total", policy=policy))
         return Outcome(
             policy,
             kill,
             ends,
             counted,
-            int(scene.metric("milena_writeback_conflicts_total")) - counted,
+            int(system.metric("milena_writeback_conflicts_total")) - counted,
             sorted(key for key in CASES if any(f"s3://{BUCKET}/{key}: " in line for line in lines)),
-            scene.defects(),
+            system.defects(),
         )
 
 
@@ -164,7 +164,7 @@ def main() -> int:
         for kill in (False, True):
             with scratch() as directory:
                 outcome = run(directory, policy, kill=kill)
-            report(f"two writers, WRITE_CONFLICT={policy}{', killed in between' * kill}", outcome.figures())
+            print_samples(f"two writers, WRITE_CONFLICT={policy}{', killed in between' * kill}", outcome.samples())
             right = right and not outcome.wrong
     return int(not right)
 

@@ -61,7 +61,7 @@ BUGS: tuple[Bug, ...] = (
                 "            await commit.committing\n",
             ),
         ),
-        (f"{CLASSES}::test_nothing_is_acknowledged_or_told_before_the_commit_ended", MACHINE, KILLS),
+        (f"{CLASSES}::test_nothing_is_acknowledged_or_returned_before_the_commit_finished", MACHINE, KILLS),
     ),
     Bug(
         "deletes are not replayed",
@@ -132,7 +132,7 @@ BUGS: tuple[Bug, ...] = (
                 "    intact = True\n",
             ),
         ),
-        (f"{ORDER}::test_a_value_that_the_disk_has_changed_is_neither_told_nor_uploaded", RECORD, REPLAY),
+        (f"{ORDER}::test_a_value_that_the_disk_has_changed_is_neither_returned_nor_uploaded", RECORD, REPLAY),
     ),
     Bug(
         "an older write overwrites a later one in S3",
@@ -176,7 +176,7 @@ BUGS: tuple[Bug, ...] = (
             ),
         ),
         (
-            f"{ORDER}::test_a_change_by_somebody_else_is_noticed",
+            f"{ORDER}::test_a_change_by_another_writer_is_noticed",
             f"{CLASSES}::test_a_condition_holds_at_s3_too",
             TWO,
         ),
@@ -190,7 +190,7 @@ BUGS: tuple[Bug, ...] = (
                 "version = None",
             ),
         ),
-        (f"{ORDER}::test_a_lost_answer_is_no_conflict", MACHINE, SICK),
+        (f"{ORDER}::test_a_lost_response_is_no_conflict", MACHINE, SICK),
     ),
     Bug(
         "an unfinished delete makes what comes after it a conflict",
@@ -212,7 +212,7 @@ BUGS: tuple[Bug, ...] = (
                 "            self._dirty_writes.retire(entry)\n",
             ),
         ),
-        (f"{ORDER}::test_what_s3_refuses_for_good_is_kept_and_read_until_it_is_retried", POISON),
+        (f"{ORDER}::test_a_write_that_s3_rejects_for_good_is_kept_and_read_until_it_is_retried", POISON),
     ),
     Bug(
         "a full disk is acknowledged",
@@ -287,7 +287,7 @@ BUGS: tuple[Bug, ...] = (
                 "milena_cache/writeback/recovery.py", "expires_at=record.expires_at or NEVER", "expires_at=NEVER"
             ),
         ),
-        (f"{EXPIRY}::test_a_restart_does_not_forget_the_end", MACHINE),
+        (f"{EXPIRY}::test_the_expiry_survives_a_restart", MACHINE),
     ),
     Bug(
         "what ends before its upload leaves the older object in S3",
@@ -309,7 +309,7 @@ BUGS: tuple[Bug, ...] = (
                 "self._stamp(write, write.ref)",
             ),
         ),
-        (f"{EXPIRY}::test_what_has_ended_is_there_for_nobody", MACHINE),
+        (f"{EXPIRY}::test_an_expired_object_is_absent_for_every_reader", MACHINE),
     ),
     Bug(
         "a copy is told beyond the end of its object",
@@ -320,7 +320,7 @@ BUGS: tuple[Bug, ...] = (
                 "        if False:\n            return self._expired",
             ),
         ),
-        (f"{EXPIRY}::test_what_has_ended_is_there_for_nobody", NODE, CHANGES),
+        (f"{EXPIRY}::test_an_expired_object_is_absent_for_every_reader", NODE, CHANGES),
     ),
     Bug(
         "what has ended is removed, whatever somebody made of it since",
@@ -380,7 +380,7 @@ BUGS: tuple[Bug, ...] = (
                 "self.retries < 1",
             ),
         ),
-        (f"{POISONED}::test_keys_that_get_no_answer_do_not_delay_others",),
+        (f"{POISONED}::test_keys_that_get_no_response_do_not_delay_others",),
     ),
     Bug(
         "while S3 is taken to be down, no fresh key is tried",
@@ -407,7 +407,7 @@ BUGS: tuple[Bug, ...] = (
                 "        if True:\n            return",
             ),
         ),
-        (f"{LISTING}::test_a_delete_that_is_uploaded_while_s3_is_asked_is_not_listed",),
+        (f"{LISTING}::test_a_delete_that_is_uploaded_while_s3_is_queried_is_not_listed",),
     ),
     Bug(
         "who follows a key is not told of its end",
@@ -418,7 +418,7 @@ BUGS: tuple[Bug, ...] = (
                 "            return\n",
             ),
         ),
-        (f"{CHANGES}::test_every_way_to_another_answer_is_told", CHANGES),
+        (f"{CHANGES}::test_every_way_to_another_value_is_notified", CHANGES),
     ),
     Bug(
         "a read overtakes a write of its connection",
@@ -452,21 +452,21 @@ BUGS: tuple[Bug, ...] = (
         "a deferred answer comes before the word of it",
         (Change("milena_cache/servers/resp/commands/connection/client.py", "    behind_all=True,\n", ""),),
         (
-            "tests/cache/servers/resp/test_connection_order.py::test_a_deferred_answer_does_not_come_before_the_word_of_it",
+            "tests/cache/servers/resp/test_connection_order.py::test_a_deferred_reply_does_not_come_before_its_announcement",
         ),
     ),
     Bug(
         "what waits is answered in a later protocol",
         (Change("milena_cache/servers/resp/running.py", "if command.behind_all:", "if False:"),),
         (
-            "tests/cache/servers/resp/test_connection_order.py::test_no_deferred_answer_comes_after_the_end_of_deferring",
+            "tests/cache/servers/resp/test_connection_order.py::test_no_deferred_reply_comes_after_the_end_of_deferring",
         ),
     ),
     Bug(
         "a message overtakes the answer that it is about",
         (Change("milena_cache/servers/resp/output_buffer.py", "        if self._ready:\n", "        if False:\n"),),
         (
-            "tests/cache/servers/resp/test_connection_order.py::test_a_message_does_not_overtake_an_answer_that_waits_for_the_client",
+            "tests/cache/servers/resp/test_connection_order.py::test_a_push_does_not_overtake_a_reply_that_waits_for_the_client",
         ),
     ),
     Bug(

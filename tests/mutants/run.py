@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.faults.harness.scene import scratch
+from tests.faults.harness.system import scratch
 from tests.mutants.mutants import BUGS, Bug, Change
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +41,7 @@ class DoesNotApply(Exception):
     """The source is not what the change expects."""
 
 
-def planted(root: Path, change: Change) -> str:
+def apply_mutant(root: Path, change: Change) -> str:
     """The text of the file with the change. Raises DoesNotApply."""
     text = (root / change.file).read_text()
     if text.count(change.old) != 1:
@@ -66,7 +66,7 @@ def with_bug(root: Path, bug: Bug) -> Iterator[None]:
     before = {change.file: (root / change.file).read_text() for change in bug.changes}
     try:
         for change in bug.changes:
-            (root / change.file).write_text(planted(root, change))
+            (root / change.file).write_text(apply_mutant(root, change))
         yield
     finally:
         for file, text in before.items():
@@ -91,7 +91,7 @@ def failing(root: Path, tests: Sequence[str]) -> list[str]:
             return ["the run, which does not end"]
     if pytest.returncode in (USAGE_ERROR, NO_TESTS):
         raise RuntimeError(f"pytest ended with {pytest.returncode}:\n{said[-4000:]}")
-    # A bug may bring down the run itself, before it tells which test it was.
+    # A bug may bring down the run itself, before it reports which test it was.
     return re.findall(r"^(?:FAILED|ERROR) (\S+)", said, re.M) or ["the run"] * bool(pytest.returncode)
 
 
@@ -121,7 +121,7 @@ def _in_process(tests: Iterable[str]) -> tuple[str, ...]:
 
 
 def run(root: Path, bugs: Sequence[Bug]) -> bool:
-    """Plant each, tell what notices it; whether all were noticed by tests that otherwise pass."""
+    """Apply each, print which test notices it; whether all were noticed by tests that otherwise pass."""
     for test in sorted({test for bug in bugs for test in bug.tests}):
         if names := failing(root, [test]):
             print(f"without a bug, these fail: {', '.join(names)}")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.mutants.mutants import BUGS, Bug
-from tests.mutants.run import ROOT, missing_tests, planted
+from tests.mutants.run import ROOT, apply_mutant, missing_tests
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])
-def test_every_bug_can_be_planted_and_its_tests_exist(bug: Bug) -> None:
+def test_every_mutant_can_be_applied_and_its_tests_exist(bug: Bug) -> None:
     for change in bug.changes:
-        compile(planted(ROOT, change), change.file, "exec")
+        compile(apply_mutant(ROOT, change), change.file, "exec")
     assert missing_tests(ROOT, [bug]) == []
 
 

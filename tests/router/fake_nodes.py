@@ -9,16 +9,16 @@ from milena_common.api.errors import MilenaError, NodeLost
 from milena_common.resp.identity import Identity
 from tests.support.fake_clock import FakeClock
 
-Answer = bytes | MilenaError | Callable[[str, bytes], bytes]
+Reply = bytes | MilenaError | Callable[[str, bytes], bytes]
 
 
 class FakeNode:
-    """One node, whatever connection it is called by. `answer` is what it says; None: nothing, ever."""
+    """One node, whatever connection it is called by. `reply` is what it says; None: nothing, ever."""
 
-    def __init__(self, answer: Answer) -> None:
-        self.answer: Answer | None = answer
+    def __init__(self, reply: Reply) -> None:
+        self.reply: Reply | None = reply
         self.calls: list[tuple[str, bytes, float]] = []
-        self.announced: list[int] = []  # the expected size of each answer
+        self.announced: list[int] = []  # the expected size of each reply
 
     @property
     def requests(self) -> list[bytes]:
@@ -39,12 +39,12 @@ class FakeConnection:
             raise NodeLost("left the ring")
         self._node.calls.append((method, request, timeout))
         self._node.announced.append(response_bytes)
-        answer = self._node.answer
-        if answer is None:
+        reply = self._node.reply
+        if reply is None:
             await self._silence(timeout)
-        if isinstance(answer, MilenaError):
-            raise answer
-        return answer if isinstance(answer, bytes) else answer(method, request)  # type: ignore[misc]
+        if isinstance(reply, MilenaError):
+            raise reply
+        return reply if isinstance(reply, bytes) else reply(method, request)  # type: ignore[misc]
 
     async def _silence(self, timeout: float) -> None:
         broken_off = asyncio.get_running_loop().create_future()
@@ -68,22 +68,22 @@ class FakeConnection:
 
 
 class FakeNodes:
-    """Makes the connections, and remembers them. `nodes` has every node that was named, `doors` with what doors,
+    """Makes the connections, and remembers them. `nodes` has every node that was named, `servers` with its servers,
     `identities` as what.
 
-    A node answers what `first_answer` gives for its address, until a test says otherwise.
+    A node replies with what `first_reply` gives for its address, until a test says otherwise.
     """
 
-    def __init__(self, clock: FakeClock, first_answer: Callable[[str], bytes]) -> None:
+    def __init__(self, clock: FakeClock, first_reply: Callable[[str], bytes]) -> None:
         self._clock = clock
-        self._first_answer = first_answer
+        self._first_reply = first_reply
         self.nodes: dict[str, FakeNode] = {}
         self.connections: list[tuple[str, FakeConnection]] = []
         self.identities: dict[str, Identity] = {}
         self.doors: dict[str, Mapping[str, str]] = {}
 
     def __getitem__(self, address: str) -> FakeNode:
-        return self.nodes.setdefault(address, FakeNode(self._first_answer(address)))
+        return self.nodes.setdefault(address, FakeNode(self._first_reply(address)))
 
     def connect(self, address: str, doors: Mapping[str, str], identity: Identity) -> FakeConnection:
         self.identities[address] = identity

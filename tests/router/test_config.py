@@ -1,4 +1,4 @@
-"""The router's environment: defaults, and each variable's refusal."""
+"""The router's environment: defaults, and each variable's rejection."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_recovery_waits_for_a_lease_and_for_the_longest_pause_of_a_node(lease: s
     assert load(Environment({"LEASE_SECONDS": lease}), 2**30).ring_recovery == seconds
 
 
-def test_metrics_are_on_the_host_of_the_door_if_not_told_otherwise() -> None:
+def test_metrics_are_on_the_host_of_the_server_by_default() -> None:
     assert load(Environment({"LISTEN_ADDR": "[::]:50050"}), 2**30).metrics == Address("::", 9090)
 
 
@@ -80,10 +80,10 @@ def test_metrics_are_on_the_host_of_the_door_if_not_told_otherwise() -> None:
         ("LOG_FORMAT", "xml"),
     ],
 )
-def test_an_absurd_value_is_refused(name: str, value: str) -> None:
-    with pytest.raises(ConfigError) as refused:
+def test_an_absurd_value_is_rejected(name: str, value: str) -> None:
+    with pytest.raises(ConfigError) as rejected:
         load(Environment({name: value}), 2**30)
-    (problem,) = refused.value.problems
+    (problem,) = rejected.value.problems
     assert problem.startswith(f"{name}: got {value!r}; allowed: ")
 
 

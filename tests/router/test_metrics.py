@@ -7,7 +7,7 @@ from prometheus_client import generate_latest
 from milena_common.api.errors import NodeLost
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_router.metrics import router_registry
-from tests.router.rig import SOON, Router, running_router
+from tests.router.router_under_test import SOON, Router, running_router
 from tests.support.processes import Metrics
 
 A, B = "node-a:50051", "node-b:50051"
@@ -25,9 +25,9 @@ async def test_calls_errors_and_the_ring_are_shown() -> None:
     async with running_router(rate_limit=2) as router:
         await router.join(A, B)
         await router.stub.Get(pb.GetRequest(key=b"k"), timeout=SOON)
-        router.nodes[A].answer = router.nodes[B].answer = NodeLost("gone")
-        await router.refusal("Get", pb.GetRequest(key=b"k"))
-        await router.refusal("Get", pb.GetRequest(key=b"k"))
+        router.nodes[A].reply = router.nodes[B].reply = NodeLost("gone")
+        await router.rejection("Get", pb.GetRequest(key=b"k"))
+        await router.rejection("Get", pb.GetRequest(key=b"k"))
         await router.stub.Leave(pb.LeaveRequest(address=A), timeout=SOON)
         metrics = scrape(router)
         assert metrics.value("milena_router_requests_total", operation="get") == 3

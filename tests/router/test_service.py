@@ -15,7 +15,7 @@ from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.slots import SLOTS, slot_of
 from milena_common.limits.call_bytes import COPIES, SMALL_BYTES
 from milena_common.runtime.deadlines import inner
-from tests.router.rig import MAX_VALUE_BYTES, SOON, Router, found, running_router
+from tests.router.router_under_test import MAX_VALUE_BYTES, SOON, Router, found, running_router
 from tests.support.waiting import eventually
 
 StatusCode = grpc.StatusCode
@@ -42,14 +42,14 @@ def owner_of(router: Router, cache_key: bytes) -> str:
 # ---- get, put, delete, list
 
 
-async def test_a_get_is_the_owners_answer_with_every_field(joined: Router) -> None:
+async def test_a_get_is_the_owners_reply_with_every_field(joined: Router) -> None:
     owner = owner_of(joined, b"a/b")
-    joined.nodes[owner].answer = found(b"value", owner)
-    answer = await joined.stub.Get(pb.GetRequest(key=b"a/b", metadata_only=True), timeout=SOON)
-    assert answer == pb.GetResponse(
+    joined.nodes[owner].reply = found(b"value", owner)
+    reply = await joined.stub.Get(pb.GetRequest(key=b"a/b", metadata_only=True), timeout=SOON)
+    assert reply == pb.GetResponse(
         successful=True, value=b"value", outcome="hit", age_seconds=1.5, etag='"e"', node=owner, size=5
     )
-    ((node, method, sent),) = joined.asked()
+    ((node, method, sent),) = joined.requests_at_nodes()
     since = joined.leases.ring.find(b"a/b").owned_since
     assert (node, method) == (owner, "Get")
     assert cache_pb.GetRequest.FromString(sent) == cache_pb.GetRequest(
@@ -59,11 +59,11 @@ async def test_a_get_is_the_owners_answer_with_every_field(joined: Router) -> No
 
 async def test_a_put_reaches_the_owner_with_its_value(joined: Router) -> None:
     owner = owner_of(joined, b"k")
-    joined.nodes[owner].answer = cache_pb.PutResponse(successful=True, etag='"e"', node=owner).SerializeToString()
+    joined.nodes[owner].reply = cache_pb.PutResponse(successful=True, etag='"e"', node=owner).SerializeToString()
     value = bytes(MAX_VALUE_BYTES)
-    answer = await joined.stub.Put(pb.PutRequest(key=b"k", value=value), timeout=SOON)
-    assert answer == pb.PutResponse(successful=True, etag='"e"', node=owner)
-    ((node, method, sent),) = joined.asked()
+    reply = await joined.stub.Put(pb.PutRequest(key=b"k", value=value), timeout=SOON)
+    assert reply == pb.PutResponse(successful=True, etag='"e"', node=owner)
+    ((node, method, sent),) = joined.requests_at_nodes()
     assert (node, method) == (owner, "Put")
     received = cache_pb.PutRequest.FromString(sent)
     assert (received.key, received.value) == (b"k", value)
@@ -72,25 +72,25 @@ async def test_a_put_reaches_the_owner_with_its_value(joined: Router) -> None:
 
 async def test_a_delete_reaches_the_owner(joined: Router) -> None:
     owner = owner_of(joined, b"k")
-    joined.nodes[owner].answer = cache_pb.DeleteResponse(successful=True, node=owner).SerializeToString()
-    answer = await joined.stub.Delete(pb.DeleteRequest(key=b"k"), timeout=SOON)
-    assert answer == pb.DeleteResponse(successful=True, node=owner)
-    ((node, method, sent),) = joined.asked()
+    joined.nodes[owner].reply = cache_pb.DeleteResponse(successful=True, node=owner).SerializeToString()
+    reply = await joined.stub.Delete(pb.DeleteRequest(key=b"k"), timeout=SOON)
+    assert reply == pb.DeleteResponse(successful=True, node=owner)
+    ((node, method, sent),) = joined.requests_at_nodes()
     assert (node, method) == (owner, "Delete")
     assert cache_pb.DeleteRequest.FromString(sent).key == b"k"
 
 
 async def test_a_list_passes_through_both_ways(joined: Router) -> None:
     entry = cache_pb.ObjectInfo(key=b"p/1", size=3, etag='"e"', last_modified=12.5)
-    joined.nodes[A].answer = joined.nodes[B].answer = cache_pb.ListResponse(
+    joined.nodes[A].reply = joined.nodes[B].reply = cache_pb.ListResponse(
         objects=[entry], cursor="next"
     ).SerializeToString()
     request = pb.ListRequest(prefix=b"p/", bucket="other", cursor="here", limit=7)
-    answer = await joined.stub.List(request, timeout=SOON)
-    assert answer == pb.ListResponse(
+    reply = await joined.stub.List(request, timeout=SOON)
+    assert reply == pb.ListResponse(
         objects=[pb.ObjectInfo(key=b"p/1", size=3, etag='"e"', last_modified=12.5)], cursor="next"
     )
-    ((_, method, sent),) = joined.asked()
+    ((_, method, sent),) = joined.requests_at_nodes()
     assert method == "List"
     assert cache_pb.ListRequest.FromString(sent) == cache_pb.ListRequest(
         prefix=b"p/", bucket="other", cursor="here", limit=7
@@ -100,19 +100,19 @@ async def test_a_list_passes_through_both_ways(joined: Router) -> None:
 @pytest.mark.parametrize("bucket", ["", "default", "photos"])
 async def test_every_spelling_of_the_default_bucket_has_one_owner(joined: Router, bucket: str) -> None:
     for node in (A, B):
-        joined.nodes[node].answer = found(b"", node)
+        joined.nodes[node].reply = found(b"", node)
     for number in range(20):
         key = b"%d" % number
-        answer = await joined.stub.Get(pb.GetRequest(key=key, bucket=bucket), timeout=SOON)
-        assert answer.node == owner_of(joined, key)
+        reply = await joined.stub.Get(pb.GetRequest(key=key, bucket=bucket), timeout=SOON)
+        assert reply.node == owner_of(joined, key)
 
 
-async def test_another_buckets_object_is_filed_by_its_own_name(joined: Router) -> None:
+async def test_another_buckets_object_has_a_cache_key_of_its_own(joined: Router) -> None:
     for node in (A, B):
-        joined.nodes[node].answer = found(b"", node)
+        joined.nodes[node].reply = found(b"", node)
     for number in range(20):
-        answer = await joined.stub.Get(pb.GetRequest(key=b"%d" % number, bucket="videos"), timeout=SOON)
-        assert answer.node == owner_of(joined, b"s3://videos/%d" % number)
+        reply = await joined.stub.Get(pb.GetRequest(key=b"%d" % number, bucket="videos"), timeout=SOON)
+        assert reply.node == owner_of(joined, b"s3://videos/%d" % number)
 
 
 async def test_a_node_has_less_time_than_the_caller(joined: Router) -> None:
@@ -141,30 +141,32 @@ KEYS = [
 
 @pytest.mark.parametrize(("key", "rule"), KEYS)
 @pytest.mark.parametrize("kind", [pb.GetRequest, pb.PutRequest, pb.DeleteRequest, pb.OwnerRequest])
-async def test_a_bad_key_is_told_its_rule_and_reaches_no_node(
+async def test_the_error_of_a_bad_key_states_the_rule_and_it_reaches_no_node(
     joined: Router, kind: type, key: bytes, rule: str
 ) -> None:
-    status, error = await joined.refusal(kind.__name__.removesuffix("Request"), kind(key=key))
+    status, error = await joined.rejection(kind.__name__.removesuffix("Request"), kind(key=key))
     assert status is StatusCode.INVALID_ARGUMENT
     assert str(error).startswith(rule)
-    assert joined.asked() == []
+    assert joined.requests_at_nodes() == []
 
 
 @pytest.mark.parametrize("bucket", ["Photos", "a", "a/b", "x" * 64, "192.168.0.1", "ü" * 20])
 @pytest.mark.parametrize("kind", [pb.GetRequest, pb.PutRequest, pb.DeleteRequest, pb.OwnerRequest])
-async def test_a_bad_bucket_is_told_its_rule_and_reaches_no_node(joined: Router, kind: type, bucket: str) -> None:
-    status, error = await joined.refusal(kind.__name__.removesuffix("Request"), kind(key=b"k", bucket=bucket))
+async def test_the_error_of_a_bad_bucket_states_the_rule_and_it_reaches_no_node(
+    joined: Router, kind: type, bucket: str
+) -> None:
+    status, error = await joined.rejection(kind.__name__.removesuffix("Request"), kind(key=b"k", bucket=bucket))
     assert status is StatusCode.INVALID_ARGUMENT
     assert str(error).startswith("bucket: ")
-    assert joined.asked() == []
+    assert joined.requests_at_nodes() == []
 
 
-async def test_a_value_over_the_limit_is_told_both_sizes_and_reaches_no_node(joined: Router) -> None:
+async def test_the_error_of_a_value_over_the_limit_has_both_sizes_and_it_reaches_no_node(joined: Router) -> None:
     request = pb.PutRequest(key=b"k", value=bytes(MAX_VALUE_BYTES + 1))
-    status, error = await joined.refusal("Put", request)
+    status, error = await joined.rejection("Put", request)
     assert status is StatusCode.INVALID_ARGUMENT
     assert str(error) == "value: has 1001 bytes; allowed are at most 1000 (MAX_VALUE_BYTES)"
-    assert joined.asked() == []
+    assert joined.requests_at_nodes() == []
 
 
 @pytest.mark.parametrize(
@@ -187,16 +189,16 @@ async def test_a_value_over_the_limit_is_told_both_sizes_and_reaches_no_node(joi
         (pb.JoinRequest(address=A, addresses={str(n): "x" for n in range(17)}), "addresses: allowed are 16"),
     ],
 )
-async def test_a_bad_join_is_told_its_rule_and_changes_nothing(
+async def test_the_error_of_a_bad_join_states_the_rule_and_it_changes_nothing(
     router: Router, request_: pb.JoinRequest, rule: str
 ) -> None:
     with pytest.raises(errors.InvalidRequest, match=f"^{rule}"):
-        raise (await router.refusal("Join", request_))[1]
+        raise (await router.rejection("Join", request_))[1]
     assert router.leases.ring.epoch == 0
 
 
-async def test_a_bad_leave_is_told_its_rule(router: Router) -> None:
-    status, error = await router.refusal("Leave", pb.LeaveRequest(address="nowhere"))
+async def test_the_error_of_a_bad_leave_states_the_rule(router: Router) -> None:
+    status, error = await router.rejection("Leave", pb.LeaveRequest(address="nowhere"))
     assert status is StatusCode.INVALID_ARGUMENT
     assert str(error).startswith("address: got 'nowhere'; allowed: ")
 
@@ -207,7 +209,7 @@ async def test_bytes_that_are_no_request_are_invalid(router: Router) -> None:
     assert raised.value.code() is StatusCode.INVALID_ARGUMENT
 
 
-# ---- nodes that do not answer
+# ---- nodes that do not reply
 
 
 async def test_without_nodes_everything_is_unavailable_and_says_why(router: Router) -> None:
@@ -217,7 +219,7 @@ async def test_without_nodes_everything_is_unavailable_and_says_why(router: Rout
         ("Delete", pb.DeleteRequest(key=b"k")),
         ("List", pb.ListRequest()),
     ):
-        status, error = await router.refusal(method, request)
+        status, error = await router.rejection(method, request)
         assert status is StatusCode.UNAVAILABLE
         assert type(error) is errors.NoNodes
         assert "no node in the ring" in str(error)
@@ -225,15 +227,15 @@ async def test_without_nodes_everything_is_unavailable_and_says_why(router: Rout
 
 async def test_a_lost_node_is_unavailable_and_named_with_the_slot(joined: Router) -> None:
     owner = owner_of(joined, b"k")
-    joined.nodes[owner].answer = errors.NodeLost("cannot be reached")
-    status, error = await joined.refusal("Get", pb.GetRequest(key=b"k"))
+    joined.nodes[owner].reply = errors.NodeLost("cannot be reached")
+    status, error = await joined.rejection("Get", pb.GetRequest(key=b"k"))
     assert status is StatusCode.UNAVAILABLE
     assert type(error) is errors.NodeLost
     assert str(error) == f"node {owner}, which owns slot {slot_of(b'k')}, cannot be reached"
 
 
 @pytest.mark.parametrize(
-    ("answer", "status"),
+    ("reply", "status"),
     [
         (errors.OriginUnavailable("S3: 503 SlowDown"), StatusCode.UNAVAILABLE),
         (errors.AccessDenied("bucket: not served"), StatusCode.PERMISSION_DENIED),
@@ -243,19 +245,19 @@ async def test_a_lost_node_is_unavailable_and_named_with_the_slot(joined: Router
         (errors.InternalError("a defect"), StatusCode.INTERNAL),
     ],
 )
-async def test_a_nodes_refusal_passes_on_as_it_is(
-    joined: Router, answer: MilenaError, status: grpc.StatusCode
+async def test_the_rejection_of_a_node_is_passed_on_unchanged(
+    joined: Router, reply: MilenaError, status: grpc.StatusCode
 ) -> None:
-    joined.nodes[A].answer = joined.nodes[B].answer = answer
-    got, error = await joined.refusal("Get", pb.GetRequest(key=b"k"))
+    joined.nodes[A].reply = joined.nodes[B].reply = reply
+    got, error = await joined.rejection("Get", pb.GetRequest(key=b"k"))
     assert got is status
-    assert (type(error), str(error)) == (type(answer), str(answer))
+    assert (type(error), str(error)) == (type(reply), str(reply))
 
 
 # ---- rate limit
 
 
-async def test_over_the_limit_requests_are_refused_at_once_with_the_time_to_wait() -> None:
+async def test_over_the_limit_requests_are_rejected_at_once_with_the_time_to_wait() -> None:
     async with running_router(rate_limit=4) as router:
         await router.join(A)
         for request in (
@@ -265,14 +267,14 @@ async def test_over_the_limit_requests_are_refused_at_once_with_the_time_to_wait
             ("List", pb.ListRequest()),
         ):
             await getattr(router.stub, request[0])(request[1], timeout=SOON)
-        asked = len(router.asked())
+        requests_at_nodes = len(router.requests_at_nodes())
         for method, message in (("Get", pb.GetRequest(key=b"k")), ("Put", pb.PutRequest(key=b"k"))):
-            status, error = await router.refusal(method, message)
+            status, error = await router.rejection(method, message)
             assert status is StatusCode.RESOURCE_EXHAUSTED
             assert isinstance(error, errors.RateLimited)
             assert error.retry_after == 0.25
             assert "RATE_LIMIT of 4 requests a second; try again in 250 ms" in str(error)
-        assert len(router.asked()) == asked
+        assert len(router.requests_at_nodes()) == requests_at_nodes
         assert router.limiter.rejected == 2
         router.clock.tick(0.25)
         await router.stub.Get(pb.GetRequest(key=b"k"), timeout=SOON)
@@ -282,7 +284,7 @@ async def test_the_ring_and_health_are_never_limited() -> None:
     async with running_router(rate_limit=1) as router:
         await router.join(A)
         await router.stub.Get(pb.GetRequest(key=b"k"), timeout=SOON)
-        await router.refusal("Get", pb.GetRequest(key=b"k"))
+        await router.rejection("Get", pb.GetRequest(key=b"k"))
         health = health_pb2_grpc.HealthStub(router.channel)
         for _ in range(3):
             await router.join(A, B)
@@ -290,8 +292,8 @@ async def test_the_ring_and_health_are_never_limited() -> None:
             await router.stub.Owner(pb.OwnerRequest(key=b"k"), timeout=SOON)
             await router.stub.Stats(pb.StatsRequest(), timeout=SOON)
             await router.stub.Leave(pb.LeaveRequest(address=B), timeout=SOON)
-            answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=SOON)
-            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+            reply = await health.Check(health_pb2.HealthCheckRequest(), timeout=SOON)
+            assert reply.status == health_pb2.HealthCheckResponse.SERVING
 
 
 async def test_a_limit_of_0_is_none(joined: Router) -> None:
@@ -303,19 +305,19 @@ async def test_a_limit_of_0_is_none(joined: Router) -> None:
 # ---- join and leave
 
 
-async def test_a_join_is_answered_with_lease_epoch_and_ring_size(router: Router) -> None:
-    answer = await router.stub.Join(pb.JoinRequest(address=A), timeout=SOON)
+async def test_the_reply_to_a_join_has_lease_epoch_and_ring_size(router: Router) -> None:
+    reply = await router.stub.Join(pb.JoinRequest(address=A), timeout=SOON)
     epoch = router.leases.ring.epoch
     assert epoch > 0
-    assert answer == pb.JoinResponse(successful=True, lease_seconds=5, epoch=epoch, ring_size=1)
-    assert await router.stub.Join(pb.JoinRequest(address=A), timeout=SOON) == answer
+    assert reply == pb.JoinResponse(successful=True, lease_seconds=5, epoch=epoch, ring_size=1)
+    assert await router.stub.Join(pb.JoinRequest(address=A), timeout=SOON) == reply
 
 
 async def test_every_spelling_of_an_address_is_one_node(router: Router) -> None:
     await router.join("http://node-a:50051", "node-a:50051", "http://node-a:50051/")
     assert [member.address for member in router.leases.ring.members] == [A]
-    answer = await router.stub.Leave(pb.LeaveRequest(address="http://node-a:50051"), timeout=SOON)
-    assert answer.successful
+    reply = await router.stub.Leave(pb.LeaveRequest(address="http://node-a:50051"), timeout=SOON)
+    assert reply.successful
 
 
 async def test_leaving_twice_is_successful_once(joined: Router) -> None:
@@ -325,8 +327,8 @@ async def test_leaving_twice_is_successful_once(joined: Router) -> None:
     assert first.epoch == second.epoch == joined.leases.ring.epoch
 
 
-async def test_a_node_with_another_bucket_is_refused(joined: Router) -> None:
-    status, error = await joined.refusal("Join", pb.JoinRequest(address="node-c:1", default_bucket="videos"))
+async def test_a_node_with_another_bucket_is_rejected(joined: Router) -> None:
+    status, error = await joined.rejection("Join", pb.JoinRequest(address="node-c:1", default_bucket="videos"))
     assert status is StatusCode.FAILED_PRECONDITION
     assert "S3_BUCKET=videos" in str(error)
 
@@ -341,15 +343,15 @@ async def test_a_node_is_taken_in_whatever_epoch_it_has_seen(router: Router) -> 
 # ---- showing the ring
 
 
-async def test_nodes_shows_who_is_there(router: Router) -> None:
+async def test_nodes_shows_the_members(router: Router) -> None:
     request = pb.JoinRequest(address=A, node_id="one", weight=2, addresses={"ops": "node-a:9091"})
     await router.stub.Join(request, timeout=SOON)
     router.clock.tick(2)
     await router.stub.Join(pb.JoinRequest(address=B, node_id="two"), timeout=SOON)
     router.clock.tick(1)
-    answer = await router.stub.Nodes(pb.NodesRequest(), timeout=SOON)
-    assert answer.epoch == router.leases.ring.epoch
-    first, second = answer.nodes
+    reply = await router.stub.Nodes(pb.NodesRequest(), timeout=SOON)
+    assert reply.epoch == router.leases.ring.epoch
+    first, second = reply.nodes
     assert (first.address, first.node_id, first.weight, dict(first.addresses)) == (
         A,
         "one",
@@ -364,14 +366,14 @@ async def test_nodes_shows_who_is_there(router: Router) -> None:
 
 async def test_a_restarted_node_is_shown_as_it_is_now(joined: Router) -> None:
     await joined.stub.Join(pb.JoinRequest(address=A, node_id="new", addresses={"ops": "x:1"}), timeout=SOON)
-    answer = await joined.stub.Nodes(pb.NodesRequest(), timeout=SOON)
-    assert (answer.nodes[0].node_id, dict(answer.nodes[0].addresses)) == ("new", {"ops": "x:1"})
+    reply = await joined.stub.Nodes(pb.NodesRequest(), timeout=SOON)
+    assert (reply.nodes[0].node_id, dict(reply.nodes[0].addresses)) == ("new", {"ops": "x:1"})
 
 
-async def test_owner_shows_whose_a_key_is(joined: Router) -> None:
-    answer = await joined.stub.Owner(pb.OwnerRequest(key=b"foo"), timeout=SOON)
+async def test_owner_shows_the_owner_of_a_key(joined: Router) -> None:
+    reply = await joined.stub.Owner(pb.OwnerRequest(key=b"foo"), timeout=SOON)
     ring = joined.leases.ring
-    assert answer == pb.OwnerResponse(
+    assert reply == pb.OwnerResponse(
         slot=12182,
         address=ring.owner(12182),
         successor=({A, B} - {ring.owner(12182)}).pop(),
@@ -380,18 +382,18 @@ async def test_owner_shows_whose_a_key_is(joined: Router) -> None:
     )
 
 
-async def test_owner_in_an_empty_ring_is_nobody(router: Router) -> None:
-    answer = await router.stub.Owner(pb.OwnerRequest(key=b"foo"), timeout=SOON)
-    assert (answer.slot, answer.address, answer.successor) == (12182, "", "")
+async def test_owner_in_an_empty_ring_is_none(router: Router) -> None:
+    reply = await router.stub.Owner(pb.OwnerRequest(key=b"foo"), timeout=SOON)
+    assert (reply.slot, reply.address, reply.successor) == (12182, "", "")
 
 
-async def test_stats_has_every_node_also_one_that_cannot_be_asked(joined: Router) -> None:
-    joined.nodes[A].answer = cache_pb.StatsResponse(
+async def test_stats_has_every_node_also_one_that_cannot_be_reached(joined: Router) -> None:
+    joined.nodes[A].reply = cache_pb.StatsResponse(
         values={"hits": 3.0}, not_ready="bucket missing"
     ).SerializeToString()
-    joined.nodes[B].answer = errors.NodeLost("cannot be reached")
-    answer = await joined.stub.Stats(pb.StatsRequest(), timeout=SOON)
-    assert list(answer.nodes) == [
+    joined.nodes[B].reply = errors.NodeLost("cannot be reached")
+    reply = await joined.stub.Stats(pb.StatsRequest(), timeout=SOON)
+    assert list(reply.nodes) == [
         pb.NodeStats(address=A, values={"hits": 3.0}, not_ready="bucket missing"),
         pb.NodeStats(address=B, error="cannot be reached"),
     ]
@@ -408,57 +410,57 @@ async def test_a_large_value_is_fetched_from_the_node_when_there_is_room_for_it(
     value = bytes(300_000)
     used: list[int] = []
 
-    def answer(_: str, request: bytes) -> bytes:
-        asked = cache_pb.GetRequest.FromString(request)
+    def reply(_: str, request: bytes) -> bytes:
+        requests_at_nodes = cache_pb.GetRequest.FromString(request)
         used.append(joined.budget.used)
-        if len(value) <= asked.max_bytes:
+        if len(value) <= requests_at_nodes.max_bytes:
             return found(value, owner)
         return cache_pb.GetResponse(
             successful=True, outcome="hit", node=owner, size=len(value), omitted=True
         ).SerializeToString()
 
-    joined.nodes[owner].answer = answer
+    joined.nodes[owner].reply = reply
     assert (await joined.stub.Get(pb.GetRequest(key=b"k"), timeout=SOON)).value == value
     assert used == [0, COPIES * len(value)]
     assert joined.nodes[owner].announced == [0, len(value)]
-    assert len(joined.asked()) == 2
+    assert len(joined.requests_at_nodes()) == 2
     await eventually(lambda: joined.budget.used == 0)
 
 
 async def test_a_large_value_without_room_is_rejected_and_never_fetched(joined: Router) -> None:
     owner = owner_of(joined, b"k")
-    joined.nodes[owner].answer = cache_pb.GetResponse(
+    joined.nodes[owner].reply = cache_pb.GetResponse(
         successful=True, outcome="hit", node=owner, size=300_000, omitted=True
     ).SerializeToString()
     assert joined.budget.try_take(joined.budget.limit)
     with pytest.raises(grpc.aio.AioRpcError):
         await joined.stub.Get(pb.GetRequest(key=b"k"), timeout=0.2)
-    assert len(joined.asked()) == 1
+    assert len(joined.requests_at_nodes()) == 1
 
 
 async def test_a_part_of_a_large_value_takes_room_for_its_own_bytes(joined: Router) -> None:
     owner = owner_of(joined, b"k")
     part = bytes(100_000)
-    asked: list[tuple[int, int, str, int]] = []
+    requests_at_nodes: list[tuple[int, int, str, int]] = []
 
-    def answer(_: str, request: bytes) -> bytes:
+    def reply(_: str, request: bytes) -> bytes:
         get = cache_pb.GetRequest.FromString(request)
-        asked.append((get.offset, get.length, get.if_match, get.max_bytes))
+        requests_at_nodes.append((get.offset, get.length, get.if_match, get.max_bytes))
         if len(part) <= get.max_bytes:
             return found(part, owner)
         return cache_pb.GetResponse(
             successful=True, outcome="hit", node=owner, size=300_000, omitted=True
         ).SerializeToString()
 
-    joined.nodes[owner].answer = answer
+    joined.nodes[owner].reply = reply
     request = pb.GetRequest(key=b"k", offset=-200_000, length=100_000, if_match='"e"')
     assert (await joined.stub.Get(request, timeout=SOON)).value == part
-    assert asked == [(-200_000, 100_000, '"e"', SMALL_BYTES), (-200_000, 100_000, '"e"', 100_000)]
+    assert requests_at_nodes == [(-200_000, 100_000, '"e"', SMALL_BYTES), (-200_000, 100_000, '"e"', 100_000)]
     assert joined.nodes[owner].announced == [0, 100_000]
     await eventually(lambda: joined.budget.used == 0)
 
 
-async def test_a_condition_of_a_read_that_can_never_hold_is_refused_by_its_name(joined: Router) -> None:
+async def test_a_condition_of_a_read_that_can_never_hold_is_rejected_by_its_name(joined: Router) -> None:
     with pytest.raises(grpc.aio.AioRpcError, match="if_match"):
         await joined.stub.Get(pb.GetRequest(key=b"k", if_match="\n"), timeout=SOON)
-    assert joined.asked() == []
+    assert joined.requests_at_nodes() == []

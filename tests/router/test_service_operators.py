@@ -1,4 +1,4 @@
-"""What operators ask a router: missing nodes, what nodes report, and refreshing keys."""
+"""What operators request of a router: missing nodes, what nodes report, and refreshing keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.missing_node import MissingNode
 from milena_common.cluster.slot_assignment import Ring
 from milena_router.metrics import router_registry
-from tests.router.rig import SOON, Router, running_router
+from tests.router.router_under_test import SOON, Router, running_router
 
 A, B = "a:1", "b:1"
 
@@ -52,11 +52,11 @@ async def test_a_missing_node_is_shown_until_it_is_written_off() -> None:
         for address, found in ((A, False), (B, True), (B, False)):
             request = pb.LeaveRequest(address=address, forget=True)
             assert (await router.stub.Leave(request, timeout=SOON)).successful is found
-        answer = await router.stub.Nodes(pb.NodesRequest(), timeout=SOON)
-        assert ([node.address for node in answer.nodes], [*answer.missing]) == ([A], [])
+        reply = await router.stub.Nodes(pb.NodesRequest(), timeout=SOON)
+        assert ([node.address for node in reply.nodes], [*reply.missing]) == ([A], [])
 
 
-async def test_the_metrics_tell_of_each_missing_node() -> None:
+async def test_the_metrics_have_each_missing_node() -> None:
     async with running_router() as router:
         await router.stub.Join(joining(A), timeout=SOON)
         await router.stub.Join(joining(B, dirty_entries=9, dead_letters=1), timeout=SOON)
@@ -79,7 +79,7 @@ async def test_the_metrics_tell_of_each_missing_node() -> None:
 async def test_stats_passes_on_why_a_node_is_degraded() -> None:
     async with running_router() as router:
         await router.join(A)
-        router.nodes[A].answer = cache_pb.StatsResponse(degraded=["S3: down", "journal: full"]).SerializeToString()
+        router.nodes[A].reply = cache_pb.StatsResponse(degraded=["S3: down", "journal: full"]).SerializeToString()
         (stats,) = (await router.stub.Stats(pb.StatsRequest(), timeout=SOON)).nodes
         assert [*stats.degraded] == ["S3: down", "journal: full"]
 
@@ -92,20 +92,22 @@ async def test_keys_are_refreshed_at_their_owners_and_a_prefix_everywhere() -> N
     async with running_router() as router:
         await router.join(A, B)
         for number, node in enumerate((A, B), 1):
-            answer = cache_pb.RefreshResponse(refreshed=number, dirty=10 * number)
-            router.nodes[node].answer = answer.SerializeToString()
+            reply = cache_pb.RefreshResponse(refreshed=number, dirty=10 * number)
+            router.nodes[node].reply = reply.SerializeToString()
         keys = [b"k%d" % number for number in range(20)]
-        answer = await router.stub.Refresh(pb.RefreshRequest(keys=keys, bucket="photos"), timeout=SOON)
-        assert (answer.refreshed, answer.dirty) == (3, 30)
-        asked = {node: cache_pb.RefreshRequest.FromString(sent) for node, _, sent in router.asked()}
-        for node, request in asked.items():
+        reply = await router.stub.Refresh(pb.RefreshRequest(keys=keys, bucket="photos"), timeout=SOON)
+        assert (reply.refreshed, reply.dirty) == (3, 30)
+        requests_at_nodes = {
+            node: cache_pb.RefreshRequest.FromString(sent) for node, _, sent in router.requests_at_nodes()
+        }
+        for node, request in requests_at_nodes.items():
             assert [*request.keys] == [key for key in keys if owner_of(router.leases.ring, key) == node]
             assert request.bucket == "photos"
         for fake in router.nodes.nodes.values():
             fake.calls.clear()
         await router.stub.Refresh(pb.RefreshRequest(prefix=b"logs/"), timeout=SOON)
         assert sorted(
-            (node, cache_pb.RefreshRequest.FromString(sent).prefix) for node, _, sent in router.asked()
+            (node, cache_pb.RefreshRequest.FromString(sent).prefix) for node, _, sent in router.requests_at_nodes()
         ) == [
             (A, b"logs/"),
             (B, b"logs/"),
@@ -115,16 +117,16 @@ async def test_keys_are_refreshed_at_their_owners_and_a_prefix_everywhere() -> N
 async def test_a_refresh_that_a_node_missed_says_which() -> None:
     async with running_router() as router:
         await router.join(A, B)
-        router.nodes[B].answer = NodeLost("cannot be reached")
-        status, error = await router.refusal("Refresh", pb.RefreshRequest(prefix=b"logs/"))
+        router.nodes[B].reply = NodeLost("cannot be reached")
+        status, error = await router.rejection("Refresh", pb.RefreshRequest(prefix=b"logs/"))
         assert status is grpc.StatusCode.UNAVAILABLE
         assert "node b:1 cannot be reached" in str(error)
-        assert {node for node, *_ in router.asked()} == {A, B}, "the others have done it"
+        assert {node for node, *_ in router.requests_at_nodes()} == {A, B}, "the others have done it"
 
 
 async def test_what_cannot_be_refreshed() -> None:
     async with running_router() as router:
-        _, error = await router.refusal("Refresh", pb.RefreshRequest(prefix=b"x"))
+        _, error = await router.rejection("Refresh", pb.RefreshRequest(prefix=b"x"))
         assert isinstance(error, NoNodes)
         await router.join(A)
         for request in (
@@ -133,5 +135,5 @@ async def test_what_cannot_be_refreshed() -> None:
             pb.RefreshRequest(prefix=b"x" * 1025),
             pb.RefreshRequest(keys=[b"k"], bucket="No Bucket"),
         ):
-            _, error = await router.refusal("Refresh", request)
+            _, error = await router.rejection("Refresh", request)
             assert isinstance(error, InvalidRequest), error

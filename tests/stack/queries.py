@@ -15,7 +15,7 @@ DASHBOARD = MONITORING / "grafana" / "dashboards" / "milena.json"
 RULES = (MONITORING / "rules" / "recording.yml", MONITORING / "rules" / "alerts.yml")
 
 _DURATIONS = {"$__rate_interval": "1m", "$__range": "1h"}
-# Given to every sample by whoever scrapes it.
+# Given to every sample by the scraper.
 _TARGET_LABELS = {"job", "instance"}
 
 
@@ -52,9 +52,9 @@ def dashboard_queries() -> Iterator[Query]:
         if "expr" in annotation:
             yield Query(f"annotation {annotation['name']!r}", annotation["expr"])
     for variable in dashboard()["templating"]["list"]:
-        asked = re.fullmatch(r"label_values\((.+), (\w+)\)", variable.get("definition", ""))
-        if asked:
-            yield Query(f"variable {variable['name']!r}", f"count by ({asked[2]}) ({asked[1]})")
+        requested = re.fullmatch(r"label_values\((.+), (\w+)\)", variable.get("definition", ""))
+        if requested:
+            yield Query(f"variable {variable['name']!r}", f"count by ({requested[2]}) ({requested[1]})")
 
 
 def queries() -> list[Query]:

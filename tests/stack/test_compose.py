@@ -113,7 +113,7 @@ def test_everything_that_stays_up_is_checked() -> None:
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_the_health_check_asks_the_processes_own_port(name: str) -> None:
+def test_the_health_check_uses_the_processes_own_port(name: str) -> None:
     variables = variables_of(name)
     load = environment.router if name == "router" else environment.cache
     url = re.search(r"http://127\.0\.0\.1:\d+/readyz", services()[name]["healthcheck"]["test"][-1])
@@ -196,7 +196,7 @@ def test_a_node_starts_with_nothing_set(number: int) -> None:
     assert config.listen == ("0.0.0.0", 50050 + number)
     assert config.advertise == Address(name, 50050 + number)
     assert config.metrics == ("0.0.0.0", 9090 + number)
-    # The same number inside and outside, so that an answer MOVED can be followed from outside too.
+    # The same number inside and outside, so that a reply MOVED can be followed from outside too.
     assert config.resp == ("0.0.0.0", 6380 + number)
     assert 6380 + number in PUBLISHED[name]
     assert config.routers == (Address("router", 50050),)

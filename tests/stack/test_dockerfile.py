@@ -41,27 +41,27 @@ def copied_from_the_tree() -> list[str]:
     """Sources of every COPY that takes files of this repository."""
     sources = []
     for instruction in instructions():
-        words = instruction.arguments.split()
-        if instruction.name == "COPY" and not words[0].startswith("--from="):
-            sources += words[:-1]
+        operands = instruction.arguments.split()
+        if instruction.name == "COPY" and not operands[0].startswith("--from="):
+            sources += operands[:-1]
     return sources
 
 
 def enters_the_build(path: str) -> bool:
     """What .dockerignore says of a path: the last pattern that fits it or a folder above it decides."""
-    entering = True
+    included = True
     for line in (ROOT / ".dockerignore").read_text().splitlines():
         pattern = line.strip()
         if not pattern or pattern.startswith("#"):
             continue
         anywhere = pattern.startswith("**/")
         kept = pattern.startswith("!")
-        wanted = pattern.removeprefix("!").removeprefix("**/")
+        expected = pattern.removeprefix("!").removeprefix("**/")
         whole = PurePosixPath(path)
         for part in (whole, *whole.parents[:-1]):
-            if fnmatch.fnmatchcase(part.name if anywhere else str(part), wanted):
-                entering = kept
-    return entering
+            if fnmatch.fnmatchcase(part.name if anywhere else str(part), expected):
+                included = kept
+    return included
 
 
 def test_the_compiler_stays_behind() -> None:

@@ -163,7 +163,7 @@ def test_resources_are_bounded(name: str) -> None:
 
 
 @workloads
-def test_probes_ask_the_right_questions(name: str) -> None:
+def test_probes_request_the_right_pages(name: str) -> None:
     probes = {kind: container(name)[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")}
     assert probes == {
         "startup": {"path": "/livez", "port": "metrics"},
@@ -190,7 +190,7 @@ def test_a_node_s_journal_comes_back_with_its_name() -> None:
     assert spec["podManagementPolicy"] == "Parallel"
 
 
-def test_a_node_can_write_to_its_volume_and_nobody_opens_its_journal_to_others() -> None:
+def test_a_node_can_write_to_its_volume_and_its_journal_is_not_readable_by_others() -> None:
     security = pod("milena-cache")["securityContext"]
     assert security["fsGroup"] == security["runAsGroup"]
     assert security["fsGroupChangePolicy"] == "OnRootMismatch"
@@ -223,7 +223,7 @@ def test_ports_are_the_same_everywhere(name: str) -> None:
     assert config.listen.is_wildcard
     redis = {}
     if isinstance(config, Config):
-        # Not every interface: the address where it listens is what others are told.
+        # Not every interface: the address where it listens is the one for others.
         assert config.resp is not None
         assert config.resp.host == "10.1.2.3"
         redis = {"redis": config.resp.port}
@@ -304,7 +304,7 @@ def test_a_pod_that_is_not_ready_blocks_no_drain() -> None:
     assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
 
 
-def test_the_copies_of_rules_and_dashboard_are_those_of_monitoring() -> None:
+def test_the_rules_and_dashboard_are_those_of_monitoring() -> None:
     ran = subprocess.run(
         [ROOT / "scripts" / "k8s-monitoring", "--check"], capture_output=True, text=True, check=False
     )

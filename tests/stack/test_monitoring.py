@@ -69,12 +69,12 @@ def test_the_promised_expressions_are_tested_as_they_stand() -> None:
     assert {case["expr"] for case in group["promql_expr_test"]} == set(PROMISED)
 
 
-def test_recorded_series_that_are_asked_for_are_recorded() -> None:
-    asked = {name for name in labels_named() if ":" in name}
-    assert asked == {rule["record"] for rule in rules() if "record" in rule}
+def test_recorded_series_that_are_queried_are_recorded() -> None:
+    requested = {name for name in labels_named() if ":" in name}
+    assert requested == {rule["record"] for rule in rules() if "record" in rule}
 
 
-def test_only_milenas_own_series_and_those_of_every_process_are_asked_for() -> None:
+def test_only_milenas_own_series_and_those_of_every_process_are_queried() -> None:
     others = {name for name in labels_named() if ":" not in name} - metrics_named()
     assert others == {"up", "process_cpu_seconds_total", "process_resident_memory_bytes"}
 
@@ -115,7 +115,7 @@ def test_every_alert_says_how_bad_it_is_and_what_to_do() -> None:
 
 def test_commands_that_alerts_name_exist() -> None:
     texts = [rule["annotations"]["description"] for rule in rules() if "alert" in rule]
-    named = [words.split() for text in texts for words in re.findall(r'"milena ([^"]+)"', text)]
+    named = [subcommand.split() for text in texts for subcommand in re.findall(r'"milena ([^"]+)"', text)]
     assert ["writeback", "status"] in named
     for arguments in named:
         parse_command(milena, "milena", arguments, None)

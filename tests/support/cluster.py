@@ -80,7 +80,7 @@ class Cluster:
         return node
 
     def kill_node(self, node: Server) -> None:
-        """SIGKILL: no leave, no answer to what it has in hand."""
+        """SIGKILL: no leave, no reply to what is in flight."""
         node.kill()
 
     def wait_for_ring(self, size: int, timeout: float = READY_SECONDS) -> None:

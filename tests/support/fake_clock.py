@@ -10,7 +10,7 @@ from itertools import count
 ROUNDS = 25
 
 
-async def settle() -> None:
+async def run_ready_tasks() -> None:
     """Let the loop run until whatever is ready has run, and whatever that made ready."""
     for _ in range(ROUNDS):
         await asyncio.sleep(0)
@@ -57,7 +57,7 @@ class FakeClock:
         return sum(not woken.done() for _, _, woken in self._sleepers)
 
     def tick(self, seconds: float) -> None:
-        """Move time on by `seconds`, and wake nobody."""
+        """Move time on by `seconds`, and wake no sleeper."""
         assert seconds >= 0, "time does not go back"
         self._now += seconds
 
@@ -69,11 +69,11 @@ class FakeClock:
         """Live through `seconds`; `advance(0)` lets everything that is ready run."""
         assert seconds >= 0, "time does not go back"
         end = self._now + seconds
-        await settle()
+        await run_ready_tasks()
         while self._sleepers and self._sleepers[0][0] <= end:
             due, _, woken = heapq.heappop(self._sleepers)
             if not woken.done():  # a cancelled sleeper is not waited for
                 self._now = max(self._now, due)
                 woken.set_result(None)
-                await settle()
+                await run_ready_tasks()
         self._now = max(self._now, end)

@@ -1,7 +1,7 @@
 """Shell. A cache node as clients see it in the Redis protocol: a real socket, and every misbehaviour.
 
-Its threads answer GET, MGET and MILENA.CALL from what a `MemoryCluster` says. A test may put any bytes in place of
-an answer, hold answers back as a node that defers does, fall silent, break off connections, and be gone.
+Its threads reply to GET, MGET and MILENA.CALL from what a `MemoryCluster` says. A test may put any bytes in place
+of a reply, hold replies back as a node that defers does, fall silent, break off connections, and be gone.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.resp.encoding import OK, RESP3, bulk, encode, error_line, null
 from milena_common.resp.errors import to_resp
 
-Words = list[bytes]
-Answer = Callable[[str, Any], Message]
+Argv = list[bytes]
+Reply = Callable[[str, Any], Message]
 
 REQUESTS = {b"Get": pb.GetRequest, b"Put": pb.PutRequest, b"Delete": pb.DeleteRequest}
 
@@ -30,25 +30,25 @@ REQUESTS = {b"Get": pb.GetRequest, b"Put": pb.PutRequest, b"Delete": pb.DeleteRe
 class FakeRespNode:
     """Listens on `port` of 127.0.0.1 (0: a free one), at `address`, until it is closed.
 
-    `says`: bytes in place of the answer to a command, or None for the usual one. `defers`: which commands are
-    answered only with `release`. `silent`: commands are read, and never answered. `received` are all commands but
-    the greetings. `accepted` makes the connection that is used of one that was accepted; it must not wait.
+    `says`: bytes in place of the reply to a command, or None for the usual one. `defers`: which commands get
+    replies only with `release`. `silent`: commands are read, and get no reply. `received` are all commands but
+    the handshakes. `accepted` makes the connection that is used of one that was accepted; it must not wait.
     """
 
     def __init__(
         self,
-        answer: Answer,
+        reply: Reply,
         port: int = 0,
         accepted: Callable[[socket.socket], socket.socket] = lambda connection: connection,
     ) -> None:
-        self._answer = answer
+        self._reply = reply
         self._accepted = accepted
-        self.says: Callable[[Words], bytes | None] = lambda words: None
-        self.defers: Callable[[Words], bool] = lambda words: False
+        self.says: Callable[[Argv], bytes | None] = lambda argv: None
+        self.defers: Callable[[Argv], bool] = lambda argv: False
         self.silent = False
-        self.received: list[Words] = []
+        self.received: list[Argv] = []
         self.greetings = 0
-        self.held: list[tuple[socket.socket, int, Words]] = []
+        self.held: list[tuple[socket.socket, int, Argv]] = []
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._server = socket.create_server(("127.0.0.1", port))
@@ -59,7 +59,7 @@ class FakeRespNode:
     @property
     def commands(self) -> list[bytes]:
         """The names of the commands that were received."""
-        return [words[0] for words in self.received]
+        return [argv[0] for argv in self.received]
 
     @property
     def connections(self) -> int:
@@ -91,38 +91,38 @@ class FakeRespNode:
         deferred = 0
         while data := connection.recv(65536):
             reader.feed(data)
-            answers: list[bytes] = []
-            held: list[tuple[socket.socket, int, Words]] = []
-            while (words := reader.gets()) is not self:
-                greets = words[0] in (b"HELLO", b"CLIENT", b"MILENA.HELLO")
+            replies: list[bytes] = []
+            held: list[tuple[socket.socket, int, Argv]] = []
+            while (argv := reader.gets()) is not self:
+                greets = argv[0] in (b"HELLO", b"CLIENT", b"MILENA.HELLO")
                 if greets:
                     self.greetings += 1
                 else:
-                    self.received.append(words)
+                    self.received.append(argv)
                 if self.silent:
                     continue
-                if not greets and self.defers(words):
+                if not greets and self.defers(argv):
                     deferred += 1
-                    held.append((connection, deferred, words))
-                    answers.append(b"-DEFERRED %d\r\n" % deferred)
+                    held.append((connection, deferred, argv))
+                    replies.append(b"-DEFERRED %d\r\n" % deferred)
                 else:
-                    answers.append(self.usual(words))
-            with self._lock:  # who has seen these answers finds what is held
-                connection.sendall(b"".join(answers))
+                    replies.append(self.usual(argv))
+            with self._lock:  # a client that has seen these replies finds what is held
+                connection.sendall(b"".join(replies))
                 self.held += held
 
-    def usual(self, words: Words) -> bytes:
-        """The answer to a command, as bytes."""
-        said = self.says(words)
+    def usual(self, argv: Argv) -> bytes:
+        """The reply to a command, as bytes."""
+        said = self.says(argv)
         if said is not None:
             return said
         try:
-            return self._usual(words)
+            return self._usual(argv)
         except MilenaError as error:
             return error_line(to_resp(error))
 
-    def _usual(self, words: Words) -> bytes:
-        match words:
+    def _usual(self, argv: Argv) -> bytes:
+        match argv:
             case [b"HELLO", *_]:
                 return encode({b"server": b"fake", b"proto": 3, b"id": 7}, RESP3)
             case [b"GET", key]:
@@ -130,22 +130,22 @@ class FakeRespNode:
             case [b"MGET", *keys]:
                 return b"*%d\r\n%b" % (len(keys), b"".join(self._get(key) for key in keys))
             case [b"MILENA.CALL", method, _, request]:
-                answer = self._answer(method.decode(), REQUESTS[method].FromString(request))
-                return bulk(answer.SerializeToString())
+                reply = self._reply(method.decode(), REQUESTS[method].FromString(request))
+                return bulk(reply.SerializeToString())
         return OK
 
-    def _get(self, filed: bytes) -> bytes:
-        bucket, key = split_cache_key(filed)
-        found: Any = self._answer("Get", pb.GetRequest(key=key, bucket=bucket))
+    def _get(self, cache_key: bytes) -> bytes:
+        bucket, key = split_cache_key(cache_key)
+        found: Any = self._reply("Get", pb.GetRequest(key=key, bucket=bucket))
         return bulk(found.value) if found.successful else null(RESP3)
 
     def release(self) -> None:
-        """Answer what was held back, the last one first."""
+        """Reply what was held back, the last one first."""
         with self._lock:
             held, self.held = self.held, []
-        for connection, number, words in reversed(held):
+        for connection, number, argv in reversed(held):
             with suppress(OSError):  # its client has gone
-                connection.sendall(b">3\r\n+deferred\r\n:%d\r\n%b" % (number, self.usual(words)))
+                connection.sendall(b">3\r\n+deferred\r\n:%d\r\n%b" % (number, self.usual(argv)))
 
     def push(self, message: bytes) -> None:
         """Send `message` to all connections."""

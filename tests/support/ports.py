@@ -7,7 +7,7 @@ import sys
 
 
 class ReservedPort:
-    """A port number that the system hands to nobody else while this object is open.
+    """A port number that the system hands out to no other socket while this object is open.
 
     Asking for a free port, closing it and binding it later is a race: in between, any outgoing connection may be
     given it. Here the socket stays bound and never listens, so the port is taken as far as the system's choice

@@ -30,11 +30,11 @@ from tests.support.ports import ReservedPort
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-# A second or two on an idle machine. Each wait ends as soon as the process answers.
+# A second or two on an idle machine. Each wait ends as soon as the process replies.
 READY_SECONDS = 60.0
 
 
-class ProcessEnded(Exception):
+class ProcessExited(Exception):
     """The process ended while something was expected of it; the text has the end of its log."""
 
 
@@ -64,7 +64,7 @@ class Process:
         self._start()
 
     def _start(self) -> None:
-        self._ended = False
+        self._exited = False
         self._child = subprocess.Popen(
             [self._python, *self._arguments],
             env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.directory), **self._variables},
@@ -88,7 +88,7 @@ class Process:
                     self._lines.append(line.decode(errors="backslashreplace").rstrip("\n"))
                     self._wrote.notify_all()
         with self._wrote:
-            self._ended = True
+            self._exited = True
             self._wrote.notify_all()
 
     def lines(self, text: str = "") -> list[str]:
@@ -102,12 +102,12 @@ class Process:
         Raises TimeoutError, or ProcessEnded if there will be no further line.
         """
         with self._wrote:
-            self._wrote.wait_for(lambda: self._ended or len(self.lines(text)) >= number, timeout)
+            self._wrote.wait_for(lambda: self._exited or len(self.lines(text)) >= number, timeout)
             found = self.lines(text)
             if len(found) >= number:
                 return found[number - 1]
-        if self._ended:
-            raise ProcessEnded(f"{self.name} ended without writing {text!r}\n{self.log_tail()}")
+        if self._exited:
+            raise ProcessExited(f"{self.name} ended without writing {text!r}\n{self.log_tail()}")
         raise TimeoutError(f"{self.name} did not write {text!r} within {timeout} s\n{self.log_tail()}")
 
     def log_tail(self) -> str:
@@ -125,7 +125,7 @@ class Process:
         return self._child.poll() is None
 
     def terminate(self) -> None:
-        """Ask it to stop: SIGTERM."""
+        """Request a stop: SIGTERM."""
         self._child.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
@@ -185,7 +185,7 @@ class Metrics:
 
 
 class Server(Process):
-    """A router or cache node: ``python -m module``, its gRPC door at `address` and its operators' port at `ops`.
+    """A router or cache node: ``python -m module``, its gRPC server at `address` and its operators' port at `ops`.
 
     The ports stay reserved until `close`, so that a server that was killed can be started again on them.
     """
@@ -204,17 +204,17 @@ class Server(Process):
         super().__init__(name, ("-m", module), {**own, **variables}, directory, build)
 
     def get(self, path: str, timeout: float = 5.0) -> tuple[int, str]:
-        """Status and body of an HTTP GET at the operators' port. Raises OSError when it does not answer."""
+        """Status and body of an HTTP GET at the operators' port. Raises OSError when it does not reply."""
         connection = http.client.HTTPConnection(self.ops, timeout=timeout)
         try:
             connection.request("GET", path)
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
+            reply = connection.getresponse()
+            return reply.status, reply.read().decode()
         finally:
             connection.close()
 
     def ready(self) -> bool:
-        """What ``/readyz`` says; False too if nobody answers."""
+        """What ``/readyz`` says; False too if there is no reply."""
         try:
             return self.get("/readyz")[0] == 200
         except (OSError, http.client.HTTPException):
@@ -225,7 +225,7 @@ class Server(Process):
 
         def ready() -> bool:
             if not self.running:
-                raise ProcessEnded(f"{self.name} ended with code {self.wait()}\n{self.log_tail()}")
+                raise ProcessExited(f"{self.name} ended with code {self.wait()}\n{self.log_tail()}")
             return self.ready()
 
         try:
@@ -243,7 +243,7 @@ class Server(Process):
 
 
 class Node(Server):
-    """A cache node, which has a Redis door too, at `resp`, unless `variables` say otherwise."""
+    """A cache node, which has a RESP server too, at `resp`, unless `variables` say otherwise."""
 
     def __init__(self, name: str, variables: Mapping[str, str], directory: Path, build: Path = ROOT) -> None:
         self._resp_port = ReservedPort()

@@ -69,16 +69,16 @@ class PrometheusServer:
 
     def _ready(self) -> bool:
         try:
-            with _direct.open(f"http://{self._port.address}/-/ready", timeout=5) as answer:
-                return bool(answer.status == 200)
+            with _direct.open(f"http://{self._port.address}/-/ready", timeout=5) as reply:
+                return bool(reply.status == 200)
         except OSError:
             return False
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Return the samples of `expression` now. Raises urllib.error.HTTPError if it is not valid PromQL."""
         url = f"http://{self._port.address}/api/v1/query?" + urllib.parse.urlencode({"query": expression})
-        with _direct.open(url, timeout=10) as answer:
-            found = json.load(answer)["data"]
+        with _direct.open(url, timeout=10) as reply:
+            found = json.load(reply)["data"]
         assert found["resultType"] == "vector", expression
         samples: list[dict[str, Any]] = found["result"]
         return samples

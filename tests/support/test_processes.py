@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.ports import ReservedPort
-from tests.support.processes import Metrics, Process, ProcessEnded
+from tests.support.processes import Metrics, Process, ProcessExited
 
 Run = Callable[..., Process]
 
@@ -35,8 +35,8 @@ def test_the_log_is_waited_for_and_kept(run: Run) -> None:
     assert child.log_file.read_text() == "one\ntwo\n"
 
 
-def test_waiting_for_the_log_of_a_process_that_ends_says_what_it_wrote(run: Run) -> None:
-    with pytest.raises(ProcessEnded, match="out of paper"):
+def test_waiting_for_the_log_of_a_process_that_ends_shows_its_output(run: Run) -> None:
+    with pytest.raises(ProcessExited, match="out of paper"):
         run("print('out of paper')").wait_for_log("ready", timeout=30)
 
 
@@ -93,7 +93,7 @@ def test_metrics_are_summed_over_the_labels_that_are_not_named() -> None:
     assert metrics.names == {"r_total"}
 
 
-def test_a_reserved_port_refuses_until_a_server_listens_on_it() -> None:
+def test_a_reserved_port_accepts_nothing_until_a_server_listens_on_it() -> None:
     with ReservedPort() as port:
         for _ in range(2):
             with pytest.raises(ConnectionRefusedError):

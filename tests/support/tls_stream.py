@@ -123,7 +123,7 @@ class TlsStream:
             self._socket.settimeout(self._limit)
 
     def peer_closed(self) -> bool:
-        # What is on the socket may be a session ticket, or the end of the encrypted connection: only reading tells.
+        # What is on the socket may be a session ticket, or the end of the encrypted connection: only reading shows.
         if self._early:
             return False
         try:

@@ -1,4 +1,4 @@
-"""The node's configuration: defaults, and refusals that name the variable and what is allowed."""
+"""The node's configuration: defaults, and rejections that name the variable and what is allowed."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_nothing_set_names_all_that_is_required() -> None:
         ("AWS_REGION", "\udcff"),
     ],
 )
-def test_an_absurd_value_is_refused_by_name(name: str, value: str) -> None:
+def test_an_absurd_value_is_rejected_by_name(name: str, value: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(Environment(REQUIRED | {name: value}), 1000)
     assert len(caught.value.problems) == 1
@@ -157,7 +157,7 @@ def test_a_bucket_must_be_allowed_and_a_name() -> None:
     assert Buckets("main-bucket", "", {"*"}).resolve("third-bucket", b"k").ref.bucket == "third-bucket"
 
 
-def test_a_key_that_is_too_long_with_the_prefix_is_refused() -> None:
+def test_a_key_that_is_too_long_with_the_prefix_is_rejected() -> None:
     BUCKETS.resolve("", b"k" * 1019)
     with pytest.raises(InvalidRequest, match="S3_PREFIX"):
         BUCKETS.resolve("", b"k" * 1020)

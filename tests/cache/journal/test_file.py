@@ -52,7 +52,7 @@ def test_a_whole_file_passes(journal: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 100, 4096, 8192, 100_000])
-def test_a_file_cut_short_is_refused_before_it_is_mapped(journal: Path, size: int) -> None:
+def test_a_truncated_file_is_rejected_before_it_is_mapped(journal: Path, size: int) -> None:
     os.truncate(journal / DATA_FILE, size)
     with pytest.raises(CannotOpen, match=rf"^{journal}: data.mdb .*(missing|is truncated|does not begin)"):
         LmdbDisk(journal, MAX_BYTES)
@@ -112,7 +112,7 @@ def test_garbage_in_the_pages_is_a_sentence(journal: Path) -> None:
 # ---- copies
 
 
-def test_a_copy_is_refused_until_it_is_adopted(journal: Path, tmp_path: Path) -> None:
+def test_a_copy_is_rejected_until_it_is_adopted(journal: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(journal, copy)
     with pytest.raises(CannotOpen, match=rf"^{copy}: is a copy of journal .* `milena journal adopt {copy}`$"):
@@ -169,7 +169,7 @@ def test_an_identity_that_is_none_is_a_sentence(journal: Path, text: str) -> Non
     journal_identity.check(journal)
 
 
-async def test_the_node_that_uses_it_is_noted(journal: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_node_that_uses_it_is_recorded(journal: Path, caplog: pytest.LogCaptureFixture) -> None:
     disk = LmdbDisk(journal, MAX_BYTES)
     try:
         journal_identity.record_node(journal, disk.identity, "cache1:50051")
@@ -196,7 +196,7 @@ def test_a_place_that_cannot_be_a_directory_is_left_to_the_disk_to_name(tmp_path
 
 
 def start(directory: Path, journal: Path) -> subprocess.CompletedProcess[str]:
-    """A node on `journal`, which is expected to refuse it."""
+    """A node on `journal`, which is expected to reject it."""
     variables = {
         "ROUTER_ADDR": "127.0.0.1:1",
         "LISTEN_ADDR": "127.0.0.1:0",
@@ -223,7 +223,7 @@ def start(directory: Path, journal: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("fault", ["cut short", "empty", "garbage", "copy", "identity"])
-def test_a_node_refuses_it_with_exit_code_2_and_one_line(journal: Path, tmp_path: Path, fault: str) -> None:
+def test_a_node_rejects_it_with_exit_code_2_and_one_line(journal: Path, tmp_path: Path, fault: str) -> None:
     given = journal
     if fault == "cut short":
         os.truncate(journal / DATA_FILE, 50_000)
@@ -237,7 +237,7 @@ def test_a_node_refuses_it_with_exit_code_2_and_one_line(journal: Path, tmp_path
     else:
         given = tmp_path / "copy"
         shutil.copytree(journal, given)
-    ended = start(tmp_path, given)
-    assert (ended.returncode, ended.stdout) == (2, "")
-    (line,) = ended.stderr.splitlines()
+    finished = start(tmp_path, given)
+    assert (finished.returncode, finished.stdout) == (2, "")
+    (line,) = finished.stderr.splitlines()
     assert line.startswith(f"milena-cache: JOURNAL_DIR: {given}")

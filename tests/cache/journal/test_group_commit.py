@@ -1,4 +1,4 @@
-"""Group commit: who shares a sync, in which order they are told, and what happens when the disk fails."""
+"""Group commit: which writes share a sync, the order of acknowledgements, and failures of the disk."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from milena_cache.journal.record import Damaged, Record, encode
 from milena_cache.objects.version import Version
 from milena_common.api.errors import DeadlineExceeded
 from milena_common.runtime.clock import SystemClock
-from tests.support.fake_clock import FakeClock, settle
+from tests.support.fake_clock import FakeClock, run_ready_tasks
 from tests.support.memory_disk import MemoryDisk
 
 
 class LoggingDisk(MemoryDisk):
-    """Writes down what is asked of it, in order. `roll_back_failure` is raised by every roll back."""
+    """Records its calls, in order. `roll_back_failure` is raised by every roll back."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class LoggingDisk(MemoryDisk):
 
 
 class Under:
-    """A started journal over a `LoggingDisk`, and what it tells."""
+    """A started journal over a `LoggingDisk`, and what it reports."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -59,7 +59,7 @@ class Under:
         self.counts = CommitCounts()
         self.seen: list[list[int]] = []
         self.journal: Journal[int] = Journal(self.disk, self.clock, observers=(self.counts, self))
-        self.ended: list[tuple[int, bool]] = []
+        self.completed: list[tuple[int, bool]] = []
         self.first = 0
         self.observing_fails: Exception | None = None
 
@@ -75,24 +75,26 @@ class Under:
     def write(self, number: int, size: int = 10, timeout: float = 60.0) -> asyncio.Future[None]:
         """A write whose record has the number, counted from the start."""
         raw = bytes(size)
-        return self.journal.write(self.first + number, raw, number, lambda *told: self.ended.append(told), timeout)
+        return self.journal.write(
+            self.first + number, raw, number, lambda *notified: self.completed.append(notified), timeout
+        )
 
     def release(self, number: int) -> None:
         self.journal.release(self.first + number, b"key")
 
     def log(self) -> list[str]:
-        """What was asked of the disk since the last time."""
-        words = [entry.split() for entry in self.disk.log]
+        """The calls that the disk got since the last time."""
+        columns = [entry.split() for entry in self.disk.log]
         self.disk.log.clear()
         return [
-            " ".join([verb, *(str(int(number) - self.first) for number in numbers)]) for verb, *numbers in words
+            " ".join([verb, *(str(int(number) - self.first) for number in numbers)]) for verb, *numbers in columns
         ]
 
     def committed(self, batch: Sequence[QueuedWrite[Any]], seconds: float) -> None:
         """As an observer of the commits; raises as `observing_fails` says."""
         del seconds
         numbers = [write.token for write in batch]
-        assert not set(numbers) & {number for number, _ in self.ended}, "seen before they are acknowledged"
+        assert not set(numbers) & {number for number, _ in self.completed}, "seen before they are acknowledged"
         assert set(numbers) <= set(self.kept()), "and when they are durable"
         self.seen.append(numbers)
         if self.observing_fails is not None:
@@ -122,7 +124,7 @@ async def test_an_observer_sees_every_commit_once_in_order_and_before_its_writes
 ) -> None:
     under.disk.gate.clear()
     under.write(1)
-    await settle()
+    await run_ready_tasks()
     futures = [under.write(2), under.write(3)]
     assert under.seen == []
     under.disk.gate.set()
@@ -146,44 +148,44 @@ async def test_an_observer_that_fails_keeps_no_write_from_its_acknowledgement(
     under.observing_fails = RuntimeError("no room in the archive")
     await under.write(1)
     await under.write(2)
-    assert under.ended == [(1, True), (2, True)]
+    assert under.completed == [(1, True), (2, True)]
     assert "no room in the archive" in caplog.text
 
 
-async def test_a_write_is_told_after_its_commit_and_no_timer_delays_it(under: Under) -> None:
+async def test_a_write_is_acknowledged_after_its_commit_and_no_timer_delays_it(under: Under) -> None:
     under.disk.gate.clear()
     future = under.write(1)
-    await settle()
-    assert (future.done(), under.ended, under.kept()) == (False, [], [])
+    await run_ready_tasks()
+    assert (future.done(), under.completed, under.kept()) == (False, [], [])
     under.disk.gate.set()
     await future
-    assert (under.ended, under.kept()) == ([(1, True)], [1])
+    assert (under.completed, under.kept()) == ([(1, True)], [1])
     assert under.clock.sleeping == 0
 
 
 async def test_writes_of_one_round_of_the_loop_share_a_commit(under: Under) -> None:
     await asyncio.gather(*(under.write(number) for number in range(1, 21)))
     assert under.log() == [*(f"put {number}" for number in range(1, 21)), "commit"]
-    assert under.ended == [(number, True) for number in range(1, 21)]
+    assert under.completed == [(number, True) for number in range(1, 21)]
     assert under.counts.commits == 1
 
 
-async def test_all_that_waits_when_a_commit_ends_shares_the_next(under: Under) -> None:
-    told: list[int] = []
+async def test_all_writes_that_wait_when_a_commit_ends_share_the_next(under: Under) -> None:
+    notified: list[int] = []
     under.disk.gate.clear()
     futures = [under.write(1)]
-    await settle()
+    await run_ready_tasks()
     for number in range(2, 12):
         futures.append(under.write(number))
-        await settle()
+        await run_ready_tasks()
     for number, future in enumerate(futures, 1):
-        future.add_done_callback(lambda _, number=number: told.append(number))  # type: ignore[misc]
+        future.add_done_callback(lambda _, number=number: notified.append(number))  # type: ignore[misc]
     under.disk.gate.set()
     await asyncio.gather(*futures)
-    await settle()
+    await run_ready_tasks()
     assert under.log() == ["put 1", "commit", *(f"put {number}" for number in range(2, 12)), "commit"]
-    assert under.ended == [(number, True) for number in range(1, 12)]
-    assert told == list(range(1, 12))
+    assert under.completed == [(number, True) for number in range(1, 12)]
+    assert notified == list(range(1, 12))
 
 
 async def test_a_commit_has_no_more_than_so_many_bytes(under: Under, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,21 +195,21 @@ async def test_a_commit_has_no_more_than_so_many_bytes(under: Under, monkeypatch
     futures.append(under.write(6, 10))
     await asyncio.gather(*futures)
     assert " ".join(under.log()) == "put 1 put 2 commit put 3 put 4 commit put 5 commit put 6 commit"
-    assert under.ended == [(number, True) for number in range(1, 7)]
+    assert under.completed == [(number, True) for number in range(1, 7)]
 
 
-async def test_whoever_gives_up_does_not_take_the_write_along(under: Under) -> None:
+async def test_a_caller_that_is_cancelled_does_not_cancel_the_write(under: Under) -> None:
     under.disk.gate.clear()
     futures = [under.write(1), under.write(2)]
-    await settle()
+    await run_ready_tasks()
     futures[0].cancel()
     under.disk.gate.set()
     await futures[1]
-    assert (under.ended, under.kept()) == ([(1, True), (2, True)], [1, 2])
+    assert (under.completed, under.kept()) == ([(1, True), (2, True)], [1, 2])
 
 
-async def test_writes_that_come_in_a_stream_are_all_told_in_order(under: Under) -> None:
-    """As with many callers, each of which writes again when it is told."""
+async def test_writes_that_arrive_in_a_stream_are_acknowledged_in_order(under: Under) -> None:
+    """As with many callers, each of which writes again when it is notified."""
     numbers = iter(range(1, 2001))
 
     async def caller() -> None:
@@ -215,7 +217,7 @@ async def test_writes_that_come_in_a_stream_are_all_told_in_order(under: Under) 
             await under.write(number)
 
     await asyncio.gather(*(caller() for _ in range(64)))
-    assert under.ended == [(number, True) for number in range(1, 2001)]
+    assert under.completed == [(number, True) for number in range(1, 2001)]
     assert under.kept() == list(range(1, 2001))
     assert under.counts.commits < 200
 
@@ -223,7 +225,7 @@ async def test_writes_that_come_in_a_stream_are_all_told_in_order(under: Under) 
 # ---- chores
 
 
-async def test_chores_alone_wait_for_company_and_then_go_together(under: Under) -> None:
+async def test_deferred_operations_alone_wait_and_are_then_committed_together(under: Under) -> None:
     await asyncio.gather(under.write(1), under.write(2), under.write(3))
     under.log()
     for number in (3, 1, 2):
@@ -237,7 +239,7 @@ async def test_chores_alone_wait_for_company_and_then_go_together(under: Under) 
     assert under.log() == ["remove 4", "commit"]
 
 
-async def test_chores_ride_with_a_write_and_are_in_the_file_no_later(under: Under) -> None:
+async def test_deferred_operations_are_committed_with_a_write(under: Under) -> None:
     await under.write(1)
     under.log()
     under.release(1)
@@ -249,13 +251,13 @@ async def test_chores_ride_with_a_write_and_are_in_the_file_no_later(under: Unde
     assert under.log() == []
 
 
-async def test_chores_that_come_during_a_commit_go_with_the_next(under: Under) -> None:
+async def test_deferred_operations_that_arrive_during_a_commit_go_with_the_next(under: Under) -> None:
     under.disk.gate.clear()
     first = under.write(1)
-    await settle()
+    await run_ready_tasks()
     under.release(1)
     second = under.write(2)
-    await settle()
+    await run_ready_tasks()
     under.disk.gate.set()
     await asyncio.gather(first, second)
     assert under.log() == ["put 1", "commit", "remove 1", "put 2", "commit"]
@@ -270,12 +272,12 @@ async def test_a_key_is_let_go_when_its_records_are_out_of_the_file(under: Under
     under.disk.gate.clear()
     under.release(2)
     under.release(3)
-    asking = asyncio.create_task(under.journal.has_released(b"key"))
-    await settle()
-    assert not asking.done()
+    requesting = asyncio.create_task(under.journal.has_released(b"key"))
+    await run_ready_tasks()
+    assert not requesting.done()
     assert await under.journal.has_released(b"another")
     under.disk.gate.set()
-    assert await asking
+    assert await requesting
 
 
 async def test_a_key_is_not_let_go_when_the_disk_is_full_or_failed(under: Under) -> None:
@@ -283,9 +285,9 @@ async def test_a_key_is_not_let_go_when_the_disk_is_full_or_failed(under: Under)
     under.disk.capacity = 0
     under.release(1)
     assert not await under.journal.has_released(b"key")
-    asking = asyncio.create_task(under.journal.has_released(b"key"))
+    requesting = asyncio.create_task(under.journal.has_released(b"key"))
     await under.clock.advance(PROBE_SECONDS)
-    assert not await asking
+    assert not await requesting
     under.disk.capacity = None
     await under.clock.advance(PROBE_SECONDS)
     assert await under.journal.has_released(b"key")
@@ -295,7 +297,7 @@ async def test_a_key_is_not_let_go_when_the_disk_is_full_or_failed(under: Under)
     assert not await under.journal.has_released(b"key"), "also not when it is asked afterwards"
 
 
-async def test_settled_leaves_nothing_waiting(under: Under) -> None:
+async def test_the_sync_barrier_leaves_nothing_waiting(under: Under) -> None:
     under.write(1)
     under.release(7)
     await under.journal.sync_barrier()
@@ -316,7 +318,7 @@ async def test_what_does_not_fit_was_not_made_and_says_so(under: Under) -> None:
     for future in futures:
         with pytest.raises(JournalFull, match="No space left on device"):
             await future
-    assert under.ended == [(1, True), (2, False), (3, False)]
+    assert under.completed == [(1, True), (2, False), (3, False)]
     assert under.kept() == [1]
     assert under.journal.full
     assert not under.journal.failed.is_set()
@@ -351,9 +353,9 @@ async def test_a_disk_that_has_been_full_has_something_to_throw_off_again(under:
         assert len(under.disk.committed.metadata["ballast"]) == 0
         under.disk.capacity = None
         await under.clock.advance(PROBE_SECONDS)
-        notes = under.disk.committed.metadata
-        assert notes["ballast"] == before["ballast"]
-        assert sum(map(len, notes.values())) == sum(map(len, before.values())), "and nothing else"
+        kept_metadata = under.disk.committed.metadata
+        assert kept_metadata["ballast"] == before["ballast"]
+        assert sum(map(len, kept_metadata.values())) == sum(map(len, before.values())), "and nothing else"
 
 
 async def test_the_real_disk_is_full_until_records_are_taken_out_of_it(
@@ -403,7 +405,7 @@ async def test_a_value_that_never_fits_does_not_make_the_disk_full_for_others(un
     assert under.kept() == [2, 4]
 
 
-async def test_chores_of_a_commit_that_did_not_fit_are_done_later_in_their_order(under: Under) -> None:
+async def test_deferred_operations_of_a_commit_that_did_not_fit_are_done_later_in_their_order(under: Under) -> None:
     await asyncio.gather(under.write(1), under.write(2))
     under.disk.capacity = 0
     under.release(1)
@@ -436,7 +438,7 @@ async def test_those_that_came_during_a_commit_that_did_not_fit_are_tried(under:
     under.leave_room(1000)
     under.disk.gate.clear()
     large = under.write(1, 5000)
-    await settle()
+    await run_ready_tasks()
     small = under.write(2)
     under.disk.gate.set()
     with pytest.raises(JournalFull):
@@ -446,15 +448,15 @@ async def test_those_that_came_during_a_commit_that_did_not_fit_are_tried(under:
     assert not under.journal.full
 
 
-async def test_settled_and_close_do_not_wait_until_there_is_room(under: Under) -> None:
+async def test_the_sync_barrier_and_close_do_not_wait_until_there_is_room(under: Under) -> None:
     under.disk.capacity = 0
     with pytest.raises(JournalFull):
         await under.write(1)
     under.release(1)
-    for asked in (under.journal.sync_barrier(), under.journal.close()):
-        asking = asyncio.create_task(asked)
+    for requested in (under.journal.sync_barrier(), under.journal.close()):
+        requesting = asyncio.create_task(requested)
         await under.clock.advance(PROBE_SECONDS)
-        assert asking.done(), "one more attempt, and no second one"
+        assert requesting.done(), "one more attempt, and no second one"
     assert under.disk.closed
 
 
@@ -462,13 +464,13 @@ async def test_settled_and_close_do_not_wait_until_there_is_room(under: Under) -
 
 
 async def check_failed(under: Under, futures: list[asyncio.Future[None]], error: str) -> None:
-    """Nothing is acknowledged any more, and everybody is told."""
+    """Nothing is acknowledged any more, and every waiter gets the error."""
     for future in futures:
         with pytest.raises(JournalFailed, match=f"{error}.*the write may still take effect"):
             await future
     assert under.journal.failed.is_set()
     assert error in under.journal.failure
-    assert [told for told in under.ended if told[1]] == []
+    assert [notified for notified in under.completed if notified[1]] == []
     under.disk.failure = under.disk.roll_back_failure = None
     under.log()
     with pytest.raises(JournalFailed):
@@ -485,7 +487,7 @@ async def test_a_failed_commit_ends_it_for_all_that_wait(under: Under) -> None:
     under.disk.gate.clear()
     under.disk.failure, under.disk.fail_at = DiskFailed("Input/output error"), under.disk.calls + 2
     futures = [under.write(1)]
-    await settle()
+    await run_ready_tasks()
     futures.append(under.write(2))
     under.disk.gate.set()
     await check_failed(under, futures, "Input/output error")
@@ -496,7 +498,7 @@ async def test_a_failed_put_ends_it(under: Under) -> None:
     await check_failed(under, [under.write(1), under.write(2)], "not above")
 
 
-async def test_an_error_that_nobody_foresaw_ends_it(under: Under) -> None:
+async def test_an_unexpected_error_ends_it(under: Under) -> None:
     def defect(_: object) -> None:
         raise ZeroDivisionError("a chore")
 
@@ -508,7 +510,7 @@ async def test_a_roll_back_that_fails_ends_it(under: Under) -> None:
     under.disk.failure = DiskFull("No space left on device")
     under.disk.roll_back_failure = DiskFailed("MDB_PANIC")
     futures = [under.write(1), under.write(2)]
-    await settle()
+    await run_ready_tasks()
     await check_failed(under, futures, "MDB_PANIC")
 
 
@@ -521,24 +523,24 @@ async def test_a_probe_that_fails_ends_it(under: Under) -> None:
     await check_failed(under, [], "Input/output error")
 
 
-async def test_a_disk_that_does_not_answer_is_told_in_time_and_may_still_do_it(
+async def test_a_disk_that_does_not_respond_is_reported_in_time_and_may_still_do_it(
     under: Under, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_module, "STUCK_SECONDS", 0.01)
     under.disk.gate.clear()
     futures = [under.write(1, timeout=0)]
     patient = under.write(2)
-    await settle()
+    await run_ready_tasks()
     futures.append(under.write(3, timeout=0.03))
     for future in futures:
         with pytest.raises(DeadlineExceeded, match="did not respond in time; the write may still take effect"):
             await future
-    assert under.ended == []
+    assert under.completed == []
     assert not patient.done()
     under.disk.gate.set()
     await patient
     await under.journal.sync_barrier()
-    assert under.ended == [(1, True), (2, True), (3, True)]
+    assert under.completed == [(1, True), (2, True), (3, True)]
     await under.write(4)
 
 
@@ -548,11 +550,11 @@ async def test_a_disk_that_does_not_answer_is_told_in_time_and_may_still_do_it(
 async def test_close_commits_what_waits(under: Under) -> None:
     under.disk.gate.clear()
     future = under.write(1)
-    await settle()
+    await run_ready_tasks()
     under.write(2)
     under.release(1)
     closing = asyncio.create_task(under.journal.close())
-    await settle()
+    await run_ready_tasks()
     assert not closing.done()
     under.disk.gate.set()
     await closing

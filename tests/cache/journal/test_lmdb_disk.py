@@ -176,7 +176,7 @@ async def test_removing_takes_out_everything_that_has_the_number(opener: Opener)
     assert (numbers(disk), disk.rejections(), disk.damaged()) == ([3], {}, 0)
 
 
-async def test_a_refusal_can_be_noted_anew_and_taken_back(opener: Opener) -> None:
+async def test_a_rejection_can_be_recorded_anew_and_cleared(opener: Opener) -> None:
     disk = await opener.begin()
     for seq in (1, 2):
         disk.put_record(seq, b"v")
@@ -189,7 +189,7 @@ async def test_a_refusal_can_be_noted_anew_and_taken_back(opener: Opener) -> Non
     assert (numbers(disk), disk.rejections()) == ([1, 2], {1: ("still no", 2.0), 2: ("", 0.0)})
 
 
-async def test_what_is_set_aside_is_no_record_any_more_and_is_kept(opener: Opener) -> None:
+async def test_a_quarantined_record_is_kept_and_no_record_any_more(opener: Opener) -> None:
     disk = await opener.begin()
     for seq in (1, 2, 3):
         disk.put_record(seq, b"v")

@@ -1,4 +1,4 @@
-"""Reading a journal's file beside whoever writes it."""
+"""Reading a journal's file beside the process that writes it."""
 
 from __future__ import annotations
 

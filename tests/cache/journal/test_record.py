@@ -1,4 +1,4 @@
-"""The journal's records: what was encoded is decoded; what was damaged is told, never taken for something else."""
+"""The journal's records: what was encoded is decoded; what was damaged is reported and never used."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def without_value(record: Record) -> Record:
 
 
 def check_damage(record: Record, raw: bytes, *, key_is_known: bool) -> None:
-    """`raw` is told as damaged, read with its value or without; and of which key, if that can be known."""
+    """`raw` is reported as damaged, read with its value or without; and of which key, if that can be known."""
     for with_value in (True, False):
         with pytest.raises(Damaged) as damaged:
             decode(SEQ, raw, with_value=with_value)

@@ -32,10 +32,10 @@ def test_a_restart_much_later_begins_at_the_time_of_day() -> None:
 
 def test_a_clock_set_back_does_not_take_it_back() -> None:
     before = Versions(WALL, {})
-    notes = before.metadata()
+    metadata = before.metadata()
     last = before.next(0)
-    after = Versions(0.0, notes)
-    assert after.next(0) == Version(last.epoch, int(notes["reserved"]) + 1)
+    after = Versions(0.0, metadata)
+    assert after.next(0) == Version(last.epoch, int(metadata["reserved"]) + 1)
 
 
 def test_a_clock_set_ahead_for_a_while_stays_in_force() -> None:
@@ -49,7 +49,7 @@ def test_an_ownership_of_a_newer_epoch_takes_it_along_and_an_older_one_does_not_
     assert node.seq == 7
 
 
-def test_a_newer_epoch_is_to_be_noted_at_once_and_is_there_after_a_restart() -> None:
+def test_a_newer_epoch_is_to_be_recorded_at_once_and_is_there_after_a_restart() -> None:
     node = Versions(0.0, {"epoch": "10"})
     node.metadata()
     assert not node.due
@@ -57,10 +57,10 @@ def test_a_newer_epoch_is_to_be_noted_at_once_and_is_there_after_a_restart() -> 
     assert not node.due
     given_last = node.next(11)
     assert node.due
-    notes = node.metadata()
+    metadata = node.metadata()
     assert not node.due
-    assert notes["epoch"] == "11"
-    assert Versions(0.0, notes).next(0) > given_last
+    assert metadata["epoch"] == "11"
+    assert Versions(0.0, metadata).next(0) > given_last
 
 
 def test_what_there_is_already_is_exceeded() -> None:
@@ -73,7 +73,7 @@ def test_what_there_is_already_is_exceeded() -> None:
     assert node.next(0) == Version(12, 502)
 
 
-def test_the_notes_are_due_at_the_start_and_again_half_a_block_later() -> None:
+def test_the_metadata_are_due_at_the_start_and_again_half_a_block_later() -> None:
     node = Versions(WALL, {})
     assert node.due
     first = node.seq

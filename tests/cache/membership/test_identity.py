@@ -19,12 +19,12 @@ def node() -> NodeIdentity:
 
 
 @pytest.mark.parametrize("meant", [MINE, ANY, MINE._replace(node_id=""), MINE._replace(cluster_id="")])
-def test_who_means_this_node_or_does_not_know_is_served(node: NodeIdentity, meant: Identity) -> None:
+def test_a_caller_that_names_this_node_or_none_is_served(node: NodeIdentity, meant: Identity) -> None:
     node.check(meant)
 
 
 @pytest.mark.parametrize("field", Identity._fields)
-def test_who_means_another_one_is_refused_with_both_names(node: NodeIdentity, field: str) -> None:
+def test_a_caller_that_names_another_node_is_rejected_with_both_names(node: NodeIdentity, field: str) -> None:
     with pytest.raises(WrongNode, match=f"another.*{getattr(MINE, field)}"):
         node.check(MINE._replace(**{field: "another"}))
 

@@ -53,7 +53,7 @@ def test_an_owner_that_does_not_speak_redis_cannot_be_named() -> None:
         ownership.owned_since(KEY)
 
 
-def test_a_slot_that_nobody_owns() -> None:
+def test_a_slot_without_an_owner() -> None:
     ownership = Ownership(ME.address)
     assert not ownership.update(known(9, (0, SLOT - 1, OTHER, 4))), "it has no slots, as before"
     with pytest.raises(NoNodes, match=f"slot {SLOT}"):
@@ -120,14 +120,14 @@ NAMES = st.sampled_from("abc")
 
 
 class ThroughEveryRing(RuleBasedStateMachine):
-    """Nodes come, go and restart; a node is told of some rings, some late and some twice."""
+    """Nodes come, go and restart; a node receives some rings, some late and some twice."""
 
     def __init__(self) -> None:
         super().__init__()
         self.ring = Ring.empty()
         self.history = [self.ring]
         self.ownership = Ownership("a:1")
-        self.told = self.ring
+        self.received = self.ring
 
     def become(self, members: dict[str, Member], renewed: str | None = None) -> None:
         self.ring = self.ring.with_members(
@@ -149,19 +149,19 @@ class ThroughEveryRing(RuleBasedStateMachine):
         self.become({address: member for address, member in self.members.items() if address != f"{name}:1"})
 
     @rule(back=st.integers(0, 2))
-    def tell(self, back: int) -> None:
+    def notify(self, back: int) -> None:
         ring = self.history[-1 - min(back, len(self.history) - 1)]
         before = list(self.ownership.since)
         changed = self.ownership.update(SlotMap.from_update(ring_update(ring, "b", "c")))
         assert changed == (before != self.ownership.since)
-        if ring.epoch > self.told.epoch:
-            self.told = ring
+        if ring.epoch > self.received.epoch:
+            self.received = ring
 
     @invariant()
-    def it_knows_the_newest_ring_that_it_was_told_of(self) -> None:
-        assert self.ownership.epoch == self.told.epoch
+    def it_has_the_newest_ring_that_it_received(self) -> None:
+        assert self.ownership.epoch == self.received.epoch
         for key in (b"1", b"2", b"3", b"4", b"5"):
-            slot, address, since = self.told.find(key)
+            slot, address, since = self.received.find(key)
             if address == "a:1":
                 assert self.ownership.owned_since(key) == since
                 continue

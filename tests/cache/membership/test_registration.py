@@ -15,7 +15,7 @@ from milena_cache.origin.bucket_check import BucketCheck
 from milena_common.api.errors import FailedPrecondition, Unavailable
 from milena_common.cluster.missing_node import NodeStatus
 from milena_common.cluster.slot_map import SlotMap
-from tests.support.fake_clock import FakeClock, settle
+from tests.support.fake_clock import FakeClock, run_ready_tasks
 from tests.support.fake_coordinator import FakeCoordinator, FakeRing
 from tests.support.s3.memory_store import MemoryStore
 
@@ -23,7 +23,7 @@ LEASE = 6.0
 NODE = NodeDescription("n1:50051", "id", 2.0, {"ops": "n1:9091"}, "bucket", "journal-1")
 
 
-class Rig:
+class Harness:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.coordinator = FakeCoordinator(FakeRing(self.clock, LEASE))
@@ -51,106 +51,112 @@ class Rig:
 
 
 async def test_a_node_joins_with_all_it_is_and_renews_every_third_of_the_lease() -> None:
-    rig = Rig()
-    await settle()
-    assert rig.registration.joined
-    first = rig.renewals[0][1]
-    assert (first.node, first.status, first.seen_epoch) == (NODE, rig.report, 7)
-    await rig.clock.advance(LEASE)
-    at = [when - rig.renewals[0][0] for when, _ in rig.renewals]
+    harness = Harness()
+    await run_ready_tasks()
+    assert harness.registration.joined
+    first = harness.renewals[0][1]
+    assert (first.node, first.status, first.seen_epoch) == (NODE, harness.report, 7)
+    await harness.clock.advance(LEASE)
+    at = [when - harness.renewals[0][0] for when, _ in harness.renewals]
     assert at == [0, LEASE / 3, 2 * LEASE / 3, LEASE]
-    assert rig.renewals[-1][1].seen_epoch == 8, "it reports the newest epoch that it has seen, which is the ring's"
-    rig.task.cancel()
+    assert harness.renewals[-1][1].seen_epoch == 8, (
+        "it reports the newest epoch that it has seen, which is the ring's"
+    )
+    harness.task.cancel()
 
 
 async def test_an_absent_router_is_tried_for_ever_and_logged_once_a_minute(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    rig = Rig()
-    rig.coordinator.problem = Unavailable("connection refused")
-    await rig.clock.advance(LOG_AGAIN_SECONDS - 5)
+    harness = Harness()
+    harness.coordinator.problem = Unavailable("connection refused")
+    await harness.clock.advance(LOG_AGAIN_SECONDS - 5)
     lines = [record.getMessage() for record in caplog.records if "Failed to join router" in record.getMessage()]
     assert len(lines) == 1
     assert "r:50050" in lines[0]
     assert "connection refused" in lines[0]
-    assert len(rig.renewals) > 20
-    assert not rig.registration.joined
-    rig.coordinator.problem = None
-    await rig.clock.advance(3)
-    assert rig.registration.joined
+    assert len(harness.renewals) > 20
+    assert not harness.registration.joined
+    harness.coordinator.problem = None
+    await harness.clock.advance(3)
+    assert harness.registration.joined
     assert "responds again" in caplog.text
-    rig.task.cancel()
+    harness.task.cancel()
 
 
 async def test_a_lost_coordinator_gets_a_renewal_at_once_with_the_newest_ring() -> None:
-    rig = Rig()
-    following = asyncio.create_task(rig.registration.follow_ring())
-    await settle()
-    assert [ring.epoch for ring in rig.followed] == [8]
-    rig.ring = rig.followed[-1]
-    rig.cluster.ring_changed(rig.ring.cluster_id)
-    rig.coordinator.on_disconnected()
-    await settle()
-    at, again = rig.renewals[-1]
-    assert len(rig.renewals) == 2
-    assert at == rig.renewals[0][0], "it does not wait until the renewal is due"
-    assert (again.ring, again.ring_epoch, again.cluster_id) == (rig.ring, 8, "c1")
+    harness = Harness()
+    following = asyncio.create_task(harness.registration.follow_ring())
+    await run_ready_tasks()
+    assert [ring.epoch for ring in harness.followed] == [8]
+    harness.ring = harness.followed[-1]
+    harness.cluster.ring_changed(harness.ring.cluster_id)
+    harness.coordinator.on_disconnected()
+    await run_ready_tasks()
+    at, again = harness.renewals[-1]
+    assert len(harness.renewals) == 2
+    assert at == harness.renewals[0][0], "it does not wait until the renewal is due"
+    assert (again.ring, again.ring_epoch, again.cluster_id) == (harness.ring, 8, "c1")
     assert again.longest_lease == LEASE
     following.cancel()
-    rig.task.cancel()
+    harness.task.cancel()
 
 
 async def test_a_node_that_knows_no_ring_reports_that() -> None:
-    rig = Rig()
-    await settle()
-    first = rig.renewals[0][1]
+    harness = Harness()
+    await run_ready_tasks()
+    first = harness.renewals[0][1]
     assert (first.ring_epoch, first.ring.epoch, first.cluster_id, first.longest_lease) == (0, 0, "", 0.0)
-    assert rig.kept == ["c1"], "the journal keeps the cluster's id"
-    rig.task.cancel()
+    assert harness.kept == ["c1"], "the journal keeps the cluster's id"
+    harness.task.cancel()
 
 
 async def test_a_lease_is_counted_from_its_request_however_late_the_reply_comes() -> None:
-    rig = Rig()
-    rig.coordinator.reply_seconds = LEASE - 1
-    await settle()
-    await rig.clock.advance(LEASE - 1)
-    assert rig.registration.joined
-    rig.coordinator.problem = Unavailable("gone")
-    await rig.clock.advance(1)
-    assert not rig.registration.joined
-    rig.task.cancel()
+    harness = Harness()
+    harness.coordinator.reply_seconds = LEASE - 1
+    await run_ready_tasks()
+    await harness.clock.advance(LEASE - 1)
+    assert harness.registration.joined
+    harness.coordinator.problem = Unavailable("gone")
+    await harness.clock.advance(1)
+    assert not harness.registration.joined
+    harness.task.cancel()
 
 
 async def test_a_lease_that_is_not_renewed_ends_on_the_nodes_own_clock() -> None:
-    rig = Rig()
-    await settle()
-    rig.coordinator.problem = FailedPrecondition("default_bucket: another one")
-    await rig.clock.advance(LEASE - 0.1)
-    assert rig.registration.joined
-    await rig.clock.advance(0.2)
-    assert not rig.registration.joined
-    rig.task.cancel()
+    harness = Harness()
+    await run_ready_tasks()
+    harness.coordinator.problem = FailedPrecondition("default_bucket: another one")
+    await harness.clock.advance(LEASE - 0.1)
+    assert harness.registration.joined
+    await harness.clock.advance(0.2)
+    assert not harness.registration.joined
+    harness.task.cancel()
 
 
-async def test_leaving_tells_the_router_and_a_deaf_router_is_no_obstacle(caplog: pytest.LogCaptureFixture) -> None:
-    rig = Rig()
-    await settle()
-    rig.task.cancel()
-    await rig.registration.leave_ring(1.0)
-    assert rig.coordinator.left == [NODE]
-    assert not rig.registration.joined
-    await rig.registration.leave_ring(1.0)
-    assert rig.coordinator.left == [NODE], "one leave is enough"
-    again = Rig()
-    await settle()
+async def test_leaving_notifies_the_router_and_an_unresponsive_router_is_no_obstacle(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    harness = Harness()
+    await run_ready_tasks()
+    harness.task.cancel()
+    await harness.registration.leave_ring(1.0)
+    assert harness.coordinator.left == [NODE]
+    assert not harness.registration.joined
+    await harness.registration.leave_ring(1.0)
+    assert harness.coordinator.left == [NODE], "one leave is enough"
+    again = Harness()
+    await run_ready_tasks()
     again.task.cancel()
     again.coordinator.problem = Unavailable("gone")
     await again.registration.leave_ring(1.0)
     assert "could not leave router" in caplog.text
 
 
-async def test_a_bucket_that_cannot_be_used_is_told_once_for_each_reason(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_bucket_that_cannot_be_used_is_logged_once_for_each_reason(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.INFO)
     clock, store = FakeClock(), MemoryStore()
     watch = BucketCheck(store, "bucket", clock, lambda: 1.0)

@@ -1,8 +1,8 @@
-"""Who follows a key is told before a reader gets something else: a client's own cache is never wrong.
+"""A follower of a key is notified before a reader gets another value: a client's own cache is never wrong.
 
 The model has clients as a Redis server's client-side caching has them. One follows a key from the moment its read
-begins, once: when the key has changed it forgets the value, and one whose key has changed before its answer came
-does not keep that. So whatever a client still keeps must be what a read tells.
+begins, once: when the key has changed it forgets the value, and one whose key has changed before its reply came
+does not keep that. So whatever a client still keeps must be what a read returns.
 """
 
 from __future__ import annotations
@@ -23,122 +23,122 @@ from milena_cache.objects.expiry import NEVER
 from milena_cache.objects.object_store import Fault
 from milena_cache.reads.reader import Node
 from milena_common.api.errors import MilenaError
-from tests.cache.rig import FRESHNESS, NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import FRESHNESS, NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 
 T = TypeVar("T")
 
 LARGE_VALUE = bytes(4 * ENTRY_OVERHEAD)
 HELD_BACK = st.sampled_from(["gate", "read_gate", "write_gate"])
-THERE = b"some value or other"  # as much as `exists` tells
+THERE = b"some value or other"  # as much as `exists` returns
 FOREIGN = st.sampled_from([None, b"1", b"foreign", LARGE_VALUE])
 KEYS = st.sampled_from(["a", "b", "c"])
 CLASSES = st.sampled_from(["back", "through", "memory"])
-ENDS = st.none() | st.sampled_from([0.2, 1.0, 4.0, 100.0])
+LIFETIMES = st.none() | st.sampled_from([0.2, 1.0, 4.0, 100.0])
 
 
 def followed(t: NodeUnderTest) -> list[bytes]:
-    """The keys that are told to have changed, from now on."""
-    told: list[bytes] = []
-    t.node.change_feed.on_change = told.append
-    return told
+    """The keys whose change is notified, from now on."""
+    notified: list[bytes] = []
+    t.node.change_feed.on_change = notified.append
+    return notified
 
 
 async def test_reads_of_the_same_and_an_upload_are_no_changes() -> None:
     t = NodeUnderTest(mode="back")
     await t.start()
     t.in_s3("k", b"v")
-    told = followed(t)
+    notified = followed(t)
     for outcome in ("miss", "hit"):
         assert await t.outcome("k") == (outcome, b"v")
     t.clock.tick(120)
     assert await t.outcome("k") == ("revalidated", b"v")
-    assert told == []
+    assert notified == []
     await t.put("k", b"w")
-    assert set(told) == {b"k"}
-    told.clear()
+    assert set(notified) == {b"k"}
+    notified.clear()
     assert (await t.flush()).flushed == 1
     assert await t.outcome("k") == ("hit", b"w")
-    assert told == []
+    assert notified == []
     await t.stop()
 
 
-async def test_every_way_to_another_answer_is_told() -> None:
+async def test_every_way_to_another_value_is_notified() -> None:
     t = NodeUnderTest(max_entries=2)
-    told = followed(t)
+    notified = followed(t)
 
-    def tells() -> bool:
-        keys = set(told)
-        told.clear()
+    def returns() -> bool:
+        keys = set(notified)
+        notified.clear()
         return b"k" in keys
 
     t.in_s3("k", b"one")
     await t.get("k")
-    assert not tells()
+    assert not returns()
     t.in_s3("k", b"two")
     t.clock.tick(120)
     assert await t.outcome("k") == ("changed", b"two")
-    assert tells(), "another ETag"
+    assert returns(), "another ETag"
     t.in_s3("k", None)
     t.clock.tick(120)
     assert await t.outcome("k") == ("changed", None)
-    assert tells(), "gone"
+    assert returns(), "gone"
     await t.put("k", b"three", expires_at=t.clock.wall() + 50)
-    assert tells(), "written"
+    assert returns(), "written"
     t.clock.tick(50)
     assert await t.outcome("k") == ("negative_hit", None)
-    assert tells(), "its end"
-    await settle()
+    assert returns(), "its end"
+    await run_ready_tasks()
     await t.put("k", b"four")
-    tells()
+    returns()
     t.node.invalidate_entry(t.object("k"))
-    assert tells(), "forgotten"
+    assert returns(), "forgotten"
     await t.get("k")
     await t.get("a")
     await t.get("b")
-    assert tells(), "evicted"
+    assert returns(), "evicted"
     await t.delete("k")
-    assert tells(), "deleted"
+    assert returns(), "deleted"
 
 
-async def test_what_an_operator_drops_and_a_conflict_are_told() -> None:
+async def test_a_drop_by_an_operator_and_a_conflict_are_notified() -> None:
     t = NodeUnderTest(mode="back", policy="keep-both")
     await t.start()
     t.in_s3("k", b"theirs")
     await t.get("k")
     await t.put("k", b"ours")
     t.in_s3("k", b"theirs, later")
-    told = followed(t)
+    notified = followed(t)
     await t.flush()
     assert await t.outcome("k") == ("miss", b"theirs, later")
-    assert told == [b"k"]
-    told.clear()
-    t.store.refuse = lambda operation, _: Fault.REJECTED if operation == "put" else None
+    assert notified == [b"k"]
+    notified.clear()
+    t.store.reject = lambda operation, _: Fault.REJECTED if operation == "put" else None
     await t.put("k", b"refused")
     await t.flush()
-    told.clear()
+    notified.clear()
     assert await t.parts.dead_letters.drop(None) == 1
-    assert told == [b"k"]
+    assert notified == [b"k"]
     await t.stop()
 
 
-def test_ends_are_told_when_they_are_due_and_no_more_of_them_kept_than_there_is_room_for() -> None:
+def test_expiries_are_notified_when_they_are_due_and_the_number_kept_is_bounded() -> None:
     feed = ChangeFeed(max_expiries=2)
-    told: list[bytes] = []
-    feed.on_change = told.append
+    notified: list[bytes] = []
+    feed.on_change = notified.append
     assert feed.expect_expiry(b"late", 30.0)
     assert feed.expect_expiry(b"early", 10.0)
     assert not feed.expect_expiry(b"one too many", 20.0)
     assert feed.due(9.9) == 0
     assert feed.due(10.0) == 1
-    assert told == [b"early"]
+    assert notified == [b"early"]
     assert feed.expect_expiry(b"middle", 20.0)
     assert feed.due(100.0) == 2
-    assert told == [b"early", b"middle", b"late"]
+    assert notified == [b"early", b"middle", b"late"]
     assert feed.due(100.0) == 0
 
 
-def test_without_anybody_who_follows_nothing_is_kept() -> None:
+def test_without_followers_nothing_is_kept() -> None:
     feed = ChangeFeed()
     feed.notify(b"k")
     assert feed.due(100.0) == 0
@@ -194,17 +194,17 @@ class ChangesMachine(RuleBasedStateMachine):
         return b"%d" % (self.number % 4)  # the same bytes come again
 
     async def read(self, key: str) -> bytes | None:
-        """One client's read; what it was told."""
+        """One client's read; what it returned."""
         self.reads += 1
-        client, filed_as = self.reads, self.t.object(key).cache_key
-        self.following[client] = filed_as
+        client, cache_key = self.reads, self.t.object(key).cache_key
+        self.following[client] = cache_key
         try:
             value = (await self.t.get(key, self.epoch)).entry.value
         except MilenaError:
             self.following.pop(client, None)
             raise
         if self.following.pop(client, None) is not None:
-            self.kept[client] = (filed_as, value)
+            self.kept[client] = (cache_key, value)
         return value
 
     def check(self, key: str, value: bytes | None) -> None:
@@ -224,8 +224,8 @@ class ChangesMachine(RuleBasedStateMachine):
     @rule(key=KEYS)
     def exists(self, key: str) -> None:
         self.reads += 1
-        client, filed_as = self.reads, self.t.object(key).cache_key
-        self.following[client] = filed_as
+        client, cache_key = self.reads, self.t.object(key).cache_key
+        self.following[client] = cache_key
 
         async def look_and_check() -> None:
             with suppress(MilenaError):
@@ -233,7 +233,7 @@ class ChangesMachine(RuleBasedStateMachine):
                 there = THERE if reply.entry.value is not None else None
                 self.check(key, there)
                 if self.following.pop(client, None) is not None:
-                    self.kept[client] = (filed_as, there)
+                    self.kept[client] = (cache_key, there)
 
         self.run(look_and_check())
 
@@ -245,7 +245,7 @@ class ChangesMachine(RuleBasedStateMachine):
             else:
                 await self.t.put(key, value, self.epoch, durability=durability, expires_at=expires_at)
 
-    @rule(key=KEYS, durability=CLASSES, seconds=ENDS)
+    @rule(key=KEYS, durability=CLASSES, seconds=LIFETIMES)
     def put(self, key: str, durability: str, seconds: float | None) -> None:
         self.run(self.write(key, self.value(), durability, seconds))
 
@@ -257,7 +257,7 @@ class ChangesMachine(RuleBasedStateMachine):
     def delete(self, key: str, durability: str) -> None:
         self.run(self.write(key, None, durability, None))
 
-    @rule(key=KEYS, seconds=ENDS)
+    @rule(key=KEYS, seconds=LIFETIMES)
     def expire(self, key: str, seconds: float | None) -> None:
         expires_at = NEVER if seconds is None else self.t.clock.wall() + seconds
         with suppress(MilenaError):
@@ -273,10 +273,10 @@ class ChangesMachine(RuleBasedStateMachine):
         async def overlap() -> None:
             getattr(self.t.store, hold).clear()
             tasks: list[asyncio.Task[Any]] = [asyncio.create_task(self.read(key))]
-            await settle()
+            await run_ready_tasks()
             tasks.append(asyncio.create_task(self.write(key, None if delete else self.value(), durability, None)))
             tasks.append(asyncio.create_task(self.read(key)))
-            await settle()
+            await run_ready_tasks()
             tasks.append(asyncio.create_task(self.read(key)))
             getattr(self.t.store, hold).set()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -309,7 +309,7 @@ class ChangesMachine(RuleBasedStateMachine):
         self.get(key)
 
     @rule(key=KEYS)
-    def forget(self, key: str) -> None:
+    def invalidate(self, key: str) -> None:
         self.t.node.invalidate_entry(self.t.object(key))
 
     @rule(seconds=st.sampled_from([0.3, 1.0, 6.0, 105.0, 130.0, 170.0]))
@@ -333,7 +333,7 @@ class ChangesMachine(RuleBasedStateMachine):
         self.t.store.recover()
 
     @rule(retry=st.booleans())
-    def dead_letters_are_settled(self, retry: bool) -> None:
+    def dead_letters_are_resolved(self, retry: bool) -> None:
         dead_letters = self.t.parts.dead_letters
         self.run(dead_letters.retry(None) if retry else dead_letters.drop(None))
 

@@ -1,4 +1,4 @@
-"""Questions about objects without their values: one HEAD for all who ask, whose result is remembered."""
+"""Questions about objects without their values: one HEAD for all callers, whose result is remembered."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from milena_cache.memory.existence import MAX_KNOWN, Existence, Known
 from milena_cache.memory.freshness import Freshness
 from milena_cache.objects.object_store import Fault
 from milena_common.api.errors import OriginUnavailable
-from tests.cache.rig import FRESHNESS, LATE, NodeUnderTest
-from tests.support.fake_clock import FakeClock, settle
+from tests.cache.node_under_test import FRESHNESS, LATE, NodeUnderTest
+from tests.support.fake_clock import FakeClock, run_ready_tasks
 
 NOW = FakeClock().now()
 
@@ -23,13 +23,13 @@ async def exists(t: NodeUnderTest, key: str = "k", owned_since: int = 0) -> tupl
 
 
 @pytest.mark.parametrize("size", [5, None])
-async def test_callers_that_ask_about_one_cold_key_share_one_head(size: int | None) -> None:
+async def test_callers_that_check_one_cold_key_share_one_head(size: int | None) -> None:
     t = NodeUnderTest()
     t.in_s3("k", None if size is None else b"x" * size)
     t.store.gate.clear()
     callers = [asyncio.create_task(exists(t)) for _ in range(60)]
     await t.store.arrived("head")
-    await settle()
+    await run_ready_tasks()
     t.store.gate.set()
     outcomes = await asyncio.gather(*callers)
     assert t.store.count("head") == 1
@@ -123,7 +123,7 @@ async def test_a_head_that_began_before_a_write_is_neither_joined_nor_remembered
     early = asyncio.create_task(exists(t))
     await t.store.arrived("head")
     writing = asyncio.create_task(t.put("k", b"v"))
-    await settle()
+    await run_ready_tasks()
     t.store.gate.set()
     await writing
     await early
@@ -132,7 +132,7 @@ async def test_a_head_that_began_before_a_write_is_neither_joined_nor_remembered
     assert await exists(t) == ("miss", 1), "S3 is asked: what the head said was not kept"
 
 
-async def test_what_was_said_in_an_earlier_ownership_is_not_told_in_a_later_one() -> None:
+async def test_the_result_of_an_earlier_ownership_is_not_returned_in_a_later_one() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"12345")
     await exists(t, owned_since=1)
@@ -150,14 +150,14 @@ async def test_an_object_that_comes_to_its_end_exists_no_more() -> None:
     assert (await exists(t))[1] is None
 
 
-async def test_a_failure_reaches_all_who_wait_and_is_not_remembered() -> None:
+async def test_a_failure_reaches_all_waiters_and_is_not_remembered() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"v")
     t.store.gate.clear()
     t.store.fail(Fault.SERVER)
     callers = [asyncio.create_task(exists(t)) for _ in range(3)]
     await t.store.arrived("head")
-    await settle()
+    await run_ready_tasks()
     t.store.gate.set()
     results = await asyncio.gather(*callers, return_exceptions=True)
     assert all(isinstance(result, OriginUnavailable) for result in results)
@@ -165,7 +165,7 @@ async def test_a_failure_reaches_all_who_wait_and_is_not_remembered() -> None:
     assert await exists(t) == ("miss", 1)
 
 
-async def test_one_lost_answer_does_not_make_the_existence_of_a_key_unknown_for_those_who_come_later() -> None:
+async def test_one_lost_response_does_not_make_the_existence_of_a_key_unknown_for_later_callers() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"v")
     t.store.gate.clear()
@@ -177,13 +177,13 @@ async def test_one_lost_answer_does_not_make_the_existence_of_a_key_unknown_for_
     assert await first == ("miss", 1)
 
 
-async def test_what_a_head_says_while_a_get_is_in_flight_is_told_and_not_kept() -> None:
+async def test_the_result_of_a_head_while_a_get_is_in_flight_is_returned_and_not_kept() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"12345")
     t.store.read_gate.clear()
     reading = asyncio.create_task(t.outcome("k"))
     await t.store.arrived("get")
-    await settle()
+    await run_ready_tasks()
     t.in_s3("k", None)
     assert await exists(t) == ("miss", None)
     t.store.read_gate.set()

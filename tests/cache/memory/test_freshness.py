@@ -54,7 +54,7 @@ def test_jitter_spreads_what_was_loaded_together() -> None:
     assert ends[-1] > 995
 
 
-def test_a_ttl_of_zero_asks_s3_every_time() -> None:
+def test_a_ttl_of_zero_queries_s3_every_time() -> None:
     strict = Freshness(0, 0.1, 0, 60, 60, 0)
     assert strict.window(b"k", 0.0, negative=False) is Window.KEEP
     assert strict.window(b"k", 0.0, negative=True) is Window.GONE

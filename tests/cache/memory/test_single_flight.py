@@ -13,7 +13,7 @@ from milena_common.runtime.key_locks import KeyLocks
 LATE = 3.0
 
 
-async def test_a_detached_flight_is_neither_joined_nor_kept() -> None:
+async def test_a_detached_fetch_is_neither_joined_nor_kept() -> None:
     calls: SingleFlight[int] = SingleFlight(late_after=LATE)
     go = asyncio.Event()
 
@@ -30,7 +30,7 @@ async def test_a_detached_flight_is_neither_joined_nor_kept() -> None:
     assert (await first.outcome, await second.outcome) == (0, 1)
 
 
-async def test_a_flight_of_an_earlier_ownership_is_not_joined() -> None:
+async def test_a_fetch_of_an_earlier_ownership_is_not_joined() -> None:
     calls: SingleFlight[int] = SingleFlight(late_after=LATE)
     go = asyncio.Event()
 
@@ -46,7 +46,7 @@ async def test_a_flight_of_an_earlier_ownership_is_not_joined() -> None:
     await first.outcome
 
 
-async def test_a_landed_flight_is_gone_and_an_unheard_error_makes_no_noise(
+async def test_a_finished_fetch_is_gone_and_an_error_without_waiters_is_not_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     calls: SingleFlight[int] = SingleFlight(late_after=LATE)
@@ -65,7 +65,7 @@ async def test_a_landed_flight_is_gone_and_an_unheard_error_makes_no_noise(
     assert not caplog.records
 
 
-async def test_waiting_ends_with_the_time_and_leaves_the_flight_alone() -> None:
+async def test_waiting_ends_at_the_timeout_and_does_not_cancel_the_fetch() -> None:
     calls: SingleFlight[int] = SingleFlight(late_after=LATE)
     go = asyncio.Event()
 
@@ -80,7 +80,7 @@ async def test_waiting_ends_with_the_time_and_leaves_the_flight_alone() -> None:
     assert call.outcome.result() == 7
 
 
-async def test_cancelling_all_ends_every_flight() -> None:
+async def test_cancelling_all_ends_every_fetch() -> None:
     calls: SingleFlight[int] = SingleFlight(late_after=LATE)
 
     async def read(call: SharedCall[int]) -> int:
@@ -94,7 +94,7 @@ async def test_cancelling_all_ends_every_flight() -> None:
     assert len(calls) == 0
 
 
-async def test_a_reader_that_joins_a_late_flight_starts_another_read_whose_result_is_for_all() -> None:
+async def test_a_reader_that_joins_a_late_fetch_starts_another_read_whose_result_is_for_all() -> None:
     calls: SingleFlight[int] = SingleFlight(late_after=LATE)
     begun: list[asyncio.Future[int]] = []
 
@@ -119,7 +119,7 @@ async def test_a_reader_that_joins_a_late_flight_starts_another_read_whose_resul
     assert len(calls) == 0
 
 
-async def test_the_reads_of_a_flight_are_bounded_and_the_last_error_is_told_when_all_have_failed() -> None:
+async def test_the_reads_of_a_fetch_are_bounded_and_the_last_error_is_raised_when_all_have_failed() -> None:
     calls: SingleFlight[int] = SingleFlight(late_after=LATE)
     begun: list[asyncio.Future[int]] = []
 
@@ -141,19 +141,19 @@ async def test_the_reads_of_a_flight_are_bounded_and_the_last_error_is_told_when
         await call.outcome
 
 
-async def test_turns_are_taken_in_order_and_other_keys_do_not_wait() -> None:
-    turns = KeyLocks()
+async def test_locks_are_granted_in_order_and_other_keys_do_not_wait() -> None:
+    locks = KeyLocks()
     order: list[int] = []
     go = asyncio.Event()
 
     async def take(number: int) -> None:
-        async with turns.hold(b"k", 5):
+        async with locks.hold(b"k", 5):
             await go.wait()
             order.append(number)
 
     tasks = [asyncio.create_task(take(number)) for number in range(4)]
     await asyncio.sleep(0)
-    async with turns.hold(b"other", 5):
+    async with locks.hold(b"other", 5):
         pass
     tasks[1].cancel()
     await asyncio.gather(tasks[1], return_exceptions=True)

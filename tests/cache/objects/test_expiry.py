@@ -27,9 +27,9 @@ NOW = 1_700_000_000.0
 
 
 @given(st.floats(NOW - 10**9, NOW + 10**10))
-def test_the_end_is_the_same_everywhere(moment: float) -> None:
-    end = to_the_millisecond(moment)
-    assert abs(end - moment) <= 0.000501
+def test_the_end_is_the_same_everywhere(timestamp: float) -> None:
+    end = to_the_millisecond(timestamp)
+    assert abs(end - timestamp) <= 0.000501
     assert expiry_of({**STAMP, **expires_metadata(end)}, REF) == end
     assert to_the_millisecond(end) == end
 
@@ -52,10 +52,10 @@ def test_a_copy_does_not_end_with_its_original() -> None:
     copied = {**STAMP, **expires_metadata(NOW)}
     assert expiry_of(copied, REF) == NOW
     assert expiry_of(copied, Ref("bucket", "another")) is NEVER
-    assert expiry_of({EXPIRES: "1"}, REF) is NEVER, "nor does what somebody else wrote"
+    assert expiry_of({EXPIRES: "1"}, REF) is NEVER, "nor does a foreign value"
 
 
-def test_the_end_is_the_first_moment_at_which_it_is_gone() -> None:
+def test_the_expiry_is_the_first_timestamp_at_which_it_is_gone() -> None:
     assert not is_expired(NOW, NOW - 0.001)
     assert is_expired(NOW, NOW)
 
@@ -68,7 +68,7 @@ def test_the_time_that_remains() -> None:
     assert expires_after(0, NOW) is NEVER
 
 
-def test_nobody_asks_for_more_than_ten_years() -> None:
+def test_a_lifetime_over_ten_years_is_rejected() -> None:
     assert remaining_ms(expires_after(MAX_TTL_MS, NOW), NOW) == MAX_TTL_MS
     with pytest.raises(InvalidRequest, match=rf"ttl_ms: got {MAX_TTL_MS + 1}; allowed: 0 .* to {MAX_TTL_MS}"):
         expires_after(MAX_TTL_MS + 1, NOW)

@@ -21,7 +21,7 @@ def test_the_epoch_counts_before_the_number() -> None:
 
 
 @given(versions, refs, refs)
-def test_an_object_tells_its_version_where_it_was_written_and_nowhere_else(
+def test_an_object_has_its_version_where_it_was_written_and_nowhere_else(
     version: Version, ref: Ref, other: Ref
 ) -> None:
     metadata = stamp(version, ref)

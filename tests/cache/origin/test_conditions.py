@@ -34,7 +34,7 @@ def test_off_sends_none_whatever_works_and_is_no_reason_to_worry() -> None:
 
 
 @pytest.mark.parametrize("state", [*FAILED, State.UNKNOWN])
-def test_require_refuses_what_is_not_known_to_work_and_names_the_variable(state: State) -> None:
+def test_require_rejects_what_is_not_known_to_work_and_names_the_variable(state: State) -> None:
     with pytest.raises(FailedPrecondition, match=r"S3_CONDITIONS=require.*put_if_match"):
         made_conditions(state, "require").check(REPLACE)
     made_conditions(State.WORKS, "require").check(REPLACE)

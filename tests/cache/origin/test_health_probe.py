@@ -1,4 +1,4 @@
-"""Whether S3 answers, on a busy and on an idle node."""
+"""Whether S3 replies, on a busy and on an idle node."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.s3.memory_store import MemoryStore
 KEY = Ref("bucket", "k")
 
 
-class Rig:
+class Harness:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.store = MemoryStore("bucket")
@@ -40,61 +40,61 @@ class Rig:
 
 async def test_an_idle_node_finds_out_that_s3_is_down_and_that_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    rig = Rig()
-    await rig.clock.advance(4 * CHECK_SECONDS)
-    assert (rig.watch.degraded(), rig.watch.not_ready()) == ([], [])
-    rig.store.down = Fault.CONNECT
-    await rig.clock.advance(CHECK_SECONDS + 1)
-    (reason,) = rig.watch.degraded()
+    harness = Harness()
+    await harness.clock.advance(4 * CHECK_SECONDS)
+    assert (harness.watch.degraded(), harness.watch.not_ready()) == ([], [])
+    harness.store.down = Fault.CONNECT
+    await harness.clock.advance(CHECK_SECONDS + 1)
+    (reason,) = harness.watch.degraded()
     assert reason.startswith("S3: no request has succeeded for 31 s: S3 bucket of s3://bucket/")
-    await rig.clock.advance(10 * CHECK_AGAIN_SECONDS)
+    await harness.clock.advance(10 * CHECK_AGAIN_SECONDS)
     assert len([line for line in caplog.messages if "does not respond" in line]) == 1, "one line for one outage"
-    rig.store.down = None
-    await rig.clock.advance(CHECK_AGAIN_SECONDS)
-    assert rig.watch.degraded() == []
+    harness.store.down = None
+    await harness.clock.advance(CHECK_AGAIN_SECONDS)
+    assert harness.watch.degraded() == []
     assert "responds again" in caplog.text
-    rig.task.cancel()
+    harness.task.cancel()
 
 
-async def test_a_busy_node_asks_for_nothing_more() -> None:
-    rig = Rig()
+async def test_a_busy_node_sends_no_probe() -> None:
+    harness = Harness()
     for _ in range(20):
-        await rig.origin.head(KEY)
-        await rig.clock.advance(CHECK_SECONDS / 3)
-    assert rig.checks == 0
-    rig.task.cancel()
+        await harness.origin.head(KEY)
+        await harness.clock.advance(CHECK_SECONDS / 3)
+    assert harness.checks == 0
+    harness.task.cancel()
 
 
 async def test_a_request_that_succeeds_ends_it_at_once() -> None:
-    rig = Rig()
-    rig.store.down = Fault.TIMEOUT
-    await rig.clock.advance(CHECK_SECONDS + 1)
-    assert rig.watch.degraded()
-    rig.store.down = None
-    await rig.origin.head(KEY)
-    assert rig.watch.degraded() == []
-    rig.task.cancel()
+    harness = Harness()
+    harness.store.down = Fault.TIMEOUT
+    await harness.clock.advance(CHECK_SECONDS + 1)
+    assert harness.watch.degraded()
+    harness.store.down = None
+    await harness.origin.head(KEY)
+    assert harness.watch.degraded() == []
+    harness.task.cancel()
 
 
 async def test_one_object_that_always_fails_is_no_outage() -> None:
-    rig = Rig()
+    harness = Harness()
     for _ in range(20):
-        rig.store.down = Fault.SERVER
+        harness.store.down = Fault.SERVER
         with pytest.raises(OriginFailure):
-            await rig.origin.head(KEY)
-        rig.store.down = None
-        await rig.clock.advance(CHECK_SECONDS / 3)
-    assert rig.watch.degraded() == []
-    rig.task.cancel()
+            await harness.origin.head(KEY)
+        harness.store.down = None
+        await harness.clock.advance(CHECK_SECONDS / 3)
+    assert harness.watch.degraded() == []
+    harness.task.cancel()
 
 
-async def test_an_answer_that_refuses_one_object_is_an_answer() -> None:
-    rig = Rig()
+async def test_a_response_that_rejects_one_object_is_a_response() -> None:
+    harness = Harness()
     for _ in range(20):
-        rig.store.down = Fault.DENIED
+        harness.store.down = Fault.DENIED
         with pytest.raises(OriginFailure):
-            await rig.origin.head(KEY)
-        rig.store.down = None
-        await rig.clock.advance(CHECK_SECONDS / 3)
-    assert rig.checks == 0
-    rig.task.cancel()
+            await harness.origin.head(KEY)
+        harness.store.down = None
+        await harness.clock.advance(CHECK_SECONDS / 3)
+    assert harness.checks == 0
+    harness.task.cancel()

@@ -1,4 +1,4 @@
-"""What the two clients of S3 make of its failures: each is told apart, and takes one request."""
+"""What the two clients of S3 make of its failures: each is distinguished, and takes one request."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from tests.support.s3.faults import (
     OPERATION_ABORTED,
     PRECONDITION_FAILED,
     SLOW_DOWN,
-    Answer,
-    CutBody,
     Drip,
     Hang,
-    LoseAnswer,
     LoseRequest,
+    LoseResponse,
     NotDeleted,
+    Reply,
+    TruncatedBody,
 )
 from tests.support.s3.faults import Fault as Injected
 
@@ -71,12 +71,12 @@ FAULTS: list[tuple[Injected, Fault, str]] = [
     (ACCESS_DENIED, Fault.DENIED, "403"),
     (NO_SUCH_BUCKET, Fault.NO_BUCKET, "404"),
     (NOT_IMPLEMENTED, Fault.UNSUPPORTED, "501"),
-    (Answer(400, "InvalidArgument"), Fault.REJECTED, "400"),
-    (LoseAnswer(), Fault.INCOMPLETE, "incomplete"),
+    (Reply(400, "InvalidArgument"), Fault.REJECTED, "400"),
+    (LoseResponse(), Fault.INCOMPLETE, "incomplete"),
     (LoseRequest(), Fault.INCOMPLETE, "incomplete"),
     (Hang(), Fault.TIMEOUT, "timeout"),
 ]
-# What S3 answers to writes with a condition.
+# What S3 replies to writes with a condition.
 FAULTS_OF_CONDITIONS: list[tuple[Injected, Fault, str]] = [
     (CONDITIONAL_CONFLICT, Fault.BUSY, "409"),
     (PRECONDITION_FAILED, Fault.CHANGED, "412"),
@@ -91,19 +91,19 @@ async def expect(
     call: Callable[[], Awaitable[object]], proxy: FaultProxy, injected: Injected, fault: Fault, status: str
 ) -> None:
     """`call` meets `injected`, and fails with `fault` after one request."""
-    proxy.forget_requests()
+    proxy.clear_requests()
     proxy.inject(injected)
     with pytest.raises(OriginFailure) as caught:
         await call()
     assert (caught.value.fault, caught.value.status) == (fault, status)
-    if isinstance(injected, Answer):
+    if isinstance(injected, Reply):
         assert injected.code in str(caught.value)
     assert len(proxy.requests()) == 1, "the client must leave further attempts to others"
 
 
 @pytest.mark.parametrize("operation", ["get", "put", "delete"])
 @pytest.mark.parametrize(("injected", "fault", "status"), FAULTS, ids=named(FAULTS))
-async def test_what_s3_does_wrong_is_told_apart(
+async def test_faults_of_s3_are_distinguished(
     operation: str, injected: Injected, fault: Fault, status: str, store: Store, bucket: str, s3_proxy: FaultProxy
 ) -> None:
     ref = Ref(bucket, "k")
@@ -122,7 +122,7 @@ async def test_what_s3_does_wrong_is_told_apart(
     [*FAULTS, *FAULTS_OF_CONDITIONS, (NO_SUCH_KEY, Fault.CHANGED, "404")],
     ids=[*named(FAULTS), *named(FAULTS_OF_CONDITIONS), "NoSuchKey"],
 )
-async def test_what_becomes_of_a_conditional_put_is_told_apart(
+async def test_outcomes_of_a_conditional_put_are_distinguished(
     condition: str, injected: Injected, fault: Fault, status: str, store: Store, bucket: str, s3_proxy: FaultProxy
 ) -> None:
     ref = Ref(bucket, "k")
@@ -142,7 +142,7 @@ async def test_what_becomes_of_a_conditional_put_is_told_apart(
     [*FAULTS, *FAULTS_OF_CONDITIONS],
     ids=[*named(FAULTS), *named(FAULTS_OF_CONDITIONS)],
 )
-async def test_what_becomes_of_a_conditional_delete_is_told_apart(
+async def test_outcomes_of_a_conditional_delete_are_distinguished(
     key: str, injected: Injected, fault: Fault, status: str, pair: S3, bucket: str, s3_proxy: FaultProxy
 ) -> None:
     ref = Ref(bucket, key)
@@ -170,7 +170,7 @@ async def test_a_conditional_delete_of_nothing_is_done(pair: S3, bucket: str, s3
     ],
 )
 @pytest.mark.parametrize("key", ["k", 'a"b', 'code: "SlowDown",', "Error performing PUT x in y - Server returned"])
-async def test_a_key_that_was_not_deleted_among_the_deleted_is_told(
+async def test_a_key_that_was_not_deleted_among_the_deleted_is_reported(
     code: str, fault: Fault, status: str, key: str, pair: S3, bucket: str, s3_proxy: FaultProxy
 ) -> None:
     await expect(lambda: pair.delete(Ref(bucket, key)), s3_proxy, NotDeleted(200, code), fault, status)
@@ -186,9 +186,9 @@ async def test_a_key_that_is_missing_among_the_deleted_is_deleted(
 
 async def test_what_obstore_cannot_read_is_read_all_the_same(pair: S3, bucket: str, s3_proxy: FaultProxy) -> None:
     ref = Ref(bucket, "k")
-    # Unlike AWS itself, some servers answer with the bytes beyond ASCII that they were given.
+    # Unlike AWS itself, some servers reply with the bytes beyond ASCII that they were given.
     etag = await pair.put(ref, b"v", metadata={"author": "Zoë", "milena-version": "7-12"})
-    s3_proxy.forget_requests()
+    s3_proxy.clear_requests()
     assert await pair.get(ref, max_bytes=MIB) == Stored(b"v", etag)
     info = await pair.head(ref)
     assert info is not None
@@ -197,11 +197,11 @@ async def test_what_obstore_cannot_read_is_read_all_the_same(pair: S3, bucket: s
 
 
 @pytest.mark.parametrize("after", [0, 100, 99_999])
-async def test_a_body_cut_short_is_never_a_value(
+async def test_a_truncated_body_is_never_a_value(
     after: int, store: Store, bucket: str, s3_proxy: FaultProxy
 ) -> None:
     await store.put(Ref(bucket, "k"), b"x" * 100_000)
-    s3_proxy.inject(CutBody(after))
+    s3_proxy.inject(TruncatedBody(after))
     with pytest.raises(OriginFailure) as caught:
         await store.get(Ref(bucket, "k"), max_bytes=MIB)
     assert caught.value.fault.retryable
@@ -230,7 +230,7 @@ async def test_each_request_of_a_fresh_store_has_a_connection_of_its_own(
 
 
 @pytest.mark.parametrize("key", ["k", "/odd/"])
-async def test_a_read_on_a_connection_that_died_silently_is_answered_on_another(
+async def test_a_read_on_a_connection_that_died_silently_succeeds_on_another(
     key: str, pair: S3, credentials: Credentials, settings: S3Settings, bucket: str, s3_proxy: FaultProxy
 ) -> None:
     await pair.put(Ref(bucket, key), b"v")
@@ -247,11 +247,11 @@ async def test_a_read_on_a_connection_that_died_silently_is_answered_on_another(
         hedge_after=0.05,
     )
     s3_proxy.inject(Hang(), times=1)
-    answer = await asyncio.wait_for(origin.get(Ref(bucket, key), max_bytes=MIB), 20)
-    assert isinstance(answer, Stored)
-    assert answer.value == b"v"
+    reply = await asyncio.wait_for(origin.get(Ref(bucket, key), max_bytes=MIB), 20)
+    assert isinstance(reply, Stored)
+    assert reply.value == b"v"
     s3_proxy.heal()
-    s3_proxy.refuse()  # ends the thread of boto3 that still waits
+    s3_proxy.reject()  # ends the thread of boto3 that still waits
     await origin.close()
 
 
@@ -260,12 +260,12 @@ async def test_a_slow_transfer_is_no_failure_as_long_as_bytes_move(
 ) -> None:
     await store.put(Ref(bucket, "k"), b"v" * 8)
     s3_proxy.inject(Drip(0.1), method="GET")
-    answer = await store.get(Ref(bucket, "k"), max_bytes=MIB)
-    assert isinstance(answer, Stored)
-    assert answer.value == b"v" * 8, "in more time than S3 may be silent"
+    reply = await store.get(Ref(bucket, "k"), max_bytes=MIB)
+    assert isinstance(reply, Stored)
+    assert reply.value == b"v" * 8, "in more time than S3 may be silent"
 
 
-async def test_a_refused_connection_is_told(store: Store, bucket: str, s3_proxy: FaultProxy) -> None:
+async def test_a_refused_connection_is_reported(store: Store, bucket: str, s3_proxy: FaultProxy) -> None:
     with s3_proxy.refusing(), pytest.raises(OriginFailure) as caught:
         await store.get(Ref(bucket, "k"), max_bytes=MIB)
     assert (caught.value.fault, caught.value.status) == (Fault.CONNECT, "connect")
@@ -293,14 +293,14 @@ async def test_what_a_key_says_is_not_taken_for_what_s3_says(
     assert caught.value.fault is Fault.TIMEOUT
 
 
-async def test_an_endpoint_that_boto3_cannot_use_is_told(credentials: Credentials) -> None:
+async def test_an_endpoint_that_boto3_cannot_use_is_reported(credentials: Credentials) -> None:
     store = Boto3Store(credentials, S3Settings("us-east-1", "http://no_such:1", 0.5, 0.5))
     with pytest.raises(OriginFailure, match="no_such"):
         await store.check_bucket("some-bucket")
 
 
 @pytest.mark.parametrize("kind", ["obstore", "boto3"])
-async def test_missing_credentials_are_told(
+async def test_missing_credentials_are_reported(
     kind: str, settings: S3Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):

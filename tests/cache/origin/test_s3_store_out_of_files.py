@@ -14,7 +14,7 @@ from milena_cache.origin.bucket_check import BucketCheck
 from milena_cache.origin.s3.responses import out_of_files
 from milena_cache.servers.resp.assembly import RESERVED_FILES, allowed_connections
 from milena_common.api.errors import OriginUnavailable
-from tests.support.fake_clock import FakeClock, settle
+from tests.support.fake_clock import FakeClock, run_ready_tasks
 from tests.support.s3.memory_store import MemoryStore
 
 ROOT = Path(__file__).parents[3]
@@ -91,13 +91,13 @@ class Refusing(MemoryStore):
 async def test_a_node_that_starts_so_is_not_advised_to_check_the_network() -> None:
     watch = BucketCheck(Refusing("bucket"), "bucket", FakeClock(), lambda: 1.0)
     task = asyncio.create_task(watch.run())
-    await settle()
+    await run_ready_tasks()
     assert watch.problem == f"bucket bucket cannot be used: S3 bucket of s3://bucket/: {SAID}; raise the limit"
     task.cancel()
 
 
 @pytest.mark.parametrize(
-    ("wanted", "open_files", "allowed"),
+    ("expected", "open_files", "allowed"),
     [
         (10_000, 65_536, 10_000),
         (10_000, 1024, 1024 - RESERVED_FILES - 128),
@@ -106,7 +106,7 @@ async def test_a_node_that_starts_so_is_not_advised_to_check_the_network() -> No
         (10_000, 1, 1),
     ],
 )
-def test_clients_of_the_redis_door_leave_descriptors_for_the_rest(
-    wanted: int, open_files: int, allowed: int
+def test_clients_of_the_resp_server_leave_descriptors_for_the_rest(
+    expected: int, open_files: int, allowed: int
 ) -> None:
-    assert allowed_connections(wanted, open_files, 64) == allowed
+    assert allowed_connections(expected, open_files, 64) == allowed

@@ -1,4 +1,4 @@
-"""What both clients of S3 make of each answer, against a server that says exactly what a test wants."""
+"""What both clients of S3 make of each reply, against a server that says exactly what a test wants."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from milena_common.api.errors import FailedPrecondition
 from tests.support.fake_clock import FakeClock
 from tests.support.s3.faults import Request
 from tests.support.s3.moto_server import REGION
-from tests.support.s3.scripted_s3 import HTML, XML, Scripted, ScriptedS3, answer, error
+from tests.support.s3.scripted_s3 import HTML, XML, Scripted, ScriptedS3, error, reply
 
 MIB = 2**20
 ETAG = '"0123456789abcdef0123456789abcdef"'
@@ -33,13 +33,13 @@ def etag_of(value: bytes) -> str:
 
 
 def held(value: bytes, **headers: str) -> Scripted:
-    """S3's answer to a GET of an object that was put in one piece."""
-    return answer(200, value, {**KNOWN, "ETag": etag_of(value), **headers})
+    """S3's reply to a GET of an object that was put in one piece."""
+    return reply(200, value, {**KNOWN, "ETag": etag_of(value), **headers})
 
 
 def html(status: int) -> Scripted:
-    """What a load balancer says when it has nobody to ask."""
-    return answer(status, "<html><body>default backend</body></html>", HTML)
+    """What a load balancer says when it has no server behind it."""
+    return reply(status, "<html><body>default backend</body></html>", HTML)
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def calls_of(store: S3, ref: Ref) -> dict[str, Callable[[], Awaitable[object]]]:
 OPERATIONS = list(calls_of(None, Ref("", "")))  # type: ignore[arg-type]
 
 
-# These answers are S3's own: a deletion, an unchanged object, a bucket that is there.
+# These replies are S3's own: a deletion, an unchanged object, a bucket that is there.
 OWN = [(204, "delete if"), (304, "get if changed")]
 
 
@@ -93,7 +93,7 @@ OWN = [(204, "delete if"), (304, "get if changed")]
     "status", [204, 206, 302, 304, 307, 308, 400, 401, 403, 404, 405, 409, 410, 412, 413, 416, 451, 500, 501, 503]
 )
 async def test_a_status_without_s3s_code_passes(status: int, store: S3, server: ScriptedS3) -> None:
-    server.answer = lambda request: html(status)
+    server.reply = lambda request: html(status)
     for key in KEYS:
         for operation, call in calls_of(store, Ref("bucket", key)).items():
             if (status, operation) in OWN or (status, operation, key) == (204, "delete", KEYS[1]):
@@ -110,24 +110,24 @@ ABSENT = error(404, "NoSuchKey")
 async def test_what_s3_says_with_its_code_is_believed(key: str, store: S3, server: ScriptedS3) -> None:
     ref = Ref("bucket", key)
     calls = calls_of(store, ref)
-    server.answer = lambda request: ABSENT
+    server.reply = lambda request: ABSENT
     assert await calls["get"]() is Absent.MISSING
     assert await calls["head"]() is None
     await calls["delete"]()
     await calls["delete if"]()
     assert (await failure_of(calls["replace"]())).fault is Fault.CHANGED
     assert (await failure_of(calls["put"]())).fault is Fault.UNEXPECTED, "nothing was asked about the object"
-    server.answer = lambda request: error(412, "PreconditionFailed")
+    server.reply = lambda request: error(412, "PreconditionFailed")
     for operation in ("create", "replace", "delete if"):
         assert (await failure_of(calls[operation]())).fault is Fault.CHANGED
     for operation in ("get", "put"):
         assert (await failure_of(calls[operation]())).fault is Fault.UNEXPECTED, "no condition was sent"
-    server.answer = lambda request: error(409, "ConditionalRequestConflict")
+    server.reply = lambda request: error(409, "ConditionalRequestConflict")
     for operation in ("create", "replace", "delete if"):
         assert (await failure_of(calls[operation]())).fault is Fault.BUSY
-    server.answer = lambda request: error(416, "InvalidRange")
+    server.reply = lambda request: error(416, "InvalidRange")
     assert (await failure_of(calls["get"]())).fault is Fault.UNEXPECTED, "no range was asked for"
-    server.answer = lambda request: error(404, "NoSuchBucket")
+    server.reply = lambda request: error(404, "NoSuchBucket")
     for operation in OPERATIONS:
         assert (await failure_of(calls[operation]())).fault is Fault.NO_BUCKET, operation
 
@@ -148,7 +148,7 @@ ACCOUNT = [
 
 async def test_what_concerns_every_request_is_no_matter_of_one_object(store: S3, server: ScriptedS3) -> None:
     for status, code in ACCOUNT:
-        server.answer = lambda request, status=status, code=code: error(status, code)  # type: ignore[misc]
+        server.reply = lambda request, status=status, code=code: error(status, code)  # type: ignore[misc]
         for key in KEYS:
             for operation, call in calls_of(store, Ref("bucket", key)).items():
                 failure = await failure_of(call())
@@ -163,19 +163,19 @@ async def test_an_absence_seen_by_head_is_confirmed_once_and_for_a_while(
     key: str, store: S3, server: ScriptedS3, clock: FakeClock
 ) -> None:
     ref = Ref("bucket", key)
-    server.answer = lambda request: ABSENT
+    server.reply = lambda request: ABSENT
     for _ in range(3):
         assert await store.head(ref) is None
-    assert server.asked == ["HEAD", "GET", "HEAD", "HEAD"]
+    assert server.requested == ["HEAD", "GET", "HEAD", "HEAD"]
     clock.tick(NEGATIVE_TTL)
     assert await store.head(ref) is None
-    assert server.asked == ["HEAD", "GET"]
+    assert server.requested == ["HEAD", "GET"]
 
 
 @pytest.mark.parametrize("key", KEYS)
 async def test_a_head_that_meets_a_load_balancer_finds_what_s3_has(key: str, store: S3, server: ScriptedS3) -> None:
     ref = Ref("bucket", key)
-    server.answer = lambda request: html(404) if request.method == "HEAD" else held(b"there")
+    server.reply = lambda request: html(404) if request.method == "HEAD" else held(b"there")
     found = await store.head(ref)
     assert isinstance(found, Info)
     assert (found.size, found.etag) == (5, etag_of(b"there"))
@@ -184,15 +184,15 @@ async def test_a_head_that_meets_a_load_balancer_finds_what_s3_has(key: str, sto
 @pytest.mark.parametrize("key", KEYS)
 async def test_a_confirmed_absence_ends_with_a_write_of_ours(key: str, store: S3, server: ScriptedS3) -> None:
     ref = Ref("bucket", key)
-    server.answer = lambda request: answer(200, b"", KNOWN) if request.method == "PUT" else ABSENT
+    server.reply = lambda request: reply(200, b"", KNOWN) if request.method == "PUT" else ABSENT
     assert await store.head(ref) is None
     await store.put(ref, b"v")
-    server.answer = lambda request: html(404)
+    server.reply = lambda request: html(404)
     assert (await failure_of(store.head(ref))).fault is Fault.UNEXPECTED
 
 
 async def test_a_head_that_is_denied_says_nothing_of_writes(store: S3, server: ScriptedS3) -> None:
-    server.answer = lambda request: error(403, "AccessDenied")
+    server.reply = lambda request: error(403, "AccessDenied")
     failure = await failure_of(store.head(Ref("bucket", "k")))
     assert (failure.fault, failure.code) == (Fault.DENIED, "HTTP 403")
 
@@ -200,24 +200,24 @@ async def test_a_head_that_is_denied_says_nothing_of_writes(store: S3, server: S
 async def test_requests_that_confirm_are_counted(store: S3, server: ScriptedS3) -> None:
     counted: list[tuple[str, str]] = []
     store.on_request = lambda operation, code, seconds: counted.append((operation, code))
-    server.answer = lambda request: ABSENT
+    server.reply = lambda request: ABSENT
     await store.head(Ref("bucket", "k"))
     assert counted == [("get", "404")]
 
 
-# ---- answers without some headers
+# ---- replies without some headers
 
 
 def chunked(request: Request) -> Scripted:
-    return answer(200, b"hello", {**KNOWN, "Transfer-Encoding": "chunked"})
+    return reply(200, b"hello", {**KNOWN, "Transfer-Encoding": "chunked"})
 
 
 def http_1_0(request: Request) -> Scripted:
-    return answer(200, b"hello", KNOWN, length=False, version="1.0")
+    return reply(200, b"hello", KNOWN, length=False, version="1.0")
 
 
 def bare(request: Request) -> Scripted:
-    return answer(200, b"hello", {})
+    return reply(200, b"hello", {})
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -226,7 +226,7 @@ async def test_headers_that_are_missing_keep_nothing_from_being_read(
     said: Callable[[Request], Scripted], key: str, store: S3, server: ScriptedS3
 ) -> None:
     ref = Ref("bucket", key)
-    server.answer = said
+    server.reply = said
     got = await store.get(ref, max_bytes=MIB)
     assert isinstance(got, Stored)
     assert (got.value, got.etag) == (b"hello", "" if said is bare else '"x"')
@@ -241,13 +241,13 @@ async def test_headers_that_are_missing_keep_nothing_from_being_read(
 async def test_an_s3_that_obstore_cannot_read_costs_one_request_a_read_before_long(
     store: S3, server: ScriptedS3
 ) -> None:
-    server.answer = chunked
+    server.reply = chunked
     for n in range(UNREADABLE_IN_A_ROW):
         await store.get(Ref("bucket", f"k{n}"), max_bytes=MIB)
     server.requests.clear()
     for n in range(20):
         await store.get(Ref("bucket", f"k{n}"), max_bytes=MIB)
-    assert len(server.asked) == 20
+    assert len(server.requested) == 20
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -256,27 +256,27 @@ async def test_a_body_that_ends_with_the_connection_is_as_long_as_a_head_says(
 ) -> None:
     def said(request: Request) -> Scripted:
         if request.method == "HEAD":
-            return answer(200, b"hello, world", KNOWN)
+            return reply(200, b"hello, world", KNOWN)
         return http_1_0(request)
 
-    server.answer = said
+    server.reply = said
     failure = await failure_of(store.get(Ref("bucket", key), max_bytes=MIB))
     assert (failure.fault, failure.code) == (Fault.INCOMPLETE, "5 of 12 bytes")
 
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("operation", ["put", "create", "replace"])
-async def test_a_put_that_is_answered_without_an_etag_may_have_happened(
+async def test_a_put_whose_response_has_no_etag_may_have_happened(
     operation: str, key: str, store: S3, server: ScriptedS3
 ) -> None:
-    server.answer = lambda request: html(200)
+    server.reply = lambda request: html(200)
     failure = await failure_of(calls_of(store, Ref("bucket", key))[operation]())
     assert (failure.fault, failure.ambiguous) == (Fault.UNEXPECTED, True)
 
 
 @pytest.mark.parametrize("key", KEYS)
 async def test_a_success_with_an_error_document_is_a_failure(key: str, store: S3, server: ScriptedS3) -> None:
-    server.answer = lambda request: error(200, "SlowDown")
+    server.reply = lambda request: error(200, "SlowDown")
     for operation, call in calls_of(store, Ref("bucket", key)).items():
         if operation not in ("head", "check", "delete if"):
             failure = await failure_of(call())
@@ -285,9 +285,9 @@ async def test_a_success_with_an_error_document_is_a_failure(key: str, store: S3
 
 @pytest.mark.parametrize("key", KEYS)
 async def test_a_page_in_an_objects_place_is_no_value(key: str, store: S3, server: ScriptedS3) -> None:
-    server.answer = lambda request: held(b"an object", **XML)
+    server.reply = lambda request: held(b"an object", **XML)
     await store.check_bucket("bucket")
-    server.answer = lambda request: html(200)
+    server.reply = lambda request: html(200)
     assert (await failure_of(store.get(Ref("bucket", key), max_bytes=MIB))).fault is Fault.UNEXPECTED
     assert (await failure_of(store.head(Ref("bucket", key)))).fault is Fault.UNEXPECTED
 
@@ -297,13 +297,13 @@ async def test_a_page_in_an_objects_place_is_no_value(key: str, store: S3, serve
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("size", [64, MIB])
-async def test_a_value_that_is_not_what_its_etag_names_is_refused(
+async def test_a_value_that_is_not_what_its_etag_names_is_rejected(
     size: int, key: str, store: S3, server: ScriptedS3, caplog: pytest.LogCaptureFixture
 ) -> None:
     ref, value = Ref("bucket", key), b"A" * size
-    server.answer = lambda request: held(value)
+    server.reply = lambda request: held(value)
     await store.get(ref, max_bytes=MIB)
-    server.answer = lambda request: answer(200, b"B" + value[1:], {**KNOWN, "ETag": etag_of(value)})
+    server.reply = lambda request: reply(200, b"B" + value[1:], {**KNOWN, "ETag": etag_of(value)})
     for _ in range(50):
         failure = await failure_of(store.get(ref, max_bytes=MIB))
         assert (failure.fault, failure.code) == (Fault.INCOMPLETE, "damaged value")
@@ -313,14 +313,14 @@ async def test_a_value_that_is_not_what_its_etag_names_is_refused(
 async def test_a_value_that_was_damaged_once_on_the_way_is_read_again(store: S3, server: ScriptedS3) -> None:
     value = b"A" * 64
     await learn(store, server)
-    said = [answer(200, b"B" + value[1:], {**KNOWN, "ETag": etag_of(value)}), held(value)]
-    server.answer = lambda request: said.pop(0)
+    said = [reply(200, b"B" + value[1:], {**KNOWN, "ETag": etag_of(value)}), held(value)]
+    server.reply = lambda request: said.pop(0)
     assert await store.get(Ref("bucket", "k"), max_bytes=MIB) == Stored(value, etag_of(value))
 
 
 async def learn(store: S3, server: ScriptedS3) -> None:
     """Have the bucket's ETags seen to be MD5s, by a write."""
-    server.answer = lambda request: answer(200, b"", {**KNOWN, "ETag": etag_of(b"v")})
+    server.reply = lambda request: reply(200, b"", {**KNOWN, "ETag": etag_of(b"v")})
     await store.put(Ref("bucket", "learnt"), b"v")
     server.requests.clear()
 
@@ -339,36 +339,36 @@ async def test_an_etag_that_is_no_md5_is_compared_with_nothing(
     headers: dict[str, str], key: str, store: S3, server: ScriptedS3
 ) -> None:
     await learn(store, server)
-    server.answer = lambda request: answer(200, b"hello", {**KNOWN, **headers})
+    server.reply = lambda request: reply(200, b"hello", {**KNOWN, **headers})
     for _ in range(3):
         got = await store.get(Ref("bucket", key), max_bytes=MIB)
         assert isinstance(got, Stored)
         assert got.value == b"hello"
-    assert len(server.asked) <= 4, "an encrypted object is asked about twice once"
+    assert len(server.requested) <= 4, "an encrypted object is asked about twice once"
 
 
 async def test_a_store_whose_etags_are_no_md5s_is_read(store: S3, server: ScriptedS3) -> None:
-    server.answer = lambda request: answer(
+    server.reply = lambda request: reply(
         200, request.key.encode(), {**KNOWN, "ETag": etag_of(request.key.encode()[1:])}
     )
     for n in range(40):
         got = await store.get(Ref("bucket", f"k{n}"), max_bytes=MIB)
         assert isinstance(got, Stored)
         assert got.value == f"k{n}".encode()
-    assert len(server.asked) == 40
+    assert len(server.requested) == 40
 
 
 # ---- regions
 
 
-def in_ireland(request: Request, refused: Scripted, held: Scripted) -> Scripted:
-    """S3's answer to a request for a bucket in eu-west-1."""
+def in_ireland(request: Request, rejected: Scripted, held: Scripted) -> Scripted:
+    """S3's reply to a request for a bucket in eu-west-1."""
     if "/eu-west-1/s3/" in request.fields.get("authorization", ""):
         return held
-    return refused
+    return rejected
 
 
-REFUSALS = {
+REJECTIONS = {
     "redirect": error(301, "PermanentRedirect", headers={**XML, "x-amz-bucket-region": "eu-west-1"}),
     "malformed": error(400, "AuthorizationHeaderMalformed", "<Region>eu-west-1</Region>"),
     "temporary": error(
@@ -380,43 +380,43 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("key", KEYS)
-@pytest.mark.parametrize("refusal", REFUSALS)
+@pytest.mark.parametrize("rejection", REJECTIONS)
 async def test_the_region_of_a_bucket_is_learnt_once(
-    refusal: str, key: str, store: S3, server: ScriptedS3, caplog: pytest.LogCaptureFixture
+    rejection: str, key: str, store: S3, server: ScriptedS3, caplog: pytest.LogCaptureFixture
 ) -> None:
     ref = Ref("bucket", key)
-    put = answer(200, b"", {**KNOWN, "ETag": etag_of(b"v")})
-    server.answer = lambda request: in_ireland(
-        request, REFUSALS[refusal], put if request.method == "PUT" else held(b"hello")
+    put = reply(200, b"", {**KNOWN, "ETag": etag_of(b"v")})
+    server.reply = lambda request: in_ireland(
+        request, REJECTIONS[rejection], put if request.method == "PUT" else held(b"hello")
     )
     await store.check_bucket("bucket")
     server.requests.clear()
     for _ in range(3):
         assert await store.get(ref, max_bytes=MIB) == Stored(b"hello", etag_of(b"hello"))
         assert await store.put(ref, b"v", if_absent=True) == etag_of(b"v")
-    assert len(server.asked) == 6
+    assert len(server.requested) == 6
     assert caplog.text.count("eu-west-1") == 1
 
 
-@pytest.mark.parametrize("refusal", [error(301, "PermanentRedirect"), error(400, "AuthorizationHeaderMalformed")])
-async def test_a_region_that_s3_does_not_name_is_refused_clearly(
-    refusal: Scripted, store: S3, server: ScriptedS3
+@pytest.mark.parametrize("rejection", [error(301, "PermanentRedirect"), error(400, "AuthorizationHeaderMalformed")])
+async def test_a_region_that_s3_does_not_name_is_rejected_clearly(
+    rejection: Scripted, store: S3, server: ScriptedS3
 ) -> None:
-    server.answer = lambda request: refusal
+    server.reply = lambda request: rejection
     for operation, call in calls_of(store, Ref("bucket", "k")).items():
         failure = await failure_of(call())
         assert failure.fault is Fault.ACCOUNT, operation
 
 
 async def test_the_start_check_reads_by_both_clients(store: S3, server: ScriptedS3) -> None:
-    server.answer = lambda request: answer(200, b"", KNOWN) if request.method == "HEAD" else ABSENT
+    server.reply = lambda request: reply(200, b"", KNOWN) if request.method == "HEAD" else ABSENT
     await store.check_bucket("bucket")
     agents = [request.fields["user-agent"].partition("/")[0] for request in server.requests]
     assert agents == ["Boto3", "object_store", "Boto3"]
-    server.answer = lambda request: answer(200, b"", KNOWN) if request.method == "HEAD" else html(404)
+    server.reply = lambda request: reply(200, b"", KNOWN) if request.method == "HEAD" else html(404)
     assert (await failure_of(store.check_bucket("bucket"))).fault is Fault.UNEXPECTED
-    server.answer = lambda request: (
-        answer(200, b"", KNOWN) if request.method == "HEAD" else error(403, "AccessDenied")
+    server.reply = lambda request: (
+        reply(200, b"", KNOWN) if request.method == "HEAD" else error(403, "AccessDenied")
     )
     await store.check_bucket("bucket")
 
@@ -424,8 +424,8 @@ async def test_the_start_check_reads_by_both_clients(store: S3, server: Scripted
 @pytest.mark.parametrize("operation", ["put", "create", "replace", "delete"])
 async def test_a_redirect_of_a_write_is_not_followed(operation: str, store: S3, server: ScriptedS3) -> None:
     with ScriptedS3() as elsewhere:
-        elsewhere.answer = lambda request: answer(200, b"", KNOWN)
-        server.answer = lambda request: answer(307, b"", {"Location": f"{elsewhere.endpoint_url}/bucket/k"})
+        elsewhere.reply = lambda request: reply(200, b"", KNOWN)
+        server.reply = lambda request: reply(307, b"", {"Location": f"{elsewhere.endpoint_url}/bucket/k"})
         for key in KEYS if operation != "delete" else KEYS[1:]:
             failure = await failure_of(calls_of(store, Ref("bucket", key))[operation]())
             assert (failure.fault, failure.status) == (Fault.UNEXPECTED, "307")
@@ -435,9 +435,9 @@ async def test_a_redirect_of_a_write_is_not_followed(operation: str, store: S3, 
 @pytest.mark.parametrize("status", [301, 307])
 async def test_no_request_follows_a_redirect_to_another_host(status: int, store: S3, server: ScriptedS3) -> None:
     with ScriptedS3() as elsewhere:
-        elsewhere.answer = lambda request: held(b"of somebody else")
+        elsewhere.reply = lambda request: held(b"of somebody else")
         another_host = elsewhere.endpoint_url.replace("127.0.0.1", "localhost")
-        server.answer = lambda request: answer(status, b"", {"Location": f"{another_host}/bucket/k"})
+        server.reply = lambda request: reply(status, b"", {"Location": f"{another_host}/bucket/k"})
         for key in KEYS:
             for operation, call in calls_of(store, Ref("bucket", key)).items():
                 failure = await failure_of(call())
@@ -447,7 +447,7 @@ async def test_no_request_follows_a_redirect_to_another_host(status: int, store:
 
 @pytest.mark.parametrize("location", ["/bucket/k", ""], ids=["to itself", "to nowhere"])
 async def test_a_redirect_without_an_end_is_reported_as_one(location: str, store: S3, server: ScriptedS3) -> None:
-    server.answer = lambda request: answer(307, b"", {"Location": location} if location else {})
+    server.reply = lambda request: reply(307, b"", {"Location": location} if location else {})
     for operation, call in calls_of(store, Ref("bucket", "k")).items():
         failure = await failure_of(call())
         assert (failure.fault, failure.status) == (Fault.UNEXPECTED, "307"), operation
@@ -459,17 +459,17 @@ async def test_a_redirect_without_an_end_is_reported_as_one(location: str, store
 async def test_a_put_that_is_redirected_on_the_same_host_is_not_done(
     status: int, size: int, key: str, store: S3, server: ScriptedS3
 ) -> None:
-    """obstore follows a 303 by a GET, and any page with an ETag would count as the answer to the put."""
+    """obstore follows a 303 by a GET, and any page with an ETag would count as the reply to the put."""
     await learn(store, server)
 
     def said(request: Request) -> Scripted:
         if request.key == "login":
-            return answer(200, b"<html>", {**KNOWN, "ETag": '"5f3a-1"'})
+            return reply(200, b"<html>", {**KNOWN, "ETag": '"5f3a-1"'})
         if request.method == "HEAD":
-            return answer(404, b"")
-        return answer(status, b"", {"Location": "/bucket/login"})
+            return reply(404, b"")
+        return reply(status, b"", {"Location": "/bucket/login"})
 
-    server.answer = said
+    server.reply = said
     failure = await failure_of(store.put(Ref("bucket", key), b"v" * size))
     assert failure.fault is Fault.UNEXPECTED
     assert failure.ambiguous, "the next attempt looks first"
@@ -479,11 +479,11 @@ async def test_puts_of_a_bucket_that_begins_to_encrypt_with_a_key_are_looked_at_
     store: S3, server: ScriptedS3
 ) -> None:
     await learn(store, server)
-    server.answer = lambda request: answer(200, b"", {**KNOWN, "ETag": ETAG})
+    server.reply = lambda request: reply(200, b"", {**KNOWN, "ETag": ETAG})
     server.requests.clear()
     for _ in range(ENOUGH + 5):
         assert await store.put(Ref("bucket", "k"), b"v") == ETAG
-    assert server.asked.count("HEAD") == ENOUGH
+    assert server.requested.count("HEAD") == ENOUGH
 
 
 # ---- ranges
@@ -491,7 +491,7 @@ async def test_puts_of_a_bucket_that_begins_to_encrypt_with_a_key_are_looked_at_
 
 def part_of(request: Request, value: bytes, content_range: str = "", status: int = 206) -> Scripted:
     headers = {**KNOWN, "ETag": etag_of(b"hello")}
-    return answer(status, value, {**headers, "Content-Range": content_range} if content_range else headers)
+    return reply(status, value, {**headers, "Content-Range": content_range} if content_range else headers)
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -499,7 +499,7 @@ async def test_a_part_of_an_object_is_not_compared_with_the_etag_of_the_whole(
     key: str, store: S3, server: ScriptedS3
 ) -> None:
     await learn(store, server)
-    server.answer = lambda request: part_of(request, b"ell", "bytes 1-3/5")
+    server.reply = lambda request: part_of(request, b"ell", "bytes 1-3/5")
     for _ in range(2):
         got = await store.get(
             Ref("bucket", key), byte_range=ByteRange(1, 3), if_match=etag_of(b"hello"), max_bytes=3
@@ -521,7 +521,7 @@ async def test_a_part_of_an_object_is_not_compared_with_the_etag_of_the_whole(
 async def test_another_part_than_the_requested_one_is_not_believed(
     value: bytes, content_range: str, status: int, key: str, store: S3, server: ScriptedS3
 ) -> None:
-    server.answer = lambda request: part_of(request, value, content_range, status)
+    server.reply = lambda request: part_of(request, value, content_range, status)
     failure = await failure_of(store.get(Ref("bucket", key), byte_range=ByteRange(1, 3), max_bytes=MIB))
     assert failure.fault in (Fault.UNEXPECTED, Fault.INCOMPLETE)
 
@@ -530,14 +530,14 @@ async def test_another_part_than_the_requested_one_is_not_believed(
 async def test_a_part_that_does_not_say_which_it_is_is_not_believed(
     key: str, store: S3, server: ScriptedS3
 ) -> None:
-    server.answer = lambda request: part_of(request, b"ell")
+    server.reply = lambda request: part_of(request, b"ell")
     failure = await failure_of(store.get(Ref("bucket", key), byte_range=ByteRange(1, 3), max_bytes=MIB))
     assert failure.fault is Fault.UNEXPECTED
 
 
 @pytest.mark.parametrize("key", KEYS)
 async def test_a_store_that_ignores_ranges_is_cut_from(key: str, store: S3, server: ScriptedS3) -> None:
-    server.answer = lambda request: held(b"hello")
+    server.reply = lambda request: held(b"hello")
     ref = Ref("bucket", key)
     assert await store.get(ref, byte_range=ByteRange(1, 3), max_bytes=5) == Stored(
         b"ell", etag_of(b"hello"), size=5
@@ -552,11 +552,11 @@ async def test_the_end_of_an_object_is_believed_with_s3s_code_alone(
     key: str, store: S3, server: ScriptedS3
 ) -> None:
     ref = Ref("bucket", key)
-    server.answer = lambda request: error(416, "InvalidRange")
+    server.reply = lambda request: error(416, "InvalidRange")
     assert await store.get(ref, byte_range=ByteRange(9, 3), max_bytes=MIB) is Absent.BEYOND_END
     assert (await failure_of(store.get(ref, max_bytes=MIB))).fault is Fault.UNEXPECTED
     for said in (html(416), error(416, "SomethingElse"), error(400, "InvalidRange")):
-        server.answer = lambda request, said=said: said
+        server.reply = lambda request, said=said: said
         failure = await failure_of(store.get(ref, byte_range=ByteRange(9, 3), max_bytes=MIB))
         assert failure.fault is Fault.UNEXPECTED
 
@@ -565,7 +565,7 @@ async def test_the_end_of_an_object_is_believed_with_s3s_code_alone(
 async def test_a_store_that_ignores_conditions_gives_no_part_of_another_version(
     key: str, store: S3, server: ScriptedS3
 ) -> None:
-    server.answer = lambda request: part_of(request, b"ell", "bytes 1-3/5")
+    server.reply = lambda request: part_of(request, b"ell", "bytes 1-3/5")
     failure = await failure_of(
         store.get(Ref("bucket", key), byte_range=ByteRange(1, 3), if_match='"other"', max_bytes=MIB)
     )

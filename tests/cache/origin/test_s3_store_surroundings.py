@@ -15,7 +15,7 @@ from milena_cache.origin.s3.settings import S3Settings
 from milena_cache.origin.s3_store import S3
 from tests.support.fake_clock import FakeClock
 from tests.support.s3.fault_proxy import FaultProxy
-from tests.support.s3.faults import Answer
+from tests.support.s3.faults import Reply
 
 MIB = 2**20
 SECRET = "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"
@@ -67,7 +67,7 @@ async def test_no_variable_changes_what_the_clients_were_given(
     key: str, pair: S3, bucket: str, s3_proxy: FaultProxy
 ) -> None:
     ref = Ref(bucket, key)
-    s3_proxy.forget_requests()
+    s3_proxy.clear_requests()
     etag = await pair.put(ref, b"v", if_absent=True)
     await pair.put(ref, b"w", if_match=etag)
     got = await pair.get(ref, max_bytes=MIB)
@@ -89,7 +89,7 @@ async def test_no_variable_changes_what_the_clients_were_given(
 async def test_both_clients_go_through_the_proxy_that_they_are_given(
     key: str, credentials: Credentials, settings: S3Settings, bucket: str, s3_proxy: FaultProxy
 ) -> None:
-    s3_proxy.inject(Answer(418, "ProxyWasHere"))
+    s3_proxy.inject(Reply(418, "ProxyWasHere"))
     away = S3Settings("us-east-1", "http://s3.example.invalid:9000", 5, 5, proxy_url=s3_proxy.endpoint_url)
     store = S3(credentials, away, FakeClock(), negative_ttl=0)
     with pytest.raises(OriginFailure, match="ProxyWasHere"):
@@ -124,7 +124,7 @@ async def test_a_request_whose_credentials_have_expired_is_made_once_more_with_n
     ref = Ref(bucket, key)
     await source.credentials.obtain()
     s3_proxy.inject(
-        Answer(400, "ExpiredToken", "The provided token has expired."),
+        Reply(400, "ExpiredToken", "The provided token has expired."),
         where=lambda request: "Credential=KEY1/" in request.fields.get("authorization", ""),
     )
     calls = {
@@ -135,23 +135,23 @@ async def test_a_request_whose_credentials_have_expired_is_made_once_more_with_n
         "list": lambda: store.list(bucket, "", "", 10),
         "bucket": lambda: store.check_bucket(bucket),
     }
-    s3_proxy.forget_requests()
+    s3_proxy.clear_requests()
     await calls[operation]()
     used = [request.fields["authorization"].partition("Credential=")[2][:4] for request in s3_proxy.requests()]
     if operation in ("get", "put", "delete", "list"):
         assert used == ["KEY1", "KEY2"]
-    else:  # what the answer to a HEAD means is asked by a request whose answer has a code
+    else:  # what the reply to a HEAD means is found by a request whose reply has a code
         assert (used[0], used[-1], source.made) == ("KEY1", "KEY2", 2)
     await store.close()
 
 
 @KEYS
-async def test_credentials_that_s3_refuses_for_good_are_not_fetched_again_and_again(
+async def test_credentials_that_s3_rejects_for_good_are_not_fetched_again_and_again(
     key: str, settings: S3Settings, bucket: str, s3_proxy: FaultProxy
 ) -> None:
     source = Rotating(settings)
     store = S3(source.credentials, settings, FakeClock(), negative_ttl=0)
-    s3_proxy.inject(Answer(400, "ExpiredToken", f"token-1-{SECRET} has expired"))
+    s3_proxy.inject(Reply(400, "ExpiredToken", f"token-1-{SECRET} has expired"))
     for _ in range(3):
         with pytest.raises(OriginFailure) as caught:
             await store.get(Ref(bucket, key), max_bytes=MIB)
@@ -163,7 +163,7 @@ async def test_credentials_that_s3_refuses_for_good_are_not_fetched_again_and_ag
 
 
 @KEYS
-async def test_credentials_with_a_line_end_inside_are_refused_without_being_shown(
+async def test_credentials_with_a_line_end_inside_are_rejected_without_being_shown(
     key: str, settings: S3Settings, bucket: str
 ) -> None:
     frozen = SimpleNamespace(access_key="AKIAX", secret_key=SECRET, token=f"{SECRET}\nrest")

@@ -19,7 +19,7 @@ BUCKET = "bucket"
 CREATE, REPLACE, DELETE = Capability.CREATE, Capability.REPLACE, Capability.DELETE
 
 
-class Rig:
+class Harness:
     def __init__(self, store: MemoryStore, mode: ConditionsMode = "auto") -> None:
         self.store = store
         self.clock = FakeClock()
@@ -45,10 +45,10 @@ class Rig:
 
 
 async def test_a_store_that_does_as_s3_does_works_and_is_left_empty() -> None:
-    rig = Rig(MemoryStore(BUCKET))
-    assert set((await rig.states()).values()) == {State.WORKS}
-    assert rig.conditions.degraded() == []
-    written = {key for operation, key in rig.store.calls if operation == "put"}
+    harness = Harness(MemoryStore(BUCKET))
+    assert set((await harness.states()).values()) == {State.WORKS}
+    assert harness.conditions.degraded() == []
+    written = {key for operation, key in harness.store.calls if operation == "put"}
     assert all(key.startswith("pre/.milena-probe/") for key in written)
     assert len({key.split("/")[2] for key in written}) == 1
 
@@ -62,7 +62,7 @@ async def test_each_condition_is_found_as_it_is(operation: str, capability: Capa
     {State.IGNORED: store.ignoring, State.UNSUPPORTED: store.unsupporting, State.NEVER_HOLDS: store.denying}[
         fault
     ].add(operation)
-    states = await Rig(store).states()
+    states = await Harness(store).states()
     assert states[capability] is fault
     assert states[Capability.LISTING] is State.WORKS
     # A multipart upload is a create here.
@@ -81,7 +81,7 @@ class Forgetful(MemoryStore):
 
 
 async def test_metadata_that_does_not_come_back_is_broken() -> None:
-    states = await Rig(Forgetful(BUCKET)).states()
+    states = await Harness(Forgetful(BUCKET)).states()
     assert (states[Capability.METADATA], states[Capability.COPY]) == (State.BROKEN, State.BROKEN)
 
 
@@ -96,21 +96,21 @@ class Utf16(MemoryStore):
 
 
 async def test_another_order_of_listings_is_broken() -> None:
-    assert (await Rig(Utf16(BUCKET)).states())[Capability.LISTING] is State.BROKEN
+    assert (await Harness(Utf16(BUCKET)).states())[Capability.LISTING] is State.BROKEN
 
 
-async def test_a_bucket_that_takes_no_writes_leaves_all_unknown_and_is_not_asked_again() -> None:
+async def test_a_bucket_that_takes_no_writes_leaves_all_unknown_and_is_not_probed_again() -> None:
     store = MemoryStore(BUCKET)
-    store.refuse = lambda operation, _: Fault.DENIED if operation in ("put", "copy", "delete") else None
-    rig = Rig(store)
-    assert await rig.probe.run()
-    assert {rig.conditions.state(each) for each in Capability} == {State.UNKNOWN}
-    assert rig.conditions.not_ready() == []
-    assert all("unknown" in reason and "denied" in reason for reason in rig.conditions.degraded())
+    store.reject = lambda operation, _: Fault.DENIED if operation in ("put", "copy", "delete") else None
+    harness = Harness(store)
+    assert await harness.probe.run()
+    assert {harness.conditions.state(each) for each in Capability} == {State.UNKNOWN}
+    assert harness.conditions.not_ready() == []
+    assert all("unknown" in reason and "denied" in reason for reason in harness.conditions.degraded())
 
 
 async def test_off_probes_no_conditions() -> None:
-    states = await Rig(MemoryStore(BUCKET), "off").states()
+    states = await Harness(MemoryStore(BUCKET), "off").states()
     assert {each for each, state in states.items() if state is State.UNKNOWN} == {
         CREATE, REPLACE, DELETE, Capability.MULTIPART,
     }  # fmt: skip
@@ -118,45 +118,47 @@ async def test_off_probes_no_conditions() -> None:
 
 async def test_a_node_is_ready_after_one_try_and_a_probe_that_failed_is_repeated() -> None:
     store = MemoryStore(BUCKET)
-    rig = Rig(store)
+    harness = Harness(store)
     outcomes: list[tuple[bool, str]] = []
-    watch = BucketCheck(rig.origin, BUCKET, rig.clock, lambda: 0.5)
+    watch = BucketCheck(harness.origin, BUCKET, harness.clock, lambda: 0.5)
 
     async def probe() -> bool:
-        done = await rig.probe.run()
+        done = await harness.probe.run()
         outcomes.append((done, watch.problem))
-        store.refuse = None
+        store.reject = None
         return done
 
-    watch = BucketCheck(rig.origin, BUCKET, rig.clock, lambda: 0.5, [probe])
-    store.refuse = lambda operation, _: Fault.SERVER if operation == "put" else None
+    watch = BucketCheck(harness.origin, BUCKET, harness.clock, lambda: 0.5, [probe])
+    store.reject = lambda operation, _: Fault.SERVER if operation == "put" else None
     running = asyncio.create_task(watch.run())
-    await rig.clock.advance(30)
+    await harness.clock.advance(30)
     await running
     assert [done for done, _ in outcomes] == [False, True]
     assert [bool(problem) for _, problem in outcomes] == [True, False]
-    assert rig.conditions.trusts(REPLACE)
+    assert harness.conditions.trusts(REPLACE)
 
 
 async def test_a_probe_that_is_repeated_tries_only_what_is_not_known_yet() -> None:
     store = MemoryStore(BUCKET)
-    rig = Rig(store)
-    store.refuse = lambda operation, ref: Fault.SERVER if ref.key.endswith("/parts") else None
-    assert not await rig.probe.run()
-    assert {each for each in Capability if rig.conditions.state(each) is State.UNKNOWN} == {Capability.MULTIPART}
+    harness = Harness(store)
+    store.reject = lambda operation, ref: Fault.SERVER if ref.key.endswith("/parts") else None
+    assert not await harness.probe.run()
+    assert {each for each in Capability if harness.conditions.state(each) is State.UNKNOWN} == {
+        Capability.MULTIPART
+    }
     for _ in range(2):
         store.calls.clear()
-        assert not await rig.probe.run()
+        assert not await harness.probe.run()
         assert {key.rpartition("/")[2] for operation, key in store.calls if operation == "put"} == {"parts"}
-        assert rig.conditions.trusts(REPLACE)
-    store.refuse = None
-    assert await rig.probe.run()
-    assert {rig.conditions.state(each) for each in Capability} == {State.WORKS}
+        assert harness.conditions.trusts(REPLACE)
+    store.reject = None
+    assert await harness.probe.run()
+    assert {harness.conditions.state(each) for each in Capability} == {State.WORKS}
 
 
 async def test_pauses_between_probes_grow_to_minutes() -> None:
     store = MemoryStore(BUCKET)
-    rig = Rig(store)
+    harness = Harness(store)
     probes = 0
 
     async def probe() -> bool:
@@ -164,9 +166,9 @@ async def test_pauses_between_probes_grow_to_minutes() -> None:
         probes += 1
         return False
 
-    watching = asyncio.create_task(BucketCheck(rig.origin, BUCKET, rig.clock, lambda: 0.99, [probe]).run())
-    await rig.clock.advance(600)
+    watching = asyncio.create_task(BucketCheck(harness.origin, BUCKET, harness.clock, lambda: 0.99, [probe]).run())
+    await harness.clock.advance(600)
     assert 10 <= probes <= 12
-    await rig.clock.advance(3600)
+    await harness.clock.advance(3600)
     assert probes <= 12 + 8
     watching.cancel()

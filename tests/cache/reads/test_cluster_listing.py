@@ -20,8 +20,8 @@ from milena_common.api.durability import Durability
 from milena_common.api.errors import InvalidRequest, MilenaError, NodeLost, Overloaded, Unavailable
 from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
 from milena_common.cluster.slots import SLOTS, slot_of
-from tests.cache.rig import BUCKET, NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import BUCKET, NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 
 NODES = ("127.0.0.1:1001", "127.0.0.1:2001", "127.0.0.1:3001")
 KEYS = [f"k{number}" for number in range(12)]
@@ -115,7 +115,7 @@ class Gates:
 
     async def open_next(self, at: int = 0) -> None:
         self.waiting.pop(at).set()
-        await settle()
+        await run_ready_tasks()
 
 
 async def test_a_dirty_delete_of_any_node_is_not_listed_by_any_other() -> None:
@@ -132,7 +132,7 @@ async def test_a_dirty_delete_of_any_node_is_not_listed_by_any_other() -> None:
 
 @pytest.mark.parametrize("durability", ["back", "memory", "through"])
 @pytest.mark.parametrize("looks", [0, 1])
-async def test_a_delete_that_another_node_uploads_while_s3_is_asked_is_not_listed(
+async def test_a_delete_that_another_node_uploads_while_s3_is_queried_is_not_listed(
     looks: int, durability: Durability
 ) -> None:
     async with ClusterUnderTest() as cluster:
@@ -143,7 +143,7 @@ async def test_a_delete_that_another_node_uploads_while_s3_is_asked_is_not_liste
             for key in others:
                 await cluster.owner(key).delete(key, durability=durability)
         listing = asyncio.create_task(cluster.listed())
-        await settle()
+        await run_ready_tasks()
         for _ in range(looks):
             await gates.open_next()
         for key in others:
@@ -180,7 +180,7 @@ async def test_another_bucket_is_not_taken_for_the_default_one() -> None:
         assert await cluster.listed() == sorted(KEYS[:6])
 
 
-async def test_an_owner_that_cannot_be_asked_fails_the_listing_of_its_keys_and_is_named() -> None:
+async def test_an_owner_that_cannot_be_reached_fails_the_listing_of_its_keys_and_is_named() -> None:
     async with ClusterUnderTest() as cluster:
         cluster.failing["resp-" + NODES[1]] = NodeLost("node 2 cannot be reached: refused")
         cluster.in_s3(*(key for key in KEYS if cluster.owner_address(key) != NODES[1]))
@@ -206,7 +206,7 @@ async def test_a_node_without_a_ring_lists_what_it_knows() -> None:
         assert await cluster.listed() == sorted(KEYS[6:])
 
 
-async def test_a_slot_that_moves_while_s3_is_asked_has_s3_asked_again() -> None:
+async def test_a_slot_that_moves_while_s3_is_queried_has_s3_queried_again() -> None:
     """Its new owner cannot say what the old one has deleted and uploaded meanwhile."""
     async with ClusterUnderTest() as cluster:
         cluster.in_s3(*KEYS)
@@ -214,7 +214,7 @@ async def test_a_slot_that_moves_while_s3_is_asked_has_s3_asked_again() -> None:
         moved = next(key for key in KEYS if cluster.owner_address(key) == NODES[1])
         await cluster.owner(moved).delete(moved)
         listing = asyncio.create_task(cluster.listed())
-        await settle()
+        await run_ready_tasks()
         await gates.open_next()  # S3 has looked
         await cluster.owner(moved).flush()
         for address in NODES:
@@ -249,7 +249,7 @@ async def test_rings_that_never_agree_end_with_an_error_at_the_deadline() -> Non
             await listing
 
 
-async def test_more_uploads_at_another_node_than_it_notes_have_s3_asked_again(
+async def test_more_uploads_at_another_node_than_it_records_have_s3_queried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(recent_uploads, "MAX_KEYS", 2)
@@ -259,7 +259,7 @@ async def test_more_uploads_at_another_node_than_it_notes_have_s3_asked_again(
         theirs = [key for key in KEYS if cluster.owner_address(key) == NODES[1]]
         assert len(theirs) > 2
         listing = asyncio.create_task(cluster.listed())
-        await settle()
+        await run_ready_tasks()
         await gates.open_next()
         for key in theirs:
             await cluster.owner(key).delete(key, durability="through")
@@ -286,7 +286,7 @@ async def test_a_listing_whose_node_does_not_come_back_is_forgotten_when_its_tim
         assert peers.end_listing(number, []) == []
 
 
-async def test_only_so_many_listings_are_noted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_recorded_listings_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer_listings, "MAX_LISTINGS", 2)
     monkeypatch.setattr(peer_listings, "MAX_KEYS", 2)
     async with ClusterUnderTest() as cluster:
@@ -333,7 +333,7 @@ def test_whatever_the_order_no_listing_shows_what_was_deleted_before_it(course: 
                 elif what == "list":
                     assert isinstance(about, str)
                     listings.append((asyncio.create_task(cluster.listed(about, timeout=1000.0)), set(deleted)))
-                    await settle()
+                    await run_ready_tasks()
                 elif what == "open" and gates.waiting:
                     assert isinstance(about, int)
                     await gates.open_next(about % len(gates.waiting))

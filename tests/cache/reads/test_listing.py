@@ -15,8 +15,8 @@ from milena_cache.writeback import recent_uploads
 from milena_cache.writeback.recent_uploads import RecentUploads
 from milena_common.api.durability import Durability
 from milena_common.api.errors import InvalidRequest, OriginUnavailable
-from tests.cache.rig import BUCKET, NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import BUCKET, NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 
 
 async def started(**options: object) -> NodeUnderTest:
@@ -44,7 +44,7 @@ async def listed(t: NodeUnderTest, bucket: str = "") -> list[str]:
 
 
 class ListsThenWaits:
-    """S3 has made its page, and its answer does not arrive before `gate` is set."""
+    """S3 has made its page, and its reply does not arrive before `gate` is set."""
 
     def __init__(self, t: NodeUnderTest) -> None:
         self.gate, self.looked = asyncio.Event(), asyncio.Event()
@@ -126,7 +126,7 @@ async def test_the_common_prefix_of_a_key_that_was_deleted_stays_until_s3_has_th
 
 
 @pytest.mark.parametrize(("delimiter", "what"), [(b"\xff", "is not UTF-8"), (b"x" * 1025, "1024"), (b"\0", "NUL")])
-async def test_a_delimiter_that_no_key_can_have_is_refused_by_its_name(delimiter: bytes, what: str) -> None:
+async def test_a_delimiter_that_no_key_can_have_is_rejected_by_its_name(delimiter: bytes, what: str) -> None:
     t = NodeUnderTest()
     with pytest.raises(InvalidRequest, match=f"delimiter: .*{what}"):
         await t.node.list("", b"", "", 10, 1, delimiter)
@@ -134,7 +134,7 @@ async def test_a_delimiter_that_no_key_can_have_is_refused_by_its_name(delimiter
 
 @pytest.mark.parametrize("durability", ["back", "memory", "through"])
 @pytest.mark.parametrize("before", [True, False])
-async def test_a_delete_that_is_uploaded_while_s3_is_asked_is_not_listed(
+async def test_a_delete_that_is_uploaded_while_s3_is_queried_is_not_listed(
     before: bool, durability: Durability
 ) -> None:
     t = await started()
@@ -179,19 +179,19 @@ async def test_what_another_bucket_has_under_the_same_key_is_listed() -> None:
     await t.stop()
 
 
-async def test_a_delete_from_before_a_start_hides_nothing_until_s3_was_asked() -> None:
+async def test_a_delete_from_before_a_start_hides_nothing_until_s3_was_queried() -> None:
     t = await started()
     t.in_s3("a", b"v")
     t.store.down = Fault.CONNECT
     await t.delete("a")
     t = await t.crash()
     t.store.down = None
-    t.store.refuse = lambda operation, ref: None if operation == "list" else Fault.SERVER
+    t.store.reject = lambda operation, ref: None if operation == "list" else Fault.SERVER
     assert await listed(t) == ["a"], "another node may have written it meanwhile"
     await t.stop()
 
 
-async def test_more_uploads_than_are_noted_make_s3_be_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_more_uploads_than_are_recorded_have_s3_queried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recent_uploads, "MAX_KEYS", 2)
     t = await started()
     for key in "abcd":
@@ -214,7 +214,7 @@ async def test_a_listing_that_fails_leaves_nothing_behind() -> None:
         await listed(t)
     t.store.down = None
     await t.delete("a", durability="through")
-    await settle()
+    await run_ready_tasks()
     assert len(t.node.recent) == 0
     await t.stop()
 

@@ -93,7 +93,7 @@ def test_a_cursor_comes_back_as_it_was(last: str, cursor: str) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["x", "ü.", "a.", "/w==.t", "x" * 9000 + "."])
-def test_a_cursor_that_is_none_is_refused_by_its_name(cursor: str) -> None:
+def test_a_cursor_that_is_none_is_rejected_by_its_name(cursor: str) -> None:
     with pytest.raises(InvalidRequest, match="cursor: got"):
         decode_cursor(cursor)
 

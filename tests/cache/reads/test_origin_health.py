@@ -98,7 +98,7 @@ def test_a_key_that_fails_by_itself_is_probed_once_in_a_while() -> None:
     assert health.may_probe(b"other", PROBE_SECONDS)
 
 
-def test_an_s3_that_fails_and_answers_by_turns_does_not_fill_the_log() -> None:
+def test_an_s3_that_fails_and_responds_alternately_does_not_fill_the_log() -> None:
     health = OriginHealth()
     lines = 0
     for second in range(int(ANNOUNCE_SECONDS)):

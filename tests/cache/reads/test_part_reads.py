@@ -18,7 +18,7 @@ from milena_common.api.errors import (
     OriginUnavailable,
     RangeNotSatisfiable,
 )
-from tests.cache.rig import SOON, NodeUnderTest
+from tests.cache.node_under_test import SOON, NodeUnderTest
 from tests.support.s3.memory_store import WithMetadata, etag_of
 
 SMALL, LARGE = b"0123456789", bytes(range(200))
@@ -132,7 +132,7 @@ async def test_a_large_object_that_is_gone_does_not_exist() -> None:
     assert (await part(t, 0, 5)).value == SMALL[:5]
 
 
-async def test_two_parts_of_two_versions_are_refused_by_their_etag() -> None:
+async def test_two_parts_of_two_versions_are_rejected_by_their_etag() -> None:
     t = node()
     for value in (SMALL, LARGE):
         t.in_s3("k", value)
@@ -156,7 +156,7 @@ async def test_a_condition_on_a_newer_version_than_is_remembered_is_looked_up() 
 
 
 @pytest.mark.parametrize("value", [SMALL, LARGE, b""])
-async def test_a_range_behind_the_end_is_refused_with_the_size(value: bytes) -> None:
+async def test_a_range_behind_the_end_is_rejected_with_the_size(value: bytes) -> None:
     t = node()
     t.in_s3("k", value)
     for _ in range(2):
@@ -166,7 +166,7 @@ async def test_a_range_behind_the_end_is_refused_with_the_size(value: bytes) -> 
     assert t.node.reads.outcomes["error"] == 0
 
 
-async def test_more_than_may_be_in_one_answer_is_refused_by_its_length() -> None:
+async def test_more_than_may_be_in_one_reply_is_rejected_by_its_length() -> None:
     t = node()
     t.in_s3("k", LARGE)
     assert len((await part(t, 0, 50)).value) == 50
@@ -179,7 +179,7 @@ async def test_more_than_may_be_in_one_answer_is_refused_by_its_length() -> None
 async def test_an_object_that_changes_all_the_time_ends_in_an_error() -> None:
     t = node()
     t.in_s3("k", LARGE)
-    t.store.refuse = lambda operation, ref: t.in_s3("k", bytes([len(t.store.calls)]) + LARGE)  # type: ignore[func-returns-value]
+    t.store.reject = lambda operation, ref: t.in_s3("k", bytes([len(t.store.calls)]) + LARGE)  # type: ignore[func-returns-value]
     with pytest.raises(OriginUnavailable, match=f"replaced {MAX_CHANGES} times"):
         await part(t, 0, 5)
     assert t.node.reads.outcomes["error"] == 1
@@ -218,7 +218,7 @@ async def test_what_was_remembered_under_another_ownership_is_not_used() -> None
     assert gets(t) == before + 2
 
 
-async def test_a_large_object_that_has_ended_does_not_exist() -> None:
+async def test_a_large_object_that_has_expired_does_not_exist() -> None:
     t = node()
     other = NodeUnderTest(store=t.store, clock=t.clock)
     await other.put("k", LARGE, expires_at=t.clock.wall() + 10)

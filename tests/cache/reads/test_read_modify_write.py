@@ -12,8 +12,8 @@ from milena_cache.objects.object_store import Fault
 from milena_cache.reads.read_modify_write import DELETE, KEEP, MAX_ROUNDS, NewValue, Otherwise
 from milena_common.api.durability import DURABILITIES, Durability
 from milena_common.api.errors import DeadlineExceeded, OriginUnavailable, Unavailable
-from tests.cache.rig import SOON, NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import SOON, NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 
 CLASSES = pytest.mark.parametrize("durability", DURABILITIES)
 
@@ -45,7 +45,7 @@ async def test_of_many_at_once_none_is_lost(durability: Durability) -> None:
 
 
 @CLASSES
-async def test_of_many_who_want_to_be_first_one_is(durability: Durability) -> None:
+async def test_of_many_concurrent_creations_one_succeeds(durability: Durability) -> None:
     t = await started(durability)
     before = await asyncio.gather(*(t.modify("k", put_new) for _ in range(20)))
     assert [modified.ack is not None for modified in before].count(True) == 1
@@ -60,7 +60,7 @@ async def test_other_writes_come_before_or_after_and_not_in_between(durability: 
     modifying = asyncio.create_task(t.modify("k", one_more))
     await t.store.arrived("get")
     put = asyncio.create_task(t.put("k", b"100"))
-    await settle()
+    await run_ready_tasks()
     assert not put.done()
     t.store.gate.set()
     assert (await modifying).before.value == b"1"
@@ -69,7 +69,7 @@ async def test_other_writes_come_before_or_after_and_not_in_between(durability: 
     await t.stop()
 
 
-async def test_somebody_elses_write_is_not_overwritten() -> None:
+async def test_a_write_by_another_writer_is_not_overwritten() -> None:
     t = await started("through")
     t.in_s3("k", b"1")
     await t.get("k")
@@ -105,33 +105,33 @@ async def test_a_delete(durability: Durability) -> None:
 @CLASSES
 async def test_an_end_is_set_moved_and_taken_away(durability: Durability) -> None:
     t = await started(durability)
-    wanted = t.object("k")
-    assert not await t.node.expire(wanted, t.clock.wall() + 10, SOON)
+    expected = t.object("k")
+    assert not await t.node.expire(expected, t.clock.wall() + 10, SOON)
     await t.put("k", b"v")
     for seconds in (10, 20):
         end = t.clock.wall() + seconds
-        assert await t.node.expire(wanted, end, SOON)
+        assert await t.node.expire(expected, end, SOON)
         reply = await t.get("k")
         assert (reply.entry.value, reply.entry.expires_at) == (b"v", end)
         await t.flush()
-        assert (t.s3_has("k"), t.ends("k")) == (b"v", end)
-    assert await t.node.expire(wanted, NEVER, SOON)
+        assert (t.s3_has("k"), t.expires_at("k")) == (b"v", end)
+    assert await t.node.expire(expected, NEVER, SOON)
     await t.flush()
-    assert (t.s3_has("k"), t.ends("k")) == (b"v", NEVER)
-    assert await t.node.expire(wanted, t.clock.wall() - 1, SOON)
+    assert (t.s3_has("k"), t.expires_at("k")) == (b"v", NEVER)
+    assert await t.node.expire(expected, t.clock.wall() - 1, SOON)
     assert (await t.get("k")).entry.value is None
-    assert not await t.node.expire(wanted, NEVER, SOON)
+    assert not await t.node.expire(expected, NEVER, SOON)
     await t.stop()
 
 
-async def test_who_gives_up_is_told_and_what_was_begun_goes_on() -> None:
+async def test_a_caller_that_times_out_gets_an_error_and_the_write_goes_on() -> None:
     t = await started("through")
     await t.put("k", b"1")
     t.store.write_gate.clear()
     with pytest.raises(DeadlineExceeded, match="may still take effect"):
         await t.node.modify(t.object("k"), one_more, 0.02)
     t.store.write_gate.set()
-    await settle()
+    await run_ready_tasks()
     assert await t.outcome("k") == ("hit", b"2")
     await t.stop()
 
@@ -146,8 +146,8 @@ async def test_what_cannot_be_read_is_not_written() -> None:
     await t.stop()
 
 
-async def test_a_conflict_that_no_round_ends_is_told_and_not_tried_without_end() -> None:
-    """A dirty write with a condition, somebody else's object in S3, and a change that has to go through S3."""
+async def test_a_conflict_that_no_round_resolves_is_raised_after_a_bounded_number() -> None:
+    """A dirty write with a condition, another writer's object in S3, and a change that has to go through S3."""
     t = await started("memory")
     await t.put("k", b"1", durability="through")
     await t.modify("k", one_more)

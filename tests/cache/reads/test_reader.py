@@ -13,12 +13,12 @@ from milena_cache.objects.object_store import Fault
 from milena_cache.reads.origin_health import PROBE_SECONDS
 from milena_cache.reads.reader import Reply
 from milena_common.api.errors import AccessDenied, FailedPrecondition, InvalidRequest, OriginUnavailable
-from tests.cache.rig import BUCKET, FRESHNESS, LATE, SOON, NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import BUCKET, FRESHNESS, LATE, SOON, NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 
 
-async def some_turns() -> None:
-    """Let the event loop run: what S3 answers passes through some tasks."""
+async def some_rounds() -> None:
+    """Let the event loop run: what S3 replies passes through some tasks."""
     for _ in range(10):
         await asyncio.sleep(0)
 
@@ -61,7 +61,7 @@ async def test_a_put_clears_the_memory_of_a_missing_key() -> None:
     assert await t.outcome("k") == ("hit", b"v")
 
 
-async def test_in_grace_the_copy_is_served_while_s3_is_asked_once() -> None:
+async def test_in_grace_the_entry_is_served_while_s3_is_queried_once() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"old")
     await t.get("k")
@@ -70,7 +70,7 @@ async def test_in_grace_the_copy_is_served_while_s3_is_asked_once() -> None:
     assert await t.outcome("k") == ("stale", b"old")
     assert await t.outcome("k") == ("stale", b"old")
     await t.store.arrived("get", 2)
-    await some_turns()
+    await some_rounds()
     assert t.store.count("get") == 2
     assert await t.outcome("k") == ("hit", b"new")
 
@@ -127,7 +127,7 @@ async def test_a_reader_that_gives_up_cancels_nothing_for_the_others() -> None:
     leader = asyncio.create_task(t.outcome("k"))
     await t.store.arrived("get")
     other = asyncio.create_task(t.outcome("k"))
-    await some_turns()
+    await some_rounds()
     leader.cancel()
     await asyncio.gather(leader, return_exceptions=True)
     t.store.gate.set()
@@ -135,7 +135,7 @@ async def test_a_reader_that_gives_up_cancels_nothing_for_the_others() -> None:
     assert await t.outcome("k") == ("hit", b"v")
 
 
-async def test_an_error_reaches_all_who_wait_and_nobody_after_them() -> None:
+async def test_an_error_reaches_all_waiters_and_no_later_caller() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"v")
     t.store.gate.clear()
@@ -148,7 +148,7 @@ async def test_an_error_reaches_all_who_wait_and_nobody_after_them() -> None:
     assert await t.outcome("k") == ("miss", b"v")
 
 
-async def test_a_cold_read_that_s3_does_not_answer_ends_within_its_time() -> None:
+async def test_a_cold_read_without_a_response_of_s3_ends_within_its_timeout() -> None:
     t = NodeUnderTest()
     t.store.gate.clear()
     with pytest.raises(OriginUnavailable, match=f"s3://{BUCKET}/k.*no response within 0.01 s"):
@@ -184,7 +184,7 @@ async def test_each_fault_of_s3_has_its_error_and_is_not_cached(fault: Fault, er
     assert await t.outcome("k") == ("miss", b"v")
 
 
-async def test_one_lost_answer_does_not_make_a_key_unreadable_for_those_who_come_later() -> None:
+async def test_one_lost_response_does_not_make_a_key_unreadable_for_later_callers() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"v")
     t.store.gate.clear()
@@ -197,22 +197,22 @@ async def test_one_lost_answer_does_not_make_a_key_unreadable_for_those_who_come
     assert await t.outcome("k") == ("hit", b"v")
 
 
-async def test_of_two_reads_of_a_late_flight_only_the_one_that_answers_first_is_kept() -> None:
+async def test_of_two_reads_of_a_late_fetch_only_the_first_to_return_is_kept() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"old")
     t.store.read_gate.clear()
     first = asyncio.create_task(t.outcome("k"))
     await t.store.arrived("get")
-    await settle()
+    await run_ready_tasks()
     t.in_s3("k", b"new")
     t.clock.tick(LATE)
     second = asyncio.create_task(t.outcome("k"))
     await t.store.arrived("get", 2)
-    await settle()
+    await run_ready_tasks()
     t.store.read_gate.set()
-    told = {(await first)[1], (await second)[1]}
-    assert len(told) == 1
-    assert await t.outcome("k") == ("hit", told.pop())
+    returned = {(await first)[1], (await second)[1]}
+    assert len(returned) == 1
+    assert await t.outcome("k") == ("hit", returned.pop())
 
 
 async def test_when_s3_fails_a_copy_in_its_keep_is_served_and_heals_by_itself() -> None:
@@ -222,17 +222,17 @@ async def test_when_s3_fails_a_copy_in_its_keep_is_served_and_heals_by_itself() 
     t.store.down = Fault.CONNECT
     t.clock.tick(120)
     assert await t.outcome("k") == ("stale_error", b"v")
-    # From now on nobody waits, and S3 is asked once in a while.
-    asked = t.store.count("get")
+    # From now on no caller waits, and S3 is queried once in a while.
+    requested = t.store.count("get")
     for _ in range(50):
         assert await t.outcome("k") == ("stale_error", b"v")
-    await some_turns()
-    assert t.store.count("get") == asked
+    await some_rounds()
+    assert t.store.count("get") == requested
     t.store.down = None
     t.clock.tick(PROBE_SECONDS)
     assert await t.outcome("k") == ("stale_error", b"v")
-    await t.store.arrived("get", asked + 1)
-    await some_turns()
+    await t.store.arrived("get", requested + 1)
+    await some_rounds()
     assert await t.outcome("k") == ("hit", b"v")
 
 
@@ -258,7 +258,7 @@ async def test_a_copy_is_served_on_errors_no_longer_than_allowed() -> None:
         await t.get("k")
 
 
-async def test_a_refusal_by_s3_is_told_and_not_hidden_by_a_copy() -> None:
+async def test_a_rejection_by_s3_is_raised_and_not_hidden_by_an_entry() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"v")
     await t.get("k")
@@ -268,7 +268,7 @@ async def test_a_refusal_by_s3_is_told_and_not_hidden_by_a_copy() -> None:
         await t.get("k")
 
 
-async def test_after_an_outage_a_refusal_by_s3_is_told_too() -> None:
+async def test_after_an_outage_a_rejection_by_s3_is_raised_too() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"v")
     await t.get("k")
@@ -278,7 +278,7 @@ async def test_after_an_outage_a_refusal_by_s3_is_told_too() -> None:
     t.store.down = Fault.DENIED
     t.clock.tick(PROBE_SECONDS)
     assert await t.outcome("k") == ("stale_error", b"v")  # sends the probe that finds out
-    await settle()
+    await run_ready_tasks()
     with pytest.raises(AccessDenied):
         await t.get("k")
 
@@ -298,7 +298,7 @@ async def test_while_the_credentials_fail_a_copy_in_its_keep_is_served() -> None
     t.store.down = None
     t.clock.tick(PROBE_SECONDS)
     await t.get("a")
-    await settle()
+    await run_ready_tasks()
     assert await t.outcome("a") == ("hit", b"v")
 
 
@@ -312,7 +312,7 @@ async def test_an_object_over_the_byte_budget_is_served_and_not_kept() -> None:
     assert (await t.get("k")).entry.value == b"y" * 3000
 
 
-async def test_an_object_over_the_value_limit_is_refused_with_both_sizes() -> None:
+async def test_an_object_over_the_value_limit_is_rejected_with_both_sizes() -> None:
     t = NodeUnderTest(max_value_bytes=10)
     t.in_s3("k", b"x" * 11)
     with pytest.raises(FailedPrecondition, match=r"11 bytes.*10"):
@@ -326,7 +326,7 @@ async def test_an_object_over_the_value_limit_is_refused_with_both_sizes() -> No
 # What else a request can ask.
 
 
-async def test_existence_is_answered_without_reading_the_value() -> None:
+async def test_existence_is_checked_without_reading_the_value() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"value")
     for key, found, size in (("k", b"", 5), ("absent", None, 0)):
@@ -338,7 +338,7 @@ async def test_existence_is_answered_without_reading_the_value() -> None:
     assert (reply.outcome, got) == ("hit", 5)
 
 
-async def test_existence_too_is_told_from_a_copy_when_s3_fails() -> None:
+async def test_existence_too_is_served_from_an_entry_when_s3_fails() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"value")
     await t.get("k")
@@ -372,18 +372,18 @@ async def test_one_object_that_always_fails_leaves_the_other_keys_alone(caplog: 
         await t.get(key)
     for key in ("a", "b", "c", "bad"):
         t.in_s3(key, b"new")
-    t.store.refuse = lambda _, ref: Fault.SERVER if ref.key == "bad" else None
+    t.store.reject = lambda _, ref: Fault.SERVER if ref.key == "bad" else None
     t.clock.tick(120)
     assert await t.outcome("bad") == ("stale_error", b"old")
     for key in "abc":
         assert await t.outcome(key) == ("changed", b"new")
         assert await t.outcome("bad") == ("stale_error", b"old")
-    await settle()
+    await run_ready_tasks()
     assert t.store.calls.count(("get", "bad")) == 2, "readers of the bad object do not wait for S3 again"
     t.clock.tick(PROBE_SECONDS)
-    t.store.refuse = None
+    t.store.reject = None
     assert await t.outcome("bad") == ("stale_error", b"old")
-    await settle()
+    await run_ready_tasks()
     assert await t.outcome("bad") == ("hit", b"new")
     assert caplog.records == []
 
@@ -393,7 +393,7 @@ async def test_the_existence_of_one_object_that_always_fails_leaves_the_other_ke
     for key in ("a", "bad"):
         t.in_s3(key, b"old")
         await t.get(key)
-    t.store.refuse = lambda _, ref: Fault.SERVER if ref.key == "bad" else None
+    t.store.reject = lambda _, ref: Fault.SERVER if ref.key == "bad" else None
     t.clock.tick(120)
     for _ in range(3):
         reply, _ = await t.node.exists(t.object("bad"), 1)
@@ -414,7 +414,7 @@ async def test_listing_hides_the_nodes_prefix_and_pages() -> None:
 
 
 @pytest.mark.parametrize("prefix", [b"x" * 1025, b"a\x00", b"\xff"])
-async def test_a_prefix_that_no_key_can_have_is_refused(prefix: bytes) -> None:
+async def test_a_prefix_that_no_key_can_have_is_rejected(prefix: bytes) -> None:
     t = NodeUnderTest()
     with pytest.raises(InvalidRequest, match="prefix"):
         await t.node.list("", prefix, "", 10, 1)
@@ -442,7 +442,7 @@ async def test_a_miss_has_begun_when_it_is_returned_and_what_memory_has_is_retur
     t.in_s3("k", b"v")
     reading = t.node.read(t.object("k"), SOON)
     assert not isinstance(reading, Reply)
-    await settle()
+    await run_ready_tasks()
     assert [operation for operation, _ in t.store.calls] == ["get"]
     assert (await reading).outcome == "miss"
     again = t.node.read(t.object("k"), SOON)
@@ -456,5 +456,5 @@ async def test_a_miss_that_is_given_up_is_still_kept() -> None:
     reading = t.node.read(t.object("k"), SOON)
     assert isinstance(reading, asyncio.Future)
     reading.cancel()
-    await settle()
+    await run_ready_tasks()
     assert await t.outcome("k") == ("hit", b"v")

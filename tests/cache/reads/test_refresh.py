@@ -7,8 +7,8 @@ import asyncio
 from milena_cache.objects.names import Buckets
 from milena_cache.reads.refresh import COMPARED_AT_ONCE, Refreshed
 from milena_common.api.keys import cache_key
-from tests.cache.rig import BUCKET, NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import BUCKET, NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 
 
 async def test_a_key_that_was_refreshed_is_read_from_s3_anew() -> None:
@@ -67,7 +67,7 @@ async def test_a_read_that_began_before_is_not_kept() -> None:
         t.in_s3("k", b"old")
         t.store.read_gate.clear()
         reading = asyncio.create_task(t.get("k"))
-        await settle()
+        await run_ready_tasks()
         await refresh(t)
         t.store.read_gate.set()
         assert (await reading).entry.value == b"old"
@@ -75,16 +75,16 @@ async def test_a_read_that_began_before_is_not_kept() -> None:
         assert await t.outcome("k") == ("miss", b"new")
 
 
-async def test_those_who_follow_keys_are_told() -> None:
+async def test_followers_of_keys_are_notified() -> None:
     t = NodeUnderTest()
     t.in_s3("a/k", b"v")
     await t.get("a/k")
-    told: list[bytes] = []
-    t.node.change_feed.on_change = told.append
+    notified: list[bytes] = []
+    t.node.change_feed.on_change = notified.append
     await t.node.refresher.matching(lambda key: key.startswith(b"a/"))
-    assert told == [b"a/k"]
+    assert notified == [b"a/k"]
     await t.node.refresher.keys([b"without a copy"])
-    assert told[1:] == [b"without a copy"], "a reader may have one all the same"
+    assert notified[1:] == [b"without a copy"], "a reader may have one all the same"
 
 
 async def test_a_prefix_is_of_one_bucket_and_of_bytes() -> None:
@@ -101,20 +101,20 @@ async def test_a_prefix_is_of_one_bucket_and_of_bytes() -> None:
         assert list(filter(buckets.files_below(bucket, prefix), keys)) == expected
 
 
-async def test_others_have_their_turn_while_many_keys_are_refreshed() -> None:
+async def test_other_tasks_run_while_many_keys_are_refreshed() -> None:
     t = NodeUnderTest(max_entries=10**5, max_bytes=10**9)
     for number in range(5 * COMPARED_AT_ONCE):
         await t.get(f"k{number}")
-    turns = 0
+    rounds = 0
 
     async def others() -> None:
-        nonlocal turns
+        nonlocal rounds
         while True:
-            turns += 1
+            rounds += 1
             await asyncio.sleep(0)
 
     task = asyncio.create_task(others())
     done = await t.node.refresher.matching(lambda key: key.endswith(b"7"))
     task.cancel()
     assert done.refreshed == COMPARED_AT_ONCE // 2
-    assert turns >= 8
+    assert rounds >= 8

@@ -9,7 +9,7 @@ import pytest
 from milena_cache.service.requests import MAX_LIST, Got, Requests
 from milena_common.api.errors import AccessDenied, InvalidRequest, Moved, WrongNode
 from milena_common.resp.identity import Identity
-from tests.cache.servers.resp.rig import ServerUnderTest, ring
+from tests.cache.servers.resp.server_under_test import ServerUnderTest, ring
 
 OTHER = "127.0.0.1:60051"
 
@@ -24,7 +24,7 @@ async def get(requests: Requests, key: bytes, **more: Any) -> Got:
     return found if isinstance(found, Got) else await found
 
 
-async def test_a_request_that_does_not_say_who_owns_its_object_is_checked_against_the_ring() -> None:
+async def test_a_request_that_does_not_name_the_owner_is_checked_against_the_ring() -> None:
     server = ServerUnderTest()
     assert server.requests.place("", b"k")[1] == 1
     server.ownership.update(ring(OTHER, epoch=2))
@@ -34,7 +34,7 @@ async def test_a_request_that_does_not_say_who_owns_its_object_is_checked_agains
     assert (target.cache_key, owned_since) == (b"k", 3)
 
 
-def test_an_object_that_is_not_served_is_refused_before_the_ring_is_looked_at() -> None:
+def test_an_object_that_is_not_served_is_rejected_before_the_ring_is_looked_at() -> None:
     server = ServerUnderTest()
     server.ownership.update(ring(OTHER, epoch=2))
     with pytest.raises(InvalidRequest, match="key"):
@@ -43,7 +43,7 @@ def test_an_object_that_is_not_served_is_refused_before_the_ring_is_looked_at() 
         server.requests.place("elsewhere", b"k")
 
 
-def test_a_caller_that_means_another_bucket_is_refused() -> None:
+def test_a_caller_that_names_another_bucket_is_rejected() -> None:
     requests = ServerUnderTest({}, buckets=None).requests
     requests.identity.bucket = "mine"
     with pytest.raises(WrongNode):

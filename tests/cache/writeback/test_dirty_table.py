@@ -14,7 +14,7 @@ from milena_cache.objects.write_request import ENTRY_OVERHEAD
 from milena_cache.writeback.dirty_table import KEEPING_FREE, DeadLetter, Dirty, DirtyEntry
 from milena_cache.writeback.uploads.s3_belief import S3Belief
 
-MOST = 10**6
+MAXIMUM = 10**6
 
 
 def entry(seq: int, key: bytes = b"k", value: bytes | None = b"v", **known: Any) -> DirtyEntry:
@@ -31,8 +31,8 @@ def entry(seq: int, key: bytes = b"k", value: bytes | None = b"v", **known: Any)
     )
 
 
-def test_what_is_known_of_s3_and_of_the_upload_under_way_passes_to_the_next_write() -> None:
-    dirty = Dirty(MOST, MOST)
+def test_what_is_known_of_s3_and_of_the_upload_in_flight_passes_to_the_next_write() -> None:
+    dirty = Dirty(MAXIMUM, MAXIMUM)
     old = entry(1, base='"e"')
     assert dirty.replace(old) is None
     old.upload.queued, old.belief = True, old.belief.in_doubt()
@@ -46,7 +46,7 @@ def test_what_is_known_of_s3_and_of_the_upload_under_way_passes_to_the_next_writ
 
 @pytest.mark.parametrize(("deleted", "maybe_absent"), [(True, False), (False, True), (True, True), (False, False)])
 def test_a_write_over_a_delete_may_find_nothing_in_s3(deleted: bool, maybe_absent: bool) -> None:
-    dirty = Dirty(MOST, MOST)
+    dirty = Dirty(MAXIMUM, MAXIMUM)
     old = entry(1, value=None if deleted else b"v")
     old.belief = replace(old.belief, maybe_absent=maybe_absent)
     dirty.replace(old)
@@ -56,7 +56,7 @@ def test_a_write_over_a_delete_may_find_nothing_in_s3(deleted: bool, maybe_absen
 
 
 @pytest.mark.parametrize(
-    ("asked", "before", "dead", "stays"),
+    ("requested", "before", "dead", "stays"),
     [
         (True, None, False, True),
         (True, True, False, True),
@@ -67,18 +67,20 @@ def test_a_write_over_a_delete_may_find_nothing_in_s3(deleted: bool, maybe_absen
         (False, None, False, False),
     ],
 )
-def test_which_write_holds_s3_to_its_condition(asked: bool, before: bool | None, dead: bool, stays: bool) -> None:
-    dirty = Dirty(MOST, MOST)
+def test_which_write_holds_s3_to_its_condition(
+    requested: bool, before: bool | None, dead: bool, stays: bool
+) -> None:
+    dirty = Dirty(MAXIMUM, MAXIMUM)
     if before is not None:
         dirty.replace(old := entry(1, conditional=before))
         if dead:
             dirty.kill(old, "refused", 0.0)
-    dirty.replace(new := entry(2, conditional=asked))
+    dirty.replace(new := entry(2, conditional=requested))
     assert new.belief.conditional is stays
 
 
 def test_values_over_the_memory_limit_are_only_in_the_journal() -> None:
-    dirty = Dirty(MOST, 10)
+    dirty = Dirty(MAXIMUM, 10)
     dirty.replace(fits := entry(1, b"a", b"x" * 10))
     dirty.replace(beyond := entry(2, b"b", b"x"))
     assert (fits.value, beyond.value, beyond.size, beyond.deleted) == (b"x" * 10, None, 1, False)
@@ -87,7 +89,7 @@ def test_values_over_the_memory_limit_are_only_in_the_journal() -> None:
 
 
 def test_a_value_that_is_nowhere_else_stays_in_memory() -> None:
-    dirty = Dirty(MOST, 0)
+    dirty = Dirty(MAXIMUM, 0)
     dirty.replace(only := entry(1, value=b"x" * 10, journaled=False))
     assert only.value == b"x" * 10
     assert dirty.memory_bytes == 10
@@ -101,7 +103,7 @@ def test_the_records_that_an_entry_stands_for() -> None:
 
 
 def test_room_is_what_the_budget_has_left() -> None:
-    dirty = Dirty(ENTRY_OVERHEAD + 12, MOST)
+    dirty = Dirty(ENTRY_OVERHEAD + 12, MAXIMUM)
     dirty.replace(entry(1, b"k", b"v"))
     assert (dirty.has_room(10, 0), dirty.has_room(11, 0)) == (True, False)
 
@@ -125,15 +127,15 @@ def test_the_keeping_of_many_small_entries_is_bounded_by_the_memory_limit() -> N
     assert (dirty.keeping_bytes, dirty.memory_bytes, dirty.bytes) == (0, 0, 0)
 
 
-def test_a_revived_dead_letter_starts_anew() -> None:
-    dirty = Dirty(MOST, MOST)
-    dirty.replace(refused := entry(1))
-    refused.upload.failures = 3
-    dirty.kill(refused, "refused", 99.0)
-    assert (refused.dead, list(dirty.dead())) == (DeadLetter("refused", 99.0, damaged=False), [refused])
+def test_a_requeued_dead_letter_starts_anew() -> None:
+    dirty = Dirty(MAXIMUM, MAXIMUM)
+    dirty.replace(rejected := entry(1))
+    rejected.upload.failures = 3
+    dirty.kill(rejected, "refused", 99.0)
+    assert (rejected.dead, list(dirty.dead())) == (DeadLetter("refused", 99.0, damaged=False), [rejected])
     flushed = dirty.checkpoint()
-    dirty.requeue(refused)
-    assert (refused.dead, refused.upload.failures, list(dirty.dead())) == (None, 0, [])
+    dirty.requeue(rejected)
+    assert (rejected.dead, rejected.upload.failures, list(dirty.dead())) == (None, 0, [])
     assert dirty.pending_before(flushed) == 0
     assert dirty.pending_before(dirty.checkpoint()) == 1
 
@@ -143,7 +145,7 @@ class Key:
     """What the model knows of one key: each write that S3 does not have, oldest first, as [since, generation]."""
 
     writes: list[list[float]] = field(default_factory=list)
-    going: int = 0  # how many of them an upload under way stands for
+    going: int = 0  # how many of them an upload in flight stands for
     size: int = 0
     held: int = 0
     dead: bool = False
@@ -161,7 +163,7 @@ class DirtyMachine(RuleBasedStateMachine):
         self.dirty = Dirty(10_000, self.MEMORY)
         self.model: dict[bytes, Key] = {}
         self.now = 0.0
-        self.generation = self.seq = 0
+        self.epoch = self.seq = 0
 
     def live(self, *, uploading: bool) -> list[bytes]:
         return [key for key, known in self.model.items() if not known.dead and bool(known.going) == uploading]
@@ -189,7 +191,7 @@ class DirtyMachine(RuleBasedStateMachine):
         known = self.model.setdefault(key, Key())
         if known.dead:
             known = self.model[key] = Key()
-        known.writes.append([self.now, self.generation])
+        known.writes.append([self.now, self.epoch])
         known.size, known.held = size or 0, (size or 0) if fits else 0
 
     @precondition(lambda self: self.live(uploading=False))
@@ -200,22 +202,22 @@ class DirtyMachine(RuleBasedStateMachine):
         self.model[key].going = len(self.model[key].writes)
 
     @precondition(lambda self: self.live(uploading=True))
-    @rule(data=st.data(), landed=st.booleans())
-    def upload_ends(self, data: st.DataObject, landed: bool) -> None:
+    @rule(data=st.data(), succeeded=st.booleans())
+    def upload_finishes(self, data: st.DataObject, succeeded: bool) -> None:
         key = data.draw(st.sampled_from(self.live(uploading=True)))
         known, newest = self.model[key], self.of(key)
-        self.dirty.upload_finished(newest, succeeded=landed, now=self.now)
+        self.dirty.upload_finished(newest, succeeded=succeeded, now=self.now)
         assert not newest.upload.uploading
-        if landed:
-            # The age of what is left counts from here: it came while this upload was under way.
-            known.writes = [[self.now, generation] for _, generation in known.writes[known.going :]]
+        if succeeded:
+            # The age of what is left counts from here: it came while this upload was in flight.
+            known.writes = [[self.now, epoch] for _, epoch in known.writes[known.going :]]
             if not known.writes:
                 self.goes(key)
         known.going = 0
 
     @precondition(lambda self: self.live(uploading=False))
     @rule(data=st.data(), damaged=st.booleans())
-    def refused(self, data: st.DataObject, damaged: bool) -> None:
+    def rejected(self, data: st.DataObject, damaged: bool) -> None:
         key = data.draw(st.sampled_from(self.live(uploading=False)))
         self.dirty.kill(self.of(key), "refused", self.now, damaged=damaged)
         self.model[key].dead, self.model[key].damaged = True, damaged
@@ -230,7 +232,7 @@ class DirtyMachine(RuleBasedStateMachine):
         else:
             self.dirty.requeue(self.of(key))
             known.dead = False
-            known.writes = [[known.writes[0][0], self.generation]]
+            known.writes = [[known.writes[0][0], self.epoch]]
 
     @precondition(lambda self: self.live(uploading=False))
     @rule(data=st.data())
@@ -239,8 +241,8 @@ class DirtyMachine(RuleBasedStateMachine):
 
     @rule()
     def cut(self) -> None:
-        assert self.dirty.checkpoint() == self.generation
-        self.generation += 1
+        assert self.dirty.checkpoint() == self.epoch
+        self.epoch += 1
 
     @rule()
     def time_passes(self) -> None:
@@ -260,8 +262,8 @@ class DirtyMachine(RuleBasedStateMachine):
     @invariant()
     def what_is_left_and_how_old_it_is(self) -> None:
         oldest = [known.writes[0] for known in self.model.values() if not known.dead]
-        for generation in range(self.generation + 1):
-            assert self.dirty.pending_before(generation) == sum(since <= generation for _, since in oldest)
+        for epoch in range(self.epoch + 1):
+            assert self.dirty.pending_before(epoch) == sum(since <= epoch for _, since in oldest)
         assert self.dirty.oldest_since(self.now) == min((since for since, _ in oldest), default=self.now)
 
 

@@ -10,8 +10,8 @@ from milena_cache.objects.object_store import Fault, Ref
 from milena_cache.writeback.failing import STUCK_RETRY_SECONDS, STUCK_TRIES, Failing
 from milena_cache.writeback.unfinished import MAX_NAMED
 from milena_cache.writeback.uploads.throttle import PROBE_SECONDS
-from tests.cache.rig import NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 
 STUCK_AFTER = 600.0
 POISON = [1, 2, 3, 10, 30]
@@ -24,7 +24,7 @@ def poisoned(operation: str, ref: Ref) -> Fault | None:
 async def started(**options: object) -> NodeUnderTest:
     t = NodeUnderTest(**{"mode": "back", "concurrency": 8, "delay": 0.1, **options})  # type: ignore[arg-type]
     await t.start()
-    t.store.refuse = poisoned
+    t.store.reject = poisoned
     return t
 
 
@@ -63,11 +63,11 @@ async def test_nor_in_a_drain(keys: int) -> None:
 
 
 class Hanging:
-    """Puts of `bad…` wait for an answer that comes after `seconds`, and is none."""
+    """Puts of `bad…` wait for a reply that comes after `seconds`, and is none."""
 
     def __init__(self, t: NodeUnderTest, seconds: float) -> None:
         self._t, self._put, self._seconds = t, t.store.put, seconds
-        t.store.refuse = None
+        t.store.reject = None
         t.store.put = self.put  # type: ignore[method-assign]
 
     async def put(self, ref: Ref, value: bytes, **how: object) -> str:
@@ -79,7 +79,7 @@ class Hanging:
 
 @pytest.mark.parametrize("concurrency", [1, 2, 8])
 @pytest.mark.parametrize("keys", [1, 2, 10, 30])
-async def test_keys_that_get_no_answer_do_not_delay_others(keys: int, concurrency: int) -> None:
+async def test_keys_that_get_no_response_do_not_delay_others(keys: int, concurrency: int) -> None:
     t = await started(concurrency=concurrency)
     Hanging(t, 10.0)
     for number in range(keys):
@@ -107,7 +107,7 @@ async def test_large_values_that_fail_do_not_take_the_memory_of_others() -> None
 
 async def test_when_s3_takes_nothing_it_is_tried_rarely() -> None:
     t = await started(concurrency=64)
-    t.store.refuse = None
+    t.store.reject = None
     t.store.down = Fault.SERVER
     for number in range(500):
         await t.put(f"k{number}", b"v")
@@ -141,7 +141,7 @@ async def test_a_key_that_fails_while_others_succeed_is_stuck_and_stays_queued()
     t.store.calls.clear()
     await t.clock.advance(10 * STUCK_RETRY_SECONDS)
     assert 9 <= t.store.count("put") <= 11, "tried again, though rarely"
-    t.store.refuse = None
+    t.store.reject = None
     await t.clock.advance(STUCK_RETRY_SECONDS + 1)
     assert t.s3_has("bad") == b"v"
     assert t.parts.failed_writes.listed(t.clock.now()) == []
@@ -173,7 +173,7 @@ async def test_a_retry_tries_a_stuck_key_at_once_and_leaves_it_stuck_if_that_fai
     await t.clock.advance(10 * STUCK_RETRY_SECONDS)
     assert 12 <= t.store.count("put") <= 14, "a retry by hand adds no retries for later"
     assert t.parts.failing.number_stuck(t.clock.now()) == 1
-    t.store.refuse = None
+    t.store.reject = None
     assert t.parts.stuck.retry(keys) == 1
     await t.clock.advance(0.5)
     assert t.s3_has("bad") == b"v"
@@ -201,12 +201,12 @@ async def test_a_drop_gives_a_stuck_write_up_and_what_s3_has_is_read() -> None:
 async def test_a_drop_waits_for_the_attempt_in_flight_and_drops_nothing_that_s3_took() -> None:
     t = await started(stuck_after=STUCK_AFTER)
     await stuck(t, "bad")
-    t.store.refuse = None
+    t.store.reject = None
     t.store.gate.clear()
     t.parts.stuck.retry(None)
-    await settle()
+    await run_ready_tasks()
     dropping = asyncio.create_task(t.parts.stuck.drop(None))
-    await settle()
+    await run_ready_tasks()
     assert not dropping.done()
     t.store.gate.set()
     assert await dropping == 0
@@ -220,7 +220,7 @@ async def test_a_drop_keeps_a_write_that_has_taken_the_place_of_the_stuck_one() 
     await stuck(t, "bad")
     async with t.parts.s3_locks.hold(b"bad", None):
         dropping = asyncio.create_task(t.parts.stuck.drop(None))
-        await settle()
+        await run_ready_tasks()
         await t.put("bad", b"newer")
     assert await dropping == 0
     assert await t.outcome("bad") == ("hit", b"newer")
@@ -245,7 +245,7 @@ async def test_a_later_write_of_a_stuck_key_is_still_stuck_and_a_drop_ends_it() 
 
 async def test_what_a_stop_leaves_behind_is_named_with_its_reason_and_not_without_end() -> None:
     t = await started()
-    t.store.refuse = lambda operation, ref: Fault.DENIED if ref.key == "denied" else poisoned(operation, ref)
+    t.store.reject = lambda operation, ref: Fault.DENIED if ref.key == "denied" else poisoned(operation, ref)
     await t.put("denied", b"v")
     await t.put("bad", b"v")
     await t.clock.advance(3)
@@ -263,7 +263,7 @@ async def test_what_a_stop_leaves_behind_is_named_with_its_reason_and_not_withou
     lines = t.parts.failed_writes.unfinished()
     assert len(lines) == MAX_NAMED + 1
     assert lines[-1] == f"and {3 + MAX_NAMED} more"
-    await settle()
+    await run_ready_tasks()
     await t.stop()
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from milena_cache.objects.object_store import Fault
 from milena_common.limits.call_bytes import HAND_OVER_ITERATIONS
-from tests.cache.rig import NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 
 SIZE = 900
 
@@ -13,7 +13,7 @@ SIZE = 900
 async def test_a_value_that_is_read_back_from_the_journal_is_in_flight_while_it_is_uploaded() -> None:
     t = NodeUnderTest(mode="back", concurrency=8, delay=0.1, dirty_memory_bytes=SIZE, dirty_max_bytes=10**6)
     await t.start()
-    t.store.refuse = lambda operation, ref: Fault.DENIED if ref.key == "in memory" else None
+    t.store.reject = lambda operation, ref: Fault.DENIED if ref.key == "in memory" else None
     await t.put("in memory", b"v" * SIZE)
     await t.clock.advance(1)
     assert [entry.key for entry in t.dirty.dead()] == [b"in memory"]
@@ -27,7 +27,7 @@ async def test_a_value_that_is_read_back_from_the_journal_is_in_flight_while_it_
     await t.clock.advance(5)
     assert t.s3_has("in the journal") == b"v" * SIZE
     for _ in range(HAND_OVER_ITERATIONS):
-        await settle()
+        await run_ready_tasks()
     assert t.budget.used == 0
     await t.stop()
 

@@ -16,8 +16,8 @@ from milena_cache.journal.record import Record, encode
 from milena_cache.objects.object_store import Fault
 from milena_cache.objects.version import ABSENT, UNKNOWN, Version
 from milena_common.api.errors import AccessDenied, FailedPrecondition
-from tests.cache.rig import NodeUnderTest
-from tests.support.fake_clock import FakeClock, settle
+from tests.cache.node_under_test import NodeUnderTest
+from tests.support.fake_clock import FakeClock, run_ready_tasks
 from tests.support.memory_disk import Contents, MemoryDisk
 from tests.support.s3.memory_store import etag_of
 
@@ -150,7 +150,7 @@ async def test_pages_of_records_are_all_read(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def check_withheld(t: NodeUnderTest, key: str) -> None:
-    """Neither value nor ETag is told, and S3 does not get it, whoever asks."""
+    """Neither value nor ETag is returned, and S3 gets it by no operation."""
     for owned_since in (0, 7):
         with pytest.raises(FailedPrecondition, match=r"damaged in the journal.*milena writeback drop"):
             await t.get(key, owned_since)
@@ -161,7 +161,7 @@ async def check_withheld(t: NodeUnderTest, key: str) -> None:
     assert ("put", key) not in t.store.calls
 
 
-async def test_a_damaged_value_is_a_dead_letter_that_refuses_reads(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_damaged_value_is_a_dead_letter_that_rejects_reads(caplog: pytest.LogCaptureFixture) -> None:
     disk = disk_with(record(1, "a", b"1"), record(2, "k", b"value"), record(3, "z", b"3"))
     flip(disk, 2, IN_VALUE)
     t = NodeUnderTest(mode="back", disk=disk)
@@ -247,7 +247,7 @@ async def test_a_value_that_is_damaged_after_the_start_is_found_when_it_is_read(
     assert t.dirty.damaged == 1
 
 
-async def test_a_record_without_a_key_is_set_aside_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_record_without_a_key_is_quarantined_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     disk = disk_with(*(record(number, f"k{number}", b"%d" % number) for number in range(1, 5)))
     flip(disk, 2, IN_KEY)
     disk.committed.records[FIRST + 3] = disk.committed.records[FIRST + 3][:30]
@@ -262,7 +262,7 @@ async def test_a_record_without_a_key_is_set_aside_and_counted(caplog: pytest.Lo
     await t.clock.advance(5)
     assert {ref.key: value for ref, value in t.store.objects.items()} == {"k1": b"1", "k4": b"4"}
     t = await t.crash()
-    assert t.journal.quarantined == 2, "until somebody decides"
+    assert t.journal.quarantined == 2, "until an operator decides"
     await t.parts.dead_letters.drop(None)
     t = await t.crash()
     assert t.journal.quarantined == 0
@@ -285,12 +285,12 @@ async def test_a_disk_that_is_full_at_the_start_keeps_nothing_from_being_served(
     assert sorted(t.disk.committed.quarantined) == [FIRST + 3]
 
 
-# ---- refused
+# ---- rejected
 
 
-async def test_refusals_survive_and_answer_reads() -> None:
+async def test_rejections_survive_and_serve_reads() -> None:
     t = await started(MemoryDisk())
-    t.store.refuse = lambda operation, ref: Fault.DENIED if (operation, ref.key) == ("put", "k") else None
+    t.store.reject = lambda operation, ref: Fault.DENIED if (operation, ref.key) == ("put", "k") else None
     await t.put("k", b"refused")
     await t.put("j", b"taken")
     await t.clock.advance(5)
@@ -305,7 +305,7 @@ async def test_refusals_survive_and_answer_reads() -> None:
         assert t.store.calls.count(("put", "k")) == 1, "not tried again by itself"
     with pytest.raises(AccessDenied):
         await t.put("k", b"through", durability="through")
-    t.store.refuse = None
+    t.store.reject = None
     assert await t.parts.dead_letters.retry(None) == 1
     t = await t.crash()
     assert t.dirty.dead_letters == 0, "taken back for good"
@@ -313,7 +313,7 @@ async def test_refusals_survive_and_answer_reads() -> None:
     assert t.s3_has("k") == b"refused"
 
 
-# ---- the whole path: a real file, somebody else's bytes in it, and a node that starts on it
+# ---- the whole path: a real file, another writer's bytes in it, and a node that starts on it
 
 RECORDS_WRITTEN = 30
 CHANGED = 13
@@ -361,7 +361,7 @@ async def check_start(directory: Path, damage: str) -> str:
         else:
             assert (await t.get(f"key{number}")).entry.value == value_of(number), damage
     await t.clock.advance(60)
-    await settle()
+    await run_ready_tasks()
     expected = {f"key{number}": value_of(number) for number in range(RECORDS_WRITTEN)}
     if became != "whole":
         expected[f"key{CHANGED}"] = b"older"
@@ -373,14 +373,14 @@ async def check_start(directory: Path, damage: str) -> str:
 async def test_no_damage_to_a_stored_record_is_served_or_uploaded(tmp_path: Path) -> None:
     seqs = await write_journal(tmp_path / "journal")
     raw = stored(tmp_path / "journal", seqs[CHANGED])
-    key_ends = len(raw) - len(value_of(CHANGED))
+    key_expires = len(raw) - len(value_of(CHANGED))
     damages = {"nothing": (raw, "whole")}
     for length in range(0, len(raw), 3):
-        damages[f"cut at {length}"] = raw[:length], "dead" if length >= key_ends else "aside"
+        damages[f"cut at {length}"] = raw[:length], "dead" if length >= key_expires else "aside"
     for place in range(len(raw)):
         wrong = bytearray(raw)
         wrong[place] ^= 1 << place % 8
-        known = place >= key_ends or place in range(56, 60)
+        known = place >= key_expires or place in range(56, 60)
         damages[f"flipped at {place}"] = bytes(wrong), "dead" if known else "aside"
     damages["another's record"] = stored(tmp_path / "journal", seqs[CHANGED - 1]), "aside"
     damages["zeros"] = bytes(len(raw)), "aside"

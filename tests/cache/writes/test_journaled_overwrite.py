@@ -9,8 +9,8 @@ import pytest
 from milena_cache.objects.object_store import Fault
 from milena_cache.objects.write_request import Ack, Change
 from milena_common.api.durability import Durability
-from tests.cache.rig import SOON, NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import SOON, NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 
 
 async def started(mode: Durability = "memory", **options: object) -> NodeUnderTest:
@@ -48,7 +48,7 @@ async def test_what_waits_for_its_upload_in_memory_takes_another_value() -> None
     await t.stop()
 
 
-async def test_who_asks_for_more_gets_more() -> None:
+async def test_an_overwrite_with_a_stronger_class_is_durable() -> None:
     t = await started("back")
     await t.put("k", b"1", durability="memory")
     assert not overwritten(t, b"2")
@@ -79,7 +79,7 @@ async def test_what_is_being_uploaded_stays_as_it_is() -> None:
     assert not overwritten(t, b"2")
     await t.put("k", b"2")
     t.store.gate.set()
-    await settle()
+    await run_ready_tasks()
     assert t.s3_has("k") == b"1"
     assert (await t.get("k")).entry.value == b"2"
     await t.clock.advance(2)
@@ -106,13 +106,13 @@ async def test_a_delete_and_a_write_on_a_condition_are_decided_the_long_way() ->
     await t.stop()
 
 
-async def test_a_dead_letter_is_revived_the_long_way() -> None:
+async def test_a_dead_letter_is_requeued_by_the_full_path() -> None:
     t = await started()
-    t.store.refuse = lambda operation, ref: Fault.DENIED if operation == "put" else None
+    t.store.reject = lambda operation, ref: Fault.DENIED if operation == "put" else None
     await t.put("k", b"1")
     await t.clock.advance(2)
     assert t.dirty.dead_letters == 1
-    t.store.refuse = None
+    t.store.reject = None
     assert not overwritten(t, b"2")
     await t.put("k", b"2")
     await t.clock.advance(2)
@@ -131,7 +131,7 @@ async def test_what_is_from_an_earlier_ownership_or_in_doubt_is_not_taken_over()
     await t.stop()
 
 
-async def test_whose_turn_it_is_comes_first() -> None:
+async def test_an_overwrite_does_not_overtake_an_earlier_write() -> None:
     t = await started()
     await t.put("k", b"1")
     async with t.writes.lock(b"k", SOON):
@@ -158,14 +158,14 @@ async def test_at_a_limit_or_at_the_end_it_is_decided_the_long_way() -> None:
 
 
 async def test_the_budgets_stay_exact() -> None:
-    draw = random.Random(1)
+    rng = random.Random(1)
     t = await started(dirty_memory_bytes=3000, dirty_max_bytes=6000)
     for _ in range(400):
-        size = draw.choice((0, 1, 500, 1500, 3000))
+        size = rng.choice((0, 1, 500, 1500, 3000))
         if not overwritten(t, bytes(size)):
-            durability: Durability = draw.choice(("memory", "back"))
+            durability: Durability = rng.choice(("memory", "back"))
             await t.put("k", bytes(size), durability=durability)
-        if draw.random() < 0.1:
+        if rng.random() < 0.1:
             await t.clock.advance(2)
         budgets_are_exact(t)
     await t.flush()

@@ -1,4 +1,4 @@
-"""The node's policy for writes, for reads under way beside them, and when its slots come and go."""
+"""The node's policy for writes, for reads in flight beside them, and when its slots come and go."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from milena_cache.objects.object_store import Fault
 from milena_common.api.errors import AccessDenied, DeadlineExceeded, OriginUnavailable
-from tests.cache.rig import NodeUnderTest
+from tests.cache.node_under_test import NodeUnderTest
 
 
 async def test_a_read_begun_before_a_write_never_overwrites_it() -> None:
@@ -81,7 +81,7 @@ async def test_writes_of_one_key_happen_in_their_order_and_one_at_a_time() -> No
     assert await t.outcome("k") == ("hit", b"4")
 
 
-async def test_a_write_that_s3_was_asked_for_goes_on_when_its_caller_gives_up() -> None:
+async def test_a_write_that_was_sent_to_s3_goes_on_when_its_caller_is_cancelled() -> None:
     t = NodeUnderTest()
     t.store.gate.clear()
     writer = asyncio.create_task(t.put("k", b"v"))
@@ -96,7 +96,7 @@ async def test_a_write_that_s3_was_asked_for_goes_on_when_its_caller_gives_up() 
     assert await t.outcome("slow") == ("hit", b"v")
 
 
-async def test_a_write_whose_caller_gave_up_before_its_turn_never_happens() -> None:
+async def test_a_write_whose_caller_was_cancelled_in_the_queue_never_happens() -> None:
     """Coming late, it could overwrite what another node has acknowledged meanwhile."""
     t = NodeUnderTest()
     t.store.gate.clear()
@@ -112,7 +112,7 @@ async def test_a_write_whose_caller_gave_up_before_its_turn_never_happens() -> N
 
 
 @pytest.mark.parametrize("after_effect", [True, False])
-async def test_after_a_write_of_unknown_outcome_s3_is_asked(after_effect: bool) -> None:
+async def test_after_a_write_of_unknown_outcome_s3_is_queried(after_effect: bool) -> None:
     t = NodeUnderTest()
     await t.put("k", b"old")
     t.store.fail(Fault.TIMEOUT, after_effect=after_effect)
@@ -131,7 +131,7 @@ async def test_after_a_write_of_unknown_outcome_the_copy_still_helps_when_s3_is_
     assert await t.outcome("k") == ("stale_error", b"old")
 
 
-async def test_a_write_that_s3_refused_leaves_the_copy_as_it_was() -> None:
+async def test_a_write_that_s3_rejected_leaves_the_entry_as_it_was() -> None:
     t = NodeUnderTest()
     await t.put("k", b"old")
     t.store.fail(Fault.DENIED)
@@ -177,7 +177,7 @@ async def test_a_read_from_an_earlier_ownership_is_not_joined() -> None:
     assert await t.outcome("k", owned_since=7) == ("hit", b"theirs")
 
 
-async def test_what_is_forgotten_is_asked_for_and_a_read_under_way_is_not_kept() -> None:
+async def test_an_invalidated_key_is_fetched_and_a_read_in_flight_is_not_kept() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"old")
     await t.get("k")

@@ -1,4 +1,4 @@
-"""Writes without a coroutine, as the fast door makes them."""
+"""Writes without a coroutine, as the RESP server makes them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from milena_cache.journal.disk import DiskFailed
 from milena_cache.objects.write_request import Ack, Change
 from milena_common.api.durability import Durability
 from milena_common.api.errors import ConditionFailed, DeadlineExceeded, InvalidRequest, MilenaError
-from tests.cache.rig import SOON, NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import SOON, NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 from tests.support.s3.memory_store import etag_of
 
 
@@ -50,11 +50,11 @@ async def test_in_the_class_memory_it_is_acknowledged_at_once() -> None:
     await t.stop()
 
 
-async def test_otherwise_when_it_is_as_safe_as_was_asked_for() -> None:
+async def test_otherwise_when_it_is_as_durable_as_requested() -> None:
     t = await started()
     t.disk.gate.clear()
     begun = begin(t, b"v")
-    await settle()
+    await run_ready_tasks()
     assert isinstance(begun, asyncio.Future)
     assert not begun.done()
     t.disk.gate.set()
@@ -72,7 +72,7 @@ async def test_behind_a_write_of_its_key_that_waits_it_waits_in_any_class() -> N
     t.disk.gate.clear()
     first = begin(t, b"first")
     second = begin(t, b"second", "memory")
-    await settle()
+    await run_ready_tasks()
     assert isinstance(second, asyncio.Future)
     assert not second.done()
     t.disk.gate.set()
@@ -91,25 +91,25 @@ async def test_where_the_journal_has_no_room_it_goes_through() -> None:
     await t.stop()
 
 
-async def test_a_value_that_is_too_large_is_refused_at_once() -> None:
+async def test_a_value_that_is_too_large_is_rejected_at_once() -> None:
     t = await started()
     with pytest.raises(InvalidRequest):
         begin(t, bytes(101))
     await t.stop()
 
 
-async def test_a_disk_that_does_not_answer_is_told() -> None:
+async def test_a_disk_that_does_not_respond_is_reported() -> None:
     t = await started()
     t.disk.gate.clear()
     with pytest.raises(DeadlineExceeded):
         await waited_for(begin(t, b"v", timeout=0.01))
     t.disk.gate.set()
-    await settle()
+    await run_ready_tasks()
     assert (await t.get("k")).entry.value == b"v"
     await t.stop()
 
 
-async def test_who_gives_up_cancels_nothing() -> None:
+async def test_a_cancelled_caller_cancels_no_write() -> None:
     t = await started()
     for value, durability in ((b"v", "back"), (b"w", "through")):
         begun = begin(t, value, durability)  # type: ignore[arg-type]
@@ -118,19 +118,19 @@ async def test_who_gives_up_cancels_nothing() -> None:
         begun.cancel()
         await t.writes.finish(SOON)
         await t.journal.sync_barrier()
-        await settle()
+        await run_ready_tasks()
         assert (await t.get("k")).entry.value == value
     await t.stop()
 
 
-async def test_nobody_has_to_wait_for_it(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_failure_of_a_write_that_is_not_awaited_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     t = await started()
     begin(t, b"v", if_match=etag_of(b"another"))
     await t.writes.finish(SOON)
     t.disk.failure = DiskFailed("Input/output error")
     begin(t, b"w")
     await asyncio.wait_for(t.journal.failed.wait(), SOON)
-    await settle()
+    await run_ready_tasks()
     with pytest.raises(JournalFailed):
         begin(t, b"x")
     assert "exception was never retrieved" not in caplog.text

@@ -24,7 +24,7 @@ def _found(request: Message) -> pb.GetResponse:
     return pb.GetResponse(successful=True, value=request.key)
 
 
-def test_at_most_a_window_is_in_flight_and_answers_may_come_in_any_order() -> None:
+def test_at_most_a_window_is_in_flight_and_replies_may_come_in_any_order() -> None:
     def when_started(transport: ManualTransport) -> None:
         if len(transport.flying) == BATCH_WINDOW:
             for request, future in reversed(transport.flying):
@@ -35,7 +35,7 @@ def test_at_most_a_window_is_in_flight_and_answers_may_come_in_any_order() -> No
     keys = [str(number) for number in range(BATCH_WINDOW * 5)]
     found = Milena(transport=transport, clock=FakeClock()).get_many(keys)
     assert found == {key: key.encode() for key in keys}
-    assert transport.most == BATCH_WINDOW
+    assert transport.maximum == BATCH_WINDOW
 
 
 def test_a_batch_that_is_interrupted_gives_up_what_is_in_flight() -> None:
@@ -57,7 +57,7 @@ class _RateLimited:
         self._start = now()
         self._through = 0
 
-    def _answer(self, request: Message) -> Message:
+    def _reply(self, request: Message) -> Message:
         allowed = 100 + (self._now() - self._start) * 100
         if self._through + 1 > allowed:
             raise RateLimited("slow down", (self._through + 1 - allowed) / 100)
@@ -67,12 +67,12 @@ class _RateLimited:
 
 class _RateLimitedTransport(_RateLimited):
     def call(self, method: str, request: Message, timeout: float) -> Message:
-        return self._answer(request)
+        return self._reply(request)
 
     def start(self, method: str, request: Message, timeout: float) -> Future[Message]:
         future: Future[Message] = Future()
         try:
-            future.set_result(self._answer(request))
+            future.set_result(self._reply(request))
         except RateLimited as error:
             future.set_exception(error)
         return future
@@ -83,7 +83,7 @@ class _RateLimitedTransport(_RateLimited):
 
 class _RateLimitedAsyncTransport(_RateLimited):
     async def call(self, method: str, request: Message, timeout: float) -> Message:
-        return self._answer(request)
+        return self._reply(request)
 
     async def close(self) -> None:
         pass
@@ -151,7 +151,7 @@ def test_failures_are_by_key(fake: Any) -> None:
     assert _do(fake.get("a")) == b"1"
 
 
-def test_a_wrong_type_is_told_before_anything_is_sent(fake: Any) -> None:
+def test_a_wrong_type_raises_before_anything_is_sent(fake: Any) -> None:
     with pytest.raises(TypeError, match="encode it"):
         _do(fake.set_many({"x": b"x", "y": "text"}))
     with pytest.raises(TypeError, match="not int"):
@@ -163,7 +163,7 @@ def test_a_wrong_type_is_told_before_anything_is_sent(fake: Any) -> None:
     assert _do(fake.get_many(["a", "x"])) == {"a": b"1"}
 
 
-def test_a_timeout_that_is_none_is_refused(fake: Any) -> None:
+def test_a_timeout_that_is_none_is_rejected(fake: Any) -> None:
     with pytest.raises(MilenaError, match="timeout"):
         _do(fake.get_many(["a"], timeout=0))
 

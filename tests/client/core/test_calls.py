@@ -35,7 +35,7 @@ from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.process.env import Environment
 from milena_common.resp.client_commands import NOT_SENT
 from milena_router import config as router_config
-from tests.client.scripted import FOUND, WRITTEN, Answer, Script, ScriptedAsyncTransport, ScriptedTransport
+from tests.client.scripted import FOUND, WRITTEN, Reply, Script, ScriptedAsyncTransport, ScriptedTransport
 
 Do = Callable[..., Any]
 
@@ -44,14 +44,14 @@ Do = Callable[..., Any]
 def client(request: pytest.FixtureRequest) -> Callable[..., tuple[Do, Script]]:
     """Makes (a way to call a method, the script behind it)."""
 
-    def make(*answers: Answer, seconds: float = 0.0, timeout: float = 5.0) -> tuple[Do, Script]:
+    def make(*replies: Reply, seconds: float = 0.0, timeout: float = 5.0) -> tuple[Do, Script]:
         if request.param == "sync":
             clock = FakeClock()
-            script = Script(clock, *answers, seconds=seconds)
+            script = Script(clock, *replies, seconds=seconds)
             sync = Milena(timeout=timeout, transport=ScriptedTransport(script), clock=clock)
             return (lambda name, *args, **more: getattr(sync, name)(*args, **more)), script
         async_clock = FakeAsyncClock()
-        script = Script(async_clock, *answers, seconds=seconds)
+        script = Script(async_clock, *replies, seconds=seconds)
         client = AsyncMilena(timeout=timeout, transport=ScriptedAsyncTransport(script), clock=async_clock)
         return (lambda name, *args, **more: asyncio.run(getattr(client, name)(*args, **more))), script
 
@@ -78,7 +78,7 @@ def test_each_attempt_has_the_time_that_is_left(client: Any) -> None:
     assert script.timeouts == pytest.approx([5.0, 4.0 - pause])
 
 
-def test_a_write_is_not_repeated_when_nobody_knows_whether_it_happened(client: Any) -> None:
+def test_a_write_of_unknown_outcome_is_not_repeated(client: Any) -> None:
     do, script = client(NodeLost("gone"), WRITTEN)
     with pytest.raises(NodeLost, match="gone"):
         do("set", "k", b"v")
@@ -112,7 +112,7 @@ def test_a_conditional_write_is_never_repeated(client: Any, error: MilenaError) 
         ),
     ],
 )
-def test_what_is_asked_of_a_write_travels(client: Any, name: str, more: Any, request_: Message) -> None:
+def test_the_conditions_of_a_write_are_sent(client: Any, name: str, more: Any, request_: Message) -> None:
     do, script = client(WRITTEN)
     assert do(name, "k", *([b"v"] if name == "set" else []), **more).durability == "back"
     assert script.requests == [request_]
@@ -131,7 +131,7 @@ def test_an_entry_says_whether_s3_has_it(client: Any) -> None:
     assert do("get_entry", "k").dirty is False
 
 
-def test_flush_tells_what_remains(client: Any) -> None:
+def test_flush_reports_what_remains(client: Any) -> None:
     do, script = client(pb.FlushResponse(remaining=1, failed=2, flushed=3))
     assert do("flush") == Flushed(remaining=1, failed=2, flushed=3)
     assert script.timeouts == [60.0]
@@ -149,7 +149,7 @@ def test_what_is_not_durable_in_time_says_how_much(client: Any) -> None:
         do("wait_durable", "k", "l", "m", timeout=1.5)
 
 
-def test_what_s3_refuses_is_not_waited_for(client: Any) -> None:
+def test_a_rejection_by_s3_is_not_waited_for(client: Any) -> None:
     do, _ = client(pb.FlushResponse(remaining=2, failed=1))
     with pytest.raises(
         FailedPrecondition, match=r"S3 rejects 1 of these writes permanently.*milena writeback failed"
@@ -163,7 +163,7 @@ def test_a_write_waits_for_the_rate_limit(client: Any) -> None:
     assert script.clock.time >= 1.5
 
 
-def test_a_rate_limit_beyond_the_deadline_is_told_at_once(client: Any) -> None:
+def test_a_rate_limit_beyond_the_deadline_is_raised_at_once(client: Any) -> None:
     do, script = client(RateLimited("slow down", 10.0))
     with pytest.raises(RateLimited) as error:
         do("get", "k")
@@ -179,7 +179,7 @@ def test_retries_end_with_the_cause_and_within_the_time(client: Any) -> None:
     assert script.clock.time < 2.0
 
 
-def test_a_last_attempt_that_hangs_tells_the_cause(client: Any) -> None:
+def test_a_last_attempt_that_hangs_reports_the_cause(client: Any) -> None:
     do, _ = client(Unavailable("S3 is down"), DeadlineExceeded("Deadline Exceeded"))
     with pytest.raises(Unavailable, match="S3 is down"):
         do("get", "k")
@@ -193,7 +193,7 @@ def test_a_timeout_names_operation_key_and_seconds(client: Any) -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
-def test_a_timeout_that_is_none_is_refused(client: Any, timeout: float) -> None:
+def test_a_timeout_that_is_none_is_rejected(client: Any, timeout: float) -> None:
     do, script = client(FOUND)
     with pytest.raises(InvalidRequest, match="timeout"):
         do("get", "k", timeout=timeout)
@@ -233,7 +233,7 @@ def test_exists_does_not_transfer_the_value() -> None:
     assert request.metadata_only
 
 
-def test_a_wrong_bucket_or_timeout_is_refused_when_the_client_is_made() -> None:
+def test_a_wrong_bucket_or_timeout_is_rejected_when_the_client_is_made() -> None:
     for kind in (Milena, AsyncMilena):
         with pytest.raises(InvalidRequest, match="bucket"):
             kind(bucket="No")
@@ -242,7 +242,7 @@ def test_a_wrong_bucket_or_timeout_is_refused_when_the_client_is_made() -> None:
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_a_call_may_begin_with_an_attempt_that_somebody_else_has_made(kind: str) -> None:
+def test_a_call_may_begin_with_an_attempt_that_was_made_outside(kind: str) -> None:
     """It counts as the first one: for what may be repeated, for the time that is left, and for the pause."""
     clock: Any = FakeClock() if kind == "sync" else FakeAsyncClock()
     script = Script(clock, FOUND)

@@ -1,4 +1,4 @@
-"""The near cache: its bounds, and that it never tells what is not the object's any more."""
+"""The near cache: its bounds, and that it never returns what is not the object's any more."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ class Clock:
 
 
 class NearUnderTest:
-    """A cache with one source, `node`, that has just answered."""
+    """A cache with one source, `node`, that has just replied."""
 
     def __init__(self, max_bytes: int = 10**6, max_age: float = 30.0) -> None:
         self.clock = Clock()
         self.near = NearCache(max_bytes, max_age, now=self.clock.now)
-        self.answers()
+        self.replies()
 
-    def answers(self, node: str = "node") -> None:
+    def replies(self, node: str = "node") -> None:
         self.near.confirmed(node, self.clock.time)
 
     def advance(self, seconds: float) -> None:
         """Time passes, with the node there."""
         self.clock.time += seconds
-        self.answers()
+        self.replies()
 
     def keep(self, key: Key, value: bytes) -> None:
         assert self.read(key, lambda: value) == value
@@ -61,7 +61,7 @@ class NearUnderTest:
             self.near.end_read(key, mark, found)
 
 
-def test_a_value_is_told_as_the_same_object_until_it_is_too_old() -> None:
+def test_a_value_is_returned_as_the_same_object_until_it_is_too_old() -> None:
     t = NearUnderTest(max_age=30)
     value = bytes(1000)
     t.keep("k", value)
@@ -127,22 +127,22 @@ def test_keys_that_are_none_are_left_to_the_call_that_follows() -> None:
     assert len(t.near) == 0
 
 
-def test_nothing_is_told_once_a_node_has_been_silent_for_the_bound() -> None:
+def test_nothing_is_returned_once_a_node_has_been_silent_for_the_bound() -> None:
     t = NearUnderTest()
-    t.answers("other")
+    t.replies("other")
     t.keep("k", b"v")
     t.clock.time += BOUND_SECONDS - 0.01
-    t.answers("other")
+    t.replies("other")
     assert t.near.get("k") == b"v"
     t.clock.time += 0.01
     assert t.near.get("k") is None
-    t.answers()  # on the same connection: every message before its answer has been heard
+    t.replies()  # on the same connection: every message before its reply has been heard
     assert t.near.get("k") == b"v"
 
 
-def test_a_lost_connection_takes_everything_along_and_also_reads_under_way() -> None:
+def test_a_lost_connection_drops_every_entry_and_reads_in_flight() -> None:
     t = NearUnderTest()
-    t.answers("other")
+    t.replies("other")
     t.keep("k", b"v")
 
     def request() -> bytes:
@@ -245,7 +245,7 @@ def test_many_at_once() -> None:
     assert t.near.get_many(["a", "b", "c"]) == {"a": b"1"}
 
 
-def test_after_a_fork_it_is_empty_and_nobody_is_trusted() -> None:
+def test_after_a_fork_it_is_empty_and_no_node_is_trusted() -> None:
     t = NearUnderTest()
     t.keep("k", b"v")
     t.near._lock.acquire()  # by a thread that is not there any more
@@ -264,10 +264,10 @@ def test_a_cache_belongs_to_one_client_and_needs_direct_access() -> None:
         Milena("127.0.0.1:1", near_cache=near)
 
 
-@pytest.mark.parametrize(("most", "age"), [(0, 1), (-1, 1), (1, 0), (1, float("nan"))])
-def test_bounds_are_more_than_nothing(most: int, age: float) -> None:
+@pytest.mark.parametrize(("maximum", "age"), [(0, 1), (-1, 1), (1, 0), (1, float("nan"))])
+def test_bounds_are_more_than_nothing(maximum: int, age: float) -> None:
     with pytest.raises(InvalidRequest, match="is not more than 0"):
-        NearCache(most, age)
+        NearCache(maximum, age)
 
 
 def test_threads_that_read_and_write_at_once_leave_the_sums_right() -> None:
@@ -317,7 +317,7 @@ def interrupted(at: int, work: Callable[[], object]) -> bool:
     return False
 
 
-def test_wherever_it_is_interrupted_it_goes_on_and_drops_what_it_is_told_of() -> None:
+def test_wherever_it_is_interrupted_it_goes_on_and_drops_invalidated_keys() -> None:
     def work(t: NearUnderTest) -> None:
         t.keep("a", b"1")
         t.keep(b"a", b"1")
@@ -369,14 +369,15 @@ KEYS: list[Key] = ["a", b"a", "b"]
 keys = st.sampled_from(KEYS)
 
 
-def filed(key: Key) -> bytes:
+def cache_key(key: Key) -> bytes:
     return key.encode() if isinstance(key, str) else key
 
 
 class ReadsAndMessages(RuleBasedStateMachine):
-    """A node that follows what was read of it, as CLIENT TRACKING does, and whose answers and messages come when
+    """A node that follows what was read of it, as CLIENT TRACKING does, and whose replies and messages come when
     they like, each in its own order. The client's own writes are known when they are acknowledged, its reads when
-    they are answered. What the cache tells is never older than what is known, nor than what a message was about.
+    they have their replies. What the cache returns is never older than what is known, nor than what a message was
+    about.
     """
 
     @initialize()
@@ -390,7 +391,7 @@ class ReadsAndMessages(RuleBasedStateMachine):
         self.messages: list[tuple[bytes, int]] = []
         self.readings: list[Reading] = []
 
-    def _tell(self, key: bytes) -> None:
+    def _notify(self, key: bytes) -> None:
         if key in self.followed:
             self.followed.discard(key)
             self.messages.append((key, self.versions[key]))
@@ -408,33 +409,33 @@ class ReadsAndMessages(RuleBasedStateMachine):
     def reaches_the_node(self, data: st.DataObject) -> None:
         reading = self._one(data)
         if reading.version is None:
-            reading.version = self.versions[filed(reading.key)]
-            self.followed.add(filed(reading.key))
+            reading.version = self.versions[cache_key(reading.key)]
+            self.followed.add(cache_key(reading.key))
 
     @precondition(lambda self: self.readings)
     @rule(data=st.data())
-    def is_answered(self, data: st.DataObject) -> None:
+    def has_a_reply(self, data: st.DataObject) -> None:
         reading = self._one(data)
         self.readings.remove(reading)
         if reading.version is not None:
-            self.known[filed(reading.key)] = max(self.known[filed(reading.key)], reading.version)
+            self.known[cache_key(reading.key)] = max(self.known[cache_key(reading.key)], reading.version)
         self.near.end_read(reading.key, reading.mark, None if reading.version is None else b"%d" % reading.version)
 
     @rule(key=keys)
     def reads_past_it(self, key: Key) -> None:
-        version = self.known[filed(key)] = self.versions[filed(key)]
+        version = self.known[cache_key(key)] = self.versions[cache_key(key)]
         self.near.observed(key, b"%d" % version)
 
     @rule(key=keys)
-    def somebody_writes(self, key: Key) -> None:
-        self.versions[filed(key)] += 1
-        self._tell(filed(key))
+    def another_client_writes(self, key: Key) -> None:
+        self.versions[cache_key(key)] += 1
+        self._notify(cache_key(key))
 
     @rule(key=keys)
     def this_client_writes(self, key: Key) -> None:
-        self.somebody_writes(key)
+        self.another_client_writes(key)
         self.near.drop_keys((key,))
-        self.known[filed(key)] = self.versions[filed(key)]
+        self.known[cache_key(key)] = self.versions[cache_key(key)]
 
     @precondition(lambda self: self.messages)
     @rule()
@@ -449,15 +450,15 @@ class ReadsAndMessages(RuleBasedStateMachine):
         self.followed.clear()
         for reading in self.readings:
             if reading.version is None:
-                reading.version = self.versions[filed(reading.key)]  # it may have been the last thing seen
+                reading.version = self.versions[cache_key(reading.key)]  # it may have been the last thing seen
         self.near.lost("node")
         self.near.confirmed("node", self.clock.time)
         self.known = dict(self.versions)
 
     @rule(key=keys)
-    def tells_nothing_that_is_known_to_be_old(self, key: Key) -> None:
+    def returns_nothing_that_is_known_to_be_old(self, key: Key) -> None:
         value = self.near.get(key)
-        assert value is None or int(value) >= self.known[filed(key)]
+        assert value is None or int(value) >= self.known[cache_key(key)]
 
     def teardown(self) -> None:
         if hasattr(self, "near"):
@@ -465,7 +466,7 @@ class ReadsAndMessages(RuleBasedStateMachine):
                 self.a_message_comes()
             for key in KEYS:
                 value = self.near.get(key)
-                assert value is None or int(value) == self.versions[filed(key)]
+                assert value is None or int(value) == self.versions[cache_key(key)]
 
 
 TestReadsAndMessages = ReadsAndMessages.TestCase

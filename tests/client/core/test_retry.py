@@ -62,7 +62,7 @@ def test_what_is_tried_again(error: MilenaError, read: bool, write: bool) -> Non
     assert (attempts(repeatable=False).next_delay(error, 0.0) is not None) is write
 
 
-def test_pauses_grow_up_to_the_most() -> None:
+def test_pauses_grow_up_to_the_maximum() -> None:
     tries = attempts(deadline=1000.0)
     pauses = [tries.next_delay(Unavailable(""), 0.0) or 0.0 for _ in range(8)]
     assert pauses == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0], rel=0.01)

@@ -55,23 +55,23 @@ def test_a_key_belongs_to_the_owner_of_its_slot(key: str) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(KEY | st.sampled_from(["{tag}a", "s3://bucket/k"]), unique=True), st.integers(1, 5))
-def test_many_keys_are_divided_as_each_of_them_is(keys: list[str], most: int) -> None:
+def test_many_keys_are_divided_as_each_of_them_is(keys: list[str], maximum: int) -> None:
     for those in (routes(A), routes(A, B), routes(B, bucket="logs")):
         cache_keys = those.to_cache_keys(keys)
         assert cache_keys == [those.to_cache_key(key) for key in keys]
         assert cache_keys == those.to_cache_keys([key.encode() for key in keys])
         places = set()
-        for way, wanted, at in those.by_owner(cache_keys, most):
-            assert len(wanted) <= most
-            assert wanted == [cache_keys[place] for place in at]
-            assert all(those.owner_of(key) is way for key in wanted)
+        for way, expected, at in those.by_owner(cache_keys, maximum):
+            assert len(expected) <= maximum
+            assert expected == [cache_keys[place] for place in at]
+            assert all(those.owner_of(key) is way for key in expected)
             assert not places & set(at)
             places |= set(at)
         assert places == set(range(len(keys)))
 
 
 @pytest.mark.parametrize("key", ["\ud800", 5, None, bytearray(b"k")])
-def test_what_cannot_be_a_key_is_left_to_those_who_say_so(key: object) -> None:
+def test_an_invalid_key_is_left_to_the_validation_at_the_router(key: object) -> None:
     assert routes(A).to_cache_key(key) is None  # type: ignore[arg-type]
     assert routes(A).to_cache_keys(["k", key]) is None  # type: ignore[list-item]
 
@@ -88,7 +88,7 @@ def test_without_a_ring_there_is_no_way() -> None:
     assert none.all_ways() == []
 
 
-def test_a_node_without_a_redis_door_has_no_way() -> None:
+def test_a_node_without_a_resp_server_has_no_direct_path() -> None:
     half = routes(A, MapNode("b:1", "", "2"))
     assert {half.by_slot[0].address, half.by_slot[-1].address} == {"a:6379", ""}
     assert half.only is None

@@ -56,16 +56,16 @@ def test_what_a_url_says(url: str, target: Target) -> None:
         ("milena://h?direct=no", "direct: got 'no'"),
     ],
 )
-def test_what_is_refused_by_name(url: str, named: str) -> None:
-    with pytest.raises(ConfigError, match="milena://HOST") as refused:
+def test_what_is_rejected_by_name(url: str, named: str) -> None:
+    with pytest.raises(ConfigError, match="milena://HOST") as rejected:
         parse_url(url)
-    assert named in str(refused.value)
+    assert named in str(rejected.value)
 
 
-def test_a_password_is_refused_and_not_repeated() -> None:
-    with pytest.raises(ConfigError, match="password") as refused:
+def test_a_password_is_rejected_and_not_repeated() -> None:
+    with pytest.raises(ConfigError, match="password") as rejected:
         parse_url("milena://me:secret@host")
-    assert "secret" not in str(refused.value)
+    assert "secret" not in str(rejected.value)
 
 
 @given(st.one_of(st.text(), st.text().map("milena://{}".format), st.text().map("milena://h?timeout={}".format)))
@@ -90,9 +90,9 @@ def test_without_the_variable_it_is_this_machine(environ: dict[str, str]) -> Non
 
 
 def test_the_variable_is_named_when_it_is_wrong() -> None:
-    with pytest.raises(ConfigError, match=r"^MILENA_URL: ") as refused:
+    with pytest.raises(ConfigError, match=r"^MILENA_URL: ") as rejected:
         from_environment({"MILENA_URL": "http://h"})
-    assert "url:" not in str(refused.value)
+    assert "url:" not in str(rejected.value)
 
 
 def test_the_variable_is_named_when_its_address_cannot_be_reached() -> None:
@@ -151,7 +151,7 @@ def test_the_operators_client_takes_a_url() -> None:
         ("milena://h?tmeout=1s", ConfigError, "'tmeout' is not known"),
     ],
 )
-def test_an_address_that_is_none_is_refused_at_once_and_the_form_is_shown(
+def test_an_address_that_is_none_is_rejected_at_once_and_the_form_is_shown(
     kind: type[Milena], address: str, error: type[Exception], said: str
 ) -> None:
     with pytest.raises(error, match=said) as raised:

@@ -23,7 +23,7 @@ def test_a_str_key_is_its_utf8() -> None:
 
 
 @pytest.mark.parametrize("key", ["", b"", "x" * 1025, "ü" * 513, "a\0b", b"\xff", "\ud800"])
-def test_keys_that_s3_would_refuse(key: str | bytes) -> None:
+def test_keys_that_s3_would_reject(key: str | bytes) -> None:
     with pytest.raises(InvalidRequest, match="key"):
         encode_key(key)
 

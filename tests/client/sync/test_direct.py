@@ -1,4 +1,4 @@
-"""Clients that go straight to the nodes: who is asked, and what happens when that is not the right one any more."""
+"""Clients that go straight to the nodes: which node is called, and what if it is not the owner any more."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from milena_common.cluster.slots import slot_of
 from tests.client.blocking import Blocking
 from tests.client.direct_cluster import DirectCluster
 from tests.client.sync.test_node import in_a_child
-from tests.support.fake_resp_node import FakeRespNode, Words
+from tests.support.fake_resp_node import Argv, FakeRespNode
 from tests.support.ports import ReservedPort
 from tests.support.waiting import wait_until
 
@@ -36,7 +36,7 @@ LONG = 30.0
 FIRST, SECOND, THIRD = "k2", "k48", "k10"
 
 
-class Rig:
+class Harness:
     """A cluster, and how to make clients of it."""
 
     def __init__(self, cluster: DirectCluster, make: Callable[..., Any]) -> None:
@@ -52,13 +52,13 @@ class Rig:
 
 
 @pytest.fixture(params=["sync", "async"])
-def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
-    with cluster_of(3, request.param) as rig:
-        yield rig
+def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
+    with cluster_of(3, request.param) as harness:
+        yield harness
 
 
 @contextmanager
-def cluster_of(number: int, kind: str, **options: Any) -> Iterator[Rig]:
+def cluster_of(number: int, kind: str, **options: Any) -> Iterator[Harness]:
     clients: list[Any] = []
     with DirectCluster(number, **options) as cluster, asyncio.Runner() as runner:
 
@@ -69,14 +69,14 @@ def cluster_of(number: int, kind: str, **options: Any) -> Iterator[Rig]:
                 clients.append(Blocking(AsyncMilena(cluster.address, **more), runner))
             return clients[-1]
 
-        yield Rig(cluster, make)
+        yield Harness(cluster, make)
         for client in clients:
             client.close()
 
 
 @contextmanager
 def full_of_connections(port: ReservedPort) -> Iterator[None]:
-    """Nobody accepts there, and the system's queue is full: it drops the packets that would begin more."""
+    """No server accepts there, and the system's queue is full: it drops the packets that would begin more."""
     with ExitStack() as stack:
         server = stack.enter_context(socket.socket())
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -89,13 +89,13 @@ def full_of_connections(port: ReservedPort) -> Iterator[None]:
         yield
 
 
-def says(answer: bytes, *names: bytes, key: bytes = b"") -> Callable[[Words], bytes | None]:
-    """A node that answers commands with these names, about `key`, in this way."""
-    return lambda words: answer if words[0] in names and key in words[-1] else None
+def says(reply: bytes, *names: bytes, key: bytes = b"") -> Callable[[Argv], bytes | None]:
+    """A node that replies to commands with these names, about `key`, in this way."""
+    return lambda argv: reply if argv[0] in names and key in argv[-1] else None
 
 
-def test_the_owner_is_asked_and_nobody_else(rig: Rig) -> None:
-    client = rig.client()
+def test_only_the_owner_is_called(harness: Harness) -> None:
+    client = harness.client()
     for key in (FIRST, SECOND, THIRD):
         client.set(key, b"v")
         assert client.get(key) == b"v"
@@ -104,47 +104,47 @@ def test_the_owner_is_asked_and_nobody_else(rig: Rig) -> None:
         assert client.get(key, timeout=LONG) == b"v"
         client.delete(key)
         assert client.get(key) is None
-    assert rig.cluster.asked == []
-    for node, key in zip(rig.nodes, (FIRST, SECOND, THIRD), strict=True):
+    assert harness.cluster.requested == []
+    for node, key in zip(harness.nodes, (FIRST, SECOND, THIRD), strict=True):
         assert sorted(node.commands) == [b"GET"] * 2 + [b"MILENA.CALL"] * 5
-        assert all(key.encode() in words[-1] for words in node.received)
+        assert all(key.encode() in argv[-1] for argv in node.received)
 
 
-def test_what_is_not_about_one_key_goes_to_the_router(rig: Rig) -> None:
-    client = rig.client()
+def test_what_is_not_about_one_key_goes_to_the_router(harness: Harness) -> None:
+    client = harness.client()
     assert list(client.scan()) == []
     client.flush()
-    assert rig.cluster.asked == ["List", "Flush"]
+    assert harness.cluster.requested == ["List", "Flush"]
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_a_router_that_gives_no_ring_is_asked_for_everything(kind: str) -> None:
-    with cluster_of(2, kind, refuses=True) as rig:
-        client = rig.make()
+def test_every_call_goes_through_a_router_that_gives_no_ring(kind: str) -> None:
+    with cluster_of(2, kind, rejects=True) as harness:
+        client = harness.make()
         client.set("k", b"v")
         assert client.get("k") == b"v"
         assert client.get_many(["k", "none"]) == {"k": b"v"}
-        assert rig.cluster.asked == ["Put", "Get", "Get", "Get"]
-        assert all(node.greetings == 0 for node in rig.nodes)
+        assert harness.cluster.requested == ["Put", "Get", "Get", "Get"]
+        assert all(node.greetings == 0 for node in harness.nodes)
 
 
-def test_a_client_may_be_told_to_go_through_the_router(rig: Rig) -> None:
-    client = rig.make(direct=False)
+def test_a_client_may_be_configured_to_go_through_the_router(harness: Harness) -> None:
+    client = harness.make(direct=False)
     client.set_many({FIRST: b"1", SECOND: b"2"})
     assert client.get(FIRST) == b"1"
-    assert rig.cluster.asked == ["Put", "Put", "Get"]
-    assert rig.cluster.watched == 0
-    with Milena.from_url(f"milena://{rig.cluster.address}?direct=false") as client:
+    assert harness.cluster.requested == ["Put", "Put", "Get"]
+    assert harness.cluster.watched == 0
+    with Milena.from_url(f"milena://{harness.cluster.address}?direct=false") as client:
         assert client.get(FIRST) == b"1"
-    assert rig.cluster.watched == 0
+    assert harness.cluster.watched == 0
 
 
-def test_another_bucket(rig: Rig) -> None:
-    client = rig.client(bucket="logs")
+def test_another_bucket(harness: Harness) -> None:
+    client = harness.client(bucket="logs")
     client.set("k", b"logs")
     assert client.get("k") == b"logs"
     assert client.get_many(["k"]) == {"k": b"logs"}
-    owner = rig.nodes[min(2, slot_of(b"s3://logs/k") // (16384 // 3))]
+    owner = harness.nodes[min(2, slot_of(b"s3://logs/k") // (16384 // 3))]
     assert owner.commands == [b"MILENA.CALL", b"GET", b"MGET"]
     assert owner.received[1] == [b"GET", b"s3://logs/k"]
 
@@ -153,67 +153,67 @@ def test_another_bucket(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("router", [True, False])
-def test_a_moved_key_is_followed_at_once(rig: Rig, router: bool) -> None:
-    client = rig.client()
+def test_a_moved_key_is_followed_at_once(harness: Harness, router: bool) -> None:
+    client = harness.client()
     if not router:
-        rig.cluster.stop_router()
-    moved = b"-MOVED %d %b\r\n" % (slot_of(FIRST.encode()), rig.nodes[1].address.encode())
-    rig.nodes[0].says = says(moved, b"GET", b"MGET", b"MILENA.CALL")
+        harness.cluster.stop_router()
+    moved = b"-MOVED %d %b\r\n" % (slot_of(FIRST.encode()), harness.nodes[1].address.encode())
+    harness.nodes[0].says = says(moved, b"GET", b"MGET", b"MILENA.CALL")
     client.set(FIRST, b"v")
-    assert rig.nodes[1].commands == [b"MILENA.CALL"]
+    assert harness.nodes[1].commands == [b"MILENA.CALL"]
     assert client.get(FIRST) == b"v"
     assert client.get_many([FIRST, SECOND, THIRD]) == {FIRST: b"v"}
     client.set_many({FIRST: b"w", THIRD: b"3"})
     assert client.get_entry(FIRST).value == b"w"
-    assert rig.cluster.asked == []
+    assert harness.cluster.requested == []
 
 
-def test_nodes_that_send_each_other_a_key_make_it_the_routers(rig: Rig) -> None:
-    client = rig.client()
-    for node, other in ((rig.nodes[0], rig.nodes[1]), (rig.nodes[1], rig.nodes[0])):
+def test_nodes_that_send_each_other_a_key_make_it_the_routers(harness: Harness) -> None:
+    client = harness.client()
+    for node, other in ((harness.nodes[0], harness.nodes[1]), (harness.nodes[1], harness.nodes[0])):
         node.says = says(b"-MOVED 5 %b\r\n" % other.address.encode(), b"GET", b"MGET", b"MILENA.CALL")
     client.set(FIRST, b"v")
     assert client.get(FIRST) == b"v"
     assert client.get_many([FIRST]) == {FIRST: b"v"}
-    assert rig.cluster.asked == ["Put", "Get", "Get"]
+    assert harness.cluster.requested == ["Put", "Get", "Get"]
 
 
-def test_a_node_without_a_ring_makes_it_the_routers(rig: Rig) -> None:
-    client = rig.client()
-    rig.nodes[0].says = says(b"-CLUSTERDOWN no ring yet\r\n", b"GET", b"MGET", b"MILENA.CALL")
+def test_a_node_without_a_ring_makes_it_the_routers(harness: Harness) -> None:
+    client = harness.client()
+    harness.nodes[0].says = says(b"-CLUSTERDOWN no ring yet\r\n", b"GET", b"MGET", b"MILENA.CALL")
     client.set(FIRST, b"v")
     assert client.get(FIRST) == b"v"
     client.set_many({FIRST: b"w"})
     assert client.get_many([FIRST]) == {FIRST: b"w"}
-    assert rig.cluster.asked == ["Put", "Get", "Put", "Get"]
+    assert harness.cluster.requested == ["Put", "Get", "Put", "Get"]
 
 
-def test_a_new_ring_is_followed(rig: Rig) -> None:
-    client = rig.client()
-    newcomer = rig.cluster.add_node()
-    rig.cluster.give_slots(newcomer)
+def test_a_new_ring_is_followed(harness: Harness) -> None:
+    client = harness.client()
+    newcomer = harness.cluster.add_node()
+    harness.cluster.give_slots(newcomer)
     wait_until("the newcomer is asked", lambda: (client.get(SECOND), newcomer.received)[1], LONG)
-    rig.cluster.forget()
+    harness.cluster.clear_requests()
     for key in (FIRST, SECOND, THIRD):
         client.set(key, b"v")
         assert client.get(key) == b"v"
-    others = rig.nodes[:3]
+    others = harness.nodes[:3]
     wait_until("others are left", lambda: (client.get("k"), not any(node.connections for node in others))[1], LONG)
     assert not any(node.received for node in others)
 
 
 @pytest.mark.parametrize("read", [True, False])
 def test_when_a_node_leaves_the_ring_reads_go_to_the_new_owner_and_writes_are_left_to_it(
-    rig: Rig, read: bool
+    harness: Harness, read: bool
 ) -> None:
-    client = rig.client()
-    rig.nodes[0].defers = lambda words: True
+    client = harness.client()
+    harness.nodes[0].defers = lambda argv: True
 
     def leave() -> None:
-        wait_until("it is asked", lambda: rig.nodes[0].held, LONG)
-        rig.cluster.give_slots(rig.nodes[1])
+        wait_until("it is asked", lambda: harness.nodes[0].held, LONG)
+        harness.cluster.give_slots(harness.nodes[1])
         if not read:
-            rig.nodes[0].release()
+            harness.nodes[0].release()
 
     thread = threading.Thread(target=leave)
     thread.start()
@@ -223,16 +223,16 @@ def test_when_a_node_leaves_the_ring_reads_go_to_the_new_owner_and_writes_are_le
     else:
         client.set(FIRST, b"v")
     thread.join()
-    assert len(rig.nodes[0].held) == (1 if read else 0)
+    assert len(harness.nodes[0].held) == (1 if read else 0)
     assert client.get(FIRST) == (None if read else b"v")
 
 
 # ---- nodes and routers that are lost
 
 
-def test_without_its_router_a_client_goes_on(rig: Rig) -> None:
-    client = rig.client()
-    rig.cluster.stop_router()
+def test_without_its_router_a_client_goes_on(harness: Harness) -> None:
+    client = harness.client()
+    harness.cluster.stop_router()
     values = {FIRST: b"1", SECOND: b"2", THIRD: b"3"}
     client.set_many(values)
     assert client.get_many(values) == values
@@ -244,17 +244,17 @@ def test_without_its_router_a_client_goes_on(rig: Rig) -> None:
     assert client.get_many(values) == {}
 
 
-def test_a_read_whose_node_is_lost_is_made_again(rig: Rig) -> None:
-    client = rig.client()
+def test_a_read_whose_node_is_lost_is_made_again(harness: Harness) -> None:
+    client = harness.client()
     client.set(FIRST, b"v")
     for get in (client.get, lambda key: client.get(key, timeout=LONG), lambda key: client.get_many([key])[key]):
-        rig.nodes[0].defers = lambda words: True
+        harness.nodes[0].defers = lambda argv: True
 
         def lose() -> None:
-            wait_until("it is asked", lambda: rig.nodes[0].held, LONG)
-            rig.nodes[0].defers = lambda words: False
-            rig.nodes[0].held.clear()
-            rig.nodes[0].disconnect()
+            wait_until("it is asked", lambda: harness.nodes[0].held, LONG)
+            harness.nodes[0].defers = lambda argv: False
+            harness.nodes[0].held.clear()
+            harness.nodes[0].disconnect()
 
         thread = threading.Thread(target=lose)
         thread.start()
@@ -263,13 +263,13 @@ def test_a_read_whose_node_is_lost_is_made_again(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("many", [False, True])
-def test_a_write_whose_node_is_lost_is_not_made_again(rig: Rig, many: bool) -> None:
-    client = rig.client()
-    rig.nodes[0].defers = lambda words: True
+def test_a_write_whose_node_is_lost_is_not_made_again(harness: Harness, many: bool) -> None:
+    client = harness.client()
+    harness.nodes[0].defers = lambda argv: True
 
     def lose() -> None:
-        wait_until("it is asked", lambda: rig.nodes[0].held, LONG)
-        rig.nodes[0].disconnect()
+        wait_until("it is asked", lambda: harness.nodes[0].held, LONG)
+        harness.nodes[0].disconnect()
 
     thread = threading.Thread(target=lose)
     thread.start()
@@ -279,52 +279,52 @@ def test_a_write_whose_node_is_lost_is_not_made_again(rig: Rig, many: bool) -> N
         assert {key: type(error) for key, error in failed.value.errors.items()} == {FIRST: NodeLost}
         assert [*failed.value.results] == [SECOND]
     else:
-        with pytest.raises(NodeLost, match=f"node {rig.nodes[0].address} broke off"):
+        with pytest.raises(NodeLost, match=f"node {harness.nodes[0].address} broke off"):
             client.set(FIRST, b"1")
     thread.join()
-    assert rig.nodes[0].commands == [b"MILENA.CALL"]
-    assert rig.cluster.asked == []
+    assert harness.nodes[0].commands == [b"MILENA.CALL"]
+    assert harness.cluster.requested == []
 
 
-def test_a_write_after_the_connection_was_ended_goes_over_a_new_one(rig: Rig) -> None:
+def test_a_write_after_the_connection_was_ended_goes_over_a_new_one(harness: Harness) -> None:
     """The node has restarted, or got tired of waiting: nothing was sent yet, so nothing can have been done."""
-    client = rig.client()
+    client = harness.client()
     client.set(FIRST, b"1")
-    rig.nodes[0].disconnect()
-    wait_until("it is so", lambda: not rig.nodes[0].connections, LONG)
+    harness.nodes[0].disconnect()
+    wait_until("it is so", lambda: not harness.nodes[0].connections, LONG)
     if isinstance(client, Blocking):
         client.get(SECOND)  # lets the loop look
     client.set(FIRST, b"2")
-    rig.nodes[0].disconnect()
-    wait_until("it is so", lambda: not rig.nodes[0].connections, LONG)
+    harness.nodes[0].disconnect()
+    wait_until("it is so", lambda: not harness.nodes[0].connections, LONG)
     if isinstance(client, Blocking):
         client.get(SECOND)
     client.set_many({FIRST: b"3"})
     assert client.get(FIRST) == b"3"
 
 
-def test_a_node_that_is_gone_is_called_through_the_router(rig: Rig) -> None:
-    client = rig.client()
-    rig.nodes[0].close()
+def test_a_node_that_is_gone_is_called_through_the_router(harness: Harness) -> None:
+    client = harness.client()
+    harness.nodes[0].close()
     client.get(FIRST)
     for _ in range(20):
         client.set(FIRST, b"v")
         assert client.get(FIRST) == b"v"
     assert client.get_many([FIRST, SECOND]) == {FIRST: b"v"}
-    assert set(rig.cluster.asked) == {"Put", "Get"}
+    assert set(harness.cluster.requested) == {"Put", "Get"}
 
 
 @pytest.mark.parametrize("dropped", [False, True])
-def test_nodes_that_cannot_be_reached_from_here(rig: Rig, dropped: bool) -> None:
+def test_nodes_that_cannot_be_reached_from_here(harness: Harness, dropped: bool) -> None:
     """Connections are refused, or, as beyond a router that translates addresses, packets are dropped."""
-    with ReservedPort() as nobody, ExitStack() as stack:
+    with ReservedPort() as unused, ExitStack() as stack:
         if dropped:
-            stack.enter_context(full_of_connections(nobody))
-        for node in rig.nodes:
+            stack.enter_context(full_of_connections(unused))
+        for node in harness.nodes:
             node.close()
-            node.address = nobody.address
-        rig.cluster.give_slots(*rig.nodes)
-        client = rig.make()
+            node.address = unused.address
+        harness.cluster.give_slots(*harness.nodes)
+        client = harness.make()
         values = {f"k{number}": b"v" for number in range(100)}
         client.set_many(values)
         assert client.get_many(values) == values
@@ -332,29 +332,31 @@ def test_nodes_that_cannot_be_reached_from_here(rig: Rig, dropped: bool) -> None
             assert client.get(key) == b"v"
 
 
-def test_a_node_that_comes_back_is_called_again(rig: Rig) -> None:
-    client = rig.client()
-    old = rig.nodes[0]
+def test_a_node_that_comes_back_is_called_again(harness: Harness) -> None:
+    client = harness.client()
+    old = harness.nodes[0]
     old.close()
     client.get(FIRST)
-    new = FakeRespNode(rig.cluster.answer, int(old.address.rpartition(":")[2]))
+    new = FakeRespNode(harness.cluster.reply, int(old.address.rpartition(":")[2]))
     wait_until("it is asked", lambda: (client.get(FIRST), new.received)[1], LONG)
     new.close()
 
 
 @pytest.mark.parametrize("timeout", [None, 0.2])
 @pytest.mark.parametrize("name", ["get", "set"])
-def test_a_silent_node_does_not_make_the_caller_wait_longer(rig: Rig, timeout: float | None, name: str) -> None:
-    client = rig.client(timeout=0.2 if timeout is None else LONG)
-    rig.nodes[0].silent = True
+def test_a_silent_node_does_not_make_the_caller_wait_longer(
+    harness: Harness, timeout: float | None, name: str
+) -> None:
+    client = harness.client(timeout=0.2 if timeout is None else LONG)
+    harness.nodes[0].silent = True
     with pytest.raises(DeadlineExceeded, match=rf"{name} 'k2': not finished within 0\.2 s"):
         getattr(client, name)(FIRST, *([b"v"] if name == "set" else []), timeout=timeout)
 
 
-def test_a_slow_key_does_not_take_others_with_it(rig: Rig) -> None:
-    client = rig.client(timeout=0.5)
+def test_a_slow_key_does_not_take_others_with_it(harness: Harness) -> None:
+    client = harness.client(timeout=0.5)
     client.set_many({FIRST: b"1", SECOND: b"2", "k49": b"3"}, timeout=LONG)
-    rig.nodes[0].defers = lambda words: any(FIRST.encode() in word for word in words)
+    harness.nodes[0].defers = lambda argv: any(FIRST.encode() in word for word in argv)
     for call in (
         lambda: client.get_many([FIRST, "k49", SECOND]),
         lambda: client.set_many({FIRST: b"1", "k49": b"3", SECOND: b"2"}),
@@ -368,33 +370,33 @@ def test_a_slow_key_does_not_take_others_with_it(rig: Rig) -> None:
 # ---- errors
 
 
-def test_what_a_node_answers_is_raised(rig: Rig) -> None:
-    client = rig.client()
-    rig.nodes[0].says = says(b"-NOPERM bucket x is not served here\r\n", b"GET", b"MILENA.CALL")
+def test_an_error_of_a_node_is_raised(harness: Harness) -> None:
+    client = harness.client()
+    harness.nodes[0].says = says(b"-NOPERM bucket x is not served here\r\n", b"GET", b"MILENA.CALL")
     with pytest.raises(PermissionError, match="is not served here"):
         client.get(FIRST)
     with pytest.raises(PermissionError, match="is not served here"):
         client.set(FIRST, b"v")
-    assert len(rig.nodes[0].received) == 2
-    assert rig.cluster.asked == []
+    assert len(harness.nodes[0].received) == 2
+    assert harness.cluster.requested == []
 
 
-def test_a_rate_limit_is_waited_out(rig: Rig) -> None:
-    client = rig.client()
+def test_a_rate_limit_is_waited_out(harness: Harness) -> None:
+    client = harness.client()
     client.set(FIRST, b"v")
     for get in (client.get, lambda key: client.get_many([key])[key], lambda key: client.get_entry(key).value):
         rejections = [b"-RATELIMIT retry-after-ms=1 slow down\r\n"] * 2
-        rig.nodes[0].says = lambda words, left=rejections: left.pop() if left else None
+        harness.nodes[0].says = lambda argv, left=rejections: left.pop() if left else None
         assert get(FIRST) == b"v"
         assert not rejections
 
 
-def test_keys_fail_by_themselves(rig: Rig) -> None:
-    client = rig.client()
+def test_keys_fail_by_themselves(harness: Harness) -> None:
+    client = harness.client()
     client.set_many({FIRST: b"1", SECOND: b"2", "k49": b"3"})
     down = says(b"-ORIGINDOWN S3 is down\r\n", b"MILENA.CALL", key=FIRST.encode())
-    rig.nodes[0].says = lambda words: (
-        b"*2\r\n-ORIGINDOWN S3 is down\r\n$1\r\n3\r\n" if words[0] == b"MGET" else down(words)
+    harness.nodes[0].says = lambda argv: (
+        b"*2\r\n-ORIGINDOWN S3 is down\r\n$1\r\n3\r\n" if argv[0] == b"MGET" else down(argv)
     )
     with pytest.raises(BatchError) as failed:
         client.get_many([FIRST, "k49", SECOND, "none"], timeout=None)
@@ -402,19 +404,19 @@ def test_keys_fail_by_themselves(rig: Rig) -> None:
     assert failed.value.results == {"k49": b"3", SECOND: b"2", "none": None}
 
 
-def test_a_whole_mget_that_fails_is_asked_for_key_by_key(rig: Rig) -> None:
-    client = rig.client()
+def test_a_whole_mget_that_fails_is_repeated_key_by_key(harness: Harness) -> None:
+    client = harness.client()
     client.set_many({FIRST: b"1", SECOND: b"2"})
-    rig.nodes[0].says = says(b"-ORIGINDOWN S3 is down\r\n", b"MGET")
+    harness.nodes[0].says = says(b"-ORIGINDOWN S3 is down\r\n", b"MGET")
     assert client.get_many([FIRST, SECOND]) == {FIRST: b"1", SECOND: b"2"}
 
 
-def test_a_key_whose_object_is_too_large_fails_alone(rig: Rig) -> None:
-    client = rig.client()
+def test_a_key_whose_object_is_too_large_fails_alone(harness: Harness) -> None:
+    client = harness.client()
     client.set_many({FIRST: b"1", "k49": b"3"})
-    rig.nodes[0].says = lambda words: (
+    harness.nodes[0].says = lambda argv: (
         b"-PRECONDITION s3://bucket/k2 has 9 bytes; allowed are at most 8 (MAX_VALUE_BYTES)\r\n"
-        if words[0] == b"MGET" or FIRST.encode() in words[-1]
+        if argv[0] == b"MGET" or FIRST.encode() in argv[-1]
         else None
     )
     with pytest.raises(BatchError) as failed:
@@ -423,11 +425,11 @@ def test_a_key_whose_object_is_too_large_fails_alone(rig: Rig) -> None:
     assert failed.value.results == {"k49": b"3"}
 
 
-def test_bad_keys_in_a_batch_fail_alone(rig: Rig) -> None:
-    client = rig.client()
+def test_bad_keys_in_a_batch_fail_alone(harness: Harness) -> None:
+    client = harness.client()
     client.set(FIRST, b"1")
     for bad in ("", "\ud800", "x" * 1025):
-        rig.nodes[0].says = says(b"-ERR key: no\r\n", b"MGET")
+        harness.nodes[0].says = says(b"-ERR key: no\r\n", b"MGET")
         with pytest.raises(BatchError) as failed:
             client.get_many([FIRST, bad])
         assert type(failed.value.errors[bad]) is InvalidRequest
@@ -438,27 +440,27 @@ def test_bad_keys_in_a_batch_fail_alone(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 100, 1000])
-def test_many_keys_are_asked_for_at_all_owners_at_once(rig: Rig, number: int) -> None:
-    client = rig.client()
+def test_many_keys_are_requested_from_all_owners_at_once(harness: Harness, number: int) -> None:
+    client = harness.client()
     values = {f"k{each}": b"%d" % each for each in range(number)}
     client.set_many(values)
-    assert rig.cluster.sent(b"MILENA.CALL") == number
+    assert harness.cluster.sent(b"MILENA.CALL") == number
     assert client.get_many([*values, "none"]) == values
-    assert rig.cluster.sent(b"MGET") <= 3 * (1 + number // 128)
+    assert harness.cluster.sent(b"MGET") <= 3 * (1 + number // 128)
     client.delete_many(values)
     assert client.get_many(values) == {}
-    assert rig.cluster.asked == []
+    assert harness.cluster.requested == []
 
 
-def test_deferred_values_of_a_batch(rig: Rig) -> None:
-    client = rig.client()
+def test_deferred_values_of_a_batch(harness: Harness) -> None:
+    client = harness.client()
     client.set_many({FIRST: b"1", SECOND: b"2"})
-    for node in rig.nodes:
-        node.defers = lambda words: True
+    for node in harness.nodes:
+        node.defers = lambda argv: True
 
     def release() -> None:
-        wait_until("all are asked at once", lambda: all(node.held for node in rig.nodes), LONG)
-        for node in rig.nodes:
+        wait_until("all are asked at once", lambda: all(node.held for node in harness.nodes), LONG)
+        for node in harness.nodes:
             node.release()
 
     thread = threading.Thread(target=release)
@@ -467,8 +469,8 @@ def test_deferred_values_of_a_batch(rig: Rig) -> None:
     thread.join()
 
 
-def test_a_time_to_live(rig: Rig) -> None:
-    client = rig.client()
+def test_a_time_to_live(harness: Harness) -> None:
+    client = harness.client()
     client.set(FIRST, b"v", ttl=5)
     assert client.get_entry(FIRST).ttl == 5.0
     client.set_many({SECOND: b"v"}, ttl=0.25)
@@ -483,20 +485,20 @@ def test_a_time_to_live(rig: Rig) -> None:
 # ---- closing, threads
 
 
-def test_a_closed_client_says_so(rig: Rig) -> None:
-    client = rig.client()
+def test_a_closed_client_says_so(harness: Harness) -> None:
+    client = harness.client()
     client.close()
     with pytest.raises(FailedPrecondition, match="closed"):
         client.get(FIRST)
     with pytest.raises(BatchError, match="closed"):
         client.get_many([FIRST])
-    wait_until("connections are closed", lambda: not any(node.connections for node in rig.nodes), LONG)
+    wait_until("connections are closed", lambda: not any(node.connections for node in harness.nodes), LONG)
 
 
 def test_closing_ends_calls_in_progress() -> None:
-    with cluster_of(1, "sync") as rig:
-        client = rig.client()
-        rig.nodes[0].defers = lambda words: True
+    with cluster_of(1, "sync") as harness:
+        client = harness.client()
+        harness.nodes[0].defers = lambda argv: True
         raised: list[BaseException] = []
 
         def call(get: Callable[[], object]) -> None:
@@ -509,7 +511,7 @@ def test_closing_ends_calls_in_progress() -> None:
         threads = [threading.Thread(target=call, args=(each,)) for each in calls]
         for thread in threads:
             thread.start()
-        wait_until("all wait", lambda: len(rig.nodes[0].held) == 3, LONG)
+        wait_until("all wait", lambda: len(harness.nodes[0].held) == 3, LONG)
         client.close()
         for thread in threads:
             thread.join()
@@ -522,7 +524,7 @@ async def test_closing_ends_async_calls_in_progress() -> None:
         async with asyncio.timeout(LONG):
             while not cluster.sent(b"GET"):
                 await client.get("k")
-        cluster.nodes[0].defers = lambda words: True
+        cluster.nodes[0].defers = lambda argv: True
         calls = [asyncio.create_task(call) for call in (client.get("k"), client.set("k", b"v"))]
         await asyncio.to_thread(wait_until, "both wait", lambda: len(cluster.nodes[0].held) == 2, LONG)
         await client.close()
@@ -537,7 +539,7 @@ async def test_closing_ends_calls_to_a_node_that_has_left() -> None:
         async with asyncio.timeout(LONG):
             while not cluster.sent(b"GET"):
                 await client.get(FIRST)
-        cluster.nodes[0].defers = lambda words: True
+        cluster.nodes[0].defers = lambda argv: True
         call = asyncio.create_task(client.set(FIRST, b"v"))
         await asyncio.to_thread(wait_until, "it waits", lambda: cluster.nodes[0].held, LONG)
         cluster.give_slots(cluster.nodes[1])
@@ -553,20 +555,20 @@ async def test_closing_ends_calls_to_a_node_that_has_left() -> None:
 
 def test_calls_of_a_batch_do_not_share_the_time_of_the_one_that_has_the_least() -> None:
     """A key that is tried again near its end is sent together with keys that have only begun."""
-    with cluster_of(1, "sync") as rig:
-        client = rig.client()
+    with cluster_of(1, "sync") as harness:
+        client = harness.client()
         transport = client._transport
         calls = [
             ("Put", pb.PutRequest(key=key, value=b"v"), seconds) for key, seconds in ((b"a", 0.05), (b"b", LONG))
         ]
-        rig.nodes[0].defers = lambda words: True
+        harness.nodes[0].defers = lambda argv: True
 
-        def answer() -> None:
-            wait_until("both have been asked", lambda: len(rig.nodes[0].held) == 2, LONG)
-            rig.nodes[0].held = [held for held in rig.nodes[0].held if held[0].fileno() >= 0]
-            rig.nodes[0].release()
+        def reply() -> None:
+            wait_until("both have been asked", lambda: len(harness.nodes[0].held) == 2, LONG)
+            harness.nodes[0].held = [held for held in harness.nodes[0].held if held[0].fileno() >= 0]
+            harness.nodes[0].release()
 
-        thread = threading.Thread(target=answer)
+        thread = threading.Thread(target=reply)
         thread.start()
         late, other = transport.call_many(calls)
         thread.join()
@@ -574,31 +576,31 @@ def test_calls_of_a_batch_do_not_share_the_time_of_the_one_that_has_the_least() 
         assert other.successful
 
 
-def test_without_threads_left_the_router_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_threads_left_the_router_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     """As at the end of the process: Python 3.12 starts no thread then."""
     start = threading.Thread.start
 
-    def refuse(thread: threading.Thread) -> None:
+    def reject(thread: threading.Thread) -> None:
         if thread.name.startswith("milena"):
             raise RuntimeError("can't start new thread at interpreter shutdown")
         start(thread)
 
-    with cluster_of(1, "sync") as rig:
-        monkeypatch.setattr(threading.Thread, "start", refuse)
-        client = rig.make()
+    with cluster_of(1, "sync") as harness:
+        monkeypatch.setattr(threading.Thread, "start", reject)
+        client = harness.make()
         client.set("k", b"v")
         monkeypatch.undo()
-        connected = rig.client()
-        monkeypatch.setattr(threading.Thread, "start", refuse)
-        rig.nodes[0].close()
+        connected = harness.client()
+        monkeypatch.setattr(threading.Thread, "start", reject)
+        harness.nodes[0].close()
         assert connected.get("k") == connected.get("k") == b"v"
         monkeypatch.undo()
         assert client.get("k") == b"v"
 
 
-def test_threads_and_batches_and_a_changing_ring() -> None:
-    with cluster_of(3, "sync") as rig:
-        client = rig.client()
+def test_threads_and_batches_while_the_ring_changes() -> None:
+    with cluster_of(3, "sync") as harness:
+        client = harness.client()
         wrong: list[object] = []
         end = threading.Event()
 
@@ -620,10 +622,14 @@ def test_threads_and_batches_and_a_changing_ring() -> None:
         threads = [threading.Thread(target=guarded, args=(str(number),)) for number in range(6)]
         for thread in threads:
             thread.start()
-        for nodes in (rig.nodes[:1], rig.nodes, rig.nodes[1:], rig.nodes[:2]) * 3:
-            asked = rig.cluster.sent(b"GET")
-            rig.cluster.give_slots(*nodes)
-            wait_until("it goes on", lambda asked=asked: rig.cluster.sent(b"GET") > asked + 50 or wrong, LONG)
+        for nodes in (harness.nodes[:1], harness.nodes, harness.nodes[1:], harness.nodes[:2]) * 3:
+            requested = harness.cluster.sent(b"GET")
+            harness.cluster.give_slots(*nodes)
+            wait_until(
+                "it goes on",
+                lambda requested=requested: harness.cluster.sent(b"GET") > requested + 50 or wrong,
+                LONG,
+            )
         end.set()
         for thread in threads:
             thread.join()
@@ -632,9 +638,9 @@ def test_threads_and_batches_and_a_changing_ring() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
 def test_a_client_can_be_closed_in_a_process_that_was_forked() -> None:
-    """Those who inherited it have none of the threads that gRPC would wait for."""
-    with cluster_of(2, "sync") as rig:
-        client = rig.client()
+    """Processes that inherited it have none of the threads that gRPC would wait for."""
+    with cluster_of(2, "sync") as harness:
+        client = harness.client()
         client.set(FIRST, b"v")
 
         def child() -> bool:
@@ -651,14 +657,14 @@ def test_a_client_can_be_closed_in_a_process_that_was_forked() -> None:
         assert list(client.scan()) != []
 
 
-def test_a_client_that_nobody_has_any_more_leaves_nothing_behind() -> None:
-    with cluster_of(2, "sync") as rig:
+def test_a_collected_client_leaves_nothing_behind() -> None:
+    with cluster_of(2, "sync") as harness:
         before = threading.active_count()
         for _ in range(5):
-            client = Milena(rig.cluster.address)
-            rig.cluster.wait_until_direct(client)
+            client = Milena(harness.cluster.address)
+            harness.cluster.wait_until_direct(client)
             del client
             gc.collect()
-        wait_until("connections are closed", lambda: not any(node.connections for node in rig.nodes), LONG)
+        wait_until("connections are closed", lambda: not any(node.connections for node in harness.nodes), LONG)
         wait_until("threads have ended", lambda: threading.active_count() <= before + 5, LONG)
         assert not [thread for thread in threading.enumerate() if thread.name == "milena ring watch"]

@@ -62,19 +62,19 @@ def test_values_around_the_size_of_a_read(node: FakeRespNode, here: RespNode) ->
     """A value whose end, or line end, comes with another read."""
     connection = opened(here)
     for size in range(65_536 - 30, 65_536 + 30):
-        node.says = lambda words, size=size: b"$%d\r\n%b\r\n" % (size, b"y" * size)
+        node.says = lambda argv, size=size: b"$%d\r\n%b\r\n" % (size, b"y" * size)
         assert connection.exchange(get(b"k"), LONG) == b"y" * size
 
 
-def test_an_answer_in_two_pieces_wherever_it_is_cut() -> None:
-    answers = [
+def test_a_reply_in_two_pieces_wherever_it_is_split() -> None:
+    replies = [
         (b"$3\r\nabc\r\n", b"abc"),
         (b"$0\r\n\r\n", b""),
         (b"_\r\n", None),
         (b"*1\r\n$1\r\na\r\n", [b"a"]),
         (b"-DEFERRED 7\r\n>3\r\n+deferred\r\n:7\r\n$1\r\na\r\n", b"a"),
     ]
-    plan = [(data, cut, meant) for data, meant in answers for cut in range(1, len(data))]
+    plan = [(data, cut, meant) for data, meant in replies for cut in range(1, len(data))]
     pause = threading.Event()
 
     def serve() -> None:
@@ -97,22 +97,22 @@ def test_an_answer_in_two_pieces_wherever_it_is_cut() -> None:
         thread.join()
 
 
-def test_an_error_is_an_answer(node: FakeRespNode, here: RespNode) -> None:
-    node.says = lambda words: b"-ORIGINDOWN S3 is down\r\n"
+def test_an_error_is_a_reply(node: FakeRespNode, here: RespNode) -> None:
+    node.says = lambda argv: b"-ORIGINDOWN S3 is down\r\n"
     assert isinstance(opened_before(node, here).exchange(get(b"k"), LONG), OriginUnavailable)
 
 
 def opened_before(node: FakeRespNode, here: RespNode) -> RespSocket:
-    """A connection that is greeted although the node answers everything in one way."""
-    said, node.says = node.says, lambda words: None
+    """A connection whose handshake succeeds although the node replies to everything in one way."""
+    said, node.says = node.says, lambda argv: None
     connection = opened(here)
     node.says = said
     return connection
 
 
-def test_deferred_answers_are_waited_for(node: FakeRespNode, here: RespNode) -> None:
+def test_deferred_replies_are_waited_for(node: FakeRespNode, here: RespNode) -> None:
     connection = opened(here)
-    node.defers = lambda words: words[-1] == b"k"
+    node.defers = lambda argv: argv[-1] == b"k"
     released = threading.Thread(target=lambda: (wait_until("asked", lambda: node.held, LONG), node.release()))
     released.start()
     assert connection.exchange(get(b"k"), LONG) == b"v"
@@ -130,12 +130,12 @@ def test_deferred_answers_are_waited_for(node: FakeRespNode, here: RespNode) -> 
 def test_silence_ends_the_call_and_the_connection(node: FakeRespNode, here: RespNode, deferred: bool) -> None:
     connection = opened(here)
     node.silent = not deferred
-    node.defers = lambda words: deferred
+    node.defers = lambda argv: deferred
     with pytest.raises(DeadlineExceeded, match=r"node a:1 did not respond within 0\.05 s"):
         connection.exchange(get(b"k"), 0.05)
     assert connection.closed
     assert here.current() is None
-    node.silent, node.defers = False, lambda words: False
+    node.silent, node.defers = False, lambda argv: False
     assert opened(here).exchange(get(b"k"), LONG) == b"v", "it is not the late answer to another call"
 
 
@@ -212,7 +212,7 @@ def test_a_broken_connection_is_a_lost_node(node: FakeRespNode, here: RespNode) 
 @pytest.mark.parametrize("data", [b"hello\r\n", b"$x\r\n", b"$-1", b">2\r\n+a\r\n"])
 def test_what_makes_no_sense_ends_the_connection(node: FakeRespNode, here: RespNode, data: bytes) -> None:
     connection = opened(here)
-    node.says = lambda words: data
+    node.says = lambda argv: data
     with pytest.raises((NodeLost, DeadlineExceeded)):
         connection.exchange(get(b"k"), 0.1)
     assert connection.closed
@@ -221,20 +221,20 @@ def test_what_makes_no_sense_ends_the_connection(node: FakeRespNode, here: RespN
 def test_each_thread_has_a_connection_and_takes_it_along_when_it_ends(node: FakeRespNode, here: RespNode) -> None:
     opened(here)
     wait_until("looking is over", lambda: node.connections == 1, LONG)
-    asked, end = threading.Barrier(9), threading.Event()
+    requested, end = threading.Barrier(9), threading.Event()
     wrong: list[Any] = []
 
     def work() -> None:
         for _ in range(50):
             if opened(here).exchange(get(b"k"), LONG) != b"v":
                 wrong.append("another value")
-        asked.wait(LONG)
+        requested.wait(LONG)
         end.wait(LONG)
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
         thread.start()
-    asked.wait(LONG)
+    requested.wait(LONG)
     assert node.connections == 9
     end.set()
     for thread in threads:
@@ -244,16 +244,16 @@ def test_each_thread_has_a_connection_and_takes_it_along_when_it_ends(node: Fake
 
 
 def test_leaving_ends_all_but_what_is_to_last(node: FakeRespNode, here: RespNode) -> None:
-    node.defers = lambda words: words[0] == b"GET"
-    ended: dict[bool, Any] = {}
+    node.defers = lambda argv: argv[0] == b"GET"
+    finished: dict[bool, Any] = {}
 
     def work(lasting: bool) -> None:
         connection = opened(here)
         connection.lasting = lasting
         try:
-            ended[lasting] = connection.exchange(get(b"k"), LONG)
+            finished[lasting] = connection.exchange(get(b"k"), LONG)
         except NodeLost as error:
-            ended[lasting] = error
+            finished[lasting] = error
 
     threads = {lasting: threading.Thread(target=work, args=(lasting,)) for lasting in (False, True)}
     for thread in threads.values():
@@ -261,17 +261,17 @@ def test_leaving_ends_all_but_what_is_to_last(node: FakeRespNode, here: RespNode
     wait_until("both wait", lambda: len(node.held) == 2, LONG)
     here.leave(lasting=True)
     threads[False].join()
-    assert isinstance(ended[False], NodeLost)
+    assert isinstance(finished[False], NodeLost)
     node.held = [each for each in node.held if each[0].fileno() >= 0]
     node.release()
     threads[True].join()
-    assert ended[True] == b"v"
+    assert finished[True] == b"v"
     assert here.open(LONG) is None
 
 
 def test_a_node_that_is_not_there_costs_no_time_and_is_looked_for_beside(node: FakeRespNode) -> None:
-    with ReservedPort() as nobody:
-        here = RespNode(nobody.address)
+    with ReservedPort() as unused:
+        here = RespNode(unused.address)
         for _ in range(1000):
             assert here.open(LONG) is None
     connection = opened(there := RespNode(node.address))
@@ -283,9 +283,9 @@ def test_a_node_that_is_not_there_costs_no_time_and_is_looked_for_beside(node: F
         assert there.open(LONG) is None
 
 
-def test_an_interrupt_leaves_no_answer_behind(node: FakeRespNode, here: RespNode) -> None:
+def test_an_interrupt_leaves_no_reply_behind(node: FakeRespNode, here: RespNode) -> None:
     connection = opened(here)
-    node.defers = lambda words: True
+    node.defers = lambda argv: True
     main = threading.get_ident()
 
     def interrupt() -> None:
@@ -298,7 +298,7 @@ def test_an_interrupt_leaves_no_answer_behind(node: FakeRespNode, here: RespNode
         connection.exchange(get(b"k"), LONG)
     thread.join()
     assert connection.closed
-    node.defers = lambda words: False
+    node.defers = lambda argv: False
     assert opened(here).exchange(get(b"empty"), LONG) == b""
 
 

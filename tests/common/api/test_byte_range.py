@@ -35,13 +35,13 @@ def test_the_whole_value_is_not_copied() -> None:
 
 
 @pytest.mark.parametrize("length", [0, -1, MAX_LENGTH + 1])
-def test_a_length_that_cannot_be_is_refused_by_its_name(length: int) -> None:
+def test_a_length_that_cannot_be_is_rejected_by_its_name(length: int) -> None:
     with pytest.raises(InvalidRequest, match=f"length: got {length}; allowed: 1 to"):
         checked_range(0, length)
 
 
 @pytest.mark.parametrize("offset", [MIN_OFFSET - 1, 2**63])
-def test_an_offset_that_the_wire_has_no_room_for_is_refused_by_its_name(offset: int) -> None:
+def test_an_offset_that_the_wire_has_no_room_for_is_rejected_by_its_name(offset: int) -> None:
     with pytest.raises(InvalidRequest, match=f"offset: got {offset}; allowed: "):
         checked_range(offset, None)
 

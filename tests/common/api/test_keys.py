@@ -1,4 +1,4 @@
-"""Keys and buckets: what is refused, in which words, and that no two objects are filed under one cache key."""
+"""Keys and buckets: what is rejected, with which text, and that no two objects have one cache key."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_key_that_spells_another_buckets_object_is_not_that_object(bucket: str
 
 
 @pytest.mark.parametrize(
-    ("bucket", "key", "filed_as"),
+    ("bucket", "key", "encoded"),
     [
         ("", b"a/b", b"a/b"),
         ("other", b"a/b", b"s3://other/a/b"),
@@ -47,13 +47,13 @@ def test_a_key_that_spells_another_buckets_object_is_not_that_object(bucket: str
         ("", b"s3:/x", b"s3:/x"),
     ],
 )
-def test_cache_key_spelling(bucket: str, key: bytes, filed_as: bytes) -> None:
-    assert cache_key(bucket, key) == filed_as
-    assert split_cache_key(filed_as) == (bucket, key)
+def test_cache_key_spelling(bucket: str, key: bytes, encoded: bytes) -> None:
+    assert cache_key(bucket, key) == encoded
+    assert split_cache_key(encoded) == (bucket, key)
 
 
 @given(objects)
-def test_a_cache_key_tells_its_object(named: tuple[str, bytes]) -> None:
+def test_a_cache_key_names_its_object(named: tuple[str, bytes]) -> None:
     assert split_cache_key(cache_key(*named)) == named
 
 
@@ -87,10 +87,10 @@ def test_every_key_that_s3_accepts_is_accepted(key: bytes) -> None:
         (b"\xc0\xaf", "not UTF-8"),  # a slash, overlong
     ],
 )
-def test_a_refused_key_is_told_the_rule(key: bytes, rule: str) -> None:
-    with pytest.raises(InvalidRequest, match=rule) as refused:
+def test_the_error_of_a_rejected_key_states_the_rule(key: bytes, rule: str) -> None:
+    with pytest.raises(InvalidRequest, match=rule) as rejected:
         check_key(key)
-    assert str(refused.value).startswith("key: ")
+    assert str(rejected.value).startswith("key: ")
 
 
 @given(st.binary(max_size=1100))
@@ -118,15 +118,15 @@ def test_bucket_names_that_s3_allows(name: str) -> None:
     ["", "ab", "x" * 64, "Upper", "under_score", "-lead", "trail-", ".lead", "trail.", "a..b", "192.168.1.1",
      "a/b", "a b", "ümlaut", "abc\n", "s3://abc"],
 )  # fmt: skip
-def test_a_refused_bucket_is_told_the_rule(name: str) -> None:
+def test_the_error_of_a_rejected_bucket_states_the_rule(name: str) -> None:
     with pytest.raises(InvalidRequest, match=r"^bucket: .* allowed are 3 to 63 of a-z 0-9"):
         check_bucket(name)
 
 
 def test_a_long_bucket_name_is_not_repeated_whole() -> None:
-    with pytest.raises(InvalidRequest) as refused:
+    with pytest.raises(InvalidRequest) as rejected:
         check_bucket("x" * 100_000)
-    assert len(str(refused.value)) < 400
+    assert len(str(rejected.value)) < 400
 
 
 def test_every_spelling_of_the_default_bucket_is_one() -> None:
@@ -135,7 +135,7 @@ def test_every_spelling_of_the_default_bucket_is_one() -> None:
     assert canonical_bucket("photos", "") == "photos"
 
 
-def test_a_value_over_the_limit_is_told_both_sizes() -> None:
+def test_the_error_of_a_value_over_the_limit_has_both_sizes() -> None:
     check_value_size(10, 10)
     with pytest.raises(InvalidRequest, match=r"^value: has 11 bytes; allowed are at most 10 \(MAX_VALUE_BYTES\)"):
         check_value_size(11, 10)

@@ -157,13 +157,13 @@ def test_owned_since_is_the_epoch_at_which_the_owner_got_the_slot(history: list[
 
 
 @pytest.mark.parametrize("epoch", [6, 5, 0, -1])
-def test_an_epoch_that_does_not_grow_is_refused(epoch: int) -> None:
+def test_an_epoch_that_does_not_grow_is_rejected(epoch: int) -> None:
     with pytest.raises(ValueError, match=f"{epoch} after 6"):
         Ring.empty(6).with_members(POOL[:1], epoch)
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan")])
-def test_a_weight_that_is_not_positive_is_refused(weight: float) -> None:
+def test_a_weight_that_is_not_positive_is_rejected(weight: float) -> None:
     with pytest.raises(ValueError, match="weights must be positive"):
         Ring.empty().with_members([Member("a:1", weight=weight)], 1)
 
@@ -171,7 +171,7 @@ def test_a_weight_that_is_not_positive_is_refused(weight: float) -> None:
 # ---- the ends of the range
 
 
-def test_nobody_owns_anything_in_an_empty_ring() -> None:
+def test_an_empty_ring_has_no_owners() -> None:
     for ring in (Ring.empty(4), ring_of(*POOL[:2]).with_members([], 4)):
         assert ring.epoch == 4
         assert ring.find(b"foo") == (12182, "", 4)

@@ -1,4 +1,4 @@
-"""The ring as clients and nodes know it: the same answers as the router's, and nothing else taken for a ring."""
+"""The ring as clients and nodes know it: the same replies as the router's, and nothing else taken for a ring."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_slots_after_the_last_range_are_nobodys() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"),
+    ("wrong", "argv"),
     [
         (update((0, 5, 0), (5, 9, 1)), "slots 5 to 9 after 5"),
         (update((5, 9, 0), (0, 4, 1)), "slots 0 to 4 after 9"),
@@ -58,8 +58,8 @@ def test_slots_after_the_last_range_are_nobodys() -> None:
         (update(nodes=(A, pb.RingNode())), "no address"),
     ],
 )
-def test_what_is_no_ring_is_refused(wrong: pb.RingUpdate, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_what_is_no_ring_is_rejected(wrong: pb.RingUpdate, argv: str) -> None:
+    with pytest.raises(ValueError, match=argv):
         SlotMap.from_update(wrong)
 
 
@@ -140,7 +140,7 @@ def test_a_change_has_only_what_differs() -> None:
     assert (list(left.removed), list(left.nodes)) == (["i:50051"], [])
 
 
-def test_a_change_of_another_ring_than_the_last_one_is_refused() -> None:
+def test_a_change_of_another_ring_than_the_last_one_is_rejected() -> None:
     before = Ring.empty().with_members(nodes_of("ab"), 5)
     change = short_update(published(before.with_members(nodes_of("abc"), 6)), published(before))
     assert change.base_epoch == 5
@@ -161,7 +161,7 @@ def test_a_change_of_another_ring_than_the_last_one_is_refused() -> None:
         pb.SlotRuns(lengths=[SLOTS], owners=[1], since=[], epochs=[5]),
     ],
 )
-def test_runs_that_are_no_assignment_are_refused(runs: pb.SlotRuns) -> None:
+def test_runs_that_are_no_assignment_are_rejected(runs: pb.SlotRuns) -> None:
     with pytest.raises(ValueError, match="run"):
         SlotMap.from_update(pb.RingUpdate(epoch=7, nodes=(A, B), runs=runs))
 

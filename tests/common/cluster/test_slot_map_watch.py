@@ -16,7 +16,7 @@ from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.runs_message import RUNS
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slot_map_watch import REJECTED_SECONDS, AsyncRingWatch, RingWatch
-from tests.support.fake_clock import FakeClock, settle
+from tests.support.fake_clock import FakeClock, run_ready_tasks
 
 SOON = 10.0
 NODES = (pb.RingNode(address="a:1", resp_address="a:2"),)
@@ -38,14 +38,14 @@ class FakeRouter:
     """What comes on its streams is put in by the test; an error or `END` ends the one that is open."""
 
     def __init__(self) -> None:
-        self.asked: list[pb.WatchRingRequest] = []
+        self.requested: list[pb.WatchRingRequest] = []
         self.open = 0
         self.events: asyncio.Queue[Event] = asyncio.Queue()
 
     async def watch(self, method: str, request: Message) -> AsyncGenerator[pb.RingUpdate, None]:
         assert method == "WatchRing"
         assert isinstance(request, pb.WatchRingRequest)
-        self.asked.append(request)
+        self.requested.append(request)
         self.open += 1
         try:
             while (event := await self.events.get()) is not END:
@@ -56,7 +56,7 @@ class FakeRouter:
             self.open -= 1
 
 
-class Rig:
+class Harness:
     def __init__(self, node_id: str = "") -> None:
         self.clock = FakeClock()
         self.router = FakeRouter()
@@ -70,29 +70,29 @@ class Rig:
     async def happens(self, *events: Event) -> None:
         for event in events:
             self.router.events.put_nowait(event)
-        await settle()
+        await run_ready_tasks()
 
 
 @asynccontextmanager
-async def following(node_id: str = "") -> AsyncGenerator[Rig, None]:
-    rig = Rig(node_id)
-    task = asyncio.create_task(rig.watch.run())
-    await settle()
-    yield rig
+async def following(node_id: str = "") -> AsyncGenerator[Harness, None]:
+    harness = Harness(node_id)
+    task = asyncio.create_task(harness.watch.run())
+    await run_ready_tasks()
+    yield harness
     assert not task.done()
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
-    assert not rig.router.open
+    assert not harness.router.open
 
 
 async def test_each_newer_ring_is_taken_over_and_announced() -> None:
-    async with following("me") as rig:
-        assert rig.watch.current.epoch == 0
-        await rig.happens(ring(5), ring(8))
-        assert rig.seen == [5, 8]
-        assert rig.watch.current.find(b"k").resp_address == "a:2"
-        assert rig.router.asked == [pb.WatchRingRequest(node_id="me", features=RUNS)]
+    async with following("me") as harness:
+        assert harness.watch.current.epoch == 0
+        await harness.happens(ring(5), ring(8))
+        assert harness.seen == [5, 8]
+        assert harness.watch.current.find(b"k").resp_address == "a:2"
+        assert harness.router.requested == [pb.WatchRingRequest(node_id="me", features=RUNS)]
 
 
 def runs(epoch: int, base: int = 0) -> pb.RingUpdate:
@@ -105,116 +105,116 @@ def runs(epoch: int, base: int = 0) -> pb.RingUpdate:
 
 
 async def test_a_change_applies_to_the_last_ring_of_its_stream() -> None:
-    async with following() as rig:
-        await rig.happens(runs(5), runs(6, 5), runs(9, 6))
-        assert rig.seen == [5, 6, 9]
-        assert rig.watch.current.targets[0] == (0, "a:1", "a:2", 9)
+    async with following() as harness:
+        await harness.happens(runs(5), runs(6, 5), runs(9, 6))
+        assert harness.seen == [5, 6, 9]
+        assert harness.watch.current.targets[0] == (0, "a:1", "a:2", 9)
 
 
 async def test_a_change_of_a_ring_that_was_not_adopted_applies_to_it() -> None:
     """A router that was restarted without its clock sends an older ring, and then a change of that."""
-    async with following() as rig:
-        await rig.happens(runs(8), END)
-        await rig.clock.advance(0.1)
-        await rig.happens(runs(5), runs(9, 5))
-        assert rig.seen == [8, 9]
+    async with following() as harness:
+        await harness.happens(runs(8), END)
+        await harness.clock.advance(0.1)
+        await harness.happens(runs(5), runs(9, 5))
+        assert harness.seen == [8, 9]
 
 
 async def test_a_change_that_does_not_fit_ends_the_stream_and_the_next_one_begins_whole() -> None:
-    async with following() as rig:
-        await rig.happens(runs(5), runs(7, 6))
-        assert rig.seen == [5]
-        await rig.clock.advance(2)
-        assert len(rig.router.asked) == 2
-        await rig.happens(runs(9, 5))
-        await rig.clock.advance(2)
-        assert len(rig.router.asked) == 3, "the last stream's ring is no base"
-        await rig.happens(runs(7), runs(8, 7))
-        assert rig.seen == [5, 7, 8]
+    async with following() as harness:
+        await harness.happens(runs(5), runs(7, 6))
+        assert harness.seen == [5]
+        await harness.clock.advance(2)
+        assert len(harness.router.requested) == 2
+        await harness.happens(runs(9, 5))
+        await harness.clock.advance(2)
+        assert len(harness.router.requested) == 3, "the last stream's ring is no base"
+        await harness.happens(runs(7), runs(8, 7))
+        assert harness.seen == [5, 7, 8]
 
 
 async def test_never_back() -> None:
-    async with following() as rig:
-        await rig.happens(ring(8), ring(7), ring(8), ring(0))
-        await rig.happens(END)
-        await rig.clock.advance(5)
-        await rig.happens(ring(0), ring(6), ring(8), ring(9))
-        assert rig.seen == [8, 9]
+    async with following() as harness:
+        await harness.happens(ring(8), ring(7), ring(8), ring(0))
+        await harness.happens(END)
+        await harness.clock.advance(5)
+        await harness.happens(ring(0), ring(6), ring(8), ring(9))
+        assert harness.seen == [8, 9]
 
 
 @pytest.mark.parametrize("end", [LOST, END])
-async def test_a_lost_router_leaves_the_last_ring_and_is_asked_again(end: Event) -> None:
-    async with following() as rig:
-        await rig.happens(ring(5), end)
-        assert rig.watch.current.epoch == 5
-        assert len(rig.router.asked) == 1
-        await rig.clock.advance(0.1)
-        assert len(rig.router.asked) == 2
-        await rig.happens(ring(5), ring(6))
-        assert rig.seen == [5, 6]
-        assert not rig.watch.rejected
+async def test_a_lost_router_leaves_the_last_ring_and_is_called_again(end: Event) -> None:
+    async with following() as harness:
+        await harness.happens(ring(5), end)
+        assert harness.watch.current.epoch == 5
+        assert len(harness.router.requested) == 1
+        await harness.clock.advance(0.1)
+        assert len(harness.router.requested) == 2
+        await harness.happens(ring(5), ring(6))
+        assert harness.seen == [5, 6]
+        assert not harness.watch.rejected
 
 
-async def test_the_pauses_grow_to_two_seconds_and_begin_anew_after_an_answer() -> None:
-    async with following() as rig:
+async def test_the_pauses_grow_to_two_seconds_and_begin_anew_after_a_reply() -> None:
+    async with following() as harness:
         for pause in (0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0):
-            asked = len(rig.router.asked)
-            await rig.happens(LOST)
-            await rig.clock.advance(pause * 0.99)
-            assert len(rig.router.asked) == asked
-            await rig.clock.advance(pause * 0.02)
-            assert len(rig.router.asked) == asked + 1
-        await rig.happens(ring(1), LOST)
-        await rig.clock.advance(0.1)
-        assert len(rig.router.asked) == 9
+            requested = len(harness.router.requested)
+            await harness.happens(LOST)
+            await harness.clock.advance(pause * 0.99)
+            assert len(harness.router.requested) == requested
+            await harness.clock.advance(pause * 0.02)
+            assert len(harness.router.requested) == requested + 1
+        await harness.happens(ring(1), LOST)
+        await harness.clock.advance(0.1)
+        assert len(harness.router.requested) == 9
 
 
-async def test_where_the_ring_is_withheld_it_is_asked_for_rarely() -> None:
-    async with following() as rig:
-        await rig.happens(WITHHELD)
-        assert rig.watch.rejected
-        assert rig.seen == []
-        await rig.clock.advance(REJECTED_SECONDS - 1)
-        assert len(rig.router.asked) == 1
-        await rig.clock.advance(1)
-        assert len(rig.router.asked) == 2
-        await rig.happens(ring(5))
-        assert not rig.watch.rejected
-        assert rig.seen == [5]
+async def test_where_the_ring_is_withheld_it_is_requested_rarely() -> None:
+    async with following() as harness:
+        await harness.happens(WITHHELD)
+        assert harness.watch.rejected
+        assert harness.seen == []
+        await harness.clock.advance(REJECTED_SECONDS - 1)
+        assert len(harness.router.requested) == 1
+        await harness.clock.advance(1)
+        assert len(harness.router.requested) == 2
+        await harness.happens(ring(5))
+        assert not harness.watch.rejected
+        assert harness.seen == [5]
 
 
 async def test_it_is_logged_once_that_the_ring_is_withheld(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    async with following() as rig:
+    async with following() as harness:
         for _ in range(3):
-            await rig.happens(WITHHELD)
-            await rig.clock.advance(REJECTED_SECONDS)
+            await harness.happens(WITHHELD)
+            await harness.clock.advance(REJECTED_SECONDS)
         assert [each.getMessage() for each in caplog.records] == [f"the router withholds its ring: {WITHHELD}"]
-        await rig.happens(ring(5), WITHHELD)
+        await harness.happens(ring(5), WITHHELD)
         assert len(caplog.records) == 2, "it had changed in between"
 
 
 async def test_a_router_that_begins_to_withhold_the_ring_takes_it_away() -> None:
-    async with following() as rig:
-        await rig.happens(ring(5), LOST)
-        await rig.clock.advance(1)
-        await rig.happens(WITHHELD)
-        assert rig.seen == [5, 0]
-        await rig.clock.advance(REJECTED_SECONDS)
-        await rig.happens(WITHHELD)
-        assert rig.seen == [5, 0]
-        await rig.clock.advance(REJECTED_SECONDS)
-        await rig.happens(ring(4), ring(5))
-        assert rig.seen == [5, 0, 5], "the same ring is welcome again, an older one is not"
+    async with following() as harness:
+        await harness.happens(ring(5), LOST)
+        await harness.clock.advance(1)
+        await harness.happens(WITHHELD)
+        assert harness.seen == [5, 0]
+        await harness.clock.advance(REJECTED_SECONDS)
+        await harness.happens(WITHHELD)
+        assert harness.seen == [5, 0]
+        await harness.clock.advance(REJECTED_SECONDS)
+        await harness.happens(ring(4), ring(5))
+        assert harness.seen == [5, 0, 5], "the same ring is welcome again, an older one is not"
 
 
 async def test_what_is_no_ring_is_survived() -> None:
-    async with following() as rig:
-        await rig.happens(ring(5), pb.RingUpdate(epoch=6, slots=[pb.SlotRange(first=1, last=0)]))
-        assert rig.watch.current.epoch == 5
-        await rig.clock.advance(1)
-        await rig.happens(ring(7))
-        assert rig.seen == [5, 7]
+    async with following() as harness:
+        await harness.happens(ring(5), pb.RingUpdate(epoch=6, slots=[pb.SlotRange(first=1, last=0)]))
+        assert harness.watch.current.epoch == 5
+        await harness.clock.advance(1)
+        await harness.happens(ring(7))
+        assert harness.seen == [5, 7]
 
 
 # ---- for threads
@@ -224,11 +224,11 @@ class ThreadedRouter:
     """As `FakeRouter`; `close` ends what is open."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.requested = 0
         self.events: queue.Queue[Event] = queue.Queue()
 
     def watch(self, method: str, request: Message) -> Generator[pb.RingUpdate, None, None]:
-        self.asked += 1
+        self.requested += 1
         while (event := self.events.get()) is not END:
             if isinstance(event, MilenaError):
                 raise event
@@ -263,13 +263,13 @@ def test_a_thread_follows_the_ring() -> None:
     for event in (LOST, ring(4), END, ring(6)):
         router.events.put(event)
     assert seen.next() == 6
-    assert router.asked == 3
+    assert router.requested == 3
     watch.close()
     assert watch.current.epoch == 6
     assert not watch.rejected, "to be closed is not to be refused"
 
 
-def test_a_thread_that_is_refused_ends_when_it_is_told_to() -> None:
+def test_a_rejected_thread_ends_when_it_is_stopped() -> None:
     router, seen = ThreadedRouter(), Seen()
     watch = RingWatch(router, lambda: 0.0, seen)
     for event in (ring(5), WITHHELD):
@@ -288,7 +288,7 @@ def test_closed_before_it_began() -> None:
     assert all(thread.name != "milena ring watch" for thread in threading.enumerate())
 
 
-def test_closed_by_whoever_is_told_of_a_ring() -> None:
+def test_a_callback_of_the_ring_may_close_the_watch() -> None:
     router = ThreadedRouter()
     closed = threading.Event()
 

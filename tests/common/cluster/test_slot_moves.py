@@ -27,7 +27,7 @@ def owners(runs: list[Run]) -> list[str]:
     return [run.address for run in runs for _ in range(run.first, run.last + 1)]
 
 
-class Changing(RuleBasedStateMachine):
+class SlotMoves(RuleBasedStateMachine):
     """A ring of 3 to 40 nodes that joins and leaves change, one or several nodes at a time."""
 
     def __init__(self) -> None:
@@ -98,8 +98,8 @@ class Changing(RuleBasedStateMachine):
         assert moves(self.runs, self.weights) == []
 
 
-Changing.TestCase.settings = settings(max_examples=12, stateful_step_count=30, deadline=None)
-TestChanging = Changing.TestCase
+SlotMoves.TestCase.settings = settings(max_examples=12, stateful_step_count=30, deadline=None)
+TestSlotMoves = SlotMoves.TestCase
 
 
 def cluster_slots(runs: list[Run]) -> bytes:
@@ -170,7 +170,7 @@ def test_without_nodes_nothing_moves() -> None:
     assert moves(whole([], 3), {}) == []
 
 
-def test_runs_are_made_whole_and_what_overlaps_is_refused() -> None:
+def test_runs_are_made_whole_and_what_overlaps_is_rejected() -> None:
     assert whole([(3, 5, "a", 1)], 7) == [(0, 2, "", 7), (3, 5, "a", 1), (6, SLOTS - 1, "", 7)]
     assert whole([(0, SLOTS - 1, "a", 1)], 7) == [(0, SLOTS - 1, "a", 1)]
     for wrong in ([(5, 4, "a", 1)], [(0, SLOTS, "a", 1)], [(0, 5, "a", 1), (5, 9, "b", 1)]):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from milena_common.cluster.slots import SLOTS, slot_of
 
-# What `CLUSTER KEYSLOT` of a Redis server answers.
+# What `CLUSTER KEYSLOT` of a Redis server replies.
 KNOWN = {b"": 0, b"foo": 12182, b"bar": 5061, b"hello": 866, b"123456789": 0x31C3}
 
 

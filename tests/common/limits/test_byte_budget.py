@@ -76,7 +76,7 @@ async def test_a_caller_cancelled_after_its_grant_gives_the_bytes_back() -> None
     assert budget.used == 0
 
 
-async def test_one_whose_time_is_up_is_counted_as_rejected_and_one_whose_caller_has_gone_is_not() -> None:
+async def test_a_timeout_is_counted_as_rejected_and_a_cancelled_caller_is_not() -> None:
     budget = ByteBudget(100)
     await budget.take(100, None)
     late, gone = budget.request(10), budget.request(20)
@@ -122,24 +122,24 @@ async def test_more_than_the_queue_holds_are_rejected_at_once(monkeypatch: pytes
 def test_the_sum_of_grants_is_what_is_used_and_within_the_limit(steps: list[tuple[str, int]]) -> None:
     async def run() -> None:
         budget = ByteBudget(100)
-        asked: list[tuple[int, asyncio.Future[None]]] = []
+        requests: list[tuple[int, asyncio.Future[None]]] = []
         for what, number in steps:
-            granted = [pair for pair in asked if pair[1].done()]
+            granted = [pair for pair in requests if pair[1].done()]
             if what == "ask":
-                asked.append((number, budget.request(number)))
+                requests.append((number, budget.request(number)))
             elif what == "release" and granted:
                 pair = granted[number % len(granted)]
-                asked.remove(pair)
+                requests.remove(pair)
                 budget.release(pair[0])
-            elif what == "abandon" and asked:
-                pair = asked.pop(number % len(asked))
+            elif what == "abandon" and requests:
+                pair = requests.pop(number % len(requests))
                 budget.abandon(*pair)
-            held = [size for size, future in asked if future.done()]
+            held = [size for size, future in requests if future.done()]
             assert budget.used == sum(held)
             assert budget.used <= 100 or len([size for size in held if size]) == 1
-            waiting = [size for size, future in asked if not future.done()]
+            waiting = [size for size, future in requests if not future.done()]
             assert not waiting or budget.used + waiting[0] > 100
-        for size, future in asked:
+        for size, future in requests:
             budget.abandon(size, future)
         assert budget.used == 0
 

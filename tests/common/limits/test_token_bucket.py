@@ -58,7 +58,7 @@ def test_callers_at_exactly_the_rate_all_get_through() -> None:
     assert all(bucket.take_tokens(n / 8) == 0 for n in range(1000))
 
 
-def test_below_one_a_second_the_burst_is_one() -> None:
+def test_below_one_per_second_the_burst_is_one() -> None:
     bucket = TokenBucket(0.5, 0.0)
     assert bucket.take_tokens(0) == 0
     assert bucket.take_tokens(0) == pytest.approx(2)
@@ -82,10 +82,10 @@ def test_a_batch_over_the_burst_is_paid_back() -> None:
 
 
 @given(rates, st.lists(st.tuples(st.floats(0, 3), st.integers(1, 50)), min_size=1, max_size=60))
-def test_batches_have_no_more_than_the_rate_in_the_long_run(rate: float, asked: list[tuple[float, int]]) -> None:
+def test_batches_have_no_more_than_the_rate_in_the_long_run(rate: float, requests: list[tuple[float, int]]) -> None:
     bucket = TokenBucket(rate, 0.0)
     now, taken, largest = 0.0, 0, 0
-    for pause, n in asked:
+    for pause, n in requests:
         now += pause
         if not bucket.take_tokens(now, n):
             taken += n
@@ -93,17 +93,17 @@ def test_batches_have_no_more_than_the_rate_in_the_long_run(rate: float, asked: 
         assert taken <= max(1.0, rate) + rate * now + largest + 1e-6
 
 
-def test_what_was_refused_is_counted() -> None:
+def test_what_was_rejected_is_counted() -> None:
     bucket = TokenBucket(2, 0.0)
     for n in (1, 1, 1, 5):
         bucket.take_tokens(0.0, n)
     assert bucket.rejected == 6
 
 
-def test_the_refusal_says_whose_limit_it_is_and_how_long_to_wait() -> None:
-    refusal = over_limit("this node's", 4, 0.25)
-    assert str(refusal) == "over this node's RATE_LIMIT of 4 requests a second; try again in 250 ms"
-    assert refusal.retry_after == 0.25
+def test_the_rejection_names_the_limit_and_how_long_to_wait() -> None:
+    rejection = over_limit("this node's", 4, 0.25)
+    assert str(rejection) == "over this node's RATE_LIMIT of 4 requests a second; try again in 250 ms"
+    assert rejection.retry_after == 0.25
 
 
 def test_a_rate_of_0_is_no_limit() -> None:

@@ -33,9 +33,9 @@ class Ops:
     async def get(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, str, str]:
         async with (
             aiohttp.ClientSession() as session,
-            session.get(f"http://{self.address}{path}", headers=headers) as answer,
+            session.get(f"http://{self.address}{path}", headers=headers) as reply,
         ):
-            return answer.status, answer.headers["Content-Type"], await answer.text()
+            return reply.status, reply.headers["Content-Type"], await reply.text()
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ async def test_a_process_that_is_not_ready_is_alive(ops: Ops, path: str) -> None
     assert (await ops.get(path))[0] == 200
 
 
-async def test_metrics_are_in_the_format_that_is_asked_for(ops: Ops) -> None:
+async def test_metrics_are_in_the_requested_format(ops: Ops) -> None:
     status, kind, body = await ops.get("/metrics")
     assert status == 200
     assert kind.startswith("text/plain; version=")
@@ -120,7 +120,7 @@ async def test_a_slow_or_silent_connection_is_ended(ops: Ops, monkeypatch: pytes
 @pytest.mark.parametrize(
     "garbage", [b"\x00\xff" * 100 + b"\r\n\r\n", b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n"]
 )
-async def test_garbage_is_refused_and_harms_nobody(ops: Ops, garbage: bytes) -> None:
+async def test_garbage_is_rejected_and_affects_no_other_connection(ops: Ops, garbage: bytes) -> None:
     reader, writer = await asyncio.open_connection(*ops.address)
     writer.write(garbage)
     assert (await read_all(reader))[:12] in (b"HTTP/1.0 400", b"HTTP/1.1 400", b"")
@@ -153,7 +153,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("few")
-async def test_health_is_answered_however_many_clients_hold_connections(
+async def test_the_health_page_responds_however_many_clients_hold_connections(
     ops: Ops, caplog: pytest.LogCaptureFixture
 ) -> None:
     idle = [await asyncio.open_connection(*ops.address) for _ in range(20)]
@@ -191,7 +191,7 @@ async def test_a_connection_without_a_request_is_closed(monkeypatch: pytest.Monk
 
 
 class Counted:
-    """A collector that counts how often it was asked."""
+    """A collector that counts how often it was called."""
 
     def __init__(self) -> None:
         self.times = 0
@@ -201,7 +201,7 @@ class Counted:
         return [GaugeMetricFamily("times", "Asked", value=self.times)]
 
 
-async def test_scrapes_that_come_together_are_answered_by_one_text_and_later_ones_by_a_new_one(ops: Ops) -> None:
+async def test_scrapes_that_come_together_get_one_text_and_later_ones_a_new_one(ops: Ops) -> None:
     counted = Counted()
     ops.server._registry.register(counted)
     before = counted.times

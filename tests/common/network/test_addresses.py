@@ -74,7 +74,7 @@ def test_what_is_understood(text: str, host: str, port: int, spelled: str | None
         ("user@host:1", "not a host name"),
     ],
 )
-def test_what_is_refused(text: str, problem: str) -> None:
+def test_what_is_rejected(text: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         parse_address(text)
 
@@ -91,7 +91,7 @@ def test_an_ipv6_address_has_one_spelling(ip: IPv6Address, port: int) -> None:
     assert parse_address(str(short)) == short
 
 
-def test_port_0_asks_for_a_free_one_only_where_one_listens() -> None:
+def test_port_0_is_any_free_one_and_only_for_listening() -> None:
     assert parse_address("localhost:0", lowest_port=0) == Address("localhost", 0)
 
 

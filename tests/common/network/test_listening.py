@@ -47,13 +47,13 @@ async def test_asyncio_ports_take_both_families_on_a_wildcard(text: str, loopbac
 @pytest.mark.parametrize("text", WILDCARDS)
 @pytest.mark.parametrize("loopback", LOOPBACKS)
 async def test_the_grpc_port_takes_both_families_on_a_wildcard(text: str, loopback: str) -> None:
-    door = GrpcServer("test.Service", 1024, ByteBudget(10_000), 5)
-    real = door.bind(parse_address(text, lowest_port=0), "LISTEN_ADDR")
-    await door.start({}, {})
+    server = GrpcServer("test.Service", 1024, ByteBudget(10_000), 5)
+    real = server.bind(parse_address(text, lowest_port=0), "LISTEN_ADDR")
+    await server.start({}, {})
     try:
         assert await asyncio.to_thread(connects, loopback, real.port)
     finally:
-        await door.stop(0)
+        await server.stop(0)
 
 
 async def test_one_interface_is_not_all_of_them() -> None:

@@ -51,13 +51,13 @@ def run(body: str) -> str:
         "    await ops.stop()\n"
         "uvloop.run(main())\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
-def test_health_is_answered_without_a_descriptor_left(path: str) -> None:
+def test_the_health_page_responds_without_a_descriptor_left(path: str) -> None:
     said = run(f"""
         client = socket.socket()
         held = exhaust()

@@ -37,34 +37,36 @@ def run(name: str, *arguments: str, before: str = "") -> subprocess.CompletedPro
 @commands
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_names_every_variable_and_starts_nothing(name: str, flag: str) -> None:
-    ended = run(name, flag)
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.startswith(f"usage: {name}")
-    assert set(COMMANDS[name][1].variables()) <= set(ended.stdout.split())
+    finished = run(name, flag)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert finished.stdout.startswith(f"usage: {name}")
+    assert set(COMMANDS[name][1].variables()) <= set(finished.stdout.split())
 
 
 @commands
 def test_the_version_is_one_line(name: str) -> None:
-    ended = run(name, "--version")
-    assert ended.returncode == 0
-    assert ended.stdout.startswith(f"{name} ")
+    finished = run(name, "--version")
+    assert finished.returncode == 0
+    assert finished.stdout.startswith(f"{name} ")
 
 
 @commands
 @pytest.mark.parametrize("argument", ["help", "--port=1", "start"])
-def test_other_arguments_are_refused(name: str, argument: str) -> None:
-    ended = run(name, argument)
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.startswith(f"{name}: takes no arguments, got {argument!r}; it is configured by environment")
-    assert ended.stderr.count("\n") == 1
+def test_other_arguments_are_rejected(name: str, argument: str) -> None:
+    finished = run(name, argument)
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert finished.stderr.startswith(
+        f"{name}: takes no arguments, got {argument!r}; it is configured by environment"
+    )
+    assert finished.stderr.count("\n") == 1
 
 
 @commands
 @pytest.mark.parametrize("missing", ["uvloop", "aiohttp", "prometheus_client"])
 def test_a_missing_package_is_a_sentence_with_the_extra_to_install(name: str, missing: str) -> None:
-    ended = run(name, before=f"import sys; sys.modules[{missing!r}] = None")
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == f'{name}: the package {missing} is missing: pip install "milena-cache[server]"\n'
+    finished = run(name, before=f"import sys; sys.modules[{missing!r}] = None")
+    assert (finished.returncode, finished.stdout) == (1, "")
+    assert finished.stderr == f'{name}: the package {missing} is missing: pip install "milena-cache[server]"\n'
 
 
 def test_a_defect_of_the_program_is_no_missing_package() -> None:
@@ -77,11 +79,11 @@ def test_a_defect_of_the_program_is_no_missing_package() -> None:
 
 def test_the_installed_commands_are_these(tmp_path: Path) -> None:
     for name in COMMANDS:
-        ended = subprocess.run(
+        finished = subprocess.run(
             [Path(sys.executable).with_name(name), "--help"],
             capture_output=True,
             text=True,
             cwd=tmp_path,
             check=False,
         )
-        assert ended.stdout.startswith(f"usage: {name}"), ended.stderr
+        assert finished.stdout.startswith(f"usage: {name}"), finished.stderr

@@ -135,13 +135,15 @@ def test_empty_and_missing_are_the_same(read: Read, default: object, variables: 
         (text, "caf\udce9", "printable UTF-8 text"),
     ],
 )
-def test_a_refusal_names_the_variable_what_it_got_and_what_is_allowed(read: Read, value: str, allowed: str) -> None:
+def test_a_rejection_names_the_variable_what_it_got_and_what_is_allowed(
+    read: Read, value: str, allowed: str
+) -> None:
     env = Environment({"X": value})
     default = read(Environment({}))
     assert read(env) == default, "goes on with the default, to find the other problems"
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(ConfigError) as rejected:
         env.check()
-    (line,) = refused.value.problems
+    (line,) = rejected.value.problems
     before, separator, after = line.partition("; allowed: ")
     assert before.startswith("X: got '")
     assert separator
@@ -157,18 +159,18 @@ def test_bytes_that_are_not_utf8_are_shown() -> None:
     assert "udce9" in env.problems[0]
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     env = Environment({"A": "x", "B": "2", "C": "nan", "D": "ftp://h:1"})
     env.integer("A", 1, 0, 9)
     env.integer("B", 1, 0, 9)
     env.number("C", 1, 0, 9)
     env.address("D", "h:1")
     env.text("E", required="the name of a thing")
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(ConfigError) as rejected:
         env.check()
-    assert [line.partition(":")[0] for line in refused.value.problems] == ["A", "C", "D", "E"]
-    assert refused.value.problems[-1] == "E: got nothing; allowed: the name of a thing"
-    assert str(refused.value).splitlines() == refused.value.problems
+    assert [line.partition(":")[0] for line in rejected.value.problems] == ["A", "C", "D", "E"]
+    assert rejected.value.problems[-1] == "E: got nothing; allowed: the name of a thing"
+    assert str(rejected.value).splitlines() == rejected.value.problems
 
 
 @given(st.text())

@@ -32,7 +32,7 @@ def run(directory: Path, **variables: str) -> subprocess.CompletedProcess[bytes]
 
 
 def test_every_absurd_variable_is_one_line_and_the_exit_code_is_2(tmp_path: Path) -> None:
-    ended = run(
+    finished = run(
         tmp_path,
         LISTEN_ADDR="nowhere",
         METRICS_PORT="99999",
@@ -45,7 +45,7 @@ def test_every_absurd_variable_is_one_line_and_the_exit_code_is_2(tmp_path: Path
         LOG_LEVEL="loud",
         LOG_FORMAT="caf\udce9",
     )
-    lines = ended.stderr.decode().splitlines()
+    lines = finished.stderr.decode().splitlines()
     assert [line.split(": ")[:2] for line in lines] == [
         ["milena-router", name]
         for name in (
@@ -62,17 +62,17 @@ def test_every_absurd_variable_is_one_line_and_the_exit_code_is_2(tmp_path: Path
         )
     ]
     assert all("; allowed: " in line for line in lines)
-    assert ended.returncode == 2
-    assert ended.stdout == b""
+    assert finished.returncode == 2
+    assert finished.stdout == b""
 
 
 def test_the_env_file_is_read_and_a_real_variable_wins(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(
         "RATE_LIMIT=from-file\nexport LOG_LEVEL='from-file'\nMETRICS_PORT=from-file\nLEASE_SECONDS=$HOME\nFLAG\n"
     )
-    ended = run(tmp_path, RATE_LIMIT="from-environment", METRICS_PORT=" ")
-    errors = ended.stderr.decode()
-    assert ended.returncode == 2
+    finished = run(tmp_path, RATE_LIMIT="from-environment", METRICS_PORT=" ")
+    errors = finished.stderr.decode()
+    assert finished.returncode == 2
     assert "RATE_LIMIT: got 'from-environment'" in errors
     assert "LOG_LEVEL: got 'from-file'" in errors
     assert "METRICS_PORT: got 'from-file'" in errors, "an empty variable is a missing one"
@@ -81,10 +81,10 @@ def test_the_env_file_is_read_and_a_real_variable_wins(tmp_path: Path) -> None:
 
 def test_an_env_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"RATE_LIMIT=\xff\xfe\n")
-    ended = run(tmp_path)
-    assert ended.returncode == 2
-    assert ended.stderr.decode().startswith("milena-router: .env: cannot be read: ")
-    assert len(ended.stderr.splitlines()) == 1
+    finished = run(tmp_path)
+    assert finished.returncode == 2
+    assert finished.stderr.decode().startswith("milena-router: .env: cannot be read: ")
+    assert len(finished.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("variable", ["LISTEN_ADDR", "METRICS_PORT"])
@@ -93,18 +93,21 @@ def test_a_port_in_use_is_exit_1_and_names_variable_and_address(tmp_path: Path, 
         port = taken.getsockname()[1]
         variables = {"LISTEN_ADDR": "127.0.0.1:0", "METRICS_PORT": "0"}
         variables[variable] = f"127.0.0.1:{port}" if variable == "LISTEN_ADDR" else str(port)
-        ended = run(tmp_path, **variables)
-    assert ended.returncode == 1
+        finished = run(tmp_path, **variables)
+    assert finished.returncode == 1
     line = f"milena-router: {variable}: cannot listen on 127.0.0.1:{port}: Address already in use"
-    assert ended.stderr.decode().splitlines() == [f"{line}; set {variable} to another port"]
+    assert finished.stderr.decode().splitlines() == [f"{line}; set {variable} to another port"]
 
 
 def test_all_ports_in_use_are_named_at_once(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
         listen, metrics = one.getsockname()[1], other.getsockname()[1]
-        ended = run(tmp_path, LISTEN_ADDR=f"127.0.0.1:{listen}", METRICS_PORT=str(metrics))
-    assert ended.returncode == 1
-    assert [line.split(": ")[1] for line in ended.stderr.decode().splitlines()] == ["LISTEN_ADDR", "METRICS_PORT"]
+        finished = run(tmp_path, LISTEN_ADDR=f"127.0.0.1:{listen}", METRICS_PORT=str(metrics))
+    assert finished.returncode == 1
+    assert [line.split(": ")[1] for line in finished.stderr.decode().splitlines()] == [
+        "LISTEN_ADDR",
+        "METRICS_PORT",
+    ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

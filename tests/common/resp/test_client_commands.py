@@ -1,4 +1,4 @@
-"""What is written to a node, and how its answers are read."""
+"""What is written to a node, and how its replies are read."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ KEYS = st.lists(st.binary(min_size=1, max_size=1500), min_size=1, max_size=20)
 def parsed(command: bytes) -> object:
     reader = hiredis.Reader()
     reader.feed(command)
-    words = reader.gets()
+    argv = reader.gets()
     assert not reader.has_data()
-    return words
+    return argv
 
 
 @given(KEYS)
@@ -34,7 +34,7 @@ def test_a_call_has_some_time_at_least() -> None:
     assert parsed(client_commands.call("Get", 0.0, b"")) == [b"MILENA.CALL", b"Get", b"1", b""]
 
 
-def test_a_deferred_answer_is_told_from_an_error() -> None:
+def test_a_deferred_reply_is_distinguished_from_an_error() -> None:
     deferred = client_commands.error_of("DEFERRED 17")
     assert isinstance(deferred, client_commands.Deferred)
     assert deferred == 17
@@ -43,7 +43,7 @@ def test_a_deferred_answer_is_told_from_an_error() -> None:
     assert isinstance(client_commands.error_of("NODELOST gone"), NodeLost)
 
 
-def test_an_answer_is_the_methods_message() -> None:
+def test_a_reply_is_the_methods_message() -> None:
     response = pb.PutResponse(successful=True, etag='"e"')
     assert client_commands.decode_response("Put", response.SerializeToString()) == response
 

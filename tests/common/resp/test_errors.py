@@ -54,7 +54,7 @@ def test_when_to_come_again() -> None:
         ("[2001:db8::1]:6379", "MOVED 5 2001:db8::1:6379", "2001:db8::1"),
     ],
 )
-def test_where_a_slot_is_is_told_as_redis_tells_it(address: str, line: str, host: str) -> None:
+def test_a_redirection_has_the_form_of_redis(address: str, line: str, host: str) -> None:
     assert to_resp(errors.Moved(5, address)) == line
     back = from_resp(line)
     assert isinstance(back, errors.Moved)
@@ -64,7 +64,7 @@ def test_where_a_slot_is_is_told_as_redis_tells_it(address: str, line: str, host
 
 
 @pytest.mark.parametrize("line", ["", "NOSUCH word", "MOVED", "MOVED x a:1", "MOVED 5", "MOVED 5 a", "MOVED 5 a:b"])
-def test_what_is_not_ours_is_told_as_it_is(line: str) -> None:
+def test_a_foreign_error_keeps_its_text(line: str) -> None:
     back = from_resp(line)
     assert isinstance(back, errors.InternalError)
     assert str(back) == line

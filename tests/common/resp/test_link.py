@@ -30,14 +30,14 @@ async def until(what: Callable[[], Any]) -> None:
     await asyncio.to_thread(wait_until, "what the test waits for", what, LONG)
 
 
-class Told:
+class Recorder:
     """A listener that remembers."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
         self.pushes: list[list[Any]] = []
 
-    def opened(self, link: RespLink, asked_at: float) -> None:
+    def opened(self, link: RespLink, requested_at: float) -> None:
         self.events.append("opened")
 
     def lost(self, link: RespLink) -> None:
@@ -84,8 +84,8 @@ async def test_large_values(link: RespLink) -> None:
     assert values == [b"x" * 5_000_000] * 5
 
 
-async def test_a_deferred_answer_holds_up_nobody(node: FakeRespNode, link: RespLink) -> None:
-    node.defers = lambda words: words == [b"GET", b"k"]
+async def test_a_deferred_reply_does_not_delay_others(node: FakeRespNode, link: RespLink) -> None:
+    node.defers = lambda argv: argv == [b"GET", b"k"]
     stream = await opened(link)
     late = [asyncio.create_task(stream.call(get(b"k"), LONG)) for _ in range(3)]
     assert await stream.call(get(b"none"), LONG) is None
@@ -95,7 +95,7 @@ async def test_a_deferred_answer_holds_up_nobody(node: FakeRespNode, link: RespL
 
 
 async def test_a_lost_connection_is_made_again_at_the_next_use(node: FakeRespNode, link: RespLink) -> None:
-    node.defers = lambda words: words == [b"GET", b"k"]
+    node.defers = lambda argv: argv == [b"GET", b"k"]
     stream = await opened(link)
     call = asyncio.create_task(stream.call(get(b"k"), LONG))
     await until(lambda: node.held)
@@ -107,11 +107,11 @@ async def test_a_lost_connection_is_made_again_at_the_next_use(node: FakeRespNod
 
 
 async def test_a_node_that_is_not_there_is_tried_again_beside() -> None:
-    with ReservedPort() as nobody:
-        link = RespLink(nobody.address, timeout=LONG, who="node a:1 ")
+    with ReservedPort() as unused:
+        link = RespLink(unused.address, timeout=LONG, who="node a:1 ")
         assert await link.open(LONG) is None
         assert str(link.error).startswith("node a:1 cannot be reached: ")
-        node = FakeRespNode(MemoryCluster(lambda: 0.0).respond, nobody.number)
+        node = FakeRespNode(MemoryCluster(lambda: 0.0).respond, unused.number)
         for _ in range(int(LONG / 0.01)):
             if await link.open(LONG) is not None:
                 break
@@ -121,7 +121,7 @@ async def test_a_node_that_is_not_there_is_tried_again_beside() -> None:
         node.close()
 
 
-async def test_a_port_that_accepts_and_says_nothing_is_given_up_after_a_second() -> None:
+async def test_a_port_that_accepts_and_sends_nothing_is_given_up_after_one_second() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         link = RespLink(f"127.0.0.1:{silent.getsockname()[1]}", timeout=LONG)
         assert await link.open(LONG) is None
@@ -130,8 +130,8 @@ async def test_a_port_that_accepts_and_says_nothing_is_given_up_after_a_second()
         await link.close(0, NodeLost("over"))
 
 
-async def test_a_node_that_refuses_to_be_greeted_is_not_used(node: FakeRespNode) -> None:
-    node.says = lambda words: b"-NOAUTH who are you\r\n" if words[0] == b"HELLO" else None
+async def test_a_node_that_rejects_the_handshake_is_not_used(node: FakeRespNode) -> None:
+    node.says = lambda argv: b"-NOAUTH who are you\r\n" if argv[0] == b"HELLO" else None
     link = RespLink(node.address, timeout=LONG)
     assert await link.open(LONG) is None
     assert "who are you" in str(link.error)
@@ -147,22 +147,22 @@ async def test_an_address_that_means_nothing_is_not_reached(address: str) -> Non
 
 
 async def test_a_listener_hears_of_connections_and_pushes(node: FakeRespNode) -> None:
-    told = Told()
-    link = RespLink(node.address, timeout=LONG, more=[command(b"CLIENT", b"TRACKING", b"ON")], listener=told)
+    recorder = Recorder()
+    link = RespLink(node.address, timeout=LONG, more=[command(b"CLIENT", b"TRACKING", b"ON")], listener=recorder)
     await opened(link)
     assert node.greetings == 7
     node.push(b">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n")
-    await until(lambda: told.pushes)
-    assert told.pushes == [[b"invalidate", [b"k"]]]
+    await until(lambda: recorder.pushes)
+    assert recorder.pushes == [[b"invalidate", [b"k"]]]
     node.disconnect()
-    await until(lambda: "lost" in told.events)
+    await until(lambda: "lost" in recorder.events)
     await opened(link)
-    assert told.events == ["opened", "lost", "opened"]
+    assert recorder.events == ["opened", "lost", "opened"]
     await link.close(0, NodeLost("over"))
 
 
 async def test_closing_with_grace_lets_calls_finish(node: FakeRespNode, link: RespLink) -> None:
-    node.defers = lambda words: words[0] == b"GET"
+    node.defers = lambda argv: argv[0] == b"GET"
     stream = await opened(link)
     call = asyncio.create_task(stream.call(get(b"k"), LONG))
     await until(lambda: node.held)
@@ -175,7 +175,7 @@ async def test_closing_with_grace_lets_calls_finish(node: FakeRespNode, link: Re
 
 
 async def test_closing_without_grace_breaks_off(node: FakeRespNode, link: RespLink) -> None:
-    node.defers = lambda words: words[0] == b"GET"
+    node.defers = lambda argv: argv[0] == b"GET"
     stream = await opened(link)
     call = asyncio.create_task(stream.call(get(b"k"), LONG))
     await until(lambda: node.held)
@@ -185,8 +185,8 @@ async def test_closing_without_grace_breaks_off(node: FakeRespNode, link: RespLi
     assert await link.open(LONG) is None
 
 
-async def test_who_writes_more_than_the_node_reads_waits() -> None:
-    """Memory is bounded by what callers have in hand, and not by what they would like to send."""
+async def test_a_writer_that_sends_more_than_the_node_reads_waits() -> None:
+    """Memory is bounded by the requests of callers in flight, and not by what they would like to send."""
     gate = threading.Event()
     big = command(b"SET", b"k", b"x" * (16 << 20))
 
@@ -219,7 +219,7 @@ async def test_who_writes_more_than_the_node_reads_waits() -> None:
 
 
 async def test_a_close_with_grace_that_is_cancelled_ends_the_connection(node: FakeRespNode, link: RespLink) -> None:
-    node.defers = lambda words: words[0] == b"GET"
+    node.defers = lambda argv: argv[0] == b"GET"
     stream = await opened(link)
     call = asyncio.create_task(stream.call(get(b"k"), LONG))
     await until(lambda: node.held)

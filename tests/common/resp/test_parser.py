@@ -54,7 +54,7 @@ def one_by_one(data: bytes) -> Read:
     return read(*(data[at : at + 1] for at in range(len(data))))
 
 
-words = st.lists(st.binary(max_size=12), min_size=1, max_size=4)
+argv = st.lists(st.binary(max_size=12), min_size=1, max_size=4)
 # What parsers look for, more often than chance would have it.
 likely = st.sampled_from(
     (
@@ -72,14 +72,16 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(at)]
 
 
-@given(st.lists(words, max_size=8), cuts)
-def test_commands_come_out_as_they_went_in_however_they_are_cut(sent: list[list[bytes]], places: list[int]) -> None:
+@given(st.lists(argv, max_size=8), cuts)
+def test_commands_come_out_as_they_went_in_however_they_are_split(
+    sent: list[list[bytes]], places: list[int]
+) -> None:
     data = b"".join(command(*each) for each in sent)
     assert read(*cut(data, places)) == (sent, "")
     assert one_by_one(data) == (sent, "")
 
 
-@given(st.lists(words, min_size=1, max_size=5))
+@given(st.lists(argv, min_size=1, max_size=5))
 def test_what_hiredis_writes_is_read(sent: list[list[bytes]]) -> None:
     pack: Any = hiredis.pack_command  # its types know commands of one word
     data = b"".join(pack(tuple(each)) for each in sent)
@@ -88,13 +90,13 @@ def test_what_hiredis_writes_is_read(sent: list[list[bytes]]) -> None:
 
 @given(streams, cuts)
 @example(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\nGET k\r\n*1\r\n$1\r\nx", [])
-def test_any_bytes_mean_the_same_however_they_are_cut(data: bytes, places: list[int]) -> None:
+def test_any_bytes_mean_the_same_however_they_are_split(data: bytes, places: list[int]) -> None:
     whole = read(data)
     assert read(*cut(data, places)) == whole
     assert one_by_one(data) == whole
 
 
-@given(streams | st.lists(words, max_size=8).map(lambda sent: b"".join(command(*each) for each in sent)), cuts)
+@given(streams | st.lists(argv, max_size=8).map(lambda sent: b"".join(command(*each) for each in sent)), cuts)
 def test_any_bytes_mean_the_same_however_few_are_read_at_once(data: bytes, places: list[int]) -> None:
     reader = CommandReader(MAX_BULK, COMMAND_BYTES)
     commands: list[list[bytes]] = []
@@ -141,7 +143,7 @@ def test_a_command_without_room_is_returned_at_once_skipped_and_the_next_one_is_
         begun = b"\r\n" in data[:at]
         for _ in range(2):
             reader.reject(commands.append)
-            assert [type(words[0]) for words in commands] == [NoRoom] * begun
+            assert [type(argv[0]) for argv in commands] == [NoRoom] * begun
         feed(reader, data[at:] + command(b"PING"), commands)
         assert commands[-1] == [b"PING"]
         assert len(commands) == 2
@@ -157,7 +159,7 @@ def test_a_command_without_room_is_returned_at_once_skipped_and_the_next_one_is_
         b"GET k\r\n*1\r\n$1001\r\n",
     ],
 )
-def test_a_cut_anywhere_makes_no_difference(data: bytes) -> None:
+def test_a_split_anywhere_makes_no_difference(data: bytes) -> None:
     whole = read(data)
     for first in range(len(data) + 1):
         for second in range(first, len(data) + 1):
@@ -199,29 +201,29 @@ def test_no_more_is_kept_than_was_sent(pieces: list[bytes]) -> None:
         (b"*4\r\n" + b"$1000\r\n%b\r\n" % bytes(1000) * 4, f"a command has more than {COMMAND_BYTES} bytes"),
     ],
 )
-def test_what_is_no_command_is_refused(data: bytes, error: str) -> None:
+def test_what_is_no_command_is_rejected(data: bytes, error: str) -> None:
     assert read(command(b"GET", b"k") + data) == ([[b"GET", b"k"]], f"Protocol error: {error}")
     assert read(*(data[at : at + 1000] for at in range(0, len(data), 1000))) == ([], f"Protocol error: {error}")
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])
 @pytest.mark.parametrize("piece", [1, 7, 500, 2000])
-def test_an_argument_that_is_too_long_is_skipped_and_told(at: int, piece: int) -> None:
-    words = [b"SET", b"k", b"v"]
-    words[at] = bytes(MAX_BULK + 1)
-    data = command(*words) + command(b"SET", *[bytes(MAX_BULK + 2)] * 2) + command(b"GET", b"k")
+def test_an_argument_that_is_too_long_is_skipped_and_reported(at: int, piece: int) -> None:
+    argv = [b"SET", b"k", b"v"]
+    argv[at] = bytes(MAX_BULK + 1)
+    data = command(*argv) + command(b"SET", *[bytes(MAX_BULK + 2)] * 2) + command(b"GET", b"k")
     reader = CommandReader(MAX_BULK, COMMAND_BYTES)
     commands: list[list[bytes]] = []
     feed(reader, data[: data.index(b"$1001\r\n") + len(b"$1001\r\n")], commands)
-    assert isinstance(commands[0][0], TooLong), "it is told before the rest has come"
+    assert isinstance(commands[0][0], TooLong), "it is reported before the rest has come"
     reader = CommandReader(MAX_BULK, COMMAND_BYTES)
     commands.clear()
     for start in range(0, len(data), piece):
         feed(reader, data[start : start + piece], commands)
         assert reader.pending <= piece + len(b"*3\r\n$1001\r\n")
-    sizes = [words[0].size for words in commands[:2] if isinstance(words[0], TooLong)]
+    sizes = [argv[0].size for argv in commands[:2] if isinstance(argv[0], TooLong)]
     assert sizes == [MAX_BULK + 1, MAX_BULK + 2]
-    assert [len(words) for words in commands] == [1, 1, 2]
+    assert [len(argv) for argv in commands] == [1, 1, 2]
     assert commands[2] == [b"GET", b"k"]
     assert reader.held == 0
 
@@ -281,7 +283,7 @@ def put(data: bytes) -> list[bytes] | None:
 
 
 @given(st.binary(max_size=20), st.binary(max_size=20) | st.just(bytes(MAX_BULK)))
-def test_the_words_of_one_set_are_those_that_the_long_way_finds(key: bytes, value: bytes) -> None:
+def test_the_arguments_of_one_set_are_those_of_the_full_parser(key: bytes, value: bytes) -> None:
     assert put(command(b"SET", key, value)) == [b"SET", key, value]
 
 
@@ -301,10 +303,10 @@ def test_the_short_way_of_a_set_never_finds_what_the_long_way_does_not(data: byt
 @given(st.lists(st.lists(st.binary(max_size=20), min_size=1, max_size=4), max_size=5), st.binary(max_size=30))
 @example([[b"SET", b"k", b"a\r\n$1\r\nb"], [b"GET", b"k"]], b"")
 @example([[b"GET", b"k"]], b"*1\r\n$4\r\nPIN")
-def test_commands_of_short_words_are_those_that_the_long_way_finds(sent: list[list[bytes]], rest: bytes) -> None:
-    data = b"".join(command(*words) for words in sent) + rest
+def test_commands_of_short_arguments_are_those_of_the_full_parser(sent: list[list[bytes]], rest: bytes) -> None:
+    data = b"".join(command(*argv) for argv in sent) + rest
     found, at = commands_of(data, 0, MAX_BYTES, MAX_ARGUMENTS)
-    assert data[:at] == b"".join(command(*words) for words in found)
+    assert data[:at] == b"".join(command(*argv) for argv in found)
     whole, _ = one_by_one(data)
     assert found == whole[: len(found)]
 
@@ -356,11 +358,11 @@ def test_the_short_ways_are_not_taken_in_the_middle_of_a_command() -> None:
         (b'"a\\"', None),
     ],
 )
-def test_words_of_a_line(line: bytes, found: list[bytes] | None) -> None:
+def test_arguments_of_a_line(line: bytes, found: list[bytes] | None) -> None:
     assert split_inline(line) == found
 
 
 @given(st.binary(max_size=40))
-def test_any_line_has_words_or_none(line: bytes) -> None:
+def test_any_line_has_arguments_or_none(line: bytes) -> None:
     found = split_inline(line)
     assert found is None or all(isinstance(word, bytes) for word in found)

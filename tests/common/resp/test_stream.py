@@ -1,4 +1,4 @@
-"""The stream of answers, however it is cut into pieces, and what becomes of those who wait for them."""
+"""The stream of replies, however it is cut into pieces, and what their callers get."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ SHORT = 0.05
 
 
 class Watcher:
-    """An owner that remembers what it was told."""
+    """An owner that records what it received."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.events: list[str] = []
         self.error: MilenaError | None = None
         self.pushes: list[list[Any]] = []
 
     def paused(self) -> None:
-        self.told.append("paused")
+        self.events.append("paused")
 
     def resumed(self) -> None:
-        self.told.append("resumed")
+        self.events.append("resumed")
 
     def lost(self, error: MilenaError) -> None:
         self.error = error
@@ -63,7 +63,7 @@ class Wire(asyncio.Transport):
         self.aborted = True
 
 
-class Rig:
+class Harness:
     """A stream whose bytes go to and come from a test."""
 
     def __init__(self, timeout: float = LONG) -> None:
@@ -80,19 +80,19 @@ class Rig:
             self.stream.data_received(piece)
 
 
-def run(test: Callable[[Rig], Any], timeout: float = LONG) -> None:
+def run(test: Callable[[Harness], Any], timeout: float = LONG) -> None:
     async def body() -> None:
-        rig = Rig(timeout)
+        harness = Harness(timeout)
         try:
-            await test(rig)
-            rig.stream.abort(NodeLost("the test is over"))
+            await test(harness)
+            harness.stream.abort(NodeLost("the test is over"))
         finally:
-            rig.close()
+            harness.close()
 
     asyncio.run(body())
 
 
-# Answers, and what they mean.
+# Replies, and what they mean.
 RESPONSES: list[tuple[bytes, Any]] = [
     (b"$5\r\nvalue\r\n", b"value"),
     (b"$0\r\n\r\n", b""),
@@ -107,18 +107,18 @@ RESPONSES: list[tuple[bytes, Any]] = [
 ]
 
 
-def matches(answer: Any, expected: Any) -> bool:
-    return isinstance(answer, expected) if isinstance(expected, type) else bool(answer == expected)
+def matches(reply: Any, expected: Any) -> bool:
+    return isinstance(reply, expected) if isinstance(expected, type) else bool(reply == expected)
 
 
 @given(
     st.lists(st.tuples(st.sampled_from(RESPONSES), st.booleans(), st.integers(0, 5))),
     st.lists(st.integers(0, 500)),
 )
-def test_every_caller_gets_its_answer_however_the_stream_is_cut(
+def test_every_caller_gets_its_reply_however_the_stream_is_split(
     planned: list[tuple[tuple[bytes, Any], bool, int]], cuts: list[int]
 ) -> None:
-    """Some answers are deferred, and come up to five answers later; some are pushes to nobody."""
+    """Some replies are deferred, and come up to five replies later; some are pushes without a caller."""
     stream: list[bytes] = []
     late: list[tuple[int, bytes]] = []
     for number, ((data, _), deferred, later) in enumerate(planned):
@@ -131,47 +131,47 @@ def test_every_caller_gets_its_answer_however_the_stream_is_cut(
     whole = b"".join(stream)
     edges = sorted({0, len(whole), *(cut % (len(whole) + 1) for cut in cuts)})
 
-    async def test(rig: Rig) -> None:
-        futures = [rig.stream.request(get(b"k")) for _ in planned]
+    async def test(harness: Harness) -> None:
+        futures = [harness.stream.request(get(b"k")) for _ in planned]
         await asyncio.sleep(0)
-        assert rig.wire.written == ([get(b"k") * len(planned)] if planned else [])
-        rig.receive(*(whole[start:end] for start, end in pairwise(edges)))
-        answers = await asyncio.gather(*futures)
-        assert all(matches(answer, meant) for answer, ((_, meant), _, _) in zip(answers, planned, strict=True))
+        assert harness.wire.written == ([get(b"k") * len(planned)] if planned else [])
+        harness.receive(*(whole[start:end] for start, end in pairwise(edges)))
+        replies = await asyncio.gather(*futures)
+        assert all(matches(reply, meant) for reply, ((_, meant), _, _) in zip(replies, planned, strict=True))
         await asyncio.sleep(0)
-        assert len(rig.owner.pushes) == len(planned)
-        assert rig.owner.error is None
+        assert len(harness.owner.pushes) == len(planned)
+        assert harness.owner.error is None
 
     run(test)
 
 
 def test_one_byte_at_a_time() -> None:
-    data = b"".join(answer for answer, _ in RESPONSES)
+    data = b"".join(reply for reply, _ in RESPONSES)
 
-    async def test(rig: Rig) -> None:
-        futures = [rig.stream.request(b"x") for _ in RESPONSES]
+    async def test(harness: Harness) -> None:
+        futures = [harness.stream.request(b"x") for _ in RESPONSES]
         await asyncio.sleep(0)
-        rig.receive(*(data[at : at + 1] for at in range(len(data))))
+        harness.receive(*(data[at : at + 1] for at in range(len(data))))
         for future, (_, meant) in zip(futures, RESPONSES, strict=True):
             assert matches(await future, meant)
 
     run(test)
 
 
-def test_what_is_asked_in_one_tick_leaves_in_one_write() -> None:
-    async def test(rig: Rig) -> None:
-        async def ask(key: bytes) -> None:
-            await rig.stream.request(key)
-            await rig.stream.request(key)
+def test_requests_of_one_tick_leave_in_one_write() -> None:
+    async def test(harness: Harness) -> None:
+        async def request(key: bytes) -> None:
+            await harness.stream.request(key)
+            await harness.stream.request(key)
 
-        tasks = [asyncio.create_task(ask(b"%d" % number)) for number in range(5)]
+        tasks = [asyncio.create_task(request(b"%d" % number)) for number in range(5)]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert rig.wire.written == [b"01234"]
-        rig.receive(b"+OK\r\n" * 5)
+        assert harness.wire.written == [b"01234"]
+        harness.receive(b"+OK\r\n" * 5)
         await asyncio.sleep(0)
-        assert rig.wire.written == [b"01234", b"01234"], "what the answers set off leaves in the same tick"
-        rig.receive(b"+OK\r\n" * 5)
+        assert harness.wire.written == [b"01234", b"01234"], "what the answers set off leaves in the same tick"
+        harness.receive(b"+OK\r\n" * 5)
         await asyncio.gather(*tasks)
 
     run(test)
@@ -179,79 +179,79 @@ def test_what_is_asked_in_one_tick_leaves_in_one_write() -> None:
 
 @pytest.mark.parametrize("data", [b"hello\r\n", b"$x\r\n", b"+OK\r\n+OK\r\n", b"HTTP/1.1 400 Bad Request\r\n"])
 def test_what_makes_no_sense_ends_the_connection(data: bytes) -> None:
-    async def test(rig: Rig) -> None:
-        first = rig.stream.request(b"x")
+    async def test(harness: Harness) -> None:
+        first = harness.stream.request(b"x")
         await asyncio.sleep(0)
-        rig.receive(data)
-        assert rig.wire.aborted
-        assert isinstance(rig.owner.error, NodeLost)
+        harness.receive(data)
+        assert harness.wire.aborted
+        assert isinstance(harness.owner.error, NodeLost)
         assert first.done()
-        assert isinstance(await rig.stream.request(b"y"), NodeLost)
+        assert isinstance(await harness.stream.request(b"y"), NodeLost)
 
     run(test)
 
 
-def test_a_broken_connection_tells_all_who_wait_why() -> None:
-    async def test(rig: Rig) -> None:
-        parked, waiting = rig.stream.request(b"x"), rig.stream.request(b"y")
+def test_a_broken_connection_raises_its_cause_in_all_waiters() -> None:
+    async def test(harness: Harness) -> None:
+        parked, waiting = harness.stream.request(b"x"), harness.stream.request(b"y")
         await asyncio.sleep(0)
-        rig.receive(b"-DEFERRED 1\r\n")
-        rig.stream.connection_lost(ConnectionResetError("reset by peer"))
+        harness.receive(b"-DEFERRED 1\r\n")
+        harness.stream.connection_lost(ConnectionResetError("reset by peer"))
         for future in (parked, waiting):
             assert str(await future) == "node a:1 broke off the connection: reset by peer"
         with pytest.raises(NodeLost):
-            await rig.stream.call(b"z", LONG)
+            await harness.stream.call(b"z", LONG)
 
     run(test)
 
 
 def test_a_caller_that_gave_up_is_passed_over() -> None:
-    async def test(rig: Rig) -> None:
-        first, second, third = (rig.stream.request(b"x") for _ in range(3))
+    async def test(harness: Harness) -> None:
+        first, second, third = (harness.stream.request(b"x") for _ in range(3))
         await asyncio.sleep(0)
-        rig.receive(b"-DEFERRED 1\r\n")
+        harness.receive(b"-DEFERRED 1\r\n")
         first.cancel()
         second.cancel()
-        rig.receive(b"$1\r\n2\r\n$1\r\n3\r\n>3\r\n+deferred\r\n:1\r\n$1\r\n1\r\n>3\r\n+deferred\r\n:9\r\n_\r\n")
+        harness.receive(b"$1\r\n2\r\n$1\r\n3\r\n>3\r\n+deferred\r\n:1\r\n$1\r\n1\r\n>3\r\n+deferred\r\n:9\r\n_\r\n")
         assert await third == b"3"
-        assert rig.owner.error is None
+        assert harness.owner.error is None
 
     run(test)
 
 
-def test_a_call_ends_when_its_time_is_over_and_its_answer_is_nobodys() -> None:
-    async def test(rig: Rig) -> None:
+def test_a_call_ends_at_its_timeout_and_its_reply_is_discarded() -> None:
+    async def test(harness: Harness) -> None:
         with pytest.raises(NoReply, match=r"node a:1 did not respond within 0\.05 s"):
-            await rig.stream.call(b"x", SHORT)
-        call = asyncio.create_task(rig.stream.call(b"y", LONG))
+            await harness.stream.call(b"x", SHORT)
+        call = asyncio.create_task(harness.stream.call(b"y", LONG))
         await asyncio.sleep(0)
-        rig.receive(b"$1\r\n1\r\n$1\r\n2\r\n")
+        harness.receive(b"$1\r\n1\r\n$1\r\n2\r\n")
         assert await call == b"2"
-        assert rig.owner.error is None
+        assert harness.owner.error is None
 
     run(test)
 
 
 def test_a_deferred_call_ends_when_its_time_is_over() -> None:
-    async def test(rig: Rig) -> None:
-        call = asyncio.create_task(rig.stream.call(b"y", SHORT))
+    async def test(harness: Harness) -> None:
+        call = asyncio.create_task(harness.stream.call(b"y", SHORT))
         await asyncio.sleep(0)
-        rig.receive(b"-DEFERRED 1\r\n")
+        harness.receive(b"-DEFERRED 1\r\n")
         with pytest.raises(NoReply):
             await call
-        rig.receive(b">3\r\n+deferred\r\n:1\r\n$1\r\n2\r\n")
+        harness.receive(b">3\r\n+deferred\r\n:1\r\n$1\r\n2\r\n")
 
     run(test)
 
 
 def test_requests_end_after_the_streams_own_time() -> None:
-    async def test(rig: Rig) -> None:
-        deferred, other = rig.stream.request(b"x"), rig.stream.request(b"y")
+    async def test(harness: Harness) -> None:
+        deferred, other = harness.stream.request(b"x"), harness.stream.request(b"y")
         await asyncio.sleep(0)
-        rig.receive(b"-DEFERRED 1\r\n$1\r\n2\r\n")
+        harness.receive(b"-DEFERRED 1\r\n$1\r\n2\r\n")
         assert isinstance(await deferred, NoReply)
         assert await other == b"2"
-        assert rig.owner.error is None, "it has answered something"
+        assert harness.owner.error is None, "it has answered something"
 
     run(test, SHORT)
 
@@ -266,23 +266,23 @@ class Hurried(asyncio.SelectorEventLoop):
 
 
 def test_the_time_of_a_deferred_request_is_counted_from_its_own_write() -> None:
-    """The node may have been held up, and then answer the commands of several writes at once."""
+    """The node may have been held up, and then reply to the commands of several writes at once."""
 
     async def test(loop: Hurried) -> None:
-        rig = Rig(60)
-        early = rig.stream.request(b"x")
+        harness = Harness(60)
+        early = harness.stream.request(b"x")
         await asyncio.sleep(0)
         loop.ahead += 50
-        late = rig.stream.request(b"y")
+        late = harness.stream.request(b"y")
         await asyncio.sleep(0)
-        rig.receive(b"-DEFERRED 1\r\n-DEFERRED 2\r\n")
+        harness.receive(b"-DEFERRED 1\r\n-DEFERRED 2\r\n")
         loop.ahead += 20
         assert isinstance(await early, NoReply)
         assert not late.done()
-        rig.receive(b">3\r\n+deferred\r\n:2\r\n$1\r\n2\r\n")
+        harness.receive(b">3\r\n+deferred\r\n:2\r\n$1\r\n2\r\n")
         assert await late == b"2"
-        rig.stream.abort(NodeLost("the test is over"))
-        rig.close()
+        harness.stream.abort(NodeLost("the test is over"))
+        harness.close()
 
     with asyncio.Runner(loop_factory=Hurried) as runner:
         loop = runner.get_loop()
@@ -291,29 +291,29 @@ def test_the_time_of_a_deferred_request_is_counted_from_its_own_write() -> None:
 
 
 def test_a_node_that_says_nothing_at_all_is_lost() -> None:
-    async def test(rig: Rig) -> None:
-        assert isinstance(await rig.stream.request(b"x"), NoReply)
-        assert str(rig.owner.error) == "node a:1 has been silent for 0.05 s"
-        assert rig.wire.aborted
+    async def test(harness: Harness) -> None:
+        assert isinstance(await harness.stream.request(b"x"), NoReply)
+        assert str(harness.owner.error) == "node a:1 has been silent for 0.05 s"
+        assert harness.wire.aborted
 
     run(test, SHORT)
 
 
 @pytest.mark.parametrize("way", ["down", "up"])
 def test_a_large_value_may_be_on_its_way_for_as_long_as_its_caller_has_time(way: str) -> None:
-    """On a slow line the first answer may be complete long after the stream's own time."""
+    """On a slow line the first reply may be complete long after the stream's own time."""
 
-    async def test(rig: Rig) -> None:
-        call = asyncio.create_task(rig.stream.call(b"x" * 100, LONG))
-        rig.wire.unsent = 60 if way == "up" else 0
+    async def test(harness: Harness) -> None:
+        call = asyncio.create_task(harness.stream.call(b"x" * 100, LONG))
+        harness.wire.unsent = 60 if way == "up" else 0
         await asyncio.sleep(0)
-        other = rig.stream.request(b"y")
+        other = harness.stream.request(b"y")
         await asyncio.sleep(0)
         if way == "down":
-            rig.receive(b"$6\r\nva")
+            harness.receive(b"$6\r\nva")
         assert isinstance(await other, NoReply)
-        assert rig.owner.error is None
-        rig.receive(b"" if way == "down" else b"$6\r\nva", b"lues\r\n")
+        assert harness.owner.error is None
+        harness.receive(b"" if way == "down" else b"$6\r\nva", b"lues\r\n")
         assert await call == b"values"
 
     run(test, SHORT)
@@ -322,25 +322,25 @@ def test_a_large_value_may_be_on_its_way_for_as_long_as_its_caller_has_time(way:
 def test_a_node_that_says_no_more_is_lost_at_once() -> None:
     """Also one that does not read, so that what is left to be sent would keep the connection open."""
 
-    async def test(rig: Rig) -> None:
-        waiting = rig.stream.request(b"x" * 100)
+    async def test(harness: Harness) -> None:
+        waiting = harness.stream.request(b"x" * 100)
         await asyncio.sleep(0)
-        rig.wire.unsent = 60
-        rig.stream.eof_received()
-        assert str(await waiting) == str(rig.owner.error) == "node a:1 broke off the connection"
-        assert rig.wire.aborted
+        harness.wire.unsent = 60
+        harness.stream.eof_received()
+        assert str(await waiting) == str(harness.owner.error) == "node a:1 broke off the connection"
+        assert harness.wire.aborted
 
     run(test)
 
 
-def test_who_waits_is_given_an_error_of_his_own() -> None:
+def test_each_waiter_gets_an_error_of_its_own() -> None:
     """Raised by each of them, one for all would collect the tracebacks of all."""
 
-    async def test(rig: Rig) -> None:
-        reads = [rig.stream.request(b"x") for _ in range(4)]
-        rig.stream.break_off(NodeLost("left"))
-        writes = [rig.stream.request(b"x") for _ in range(4)]
-        rig.stream.abort(NodeLost("gone"))
+    async def test(harness: Harness) -> None:
+        reads = [harness.stream.request(b"x") for _ in range(4)]
+        harness.stream.break_off(NodeLost("left"))
+        writes = [harness.stream.request(b"x") for _ in range(4)]
+        harness.stream.abort(NodeLost("gone"))
         errors = await asyncio.gather(*reads, *writes)
         assert [str(error) for error in errors] == ["left"] * 4 + ["gone"] * 4
         assert len({id(error) for error in errors}) == 8
@@ -349,26 +349,26 @@ def test_who_waits_is_given_an_error_of_his_own() -> None:
 
 
 def test_breaking_off_leaves_calls_that_are_to_last() -> None:
-    async def test(rig: Rig) -> None:
-        read = asyncio.create_task(rig.stream.call(b"r", LONG))
-        write = asyncio.create_task(rig.stream.call(b"w", LONG, lasting=True))
+    async def test(harness: Harness) -> None:
+        read = asyncio.create_task(harness.stream.call(b"r", LONG))
+        write = asyncio.create_task(harness.stream.call(b"w", LONG, lasting=True))
         await asyncio.sleep(0)
-        rig.stream.break_off(NodeLost("left"))
+        harness.stream.break_off(NodeLost("left"))
         with pytest.raises(NodeLost, match="left"):
             await read
-        idle = asyncio.create_task(rig.stream.idle())
+        idle = asyncio.create_task(harness.stream.idle())
         await asyncio.sleep(0)
-        rig.receive(b"_\r\n$1\r\nw\r\n")
+        harness.receive(b"_\r\n$1\r\nw\r\n")
         assert await write == b"w"
         await idle
 
     run(test)
 
 
-def test_who_is_slow_to_read_is_reported() -> None:
-    async def test(rig: Rig) -> None:
-        rig.stream.pause_writing()
-        rig.stream.resume_writing()
-        assert rig.owner.told == ["paused", "resumed"]
+def test_a_slow_reader_is_reported() -> None:
+    async def test(harness: Harness) -> None:
+        harness.stream.pause_writing()
+        harness.stream.resume_writing()
+        assert harness.owner.events == ["paused", "resumed"]
 
     run(test)

@@ -85,10 +85,10 @@ ERRORS: list[MilenaError] = [
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_an_error_arrives_as_the_class_and_text_that_was_sent(get: Any, error: MilenaError) -> None:
-    def answer(*_: Any) -> Message:
+    def reply(*_: Any) -> Message:
         raise error
 
-    with router(answer) as address, pytest.raises(type(error)) as raised:
+    with router(reply) as address, pytest.raises(type(error)) as raised:
         get(address)
     assert type(raised.value) is type(error)
     assert str(raised.value) == str(error)
@@ -101,7 +101,7 @@ def test_a_value_arrives(get: Any) -> None:
         assert get(address) == b"v" * 5_000_000
 
 
-def test_nobody_listens(get: Any) -> None:
+def test_nothing_listens(get: Any) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -111,7 +111,7 @@ def test_nobody_listens(get: Any) -> None:
     assert isinstance(error.value, ConnectionError)
 
 
-def test_somebody_listens_and_says_nothing(get: Any) -> None:
+def test_a_server_that_listens_and_sends_nothing(get: Any) -> None:
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen()
@@ -147,24 +147,24 @@ def test_a_router_without_the_method(get: Any) -> None:
 
 
 def test_a_router_that_breaks_without_a_word(get: Any) -> None:
-    def answer(*_: Any) -> Message:
+    def reply(*_: Any) -> Message:
         raise ZeroDivisionError
 
-    with router(answer) as address, pytest.raises(InternalError, match="UNKNOWN"):
+    with router(reply) as address, pytest.raises(InternalError, match="UNKNOWN"):
         get(address)
 
 
 def test_a_call_that_a_proxy_breaks_off_is_no_closed_client(get: Any) -> None:
-    def answer(_: str, __: Any, context: grpc.ServicerContext) -> Message:
+    def reply(_: str, __: Any, context: grpc.ServicerContext) -> Message:
         context.abort(grpc.StatusCode.CANCELLED, "")
         raise AssertionError("abort raises")
 
-    with router(answer) as address, pytest.raises(Unavailable, match="broke off the call"):
+    with router(reply) as address, pytest.raises(Unavailable, match="broke off the call"):
         get(address)
 
 
-def test_an_answer_that_grpc_has_dropped(get: Any) -> None:
-    """As when the time ends while the answer arrives: the status is OK, and there is no message."""
+def test_a_reply_that_grpc_has_dropped(get: Any) -> None:
+    """As when the time ends while the reply arrives: the status is OK, and there is no message."""
     nothing = grpc.unary_stream_rpc_method_handler(lambda *_: iter(()))
     with ThreadPoolExecutor(2) as pool:
         server = grpc.server(pool)
@@ -182,17 +182,17 @@ def test_an_answer_that_grpc_has_dropped(get: Any) -> None:
 
 @pytest.fixture
 def slow_router() -> Iterator[tuple[str, threading.Event, threading.Event]]:
-    """(address, asked, gone): never answers a Get, and notes when one arrived and when its caller gave up."""
-    asked, gone = threading.Event(), threading.Event()
+    """(address, requested, gone): never replies to a Get; the events: one arrived, its caller gave up."""
+    requested, gone = threading.Event(), threading.Event()
 
-    def answer(method: str, request: Any, context: grpc.ServicerContext) -> Message:
+    def reply(method: str, request: Any, context: grpc.ServicerContext) -> Message:
         context.add_callback(gone.set)
-        asked.set()
+        requested.set()
         gone.wait(10)
         return pb.GetResponse()
 
-    with router(answer) as address:
-        yield address, asked, gone
+    with router(reply) as address:
+        yield address, requested, gone
 
 
 def test_a_slow_router(get: Any, slow_router: tuple[str, threading.Event, threading.Event]) -> None:
@@ -203,10 +203,10 @@ def test_a_slow_router(get: Any, slow_router: tuple[str, threading.Event, thread
 
 
 async def test_cancelling_a_call_gives_it_up(slow_router: tuple[str, threading.Event, threading.Event]) -> None:
-    address, asked, gone = slow_router
+    address, requested, gone = slow_router
     async with AsyncMilena(address, timeout=30) as client:
         call = asyncio.create_task(client.get("k"))
-        await asyncio.to_thread(asked.wait, 5)
+        await asyncio.to_thread(requested.wait, 5)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
@@ -216,17 +216,17 @@ async def test_cancelling_a_call_gives_it_up(slow_router: tuple[str, threading.E
 async def test_closing_ends_async_calls_in_progress(
     slow_router: tuple[str, threading.Event, threading.Event],
 ) -> None:
-    address, asked, _ = slow_router
+    address, requested, _ = slow_router
     client = AsyncMilena(address, timeout=30)
     call = asyncio.create_task(client.get("k"))
-    await asyncio.to_thread(asked.wait, 5)
+    await asyncio.to_thread(requested.wait, 5)
     await client.close()
     with pytest.raises(FailedPrecondition, match="closed"):
         await call
 
 
 def test_closing_ends_sync_calls_in_progress(slow_router: tuple[str, threading.Event, threading.Event]) -> None:
-    address, asked, _ = slow_router
+    address, requested, _ = slow_router
     client = Milena(address, timeout=30)
     raised: list[BaseException] = []
 
@@ -242,7 +242,7 @@ def test_closing_ends_sync_calls_in_progress(slow_router: tuple[str, threading.E
     ]
     for thread in threads:
         thread.start()
-    assert asked.wait(5)
+    assert requested.wait(5)
     client.close()
     for thread in threads:
         thread.join(5)
@@ -280,15 +280,15 @@ def test_the_default_address_is_explained(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_client_that_lost_its_router_finds_it_again() -> None:
-    def answer(*_: Any) -> Message:
+    def reply(*_: Any) -> Message:
         return pb.GetResponse(successful=True, value=b"1")
 
-    with router(answer) as address:
+    with router(reply) as address:
         client = Milena(address)
         assert client.get("k") == b"1"
     with pytest.raises(Unavailable):
         client.get("k", timeout=0.3)
-    with router(answer, port=int(address.rpartition(":")[2])):
+    with router(reply, port=int(address.rpartition(":")[2])):
         assert client.get("k") == b"1"
     client.close()
 
@@ -296,11 +296,11 @@ def test_a_client_that_lost_its_router_finds_it_again() -> None:
 async def test_many_async_callers_share_one_connection() -> None:
     peers = set()
 
-    def answer(method: str, request: Any, context: grpc.ServicerContext) -> Message:
+    def reply(method: str, request: Any, context: grpc.ServicerContext) -> Message:
         peers.add(context.peer())
         return pb.GetResponse(successful=True, value=request.key)
 
-    with router(answer) as address:
+    with router(reply) as address:
         async with AsyncMilena(address) as client:
             values = await asyncio.gather(*(client.get(str(number)) for number in range(200)))
     assert values == [str(number).encode() for number in range(200)]

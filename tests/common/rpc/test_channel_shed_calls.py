@@ -44,8 +44,8 @@ class HeldServer:
         server = grpc.aio.server(options=server_options(10**6))
         for service in ("router_server.Router", "cache_server.Cache"):
             handlers = {
-                "Get": grpc.unary_unary_rpc_method_handler(self._answer("Get", pb.GetResponse(successful=True))),
-                "Put": grpc.unary_unary_rpc_method_handler(self._answer("Put", pb.PutResponse(successful=True))),
+                "Get": grpc.unary_unary_rpc_method_handler(self._reply("Get", pb.GetResponse(successful=True))),
+                "Put": grpc.unary_unary_rpc_method_handler(self._reply("Put", pb.PutResponse(successful=True))),
                 "Nodes": grpc.unary_unary_rpc_method_handler(self._hold),
             }
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
@@ -55,13 +55,13 @@ class HeldServer:
         await stop.wait()
         await server.stop(0)
 
-    def _answer(self, method: str, response: Any) -> Any:
-        async def answer(_: bytes, __: Any) -> bytes:
+    def _reply(self, method: str, response: Any) -> Any:
+        async def reply(_: bytes, __: Any) -> bytes:
             self.done.append(method)
             message: bytes = response.SerializeToString()
             return message
 
-        return answer
+        return reply
 
     async def _hold(self, _: bytes, __: Any) -> bytes:
         self._held.set()

@@ -130,7 +130,7 @@ def test_an_error_arrives_as_what_was_sent(watch: Callable[[str], list[Any]]) ->
 
 
 @both
-def test_nobody_listens(watch: Callable[[str], list[Any]]) -> None:
+def test_nothing_listens(watch: Callable[[str], list[Any]]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         (error,) = watch(f"127.0.0.1:{taken.getsockname()[1]}")
@@ -242,10 +242,10 @@ assert known.wait(10)
 print("known")
 """
     with watched_router(OpenRouter()) as address:
-        ended = subprocess.run(
+        finished = subprocess.run(
             [sys.executable, "-c", code, address], capture_output=True, text=True, timeout=60, check=False
         )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "known\n", "")
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "known\n", "")
 
 
 def test_a_stream_that_its_loop_cancels_has_ended_before_the_loop_is_closed() -> None:

@@ -35,7 +35,7 @@ def put(size: int) -> bytes:
 
 
 class RunningServer:
-    """A door with the methods Put and Get, its budget, and a channel to it."""
+    """A server with the methods Put and Get, its budget, and a channel to it."""
 
     def __init__(self, channel: grpc.aio.Channel, budget: ByteBudget) -> None:
         self.channel = channel
@@ -60,17 +60,17 @@ class RunningServer:
 
 
 @asynccontextmanager
-async def door_to(method: Method, request_timeout: float = SOON) -> AsyncIterator[RunningServer]:
+async def server_for(method: Method, request_timeout: float = SOON) -> AsyncIterator[RunningServer]:
     budget = ByteBudget(LIMIT)
-    door = GrpcServer(SERVICE, MAX_VALUE, budget, request_timeout)
-    address = door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
+    server = GrpcServer(SERVICE, MAX_VALUE, budget, request_timeout)
+    address = server.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
     methods = {"Put": ("put", pb.PutRequest, method), "Get": ("get", pb.GetRequest, method)}
-    await door.start(methods, CallCounts(("put", "get")))
+    await server.start(methods, CallCounts(("put", "get")))
     try:
         async with grpc.aio.insecure_channel(str(address), options=channel_options()) as channel:
             yield RunningServer(channel, budget)
     finally:
-        await door.stop(0)
+        await server.stop(0)
 
 
 async def length(request: pb.PutRequest, _: float | None) -> bytes:
@@ -79,52 +79,52 @@ async def length(request: pb.PutRequest, _: float | None) -> bytes:
 
 @pytest.mark.parametrize("announced", [None, -1], ids=["announced", "unannounced"])
 async def test_a_unary_clients_request_is_served_and_its_bytes_are_given_back(announced: int | None) -> None:
-    async with door_to(length) as door:
+    async with server_for(length) as server:
         for size in (0, 10, MAX_VALUE):
-            assert await door.put(put(size), announced=announced) == b"%d" % size
-        await door.all_given_back()
+            assert await server.put(put(size), announced=announced) == b"%d" % size
+        await server.all_given_back()
 
 
 async def test_a_request_that_is_announced_as_too_large_is_rejected_unread_and_the_limit_is_named() -> None:
-    async with door_to(length) as door:
-        error = await door.error(door.put(put(10), announced=5_000_000_000))
+    async with server_for(length) as server:
+        error = await server.error(server.put(put(10), announced=5_000_000_000))
         assert isinstance(error, InvalidRequest)
         assert "5000000000" in str(error)
         assert str(MAX_VALUE + ENVELOPE_BYTES) in str(error)
         assert "MAX_VALUE_BYTES" in str(error)
-        assert door.budget.used == 0
+        assert server.budget.used == 0
 
 
 async def test_requests_beyond_the_budget_wait_for_those_before_them() -> None:
-    working, most, go_on = 0, 0, asyncio.Event()
+    working, maximum, go_on = 0, 0, asyncio.Event()
 
     async def method(request: pb.PutRequest, _: float | None) -> bytes:
-        nonlocal working, most
+        nonlocal working, maximum
         working += 1
-        most = max(most, working)
+        maximum = max(maximum, working)
         await go_on.wait()
         working -= 1
         return b"done"
 
-    async with door_to(method) as door:
-        calls = [asyncio.ensure_future(_answer(door.put(put(MAX_VALUE // 2)))) for _ in range(8)]
-        await eventually(lambda: door.budget.queued > 0 and working == 2)
-        assert door.budget.used <= LIMIT
+    async with server_for(method) as server:
+        calls = [asyncio.ensure_future(_reply(server.put(put(MAX_VALUE // 2)))) for _ in range(8)]
+        await eventually(lambda: server.budget.queued > 0 and working == 2)
+        assert server.budget.used <= LIMIT
         go_on.set()
         assert await asyncio.gather(*calls) == [b"done"] * 8
-        assert most == 2
-        await door.all_given_back()
+        assert maximum == 2
+        await server.all_given_back()
 
 
-async def _answer(call: grpc.aio.UnaryUnaryCall[bytes, bytes]) -> bytes:
+async def _reply(call: grpc.aio.UnaryUnaryCall[bytes, bytes]) -> bytes:
     return await call
 
 
-async def test_what_finds_no_room_in_its_time_is_told_to_come_back() -> None:
-    async with door_to(length, request_timeout=0.05) as door:
-        assert door.budget.try_take(LIMIT)
+async def test_a_request_without_room_in_its_time_gets_a_time_to_retry() -> None:
+    async with server_for(length, request_timeout=0.05) as server:
+        assert server.budget.try_take(LIMIT)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await door.channel.unary_unary(f"/{SERVICE}/Put")(
+            await server.channel.unary_unary(f"/{SERVICE}/Put")(
                 put(1000), metadata=((REQUEST_BYTES, "1000"),), timeout=None
             )
         error = caught.value
@@ -132,18 +132,18 @@ async def test_what_finds_no_room_in_its_time_is_told_to_come_back() -> None:
         assert isinstance(from_grpc(error.code(), error.details(), error.trailing_metadata()), Overloaded)
         assert "MAX_IN_FLIGHT_BYTES" in str(error.details())
         assert "retry-after-ms" in dict(error.trailing_metadata() or ())
-        door.budget.release(LIMIT)
-        assert await door.put(put(5)) == b"5"
+        server.budget.release(LIMIT)
+        assert await server.put(put(5)) == b"5"
 
 
 async def test_a_call_with_a_deadline_that_finds_no_room_learns_the_limit_before_its_deadline() -> None:
-    async with door_to(length) as door:
-        assert door.budget.try_take(LIMIT)
+    async with server_for(length) as server:
+        assert server.budget.try_take(LIMIT)
         for announced in (None, -1):
-            error = await door.error(door.put(put(1000), announced=announced, timeout=3))
+            error = await server.error(server.put(put(1000), announced=announced, timeout=3))
             assert isinstance(error, Overloaded)
             assert "MAX_IN_FLIGHT_BYTES" in str(error)
-        assert door.budget.rejected == 2
+        assert server.budget.rejected == 2
 
 
 async def test_a_caller_that_gives_up_gives_back_its_bytes_at_every_stage() -> None:
@@ -154,26 +154,26 @@ async def test_a_caller_that_gives_up_gives_back_its_bytes_at_every_stage() -> N
         await asyncio.Event().wait()
         return b""
 
-    async with door_to(method) as door:
+    async with server_for(method) as server:
         # While it works.
-        call = door.put(put(MAX_VALUE))
+        call = server.put(put(MAX_VALUE))
         await begun.wait()
-        assert door.budget.used == COPIES * len(put(MAX_VALUE))
+        assert server.budget.used == COPIES * len(put(MAX_VALUE))
         call.cancel()
-        await door.all_given_back()
+        await server.all_given_back()
         # While it waits for room.
-        assert door.budget.try_take(LIMIT)
-        call = door.put(put(MAX_VALUE))
-        await eventually(lambda: door.budget.queued == 1)
+        assert server.budget.try_take(LIMIT)
+        call = server.put(put(MAX_VALUE))
+        await eventually(lambda: server.budget.queued == 1)
         call.cancel()
-        await eventually(lambda: door.budget.queued == 0)
-        door.budget.release(LIMIT)
-        await door.all_given_back()
+        await eventually(lambda: server.budget.queued == 0)
+        server.budget.release(LIMIT)
+        await server.all_given_back()
         # While its request is awaited, which never comes.
-        stream = door.channel.stream_unary(f"/{SERVICE}/Put")(metadata=((REQUEST_BYTES, "1000"),))
-        await eventually(lambda: door.budget.used == COPIES * 1000)
+        stream = server.channel.stream_unary(f"/{SERVICE}/Put")(metadata=((REQUEST_BYTES, "1000"),))
+        await eventually(lambda: server.budget.used == COPIES * 1000)
         stream.cancel()
-        await door.all_given_back()
+        await server.all_given_back()
 
 
 class Large:
@@ -201,50 +201,50 @@ async def test_what_a_failed_call_held_is_free_before_the_garbage_collector_runs
             raise replaced from None
         return b""
 
-    async with door_to(fails) as door:
+    async with server_for(fails) as server:
         gc.collect()
         gc.disable()
         try:
             with pytest.raises(grpc.aio.AioRpcError):
-                await door.channel.unary_unary(f"/{SERVICE}/{method}")(put(10), timeout=SOON)
+                await server.channel.unary_unary(f"/{SERVICE}/{method}")(put(10), timeout=SOON)
             await eventually(lambda: held[0]() is None)
         finally:
             gc.enable()
 
 
 async def test_a_request_that_does_not_arrive_ends_in_its_time() -> None:
-    async with door_to(length, request_timeout=0.05) as door:
-        stream = door.channel.stream_unary(f"/{SERVICE}/Put")(metadata=((REQUEST_BYTES, "1000"),))
+    async with server_for(length, request_timeout=0.05) as server:
+        stream = server.channel.stream_unary(f"/{SERVICE}/Put")(metadata=((REQUEST_BYTES, "1000"),))
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stream
         error = caught.value
         assert isinstance(from_grpc(error.code(), error.details(), error.trailing_metadata()), DeadlineExceeded)
-        await door.all_given_back()
+        await server.all_given_back()
 
 
 async def test_a_call_without_a_request_is_invalid() -> None:
-    async with door_to(length) as door:
-        stream = door.channel.stream_unary(f"/{SERVICE}/Put")(iter(()), timeout=SOON)
+    async with server_for(length) as server:
+        stream = server.channel.stream_unary(f"/{SERVICE}/Put")(iter(()), timeout=SOON)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stream
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        await door.all_given_back()
+        await server.all_given_back()
 
 
 async def test_a_request_larger_than_announced_is_counted_as_large_as_it_is() -> None:
     held: list[int] = []
 
-    async with door_to(length) as door:
+    async with server_for(length) as server:
 
         async def method(request: pb.PutRequest, _: float | None) -> bytes:
-            held.append(door.budget.used)
+            held.append(server.budget.used)
             return b""
 
-        inner = GrpcServer(SERVICE, MAX_VALUE, door.budget, SOON)
+        inner = GrpcServer(SERVICE, MAX_VALUE, server.budget, SOON)
         address = inner.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
         await inner.start({"Put": ("put", pb.PutRequest, method)}, CallCounts(("put",)))
         async with grpc.aio.insecure_channel(str(address), options=channel_options()) as channel:
-            await RunningServer(channel, door.budget).put(put(MAX_VALUE), announced=1)
+            await RunningServer(channel, server.budget).put(put(MAX_VALUE), announced=1)
         await inner.stop(0)
     assert held == [COPIES * len(put(MAX_VALUE))]
 
@@ -254,10 +254,10 @@ async def test_an_unannounced_request_that_is_far_too_large_is_given_up_while_it
 ) -> None:
     sizes = iter([0, COPIES * max(MAX_VALUE + ENVELOPE_BYTES, SMALLEST_FRAME_LIMIT) + 1])
     monkeypatch.setattr(grpc_receive, "resident_bytes", lambda: next(sizes))
-    async with door_to(length) as door:
-        stream = door.channel.stream_unary(f"/{SERVICE}/Put")(timeout=SOON)
+    async with server_for(length) as server:
+        stream = server.channel.stream_unary(f"/{SERVICE}/Put")(timeout=SOON)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stream
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "MAX_VALUE_BYTES" in str(caught.value.details())
-        await door.all_given_back()
+        await server.all_given_back()

@@ -22,15 +22,15 @@ MAX_EXCHANGES = 2
 
 
 class JoinServer:
-    """A server whose Join and KeepLease answer with the number of requests so far as the epoch."""
+    """A server whose Join and KeepLease reply with the number of requests so far as the epoch."""
 
     def __init__(self) -> None:
         self.calls = CallCounts(("join",))
         self.requests: list[str] = []
         self.entered, self.go_on = asyncio.Event(), asyncio.Event()
         self.go_on.set()
-        self.door = GrpcServer("router_server.Router", 1000, ByteBudget(10_000), 5, 0, MAX_EXCHANGES)
-        self.address = self.door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
+        self.server = GrpcServer("router_server.Router", 1000, ByteBudget(10_000), 5, 0, MAX_EXCHANGES)
+        self.address = self.server.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
 
     async def join(self, request: pb.JoinRequest, _: float | None) -> bytes:
         self.requests.append(request.address)
@@ -43,7 +43,7 @@ class JoinServer:
     async def start(self, with_exchange: bool = True) -> None:
         method = {"join": ("join", pb.JoinRequest, self.join)}
         exchanges = {"KeepLease": method["join"]} if with_exchange else {}
-        await self.door.start({"Join": method["join"]}, self.calls, {}, exchanges)
+        await self.server.start({"Join": method["join"]}, self.calls, {}, exchanges)
 
 
 @asynccontextmanager
@@ -55,16 +55,16 @@ async def joined_server(with_exchange: bool = True) -> AsyncIterator[tuple[JoinS
         yield server, transport
     finally:
         await transport.close()
-        await server.door.stop(0)
+        await server.server.stop(0)
 
 
 async def keep(transport: AsyncGrpcTransport, address: str = "n1:1", timeout: float = SOON) -> int:
-    answer = await transport.exchange("KeepLease", pb.JoinRequest(address=address), timeout)
-    assert isinstance(answer, pb.JoinResponse)
-    return answer.epoch
+    reply = await transport.exchange("KeepLease", pb.JoinRequest(address=address), timeout)
+    assert isinstance(reply, pb.JoinResponse)
+    return reply.epoch
 
 
-async def test_each_request_has_its_answer_on_one_stream() -> None:
+async def test_each_request_has_its_reply_on_one_stream() -> None:
     async with joined_server() as (server, transport):
         assert [await keep(transport) for _ in range(3)] == [1, 2, 3]
         assert server.calls["join"].requests == 3
@@ -85,7 +85,7 @@ async def test_a_router_without_the_stream_is_called() -> None:
         assert [await keep(transport) for _ in range(2)] == [1, 2]
 
 
-async def test_no_answer_in_time_ends_the_stream() -> None:
+async def test_no_reply_in_time_ends_the_stream() -> None:
     async with joined_server() as (server, transport):
         server.go_on.clear()
         waiting = asyncio.ensure_future(keep(transport, timeout=0.05))
@@ -99,12 +99,12 @@ async def test_no_answer_in_time_ends_the_stream() -> None:
 async def test_a_server_that_stops_ends_its_streams_at_once_and_another_one_is_found() -> None:
     async with joined_server() as (server, transport):
         await keep(transport)
-        await asyncio.wait_for(server.door.stop(SOON), SOON / 2)
+        await asyncio.wait_for(server.server.stop(SOON), SOON / 2)
         with pytest.raises(Unavailable):
             await keep(transport)
 
 
-async def test_a_closed_transport_refuses() -> None:
+async def test_a_closed_transport_rejects_calls() -> None:
     async with joined_server() as (server, transport):
         server.go_on.clear()
         waiting = asyncio.ensure_future(keep(transport))
@@ -124,8 +124,8 @@ async def test_exchanges_are_bounded_and_take_no_room_from_calls() -> None:
                 await keep(each)
             with pytest.raises(Overloaded, match="open streams 2 are at the limit 2"):
                 await keep(transport)
-            answer = await transport.call("Join", pb.JoinRequest(address="n1:1"), SOON)
-            assert isinstance(answer, pb.JoinResponse)
+            reply = await transport.call("Join", pb.JoinRequest(address="n1:1"), SOON)
+            assert isinstance(reply, pb.JoinResponse)
         finally:
             for each in others:
                 await each.close()

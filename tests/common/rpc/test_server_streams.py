@@ -1,4 +1,4 @@
-"""Methods of the gRPC door that answer again and again: what callers see, what is counted, how they end."""
+"""Methods of the gRPC server that reply again and again: what callers see, what is counted, how they end."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Call = grpc.aio.UnaryStreamCall[bytes, bytes]
 
 
 class RunningServer:
-    """A running door: its `Watch` is the stream under test, its `Get` answers when `go_on` is set."""
+    """A running server: its `Watch` is the stream under test, its `Get` replies when `go_on` is set."""
 
     def __init__(self) -> None:
-        self.door = GrpcServer(SERVICE, 1000, ByteBudget(10_000), 5, MAX_STREAMS)
+        self.server = GrpcServer(SERVICE, 1000, ByteBudget(10_000), 5, MAX_STREAMS)
         self.calls = CallCounts(("get", "watch"))
         self.counts = self.calls["watch"]
         self.entered, self.go_on = asyncio.Event(), asyncio.Event()
@@ -53,20 +53,20 @@ class RunningServer:
 
 
 @asynccontextmanager
-async def door_to(method: StreamMethod) -> AsyncIterator[RunningServer]:
-    door = RunningServer()
-    address = door.door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
-    await door.door.start(
-        {"Get": ("get", pb.GetRequest, door.get)}, door.calls, {"Watch": ("watch", pb.GetRequest, method)}
+async def server_for(method: StreamMethod) -> AsyncIterator[RunningServer]:
+    server = RunningServer()
+    address = server.server.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
+    await server.server.start(
+        {"Get": ("get", pb.GetRequest, server.get)}, server.calls, {"Watch": ("watch", pb.GetRequest, method)}
     )
     try:
-        async with grpc.aio.insecure_channel(str(address), options=channel_options()) as door.channel:
-            yield door
+        async with grpc.aio.insecure_channel(str(address), options=channel_options()) as server.channel:
+            yield server
     finally:
-        await door.door.stop(0)
+        await server.server.stop(0)
 
 
-async def refused(call: Call) -> grpc.aio.AioRpcError:
+async def rejected(call: Call) -> grpc.aio.AioRpcError:
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await asyncio.wait_for(call.read(), SOON)
     return error.value
@@ -83,9 +83,9 @@ async def test_each_message_arrives_and_then_the_end() -> None:
         for number in range(3):
             yield request.key + b"%d" % number
 
-    async with door_to(method) as door:
-        assert [message async for message in door.watch()] == [b"k0", b"k1", b"k2"]
-        assert (door.counts.requests, door.counts.errors, door.observed) == (1, {}, 1)
+    async with server_for(method) as server:
+        assert [message async for message in server.watch()] == [b"k0", b"k1", b"k2"]
+        assert (server.counts.requests, server.counts.errors, server.observed) == (1, {}, 1)
 
 
 @pytest.mark.parametrize("before", [0, 2])
@@ -95,76 +95,76 @@ async def test_an_error_of_ours_is_its_status_with_code_word(before: int) -> Non
             yield b"m"
         raise FailedPrecondition("not for you")
 
-    async with door_to(method) as door:
-        call = door.watch()
+    async with server_for(method) as server:
+        call = server.watch()
         for _ in range(before):
             assert await call.read() == b"m"
-        error = await refused(call)
+        error = await rejected(call)
         ours = from_grpc(error.code(), error.details(), error.trailing_metadata())
         assert type(ours) is FailedPrecondition
         assert str(ours) == "not for you"
-        assert (door.counts.errors, door.observed) == ({"failed_precondition": 1}, 1)
+        assert (server.counts.errors, server.observed) == ({"failed_precondition": 1}, 1)
 
 
-async def test_a_defect_is_internal_and_told_to_the_log_alone(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_defect_is_internal_and_only_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def method(_: pb.GetRequest, __: float | None) -> AsyncGenerator[bytes, None]:
         yield b"m"
         raise ZeroDivisionError("secret of the house")
 
-    async with door_to(method) as door:
-        call = door.watch()
+    async with server_for(method) as server:
+        call = server.watch()
         assert await call.read() == b"m"
-        error = await refused(call)
+        error = await rejected(call)
         assert error.code() is grpc.StatusCode.INTERNAL
         assert "secret" not in str(error.details())
-        assert door.counts.errors == {"internal": 1}
+        assert server.counts.errors == {"internal": 1}
     assert "secret of the house" in caplog.text
 
 
 async def test_bytes_that_are_no_request_are_invalid() -> None:
-    async with door_to(endless) as door:
-        assert (await refused(door.watch(b"\xff"))).code() is grpc.StatusCode.INVALID_ARGUMENT
+    async with server_for(endless) as server:
+        assert (await rejected(server.watch(b"\xff"))).code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_a_caller_that_goes_ends_the_method_and_is_no_error() -> None:
-    ended = asyncio.Event()
+    finished = asyncio.Event()
 
     async def method(_: pb.GetRequest, __: float | None) -> AsyncGenerator[bytes, None]:
         try:
             yield b"m"
             await asyncio.Event().wait()
         finally:
-            ended.set()
+            finished.set()
 
-    async with door_to(method) as door:
-        call = door.watch()
+    async with server_for(method) as server:
+        call = server.watch()
         assert await call.read() == b"m"
         call.cancel()
-        await asyncio.wait_for(ended.wait(), SOON)
-        assert door.counts.errors == {}
+        await asyncio.wait_for(finished.wait(), SOON)
+        assert server.counts.errors == {}
 
 
 async def test_streams_are_bounded_and_take_no_room_from_calls() -> None:
-    ended = asyncio.Event()
+    finished = asyncio.Event()
 
     async def method(request: pb.GetRequest, remaining: float | None) -> AsyncGenerator[bytes, None]:
         try:
             async for message in endless(request, remaining):
                 yield message
         finally:
-            ended.set()
+            finished.set()
 
-    async with door_to(method) as door:
-        door.go_on.set()
-        calls = [door.watch() for _ in range(MAX_STREAMS)]
+    async with server_for(method) as server:
+        server.go_on.set()
+        calls = [server.watch() for _ in range(MAX_STREAMS)]
         for call in calls:
             assert await call.read() == b"first"
-        error = await refused(door.watch())
+        error = await rejected(server.watch())
         assert isinstance(from_grpc(error.code(), error.details(), error.trailing_metadata()), Overloaded)
-        assert await door.call() == b"answer to k"
+        assert await server.call() == b"answer to k"
         calls[0].cancel()
-        await asyncio.wait_for(ended.wait(), SOON)
-        assert await door.watch().read() == b"first"
+        await asyncio.wait_for(finished.wait(), SOON)
+        assert await server.watch().read() == b"first"
 
 
 async def test_a_reader_that_does_not_read_does_not_hold_up_a_stop() -> None:
@@ -176,27 +176,27 @@ async def test_a_reader_that_does_not_read_does_not_hold_up_a_stop() -> None:
             yield bytes(2**20)
             written += 1
 
-    async with door_to(method) as door:
-        call = door.watch()
+    async with server_for(method) as server:
+        call = server.watch()
         assert len(await call.read()) == 2**20  # type: ignore[arg-type]
         before = -1
         while before != written:  # until nothing more is taken
             before = written
             await asyncio.sleep(0.2)
         # A stop that waited for the stream would wait for all of this.
-        await asyncio.wait_for(door.door.stop(3600), SOON)
+        await asyncio.wait_for(server.server.stop(3600), SOON)
 
 
-async def test_a_call_in_hand_has_its_time_though_streams_are_open() -> None:
-    async with door_to(endless) as door:
-        stream = door.watch()
+async def test_a_call_in_flight_has_its_time_though_streams_are_open() -> None:
+    async with server_for(endless) as server:
+        stream = server.watch()
         assert await stream.read() == b"first"
-        call = door.call()
-        await door.entered.wait()
-        stopping = asyncio.ensure_future(door.door.stop(3600))
+        call = server.call()
+        await server.entered.wait()
+        stopping = asyncio.ensure_future(server.server.stop(3600))
         await asyncio.sleep(1)
         assert not stopping.done()
-        door.go_on.set()
+        server.go_on.set()
         assert await call == b"answer to k"
         await asyncio.wait_for(stopping, SOON)
         with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):

@@ -54,7 +54,7 @@ def test_a_router_that_does_not_know_the_ring_yet_says_when_to_come_again() -> N
     assert back.retry_after == 0.5
 
 
-def test_code_words_are_unique() -> None:
+def test_error_codes_are_unique() -> None:
     words = [MilenaError.code, *(kind.code for kind in tree())]
     assert len(set(words)) == len(words)
 
@@ -90,12 +90,12 @@ def test_retry_after_is_rounded_up_to_milliseconds(seconds: float, milliseconds:
     assert arrived.retry_after == read
 
 
-@pytest.mark.parametrize("told", ["", "soon", "-1", "1e3", "9" * 5000, b"12", b"\xff"])
-def test_any_retry_after_is_survived(told: str | bytes) -> None:
-    metadata = (("milena-error", "RATELIMIT"), ("retry-after-ms", told))
+@pytest.mark.parametrize("retry_after", ["", "soon", "-1", "1e3", "9" * 5000, b"12", b"\xff"])
+def test_any_retry_after_is_survived(retry_after: str | bytes) -> None:
+    metadata = (("milena-error", "RATELIMIT"), ("retry-after-ms", retry_after))
     arrived = from_grpc(StatusCode.RESOURCE_EXHAUSTED, "x", metadata)
     assert isinstance(arrived, errors.RateLimited)
-    assert arrived.retry_after == (0.012 if told == b"12" else 0)
+    assert arrived.retry_after == (0.012 if retry_after == b"12" else 0)
 
 
 def test_where_a_key_moved_to_arrives() -> None:
@@ -108,9 +108,9 @@ def test_where_a_key_moved_to_arrives() -> None:
     assert (str(arrived), arrived.slot, arrived.address) == (str(sent), 5, "[::1]:6379")
 
 
-@pytest.mark.parametrize("told", ["", " ", "5", "5 ", "-1 a:1", "16384 a:1", "9" * 5000, "² a:1", b"\xff"])
-def test_where_a_key_moved_to_may_be_anything(told: str | bytes) -> None:
-    arrived = from_grpc(StatusCode.UNAVAILABLE, "x", (("milena-error", "MOVED"), ("milena-moved", told)))
+@pytest.mark.parametrize("moved", ["", " ", "5", "5 ", "-1 a:1", "16384 a:1", "9" * 5000, "² a:1", b"\xff"])
+def test_where_a_key_moved_to_may_be_anything(moved: str | bytes) -> None:
+    arrived = from_grpc(StatusCode.UNAVAILABLE, "x", (("milena-error", "MOVED"), ("milena-moved", moved)))
     assert type(arrived) is errors.Unavailable
     assert str(arrived) == "x"
 
@@ -146,14 +146,14 @@ def test_without_details_the_status_is_the_text() -> None:
     assert str(from_grpc(StatusCode.UNAVAILABLE, None, None)) == "UNAVAILABLE"
 
 
-def test_a_frame_that_grpc_refused_is_a_value_that_is_too_large() -> None:
+def test_a_frame_that_grpc_rejected_is_a_value_that_is_too_large() -> None:
     words = "SERVER: Received message larger than max (70000000 vs. 67174400)"
     arrived = from_grpc(StatusCode.RESOURCE_EXHAUSTED, words, ())
     assert type(arrived) is errors.InvalidRequest
     assert str(arrived) == f"value: {words}"
 
 
-def test_what_the_transport_makes_up_is_no_answer() -> None:
+def test_a_status_made_by_the_transport_is_no_reply() -> None:
     assert not is_response(None)
     assert not is_response((("grpc-status-details", b"x"),))
 

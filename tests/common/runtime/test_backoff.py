@@ -16,14 +16,14 @@ from milena_common.runtime.backoff import Backoff
     st.floats(0, 1, exclude_max=True),
 )
 def test_a_delay_is_between_a_tenth_of_its_bound_and_its_bound(
-    first: float, times: float, failures: int, draw: float
+    first: float, times: float, failures: int, rng: float
 ) -> None:
     backoff = Backoff(first, first * times)
     bound = min(backoff.max_delay, first * 2 ** min(failures - 1, 40))
-    assert bound * 0.099 <= backoff.delay(failures, lambda: draw) <= bound
+    assert bound * 0.099 <= backoff.delay(failures, lambda: rng) <= bound
 
 
-def test_the_bound_doubles_up_to_the_most() -> None:
+def test_the_bound_doubles_up_to_the_maximum() -> None:
     backoff = Backoff(0.1, 1.0)
     assert [backoff.delay(failures, lambda: 1.0) for failures in (1, 2, 3, 4, 5, 6)] == pytest.approx(
         [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]

@@ -19,7 +19,7 @@ async def test_the_systems_clock_goes_on() -> None:
     assert wall == pytest.approx(clock.wall(), abs=60)
 
 
-async def test_sleepers_wake_in_order_each_at_its_moment() -> None:
+async def test_sleepers_wake_in_order_each_at_its_time() -> None:
     clock = FakeClock(100.0)
     woken: list[tuple[str, float]] = []
 
@@ -39,7 +39,7 @@ async def test_sleepers_wake_in_order_each_at_its_moment() -> None:
     assert clock.sleeping == 0
 
 
-async def test_tick_wakes_nobody_until_the_next_advance() -> None:
+async def test_tick_wakes_no_sleeper_until_the_next_advance() -> None:
     clock = FakeClock()
     sleeper = asyncio.create_task(clock.sleep(1))
     await clock.advance(0)

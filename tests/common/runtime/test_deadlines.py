@@ -21,7 +21,7 @@ def test_a_tenth_is_kept_between_20_and_250_milliseconds(remaining: float, given
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6))
-def test_who_has_more_gives_more(one: float, other: float) -> None:
+def test_a_longer_timeout_has_a_longer_inner_timeout(one: float, other: float) -> None:
     assert (one <= other) <= (inner(one) <= inner(other))
 
 

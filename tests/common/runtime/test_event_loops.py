@@ -24,14 +24,14 @@ def cluster() -> Iterator[DirectCluster]:
 
 
 async def until_direct(client: AsyncMilena, cluster: DirectCluster) -> None:
-    """Read until a round of reads asks nothing of the router."""
+    """Read until a round of reads sends nothing to the router."""
     async with asyncio.timeout(LONG):
         while True:
-            asked = len(cluster.asked)
+            requested = len(cluster.requested)
             values = [await client.get(key) for key in WARM]
             assert values == [b"v"] * len(WARM)
             assert await client.get_many(WARM) == dict.fromkeys(WARM, b"v")
-            if len(cluster.asked) == asked:
+            if len(cluster.requested) == requested:
                 return
 
 

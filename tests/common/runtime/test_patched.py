@@ -35,13 +35,13 @@ def run(program: str) -> list[str]:
 
 
 @pytest.mark.parametrize("patch", PATCHES.values(), ids=PATCHES)
-def test_a_client_that_would_hang_is_refused_when_it_is_made(patch: str) -> None:
+def test_a_client_that_would_hang_is_rejected_when_it_is_made(patch: str) -> None:
     library = "gevent" if "gevent" in patch else "eventlet"
     made = "refused(lambda: Milena('127.0.0.1:1'))\nrefused(lambda: AsyncMilena('127.0.0.1:1'))"
     assert run(f"{patch}\n{IMPORT}{TRY}\n{made}") == [f"FailedPrecondition {library} True"] * 2
 
 
-def test_a_client_that_was_made_before_the_patches_is_refused_at_its_first_call() -> None:
+def test_a_client_that_was_made_before_the_patches_is_rejected_at_its_first_call() -> None:
     called = (
         "client = Milena('127.0.0.1:1', timeout=2)\n" + PATCHES["gevent"] + "\nrefused(lambda: client.get('k'))"
     )

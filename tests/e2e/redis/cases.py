@@ -1,6 +1,6 @@
-"""What a node and a Redis server are both told. Each case is a connection of its own, with keys of its own.
+"""The commands that a node and a Redis server both get. Each case is a connection of its own, with keys of its own.
 
-`<k>`, `<l>` … stand for keys that no other case uses. The far future is FUTURE, so that answers do not depend on
+`<k>`, `<l>` … stand for keys that no other case uses. The far future is FUTURE, so that replies do not depend on
 when they were recorded.
 """
 
@@ -21,15 +21,15 @@ Compare = Literal["bytes", "near", "any order"]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Bytes to send as they are, and how many answers they have."""
+    """Bytes to send as they are, and how many replies they have."""
 
     data: bytes
-    answers: int = 1
+    replies: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`compare`: the bytes of the answers; "near" numbers may differ a little, because time passes; the elements of
+    """`compare`: the bytes of the replies; "near" numbers may differ a little, because time passes; the elements of
     arrays in "any order".
     """
 

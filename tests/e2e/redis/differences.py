@@ -1,4 +1,4 @@
-"""Where a node answers something else than Redis does, and why. docs/protocol.md has the same reasons.
+"""Where a node replies something else than Redis does, and why. docs/protocol.md has the same reasons.
 
 Every difference that the cases show is here, and nothing that is not one.
 """
@@ -21,7 +21,7 @@ ABSENT_COMMANDS: Final = "commands that are not listed are not there"
 
 
 class Difference(NamedTuple):
-    """`ours`: how the node's answer begins. `may_agree`: Redis may happen to answer the same."""
+    """`ours`: how the node's reply begins. `may_agree`: Redis may happen to reply the same."""
 
     reason: str
     ours: bytes

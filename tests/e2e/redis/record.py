@@ -1,4 +1,4 @@
-"""Shell. `python -m tests.e2e.redis.record`: asks the redis-server of this machine, and keeps its answers."""
+"""Shell. `python -m tests.e2e.redis.record`: queries the redis-server of this machine, and keeps its replies."""
 
 from __future__ import annotations
 

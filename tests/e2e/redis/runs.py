@@ -1,4 +1,4 @@
-"""Shell. Tells a server the cases, and keeps what Redis has answered for machines that have no Redis."""
+"""Shell. Sends a server the cases, and keeps what Redis has replied for machines that have no Redis."""
 
 from __future__ import annotations
 
@@ -10,54 +10,54 @@ from typing import TypeAlias
 from tests.e2e.redis.cases import CASES, Case, Step
 from tests.e2e.redis.wire import Wire
 
-RECORDED = Path(__file__).with_name("answers.json")
+RECORDED = Path(__file__).with_name("replies.json")
 PROTOCOLS = (2, 3)
 
-# By protocol, and by the name of the case: the answer to each step.
-Answers: TypeAlias = dict[int, dict[str, list[bytes]]]
+# By protocol, and by the name of the case: the reply to each step.
+Replies: TypeAlias = dict[int, dict[str, list[bytes]]]
 
 _KEY = re.compile(rb"<([a-z])>")
 
 
-def run_all(address: str) -> Answers:
-    """What the Redis server at `address` answers to everything, each case beginning with nothing."""
-    answers: Answers = {}
+def run_all(address: str) -> Replies:
+    """What the Redis server at `address` replies to everything, each case beginning with nothing."""
+    replies: Replies = {}
     for protocol in PROTOCOLS:
-        answers[protocol] = {}
+        replies[protocol] = {}
         for case in CASES:
             with Wire(address) as wire:
                 wire.say("FLUSHALL")
-            answers[protocol][case.name] = run(address, case, protocol)
-    return answers
+            replies[protocol][case.name] = run(address, case, protocol)
+    return replies
 
 
 def run(address: str, case: Case, protocol: int) -> list[bytes]:
-    """What the server answers to a case."""
+    """What the server replies to a case."""
     prefix = re.sub(r"\W+", "-", case.name)
     with Wire(address) as wire:
         if protocol == 3:
             wire.say("HELLO 3")
-        answers = []
+        replies = []
         for step in case.steps:
             if isinstance(step, Step):
                 data = _KEY.sub(rb"%s.%d.\1" % (prefix.encode(), protocol), step.data)
-                answers.append(wire.send(data, step.answers))
+                replies.append(wire.send(data, step.replies))
             else:
-                answers.append(wire.say(re.sub(r"<([a-z])>", rf"{prefix}.{protocol}.\1", step)))
-        return answers
+                replies.append(wire.say(re.sub(r"<([a-z])>", rf"{prefix}.{protocol}.\1", step)))
+        return replies
 
 
-def record(version: str, answers: Answers) -> None:
+def record(version: str, replies: Replies) -> None:
     """Keep them; bytes as characters of Latin-1."""
     kept = {
         str(protocol): {name: [each.decode("latin-1") for each in given] for name, given in cases.items()}
-        for protocol, cases in answers.items()
+        for protocol, cases in replies.items()
     }
     RECORDED.write_text(json.dumps({"redis_version": version, "answers": kept}, indent=1) + "\n")
 
 
-def recorded() -> tuple[str, Answers]:
-    """The version of Redis that answered so, and its answers."""
+def recorded() -> tuple[str, Replies]:
+    """The version of Redis that replied so, and its replies."""
     kept = json.loads(RECORDED.read_text())
     return kept["redis_version"], {
         int(protocol): {name: [each.encode("latin-1") for each in given] for name, given in cases.items()}

@@ -1,6 +1,6 @@
-"""A node answers as Redis does, byte for byte, except where `differences` says otherwise.
+"""A node replies as Redis does, byte for byte, except where `differences` says otherwise.
 
-With a redis-server on this machine it is asked; without, what one has answered once is in answers.json. To ask and
+With a redis-server on this machine it is queried; without, its recorded replies are in replies.json. To query and
 keep anew: `python -m tests.e2e.redis.record`.
 """
 
@@ -17,28 +17,28 @@ import pytest
 from bench.peers.redis_server import RedisServer
 from tests.e2e.redis.cases import ABSENT, CASES, Case, Step
 from tests.e2e.redis.differences import ABSENT_COMMANDS, DIFFERENCES
-from tests.e2e.redis.runs import PROTOCOLS, RECORDED, Answers, recorded, run, run_all
+from tests.e2e.redis.runs import PROTOCOLS, RECORDED, Replies, recorded, run, run_all
 from tests.e2e.redis.wire import Wire, parsed
 from tests.support.cluster import Cluster
 from tests.support.s3.moto_server import MotoServer
 
 pytestmark = pytest.mark.e2e
 
-# Milliseconds that may pass between a command and the answer to the next.
+# Milliseconds that may pass between a command and the reply to the next.
 NEAR = 20_000
 
 
 @pytest.fixture(scope="module")
 def node(moto: MotoServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The Redis door of a node that is alone in the ring."""
+    """The RESP server of a node that is alone in the ring."""
     with Cluster(tmp_path_factory.mktemp("differential"), moto.endpoint_url, moto.new_bucket(), 1) as cluster:
         yield cluster.nodes[0].resp
         assert cluster.tracebacks() == []
 
 
 @pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Answers:
-    """What Redis answers."""
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Replies:
+    """What Redis replies."""
     if shutil.which("redis-server") is None:
         return recorded()[1]
     with RedisServer(tmp_path_factory.mktemp("redis"), durable=False) as server:
@@ -47,7 +47,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Answers:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_the_answers_are_those_of_redis(node: str, redis: Answers, case: Case, protocol: int) -> None:
+def test_the_replies_are_those_of_redis(node: str, redis: Replies, case: Case, protocol: int) -> None:
     wrong: list[tuple[object, ...]] = []
     for step, ours, theirs in zip(case.steps, run(node, case, protocol), redis[protocol][case.name], strict=True):
         shown = text(step)
@@ -63,9 +63,9 @@ def test_the_answers_are_those_of_redis(node: str, redis: Answers, case: Case, p
 
 
 def agree(case: Case, ours: bytes, theirs: bytes) -> bool:
-    """Whether that is one and the same answer."""
+    """Whether that is one and the same reply."""
     if case.compare == "near":
-        numbers, others = ([int(each) for each in re.findall(rb"\d+", answer)] for answer in (ours, theirs))
+        numbers, others = ([int(each) for each in re.findall(rb"\d+", reply)] for reply in (ours, theirs))
         return re.sub(rb"\d+", b"", ours) == re.sub(rb"\d+", b"", theirs) and all(
             abs(one - other) <= NEAR for one, other in zip(numbers, others, strict=True)
         )
@@ -79,8 +79,8 @@ def text(step: Step | str) -> str:
     return step.data.decode(errors="replace") if isinstance(step, Step) else step
 
 
-def in_order(answer: Any) -> Any:
-    return sorted(map(in_order, answer), key=repr) if isinstance(answer, list) else repr(answer)
+def in_order(reply: Any) -> Any:
+    return sorted(map(in_order, reply), key=repr) if isinstance(reply, list) else repr(reply)
 
 
 def test_every_difference_is_one_of_a_case() -> None:
@@ -91,10 +91,10 @@ def test_every_difference_is_one_of_a_case() -> None:
 @pytest.mark.parametrize("line", ABSENT)
 def test_commands_that_are_not_listed_are_unknown(node: str, line: str) -> None:
     with Wire(node) as wire:
-        answer = wire.say(line)
+        reply = wire.say(line)
         name, *_ = line.split()
-        assert answer.startswith(b"-ERR unknown command '%b', with args beginning with: " % name.encode())
-        assert answer.replace(name.encode(), b"NOSUCH") == wire.say(line.replace(name, "NOSUCH"))
+        assert reply.startswith(b"-ERR unknown command '%b', with args beginning with: " % name.encode())
+        assert reply.replace(name.encode(), b"NOSUCH") == wire.say(line.replace(name, "NOSUCH"))
 
 
 def test_the_protocol_s_document_has_every_reason() -> None:
@@ -104,9 +104,9 @@ def test_the_protocol_s_document_has_every_reason() -> None:
 
 
 def test_what_was_recorded_covers_the_cases() -> None:
-    _, answers = recorded()
+    _, replies = recorded()
     assert RECORDED.exists()
     for protocol in PROTOCOLS:
-        assert {name: len(given) for name, given in answers[protocol].items()} == {
+        assert {name: len(given) for name, given in replies[protocol].items()} == {
             case.name: len(case.steps) for case in CASES
         }

@@ -1,4 +1,4 @@
-"""Shell. A client of the Redis protocol that shows the bytes of each answer."""
+"""Shell. A client of the Redis protocol that shows the bytes of each reply."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SECONDS = 30.0
 
 
 class Wire:
-    """One connection; a context manager. An answer of a connection that has ended is what came before its end."""
+    """One connection; a context manager. A reply of a connection that has ended is what came before its end."""
 
     def __init__(self, address: str) -> None:
         host, port = address.rsplit(":", 1)
@@ -27,20 +27,20 @@ class Wire:
         self._socket.close()
 
     def say(self, line: str) -> bytes:
-        """The answer to a command that is written as for redis-cli."""
-        words = split_inline(line.encode())
-        assert words is not None, line
-        return self.send(command(*words))
+        """The reply to a command that is written as for redis-cli."""
+        argv = split_inline(line.encode())
+        assert argv is not None, line
+        return self.send(command(*argv))
 
-    def send(self, data: bytes, answers: int = 1) -> bytes:
-        """What comes back for `data`, until there are so many answers or the connection ends."""
+    def send(self, data: bytes, replies: int = 1) -> bytes:
+        """What comes back for `data`, until there are so many replies or the connection ends."""
         self._socket.sendall(data)
         reader = hiredis.Reader()
         taken = b""
         while True:
-            while answers and reader.gets() is not False:
-                answers -= 1
-            if not answers:
+            while replies and reader.gets() is not False:
+                replies -= 1
+            if not replies:
                 return taken
             try:
                 new = self._socket.recv(65536)
@@ -52,8 +52,8 @@ class Wire:
             reader.feed(new)
 
 
-def parsed(answer: bytes) -> Any:
-    """The first of the answers; an error is `hiredis.ReplyError`, and False if there is none."""
+def parsed(reply: bytes) -> Any:
+    """The first of the replies; an error is `hiredis.ReplyError`, and False if there is none."""
     reader = hiredis.Reader()
-    reader.feed(answer)
+    reader.feed(reply)
     return reader.gets()

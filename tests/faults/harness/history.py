@@ -1,9 +1,9 @@
-"""Pure. What was written under each key and what of it was acknowledged; what a read may tell, and what is wrong.
+"""Pure. What was written under each key and what of it was acknowledged; what a read may return, and what is wrong.
 
 Every key has one writer, which begins a write only when the one before has ended. So at any moment the key holds
-the last write that was acknowledged, or one of those after it whose end nobody told: such a one may have happened
-or not. A read may tell what the key held at some time while the read was under way. And what a read has told stays:
-a later one may not tell an older write.
+the last write that was acknowledged, or one of those after it whose outcome is unknown: such a one may have
+happened or not. A read may return what the key held at some time while the read was in flight. And what a read has
+returned stays: a later one may not return an older write.
 
 Values carry their key, the number of their write, and bytes that follow from both: one that is mixed up, cut short
 or of another key is known by itself.
@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 
 class Kind(Enum):
-    """What can be wrong with a value that was told."""
+    """What can be wrong with a value that was returned."""
 
     LOST = "an acknowledged write is lost"
-    INVENTED = "a value that nobody wrote"
+    INVENTED = "a value that was not written"
     BACK = "a deleted key is back"
 
 
@@ -34,16 +34,16 @@ class Write(NamedTuple):
 
 
 class Wrong(NamedTuple):
-    """`told` and `allowed` are numbers of writes, as text; `where`: who told."""
+    """`observed` and `allowed` are numbers of writes, as text; `where`: which reader."""
 
     kind: Kind
     key: str
     where: str
-    told: str
+    observed: str
     allowed: str
 
     def __str__(self) -> str:
-        return f"{self.kind.value}: {self.key}: {self.where} tells {self.told}, and not {self.allowed}"
+        return f"{self.kind.value}: {self.key}: {self.where} returns {self.observed}, and not {self.allowed}"
 
 
 class _Key:
@@ -81,7 +81,7 @@ class History:
     # ---- writing
 
     def begin(self, key: str, *, delete: bool) -> Write:
-        """A write that is about to be tried; from now on it may be told."""
+        """A write that is about to be tried; from now on it may be returned."""
         one = self._keys[key]
         one.last += 1
         if delete:
@@ -91,7 +91,7 @@ class History:
         return Write(key, one.last, None if delete else self.value(key, one.last))
 
     def acknowledge(self, write: Write) -> None:
-        """It was acknowledged: from now on nothing older may be told."""
+        """It was acknowledged: from now on nothing older may be returned."""
         one = self._keys[write.key]
         one.states.append(frozenset({write.number}))
         one.acknowledged = write.number
@@ -100,11 +100,11 @@ class History:
     # ---- reading
 
     def mark(self, key: str) -> int:
-        """To be asked before a read begins, for `told`."""
+        """Return the mark that `observed` needs, before a read begins."""
         return len(self._keys[key].states) - 1
 
-    def told(self, key: str, value: bytes | None, mark: int, where: str = "a read") -> bool:
-        """Whether that may be told by a read that began at `mark`; if not, it is among `wrong`."""
+    def observed(self, key: str, value: bytes | None, mark: int, where: str = "a read") -> bool:
+        """Whether that may be returned by a read that began at `mark`; if not, it is among `wrong`."""
         self.reads += 1
         one = self._keys[key]
         allowed = frozenset[int]().union(*one.states[mark:])

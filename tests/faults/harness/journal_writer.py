@@ -5,7 +5,7 @@ It says each thing on standard output once it is so, and before it goes on:
 
     ack N      record N is durable
     remove N   record N may go
-    full       a write was told that there is no room
+    full       a write failed because there is no room
     failed     the disk has failed; nothing comes after it
 """
 
@@ -32,12 +32,12 @@ TIMEOUT = 30.0
 
 def record(number: int) -> Record:
     """What is written under that number: mostly small, at times of many pages."""
-    draw = random.Random(number)
-    size = draw.choice((0, 100, 1000, 3000, 3000, 20_000, 200_000))
-    return Record(b"key%d" % number, Version(1, FIRST + number), draw.randbytes(size))
+    rng = random.Random(number)
+    size = rng.choice((0, 100, 1000, 3000, 3000, 20_000, 200_000))
+    return Record(b"key%d" % number, Version(1, FIRST + number), rng.randbytes(size))
 
 
-def tell(what: str) -> None:
+def notify(what: str) -> None:
     print(what, flush=True)
 
 
@@ -46,9 +46,9 @@ async def write(journal: Journal[int], number: int) -> None:
     try:
         await journal.write(seq, encode(record(number)), number, lambda _, durable: None, TIMEOUT)
     except JournalFull:
-        tell("full")
+        notify("full")
     else:
-        tell(f"ack {number}")
+        notify(f"ack {number}")
 
 
 async def main(directory: Path) -> int:
@@ -63,13 +63,13 @@ async def main(directory: Path) -> int:
             for error in filter(None, done):
                 raise error
             if first:
-                tell(f"remove {first - 2}")
+                notify(f"remove {first - 2}")
                 journal.release(FIRST + first - 2, b"key")
     except JournalFailed:
         pass
     await journal.close()
     if journal.failure:
-        tell("failed")
+        notify("failed")
         return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""Coordination. Clients that write, delete and read, and write down in a `History` what they were told."""
+"""Coordination. Clients that write, delete and read, and record in a `History` what they got."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from milena_common.api.durability import Durability
 from tests.faults.harness.history import History
 
 NO_RETRY = RetryPolicy(tokens=0)
-# Somebody who was refused does not ask again at once.
+# A client whose call was rejected pauses before the next.
 PAUSE_SECONDS = 0.05
 
 
@@ -45,14 +45,14 @@ class Load:
         self._may_go_on.set()
         self._at_work = 0
         self._all_rest = asyncio.Event()
-        self._ending = False
+        self._draining = False
         self._left: int | None = None
         self._enough = asyncio.Event()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """The clients are at work inside the block; after it no call is under way."""
-        self._ending = False
+        """The clients are at work inside the block; after it no call is in flight."""
+        self._draining = False
         work = [
             asyncio.create_task(self._work(keys, random))
             for keys, random in zip(self._keys, self._randoms, strict=True)
@@ -60,7 +60,7 @@ class Load:
         try:
             yield
         finally:
-            self._ending = True
+            self._draining = True
             self._may_go_on.set()
             await asyncio.gather(*work)
 
@@ -74,7 +74,7 @@ class Load:
 
     @asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
-        """Inside the block no call is under way."""
+        """Inside the block no call is in flight."""
         self._all_rest.clear()
         self._may_go_on.clear()
         await self._all_rest.wait()
@@ -92,7 +92,7 @@ class Load:
         self._at_work += 1
         try:
             async with AsyncMilena(self._address, timeout=5, retry=NO_RETRY) as m:
-                while not self._ending and self._left != 0:
+                while not self._draining and self._left != 0:
                     if not self._may_go_on.is_set():
                         self._rests()
                         await self._may_go_on.wait()
@@ -107,17 +107,17 @@ class Load:
 
     async def _one(self, m: AsyncMilena, keys: Sequence[str], random: Random) -> None:
         mix = self._mix
-        draw = random.random()
-        if draw < mix.reads:
+        drawn = random.random()
+        if drawn < mix.reads:
             key = random.choice(self.history.keys)
             mark = self.history.mark(key)
-            self.history.told(key, await m.get(key), mark)
+            self.history.observed(key, await m.get(key), mark)
             return
         if self._left is not None:
             self._left -= 1
             if not self._left:
                 self._enough.set()
-        write = self.history.begin(random.choice(keys), delete=draw < mix.reads + mix.deletes)
+        write = self.history.begin(random.choice(keys), delete=drawn < mix.reads + mix.deletes)
         durability: Durability | None = "through" if random.random() < mix.through else None
         if write.value is None:
             written = await m.delete(write.key, durability=durability)
@@ -128,13 +128,13 @@ class Load:
 
 
 async def read_all(address: str, history: History, where: str, timeout: float = 30.0) -> None:
-    """Read every key, with all retries that it takes, and write down what is told. Raises MilenaError."""
+    """Read every key, with all retries that it takes, and write down what is returned. Raises MilenaError."""
     several = asyncio.Semaphore(16)
 
     async def read(m: AsyncMilena, key: str) -> None:
         async with several:
             mark = history.mark(key)
-            history.told(key, await m.get(key, timeout=timeout), mark, where)
+            history.observed(key, await m.get(key, timeout=timeout), mark, where)
 
     async with AsyncMilena(address, timeout=timeout) as m:
         await asyncio.gather(*(read(m, key) for key in history.keys))

@@ -25,7 +25,7 @@ def why_not() -> str:
 
 
 def command(inject: str, log: Path, only: Path) -> list[str]:
-    """What to put before a program, or before ``-p PID``: `inject` is done to its system calls and told in `log`.
+    """What to put before a program, or before ``-p PID``: `inject` is done to its system calls and logged in `log`.
 
     `inject` is as in "fdatasync:error=EIO:when=3". Only calls on the file `only` count, in each thread by itself.
     """
@@ -41,8 +41,8 @@ def injected(log: Path) -> int:
 @contextmanager
 def attached(process: int, inject: str, log: Path, only: Path) -> Iterator[None]:
     """Inside the block it is done to a process that runs, in all of its threads."""
-    words = [*command(inject, log, only), "-p", str(process)]
-    tracer = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    argv = [*command(inject, log, only), "-p", str(process)]
+    tracer = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
     try:
         wait_until("strace traces every thread", lambda: tracer.poll() is not None or _traced(process), 10)
         assert tracer.poll() is None, f"strace ended: {tracer.communicate()[1]}"

@@ -22,7 +22,7 @@ LEASE = 5.0
 KEY = b"photos/1.jpg"
 
 
-class Rig:
+class Harness:
     """A forwarder over fake nodes; `owner` and `other` are the ring's two, by whose KEY is."""
 
     def __init__(self, *addresses: str) -> None:
@@ -67,188 +67,190 @@ class Rig:
 
 
 @pytest.fixture
-async def rig() -> Rig:
-    return Rig("a:1", "b:1")
+async def harness() -> Harness:
+    return Harness("a:1", "b:1")
 
 
-async def test_a_request_goes_to_the_owner_and_its_answer_comes_back(rig: Rig) -> None:
-    rig.nodes[rig.owner].answer = b"value"
-    assert await rig.send() == b"value"
-    ((method, request, timeout),) = rig.nodes[rig.owner].calls
+async def test_a_request_goes_to_the_owner_and_its_reply_comes_back(harness: Harness) -> None:
+    harness.nodes[harness.owner].reply = b"value"
+    assert await harness.send() == b"value"
+    ((method, request, timeout),) = harness.nodes[harness.owner].calls
     assert (method, request) == ("Get", b"request")
     assert timeout == pytest.approx(inner(5))
-    assert rig.nodes[rig.other].calls == []
+    assert harness.nodes[harness.other].calls == []
 
 
-async def test_it_says_since_when_the_owner_has_the_slot(rig: Rig) -> None:
-    await rig.send(build=b"%d".__mod__)
-    assert rig.nodes[rig.owner].requests == [b"%d" % rig.leases.ring.find(KEY).owned_since]
+async def test_it_says_since_when_the_owner_has_the_slot(harness: Harness) -> None:
+    await harness.send(build=b"%d".__mod__)
+    assert harness.nodes[harness.owner].requests == [b"%d" % harness.leases.ring.find(KEY).owned_since]
 
 
-async def test_a_connection_is_kept(rig: Rig) -> None:
-    await rig.send()
-    await rig.send()
-    assert len(rig.nodes.connections) == 1
+async def test_a_connection_is_kept(harness: Harness) -> None:
+    await harness.send()
+    await harness.send()
+    assert len(harness.nodes.connections) == 1
 
 
 async def test_a_connection_is_made_with_the_addresses_of_the_nodes_other_doors() -> None:
-    rig = Rig()
-    rig.leases.join(Member("a:1", addresses={"resp": "a:6379"}), "b", 0)
-    await rig.send()
-    assert rig.nodes.doors == {"a:1": {"resp": "a:6379"}}
+    harness = Harness()
+    harness.leases.join(Member("a:1", addresses={"resp": "a:6379"}), "b", 0)
+    await harness.send()
+    assert harness.nodes.doors == {"a:1": {"resp": "a:6379"}}
 
 
 async def test_without_nodes_it_says_so_and_what_to_do() -> None:
     with pytest.raises(NoNodes, match=rf"no node in the ring \(slot {slot_of(KEY)}\).*ROUTER_ADDR.*'Join'"):
-        await Rig().send()
+        await Harness().send()
 
 
 # ---- keys that move while they are written
 
 
-async def test_a_write_whose_key_moved_meanwhile_is_forgotten_by_its_new_owner(rig: Rig) -> None:
-    """The new owner may have read S3 before the write arrived there, and would tell the old value afterwards."""
+async def test_a_write_whose_key_moved_meanwhile_is_invalidated_at_its_new_owner(harness: Harness) -> None:
+    """The new owner may have read S3 before the write arrived there, and would return the old value afterwards."""
 
-    def move_and_answer(method: str, request: bytes) -> bytes:
-        rig.move()
+    def move_and_reply(method: str, request: bytes) -> bytes:
+        harness.move()
         return b"written"
 
-    first = rig.owner
-    rig.nodes[first].answer = move_and_answer
-    assert await rig.send(read=False) == b"written"
-    assert rig.nodes[rig.owner].calls[0][:2] == ("Invalidate", b"forget it")
-    assert len(rig.nodes[first].calls) == len(rig.nodes[rig.owner].calls) == 1
+    first = harness.owner
+    harness.nodes[first].reply = move_and_reply
+    assert await harness.send(read=False) == b"written"
+    assert harness.nodes[harness.owner].calls[0][:2] == ("Invalidate", b"forget it")
+    assert len(harness.nodes[first].calls) == len(harness.nodes[harness.owner].calls) == 1
 
 
-async def test_a_write_that_its_new_owner_cannot_be_told_of_is_not_acknowledged(rig: Rig) -> None:
-    def move_and_answer(method: str, request: bytes) -> bytes:
-        rig.move()
-        rig.nodes[rig.owner].answer = NodeLost("cannot be reached")
+async def test_a_write_whose_new_owner_cannot_be_notified_is_not_acknowledged(harness: Harness) -> None:
+    def move_and_reply(method: str, request: bytes) -> bytes:
+        harness.move()
+        harness.nodes[harness.owner].reply = NodeLost("cannot be reached")
         return b"written"
 
-    rig.nodes[rig.owner].answer = move_and_answer
+    harness.nodes[harness.owner].reply = move_and_reply
     with pytest.raises(NodeLost, match="cannot be reached"):
-        await rig.send(read=False)
+        await harness.send(read=False)
 
 
-async def test_a_write_after_which_the_ring_is_empty_is_told_to_nobody(rig: Rig) -> None:
-    def leave_and_answer(method: str, request: bytes) -> bytes:
-        for member in rig.leases.ring.members:
-            rig.leases.leave(member.address)
+async def test_a_write_after_which_the_ring_is_empty_sends_no_notification(harness: Harness) -> None:
+    def leave_and_reply(method: str, request: bytes) -> bytes:
+        for member in harness.leases.ring.members:
+            harness.leases.leave(member.address)
         return b"written"
 
-    rig.nodes[rig.owner].answer = leave_and_answer
-    assert await rig.send(read=False) == b"written"
+    harness.nodes[harness.owner].reply = leave_and_reply
+    assert await harness.send(read=False) == b"written"
 
 
-async def test_a_write_whose_key_stayed_where_it_was_is_told_to_nobody(rig: Rig) -> None:
-    def change_and_answer(method: str, request: bytes) -> bytes:
-        rig.leases.leave(rig.other)
+async def test_a_write_whose_key_did_not_move_sends_no_notification(harness: Harness) -> None:
+    def change_and_reply(method: str, request: bytes) -> bytes:
+        harness.leases.leave(harness.other)
         return b"written"
 
-    rig.nodes[rig.owner].answer = change_and_answer
-    assert await rig.send(read=False) == b"written"
-    assert len(rig.nodes[rig.owner].calls) == 1
+    harness.nodes[harness.owner].reply = change_and_reply
+    assert await harness.send(read=False) == b"written"
+    assert len(harness.nodes[harness.owner].calls) == 1
 
 
 # ---- lost nodes
 
 
-async def test_a_lost_node_is_named_with_the_keys_slot(rig: Rig) -> None:
-    rig.nodes[rig.owner].answer = NodeLost("cannot be reached: connection refused")
+async def test_a_lost_node_is_named_with_the_keys_slot(harness: Harness) -> None:
+    harness.nodes[harness.owner].reply = NodeLost("cannot be reached: connection refused")
     for read in (True, False):
         with pytest.raises(NodeLost) as lost:
-            await rig.send(read=read)
+            await harness.send(read=read)
         assert str(lost.value) == (
-            f"node {rig.owner}, which owns slot {slot_of(KEY)}, cannot be reached: connection refused"
+            f"node {harness.owner}, which owns slot {slot_of(KEY)}, cannot be reached: connection refused"
         )
 
 
-async def test_a_node_that_was_not_reached_is_told_from_one_that_may_have_done_it(rig: Rig) -> None:
+async def test_a_node_that_was_not_reached_is_distinguished_from_one_that_may_have_done_it(
+    harness: Harness,
+) -> None:
     for kind in (NodeLost, NodeUnreachable):
-        rig.nodes[rig.owner].answer = kind("gone")
+        harness.nodes[harness.owner].reply = kind("gone")
         for read in (True, False):
             with pytest.raises(NodeLost) as lost:
-                await rig.send(read=read)
+                await harness.send(read=read)
             assert type(lost.value) is kind
 
 
 @pytest.mark.parametrize(("read", "calls"), [(True, 2), (False, 1)])
-async def test_a_read_is_sent_once_more_and_a_write_is_not(rig: Rig, read: bool, calls: int) -> None:
-    rig.nodes[rig.owner].answer = NodeLost("gone")
+async def test_a_read_is_sent_once_more_and_a_write_is_not(harness: Harness, read: bool, calls: int) -> None:
+    harness.nodes[harness.owner].reply = NodeLost("gone")
     with pytest.raises(NodeLost):
-        await rig.send(read=read)
-    assert len(rig.nodes[rig.owner].calls) == calls
+        await harness.send(read=read)
+    assert len(harness.nodes[harness.owner].calls) == calls
 
 
 @pytest.mark.parametrize("read", [True, False])
-async def test_what_the_node_answers_is_not_asked_again(rig: Rig, read: bool) -> None:
-    refusal = InvalidRequest("key: no")
-    rig.nodes[rig.owner].answer = refusal
+async def test_an_error_of_the_node_is_not_repeated(harness: Harness, read: bool) -> None:
+    rejection = InvalidRequest("key: no")
+    harness.nodes[harness.owner].reply = rejection
     with pytest.raises(InvalidRequest) as raised:
-        await rig.send(read=read)
-    assert raised.value is refusal
-    assert len(rig.nodes[rig.owner].calls) == 1
+        await harness.send(read=read)
+    assert raised.value is rejection
+    assert len(harness.nodes[harness.owner].calls) == 1
 
 
-async def test_the_second_time_goes_by_the_newest_ring(rig: Rig) -> None:
-    owner, other = rig.owner, rig.other
-    old_since = rig.leases.ring.find(KEY).owned_since
+async def test_the_second_time_goes_by_the_newest_ring(harness: Harness) -> None:
+    owner, other = harness.owner, harness.other
+    old_since = harness.leases.ring.find(KEY).owned_since
 
-    def leave_and_refuse(_: str, __: bytes) -> bytes:
-        rig.leases.leave(owner)
+    def leave_and_reject(_: str, __: bytes) -> bytes:
+        harness.leases.leave(owner)
         raise NodeLost("gone")
 
-    rig.nodes[owner].answer = leave_and_refuse
-    rig.nodes[other].answer = b"from the new owner"
-    assert await rig.send(build=b"%d".__mod__) == b"from the new owner"
-    assert rig.nodes[owner].requests == [b"%d" % old_since]
-    assert rig.nodes[other].requests == [b"%d" % rig.leases.ring.epoch]
+    harness.nodes[owner].reply = leave_and_reject
+    harness.nodes[other].reply = b"from the new owner"
+    assert await harness.send(build=b"%d".__mod__) == b"from the new owner"
+    assert harness.nodes[owner].requests == [b"%d" % old_since]
+    assert harness.nodes[other].requests == [b"%d" % harness.leases.ring.epoch]
 
 
 async def test_a_read_whose_last_node_left_meanwhile_learns_that_there_is_none() -> None:
-    rig = Rig("a:1")
+    harness = Harness("a:1")
 
-    def leave_and_refuse(_: str, __: bytes) -> bytes:
-        rig.leases.leave("a:1")
+    def leave_and_reject(_: str, __: bytes) -> bytes:
+        harness.leases.leave("a:1")
         raise NodeLost("gone")
 
-    rig.nodes["a:1"].answer = leave_and_refuse
+    harness.nodes["a:1"].reply = leave_and_reject
     with pytest.raises(NoNodes):
-        await rig.send()
+        await harness.send()
 
 
 # ---- deadlines
 
 
 @pytest.mark.parametrize("read", [True, False])
-async def test_a_silent_node_does_not_make_the_caller_wait_past_its_deadline(rig: Rig, read: bool) -> None:
-    rig.nodes[rig.owner].answer = None
-    call = rig.send(read=read, timeout=2.0)
-    await rig.clock.advance(inner(2.0) - 0.01)
+async def test_a_silent_node_does_not_make_the_caller_wait_past_its_deadline(harness: Harness, read: bool) -> None:
+    harness.nodes[harness.owner].reply = None
+    call = harness.send(read=read, timeout=2.0)
+    await harness.clock.advance(inner(2.0) - 0.01)
     assert not call.done()
-    await rig.clock.advance(0.02)
+    await harness.clock.advance(0.02)
     with pytest.raises(NodeLost, match=r"did not respond within 1\.8 s"):
         call.result()
-    assert len(rig.nodes[rig.owner].calls) == 1, "no time is left to ask again"
+    assert len(harness.nodes[harness.owner].calls) == 1, "no time is left to ask again"
 
 
-async def test_the_second_attempt_gets_what_the_first_left(rig: Rig) -> None:
-    def late_refusal(_: str, __: bytes) -> bytes:
-        rig.clock.tick(1.0)
+async def test_the_second_attempt_gets_what_the_first_left(harness: Harness) -> None:
+    def late_rejection(_: str, __: bytes) -> bytes:
+        harness.clock.tick(1.0)
         raise NodeLost("gone")
 
-    rig.nodes[rig.owner].answer = late_refusal
+    harness.nodes[harness.owner].reply = late_rejection
     with pytest.raises(NodeLost):
-        await rig.send(timeout=2.0)
-    assert [timeout for _, _, timeout in rig.nodes[rig.owner].calls] == pytest.approx([1.8, 0.8])
+        await harness.send(timeout=2.0)
+    assert [timeout for _, _, timeout in harness.nodes[harness.owner].calls] == pytest.approx([1.8, 0.8])
 
 
 @pytest.mark.parametrize("timeout", [0.0, -3.0, 0.01])
-async def test_a_caller_without_time_is_answered_all_the_same(rig: Rig, timeout: float) -> None:
-    rig.nodes[rig.owner].answer = None
-    call = rig.send(timeout=timeout)
-    await rig.clock.advance(0.1)
+async def test_a_caller_without_remaining_time_gets_an_error(harness: Harness, timeout: float) -> None:
+    harness.nodes[harness.owner].reply = None
+    call = harness.send(timeout=timeout)
+    await harness.clock.advance(0.1)
     with pytest.raises(NodeLost):
         call.result()
 
@@ -256,119 +258,119 @@ async def test_a_caller_without_time_is_answered_all_the_same(rig: Rig, timeout:
 # ---- the ring changing under calls
 
 
-async def test_when_a_lease_ends_waiting_reads_go_to_the_new_owner(rig: Rig) -> None:
-    owner, other = rig.owner, rig.other
-    rig.nodes[owner].answer = None
-    call = rig.send(timeout=60.0)
-    await rig.only_renews(other)
-    assert rig.nodes.connections[0][1].closed_with == 0
+async def test_when_a_lease_ends_waiting_reads_go_to_the_new_owner(harness: Harness) -> None:
+    owner, other = harness.owner, harness.other
+    harness.nodes[owner].reply = None
+    call = harness.send(timeout=60.0)
+    await harness.only_renews(other)
+    assert harness.nodes.connections[0][1].closed_with == 0
     assert await call == other.encode()
 
 
-async def test_when_a_lease_ends_waiting_writes_are_answered_at_once(rig: Rig) -> None:
-    owner, other = rig.owner, rig.other
-    rig.nodes[owner].answer = None
-    call = rig.send(read=False, timeout=60.0)
-    await rig.only_renews(other)
+async def test_when_a_lease_ends_waiting_writes_fail_at_once(harness: Harness) -> None:
+    owner, other = harness.owner, harness.other
+    harness.nodes[owner].reply = None
+    call = harness.send(read=False, timeout=60.0)
+    await harness.only_renews(other)
     with pytest.raises(NodeLost, match=f"node {owner}, .* left the ring during the call"):
         call.result()
-    assert rig.nodes[other].calls == []
+    assert harness.nodes[other].calls == []
 
 
-async def test_a_node_that_leaves_may_finish_what_it_has(rig: Rig) -> None:
-    owner = rig.owner
-    rig.nodes[owner].answer = None
-    call = rig.send(timeout=60.0)
-    await rig.clock.advance(1)
-    rig.leases.leave(owner)
-    await rig.clock.advance(LEAVE_GRACE_SECONDS - 1)
-    assert rig.nodes.connections[0][1].closed_with == LEAVE_GRACE_SECONDS
+async def test_a_node_that_leaves_may_finish_what_it_has(harness: Harness) -> None:
+    owner = harness.owner
+    harness.nodes[owner].reply = None
+    call = harness.send(timeout=60.0)
+    await harness.clock.advance(1)
+    harness.leases.leave(owner)
+    await harness.clock.advance(LEAVE_GRACE_SECONDS - 1)
+    assert harness.nodes.connections[0][1].closed_with == LEAVE_GRACE_SECONDS
     assert not call.done()
-    await rig.clock.advance(2)
-    assert await call == rig.owner.encode(), "then it is a read that lost its node"
+    await harness.clock.advance(2)
+    assert await call == harness.owner.encode(), "then it is a read that lost its node"
 
 
-async def test_a_node_that_comes_back_gets_a_new_connection(rig: Rig) -> None:
-    owner = rig.owner
-    await rig.send()
-    rig.leases.leave(owner)
-    rig.leases.join(Member(owner), "b", 0)
-    await rig.send()
-    assert [address for address, _ in rig.nodes.connections] == [owner, owner]
+async def test_a_node_that_comes_back_gets_a_new_connection(harness: Harness) -> None:
+    owner = harness.owner
+    await harness.send()
+    harness.leases.leave(owner)
+    harness.leases.join(Member(owner), "b", 0)
+    await harness.send()
+    assert [address for address, _ in harness.nodes.connections] == [owner, owner]
 
 
-async def test_a_restarted_node_gets_a_new_connection(rig: Rig) -> None:
-    owner = rig.owner
-    await rig.send()
-    rig.leases.join(Member(owner, node_id="new"), "b", 0)
-    await rig.send()
-    assert len(rig.nodes.connections) == 2
+async def test_a_restarted_node_gets_a_new_connection(harness: Harness) -> None:
+    owner = harness.owner
+    await harness.send()
+    harness.leases.join(Member(owner, node_id="new"), "b", 0)
+    await harness.send()
+    assert len(harness.nodes.connections) == 2
 
 
 async def test_a_node_that_cannot_be_called_is_a_warning_once_a_minute(
-    rig: Rig, caplog: pytest.LogCaptureFixture
+    harness: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rig.nodes[rig.owner].answer = NodeLost("cannot be reached")
+    harness.nodes[harness.owner].reply = NodeLost("cannot be reached")
     for expected in (1, 1):
         with pytest.raises(NodeLost):
-            await rig.send()
+            await harness.send()
         assert len(caplog.records) == expected
-    rig.clock.tick(WARN_AGAIN_SECONDS)
+    harness.clock.tick(WARN_AGAIN_SECONDS)
     with pytest.raises(NodeLost):
-        await rig.send()
-    assert caplog.messages == [f"node {rig.owner} is in the ring, and cannot be reached"] * 2
+        await harness.send()
+    assert caplog.messages == [f"node {harness.owner} is in the ring, and cannot be reached"] * 2
 
 
-async def test_closing_closes_every_connection(rig: Rig) -> None:
-    await rig.send()
-    await rig.forwarder.request(rig.other, "Stats", b"", 1)
-    rig.leases.leave(rig.other)
-    closing = asyncio.create_task(rig.forwarder.close())
-    await rig.clock.advance(LEAVE_GRACE_SECONDS)
+async def test_closing_closes_every_connection(harness: Harness) -> None:
+    await harness.send()
+    await harness.forwarder.request(harness.other, "Stats", b"", 1)
+    harness.leases.leave(harness.other)
+    closing = asyncio.create_task(harness.forwarder.close())
+    await harness.clock.advance(LEAVE_GRACE_SECONDS)
     await closing
-    assert {connection.closed_with for _, connection in rig.nodes.connections} == {0, LEAVE_GRACE_SECONDS}
+    assert {connection.closed_with for _, connection in harness.nodes.connections} == {0, LEAVE_GRACE_SECONDS}
 
 
-async def test_a_caller_that_gives_up_is_not_answered_with_an_error(rig: Rig) -> None:
-    rig.nodes[rig.owner].answer = None
-    call = rig.send()
-    await rig.clock.advance(0)
+async def test_a_cancelled_caller_gets_no_error_as_reply(harness: Harness) -> None:
+    harness.nodes[harness.owner].reply = None
+    call = harness.send()
+    await harness.clock.advance(0)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    assert len(rig.nodes[rig.owner].calls) == 1
+    assert len(harness.nodes[harness.owner].calls) == 1
 
 
-async def test_ask_passes_on_what_the_node_says(rig: Rig) -> None:
-    assert await rig.forwarder.request("b:1", "Stats", b"q", 3) == b"b:1"
-    assert rig.nodes["b:1"].calls == [("Stats", b"q", 3)]
-    rig.nodes["b:1"].answer = NodeLost("gone")
+async def test_request_passes_on_the_reply_of_the_node(harness: Harness) -> None:
+    assert await harness.forwarder.request("b:1", "Stats", b"q", 3) == b"b:1"
+    assert harness.nodes["b:1"].calls == [("Stats", b"q", 3)]
+    harness.nodes["b:1"].reply = NodeLost("gone")
     with pytest.raises(MilenaError, match="gone"):
-        await rig.forwarder.request("b:1", "Stats", b"q", 3)
+        await harness.forwarder.request("b:1", "Stats", b"q", 3)
 
 
-async def test_a_connection_is_for_the_process_that_the_ring_has(rig: Rig) -> None:
-    await rig.send()
-    assert rig.nodes.identities[rig.owner] == Identity("", "b", "")
+async def test_a_connection_is_for_the_process_that_the_ring_has(harness: Harness) -> None:
+    await harness.send()
+    assert harness.nodes.identities[harness.owner] == Identity("", "b", "")
 
 
-async def test_a_restarted_node_is_waited_for_until_it_has_joined(rig: Rig) -> None:
-    """It refuses what is meant for the process before it; nothing was done, so a write waits as a read does."""
-    owner = rig.owner
-    rig.nodes[owner].answer = WrongNode("is another process")
-    reading, writing = rig.send(), rig.send(read=False)
-    await rig.clock.advance(0.2)
+async def test_a_restarted_node_is_waited_for_until_it_has_joined(harness: Harness) -> None:
+    """It rejects what is meant for the process before it; nothing was done, so a write waits as a read does."""
+    owner = harness.owner
+    harness.nodes[owner].reply = WrongNode("is another process")
+    reading, writing = harness.send(), harness.send(read=False)
+    await harness.clock.advance(0.2)
     assert not reading.done()
-    rig.nodes[owner].answer = b"ok"
-    rig.leases.join(Member(owner, "new id"), "b", 0)
-    await rig.clock.advance(0.2)
+    harness.nodes[owner].reply = b"ok"
+    harness.leases.join(Member(owner, "new id"), "b", 0)
+    await harness.clock.advance(0.2)
     assert (await reading, await writing) == (b"ok", b"ok")
-    assert rig.nodes.identities[owner].node_id == "new id"
+    assert harness.nodes.identities[owner].node_id == "new id"
 
 
-async def test_another_node_at_the_address_is_named_when_it_stays(rig: Rig) -> None:
-    rig.nodes[rig.owner].answer = WrongNode("is another process")
-    reading = rig.send()
-    await rig.clock.advance(1.5)
-    with pytest.raises(WrongNode, match=rf"node {rig.owner}, which owns slot"):
+async def test_another_node_at_the_address_is_named_when_it_stays(harness: Harness) -> None:
+    harness.nodes[harness.owner].reply = WrongNode("is another process")
+    reading = harness.send()
+    await harness.clock.advance(1.5)
+    with pytest.raises(WrongNode, match=rf"node {harness.owner}, which owns slot"):
         await reading

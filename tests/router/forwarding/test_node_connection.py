@@ -1,4 +1,4 @@
-"""The router's connection to a node, over a real socket: what each way of failing is told as."""
+"""The router's connection to a node, over a real socket: the error that each way of failing raises."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ REQUEST = pb.GetRequest(key=b"k").SerializeToString()
 
 
 class Node:
-    """A node that raises or answers what a test puts into `says`; None: nothing, until it is cancelled."""
+    """A node that raises or replies with what a test puts into `says`; None: nothing, until it is cancelled."""
 
     def __init__(self) -> None:
         self.says: bytes | Exception | None = b""
-        self.asked = asyncio.Event()
+        self.requested = asyncio.Event()
         self.given: list[float | None] = []
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
         self.given.append(remaining)
-        self.asked.set()
+        self.requested.set()
         if self.says is None:
             await asyncio.Event().wait()
         if isinstance(self.says, Exception):
@@ -62,13 +62,13 @@ async def node() -> Node:
 
 @pytest.fixture
 async def connection(node: Node) -> AsyncIterator[GrpcNodeConnection]:
-    door = GrpcServer("cache_server.Cache", 1000, ByteBudget(10_000), 5)
-    address = door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
-    await door.start({"Get": ("get", pb.GetRequest, node.get)}, CallCounts(("get",)))
+    server = GrpcServer("cache_server.Cache", 1000, ByteBudget(10_000), 5)
+    address = server.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
+    await server.start({"Get": ("get", pb.GetRequest, node.get)}, CallCounts(("get",)))
     connection = GrpcNodeConnection(str(address))
     yield connection
     await connection.close(0)
-    await door.stop(0)
+    await server.stop(0)
 
 
 async def test_bytes_pass_through(node: Node, connection: GrpcNodeConnection) -> None:
@@ -80,7 +80,7 @@ async def test_bytes_pass_through(node: Node, connection: GrpcNodeConnection) ->
 @pytest.mark.parametrize(
     "error", [InvalidRequest("key: no"), AccessDenied("bucket"), OriginUnavailable("S3: 503 SlowDown")]
 )
-async def test_what_the_node_answers_arrives_as_it_was(
+async def test_the_reply_of_the_node_arrives_unchanged(
     node: Node, connection: GrpcNodeConnection, error: MilenaError
 ) -> None:
     node.says = error
@@ -120,8 +120,8 @@ async def test_a_method_that_the_node_does_not_have_is_internal(connection: Grpc
 
 
 async def test_a_node_that_is_not_there_is_lost_at_once() -> None:
-    with ReservedPort() as nobody:
-        connection = GrpcNodeConnection(nobody.address)
+    with ReservedPort() as unused:
+        connection = GrpcNodeConnection(unused.address)
         started = time.monotonic()
         with pytest.raises(NodeUnreachable, match=r"^cannot be reached: "):
             await connection.call("Get", REQUEST, SOON)
@@ -129,12 +129,12 @@ async def test_a_node_that_is_not_there_is_lost_at_once() -> None:
         await connection.close(0)
 
 
-async def test_a_node_that_ends_with_a_call_in_hand_may_have_done_it() -> None:
+async def test_a_node_that_exits_with_a_call_in_flight_may_have_done_it() -> None:
     node = grpc.aio.server()
-    asked = asyncio.Event()
+    requested = asyncio.Event()
 
     async def never(_: bytes, __: Any) -> bytes:
-        asked.set()
+        requested.set()
         return await asyncio.Future()
 
     handlers = {"Put": grpc.unary_unary_rpc_method_handler(never)}
@@ -142,7 +142,7 @@ async def test_a_node_that_ends_with_a_call_in_hand_may_have_done_it() -> None:
     alive = GrpcNodeConnection(f"127.0.0.1:{node.add_insecure_port('127.0.0.1:0')}")
     await node.start()
     call = asyncio.create_task(alive.call("Put", REQUEST, SOON))
-    await asked.wait()
+    await requested.wait()
     await node.stop(0)
     with pytest.raises(NodeLost) as lost:
         await call
@@ -156,10 +156,10 @@ async def test_a_silent_node_is_lost_when_its_time_is_over(node: Node, connectio
         await connection.call("Get", REQUEST, 0.2)
 
 
-async def test_an_answer_that_grpc_has_dropped_and_one_that_is_empty(
+async def test_a_reply_that_grpc_has_dropped_and_one_that_is_empty(
     node: Node, connection: GrpcNodeConnection
 ) -> None:
-    """If the time ends while the answer arrives, the status is OK, and there is no message."""
+    """If the time ends while the reply arrives, the status is OK, and there is no message."""
     assert await connection.call("Get", REQUEST, SOON) == b""
     server = grpc.aio.server()
 
@@ -189,7 +189,7 @@ async def test_a_port_that_accepts_and_says_nothing_is_lost_when_its_time_is_ove
 async def test_closing_breaks_off_what_waits(node: Node, connection: GrpcNodeConnection) -> None:
     node.says = None
     call = asyncio.create_task(connection.call("Get", REQUEST, SOON))
-    await node.asked.wait()
+    await node.requested.wait()
     await connection.close(0)
     with pytest.raises(NodeLost, match="left the ring during the call"):
         await asyncio.wait_for(call, SOON / 2)
@@ -199,16 +199,16 @@ async def test_closing_with_grace_lets_calls_finish(node: Node, connection: Grpc
     gate = asyncio.Event()
 
     async def slowly(_: pb.GetRequest, __: float | None) -> bytes:
-        node.asked.set()
+        node.requested.set()
         await gate.wait()
         return b"late"
 
-    door = GrpcServer("cache_server.Cache", 1000, ByteBudget(10_000), 5)
-    address = door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
-    await door.start({"Get": ("get", pb.GetRequest, slowly)}, CallCounts(("get",)))
+    server = GrpcServer("cache_server.Cache", 1000, ByteBudget(10_000), 5)
+    address = server.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
+    await server.start({"Get": ("get", pb.GetRequest, slowly)}, CallCounts(("get",)))
     graceful = GrpcNodeConnection(str(address))
     call = asyncio.create_task(graceful.call("Get", REQUEST, SOON))
-    await node.asked.wait()
+    await node.requested.wait()
     closing = asyncio.create_task(graceful.close(SOON))
     await asyncio.sleep(0.02)
     with pytest.raises(NodeLost, match="left the ring"):
@@ -216,7 +216,7 @@ async def test_closing_with_grace_lets_calls_finish(node: Node, connection: Grpc
     gate.set()
     assert await call == b"late"
     await closing
-    await door.stop(0)
+    await server.stop(0)
 
 
 async def test_after_closing_the_node_has_left(connection: GrpcNodeConnection) -> None:
@@ -229,7 +229,7 @@ async def test_after_closing_the_node_has_left(connection: GrpcNodeConnection) -
 async def test_a_caller_that_gives_up_is_cancelled(node: Node, connection: GrpcNodeConnection) -> None:
     node.says = None
     call = asyncio.create_task(connection.call("Get", REQUEST, SOON))
-    await node.asked.wait()
+    await node.requested.wait()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
@@ -239,10 +239,10 @@ async def test_a_caller_that_gives_up_is_cancelled(node: Node, connection: GrpcN
 
 
 @pytest.fixture
-def door() -> Iterator[FakeRespNode]:
-    door = FakeRespNode(MemoryCluster(lambda: 0.0).respond)
-    yield door
-    door.close()
+def server() -> Iterator[FakeRespNode]:
+    server = FakeRespNode(MemoryCluster(lambda: 0.0).respond)
+    yield server
+    server.close()
 
 
 class Other:
@@ -261,8 +261,8 @@ class Other:
 
 
 @pytest.fixture
-async def resp(door: FakeRespNode) -> AsyncIterator[RespNodeConnection]:
-    resp = RespNodeConnection(door.address, Other())
+async def resp(server: FakeRespNode) -> AsyncIterator[RespNodeConnection]:
+    resp = RespNodeConnection(server.address, Other())
     yield resp
     await resp.close(0)
 
@@ -272,47 +272,47 @@ async def until(what: Callable[[], Any]) -> None:
 
 
 async def test_what_clients_wait_for_goes_over_the_redis_protocol(
-    door: FakeRespNode, resp: RespNodeConnection
+    server: FakeRespNode, resp: RespNodeConnection
 ) -> None:
     put = pb.PutRequest(key=b"k", value=b"v" * 100_000, owned_since=7).SerializeToString()
     assert pb.PutResponse.FromString(await resp.call("Put", put, SOON)).successful
     assert pb.GetResponse.FromString(await resp.call("Get", REQUEST, SOON)).value == b"v" * 100_000
-    door.says = lambda words: b"$2\r\n\x08\x01\r\n"
+    server.says = lambda argv: b"$2\r\n\x08\x01\r\n"
     assert await resp.call("Invalidate", REQUEST, SOON) == b"\x08\x01"
     assert await resp.call("Delete", REQUEST, SOON) == b"\x08\x01"
-    assert [words[:2] for words in door.received] == [
+    assert [argv[:2] for argv in server.received] == [
         [b"MILENA.CALL", method] for method in (b"Put", b"Get", b"Invalidate", b"Delete")
     ]
-    assert door.received[0][3] == put
-    assert door.connections == 1
+    assert server.received[0][3] == put
+    assert server.connections == 1
 
 
-async def test_rare_methods_do_not(door: FakeRespNode) -> None:
+async def test_rare_methods_do_not(server: FakeRespNode) -> None:
     other = Other()
-    resp = RespNodeConnection(door.address, other)
+    resp = RespNodeConnection(server.address, other)
     assert await resp.call("Stats", b"", SOON) == b"other"
-    assert door.received == []
+    assert server.received == []
     await resp.close(0)
     assert other.closed_with == 0
 
 
-async def test_large_requests_and_answers_do_not_either(door: FakeRespNode) -> None:
+async def test_large_requests_and_replies_do_not_either(server: FakeRespNode) -> None:
     other = Other()
-    resp = RespNodeConnection(door.address, other)
+    resp = RespNodeConnection(server.address, other)
     await resp.call("Get", REQUEST, SOON)
     large = pb.PutRequest(key=b"k", value=b"v" * (LARGE_BYTES + 1)).SerializeToString()
     assert await resp.call("Put", large, SOON) == b"other"
     assert await resp.call("Get", REQUEST, SOON, LARGE_BYTES + 1) == b"other"
     assert other.calls == ["Put", "Get"]
     assert await resp.call("Get", REQUEST, SOON, LARGE_BYTES) != b"other"
-    assert [words[1] for words in door.received] == [b"Get", b"Get"]
+    assert [argv[1] for argv in server.received] == [b"Get", b"Get"]
     await resp.close(0)
 
 
-async def test_a_node_whose_redis_door_is_shut_is_called_over_grpc(node: Node) -> None:
-    with ReservedPort() as nobody:
+async def test_a_node_whose_resp_server_is_shut_is_called_over_grpc(node: Node) -> None:
+    with ReservedPort() as unused:
         other = Other()
-        resp = RespNodeConnection(nobody.address, other)
+        resp = RespNodeConnection(unused.address, other)
         assert await resp.call("Get", REQUEST, SOON) == b"other"
         assert await resp.call("Put", REQUEST, SOON) == b"other"
         await resp.close(0)
@@ -327,59 +327,59 @@ async def test_a_node_whose_redis_door_is_shut_is_called_over_grpc(node: Node) -
         (b"*0\r\n", InternalError),
     ],
 )
-async def test_what_the_door_answers_is_raised(
-    door: FakeRespNode, resp: RespNodeConnection, line: bytes, kind: type[MilenaError]
+async def test_an_error_of_the_resp_server_is_raised(
+    server: FakeRespNode, resp: RespNodeConnection, line: bytes, kind: type[MilenaError]
 ) -> None:
-    door.says = lambda words: line if words[0] == b"MILENA.CALL" else None
+    server.says = lambda argv: line if argv[0] == b"MILENA.CALL" else None
     with pytest.raises(kind) as raised:
         await resp.call("Get", REQUEST, SOON)
     assert type(raised.value) is kind
 
 
-async def test_a_slow_read_holds_up_nobody(door: FakeRespNode, resp: RespNodeConnection) -> None:
-    door.defers = lambda words: words[1] == b"Get"
+async def test_a_slow_read_does_not_delay_others(server: FakeRespNode, resp: RespNodeConnection) -> None:
+    server.defers = lambda argv: argv[1] == b"Get"
     slow = asyncio.create_task(resp.call("Get", REQUEST, SOON))
     assert await resp.call("Put", pb.PutRequest(key=b"k", value=b"v").SerializeToString(), SOON)
     assert not slow.done()
-    door.release()
+    server.release()
     assert pb.GetResponse.FromString(await slow).value == b"v"
 
 
-async def test_a_silent_door_is_a_lost_node_when_its_time_is_over(
-    door: FakeRespNode, resp: RespNodeConnection
+async def test_a_silent_resp_server_is_a_lost_node_after_the_timeout(
+    server: FakeRespNode, resp: RespNodeConnection
 ) -> None:
     await resp.call("Get", REQUEST, SOON)
-    door.silent = True
+    server.silent = True
     with pytest.raises(NodeLost, match=r"^did not respond within 0\.2 s"):
         await resp.call("Get", REQUEST, 0.2)
 
 
-async def test_a_broken_connection_is_a_lost_node(door: FakeRespNode, resp: RespNodeConnection) -> None:
-    door.defers = lambda words: True
+async def test_a_broken_connection_is_a_lost_node(server: FakeRespNode, resp: RespNodeConnection) -> None:
+    server.defers = lambda argv: True
     call = asyncio.create_task(resp.call("Put", REQUEST, SOON))
-    await until(lambda: door.held)
-    door.disconnect()
+    await until(lambda: server.held)
+    server.disconnect()
     with pytest.raises(NodeLost, match=r"^broke off the connection"):
         await call
 
 
-async def test_closing_a_connection_to_the_redis_door(door: FakeRespNode) -> None:
-    door.defers = lambda words: True
+async def test_closing_a_connection_to_the_resp_server(server: FakeRespNode) -> None:
+    server.defers = lambda argv: True
     for grace, ends in ((0, False), (SOON, True)):
-        resp = RespNodeConnection(door.address, Other())
+        resp = RespNodeConnection(server.address, Other())
         call = asyncio.create_task(resp.call("Get", REQUEST, SOON))
-        await until(lambda: door.held)
+        await until(lambda: server.held)
         closing = asyncio.create_task(resp.close(grace))
         await asyncio.sleep(0)
         with pytest.raises(NodeLost, match="left the ring"):
             await resp.call("Get", REQUEST, SOON)
         if ends:
-            door.release()
+            server.release()
             await call
         else:
             with pytest.raises(NodeLost, match="left the ring during the call"):
                 await call
-            door.held.clear()
+            server.held.clear()
         await closing
 
 

@@ -141,7 +141,9 @@ def test_a_process_that_stops_late_does_not_take_out_its_successor(membership: M
     assert membership.remove_member(A.address, "successor", WALL) is not None
 
 
-def test_the_ring_takes_no_more_than_its_most(membership: Membership, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ring_takes_no_more_nodes_than_its_maximum(
+    membership: Membership, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("milena_router.ring.membership.MAX_MEMBERS", 2)
     join(membership, A)
     join(membership, B)
@@ -182,7 +184,7 @@ def test_epochs_are_beyond_what_a_node_has_seen_of_another_router(membership: Me
 # ---- one default bucket a ring
 
 
-def test_a_node_with_another_bucket_is_refused_with_both_names(membership: Membership) -> None:
+def test_a_node_with_another_bucket_is_rejected_with_both_names(membership: Membership) -> None:
     membership.join(A, "photos", 0, 0.0, WALL)
     ring = membership.ring
     with pytest.raises(FailedPrecondition, match=r"^default_bucket: .*S3_BUCKET=videos.*S3_BUCKET=photos"):
@@ -191,7 +193,7 @@ def test_a_node_with_another_bucket_is_refused_with_both_names(membership: Membe
     assert set(membership.leases) == {A.address}
 
 
-def test_a_refused_node_does_not_renew_its_lease(membership: Membership) -> None:
+def test_a_rejected_node_does_not_renew_its_lease(membership: Membership) -> None:
     membership.join(A, "photos", 0, 0.0, WALL)
     membership.join(B, "photos", 0, 0.0, WALL)
     until = membership.leases[B.address].until
@@ -294,7 +296,7 @@ class Model(RuleBasedStateMachine):
         self.now += seconds
         before = set(self.expected)
         self.look()
-        assert set(self.expected) == before, "nobody is thrown out for the router's own absence"
+        assert set(self.expected) == before, "no node is removed for the router's own absence"
 
     @rule(back=st.sampled_from([1.0, 10_000.0]))
     def the_clock_is_set_back(self, back: float) -> None:

@@ -27,7 +27,7 @@ def test_a_node_whose_lease_ends_is_missing_with_what_it_last_reported(router: R
     )
 
 
-def test_the_newest_report_counts(router: Router) -> None:
+def test_the_newest_status_counts(router: Router) -> None:
     router.join(B, NodeStatus(3))
     router.after(2 * LEASE, A)
     assert router.missing == [("b:1", 3, 0, "lease expired")]
@@ -52,7 +52,7 @@ def test_a_node_that_takes_writes_along_is_missing(router: Router) -> None:
     assert router.missing[1] == ("a:1", 0, 1, "left with acknowledged writes")
 
 
-def test_taking_out_a_lost_node_by_hand_does_not_forget_its_writes(router: Router) -> None:
+def test_taking_out_a_lost_node_by_hand_does_not_drop_its_writes(router: Router) -> None:
     router.membership.remove_member(B.address, "", WALL)
     assert router.missing == [("b:1", 9, 2, "taken out of the ring by hand")]
     router.membership.remove_member(A.address, "", WALL)
@@ -181,7 +181,7 @@ def test_what_nodes_send_of_missing_nodes_is_checked(router: Router) -> None:
             knowledge(pb.JoinRequest(cluster_id=CLUSTER, last_ring=last), WALL)
 
 
-def test_a_report_is_cut_to_what_is_kept_and_none_is_none() -> None:
+def test_a_status_is_truncated_to_what_is_kept_and_none_is_none() -> None:
     assert node_status(pb.JoinRequest(dead_letters=3)) is None
     said = node_status(pb.JoinRequest(dirty_entries=0, degraded=["x" * 1000] * 20))
     assert said == NodeStatus(0, 0, ("x" * MAX_REASON,) * MAX_REASONS)

@@ -15,7 +15,7 @@ from milena_router.ring.leases import Leases
 from milena_router.ring.membership import Change, Membership
 from milena_router.ring.recovery import Knowledge, LastRing, Recovery
 from milena_router.ring.watch_streams import RingWatchers, ring_update
-from tests.support.fake_clock import FakeClock, settle
+from tests.support.fake_clock import FakeClock, run_ready_tasks
 
 LEASE, WAIT = 5.0, 8.0
 WALL = 1_700_000_000.0
@@ -31,14 +31,14 @@ def ring_of(*members: Member, epoch: int = 40) -> Ring:
     return ring.with_members(members, epoch)
 
 
-def told(ring: Ring, cluster: str = CLUSTER, *, newest: int = 0, lease: float = LEASE) -> Knowledge:
+def knowledge_of(ring: Ring, cluster: str = CLUSTER, *, newest: int = 0, lease: float = LEASE) -> Knowledge:
     """What a node knows that holds `ring` and sends it."""
     return Knowledge(cluster, newest or ring.epoch, LastRing(ring, "b", cluster, lease))
 
 
 def held(ring: Ring, cluster: str = CLUSTER) -> Knowledge:
-    """What the same node says before it is asked for its ring."""
-    return replace(told(ring, cluster), last=None)
+    """What the same node says before its ring is requested."""
+    return replace(knowledge_of(ring, cluster), last=None)
 
 
 class Started:
@@ -79,7 +79,7 @@ def started() -> Started:
 
 def test_the_same_nodes_get_the_same_ring_with_the_same_epoch_and_owned_since(started: Started) -> None:
     last = ring_of(A, B, C)
-    assert started.join(A, told(last)) == []
+    assert started.join(A, knowledge_of(last)) == []
     assert started.join(B, held(last)) == []
     assert started.membership.recovering
     assert started.membership.ring.epoch == 0
@@ -92,7 +92,7 @@ def test_the_same_nodes_get_the_same_ring_with_the_same_epoch_and_owned_since(st
 
 def test_a_ring_that_was_recovered_goes_on_as_any_other(started: Started) -> None:
     last = ring_of(A, B)
-    started.join(A, told(last))
+    started.join(A, knowledge_of(last))
     started.join(B, held(last))
     change = started.membership.join(C, "b", 0, started.now, WALL)
     assert change is not None
@@ -105,7 +105,7 @@ def test_a_fresh_node_that_joins_first_gets_no_ring_of_its_own(started: Started)
     last = ring_of(A, B)
     assert started.join(C) == []
     assert started.after(2.0, C) == []
-    assert started.join(A, told(last)) == []
+    assert started.join(A, knowledge_of(last)) == []
     changes = started.join(B, held(last))
     assert [(change.address, change.reason) for change in changes] == [(C.address, "new")]
     ring = started.membership.ring
@@ -117,7 +117,7 @@ def test_a_fresh_node_that_joins_first_gets_no_ring_of_its_own(started: Started)
 
 def test_a_member_that_stays_away_leaves_when_its_lease_is_certainly_over(started: Started) -> None:
     last = ring_of(A, B)
-    started.join(A, told(last, lease=20.0))
+    started.join(A, knowledge_of(last, lease=20.0))
     assert started.after(19.5, A) == []
     changes = started.after(1.0, A)
     assert [(change.kind, change.address) for change in changes] == [("Leave", B.address)]
@@ -129,14 +129,14 @@ def test_a_member_that_stays_away_leaves_when_its_lease_is_certainly_over(starte
 def test_the_wait_begins_with_the_first_join_and_not_with_the_start(started: Started) -> None:
     started.after(3600)
     last = ring_of(A, B)
-    assert started.join(A, told(last)) == []
+    assert started.join(A, knowledge_of(last)) == []
     assert started.after(1, A) == []
     assert started.join(B, held(last))
 
 
 def test_a_member_that_left_meanwhile_is_not_waited_for(started: Started) -> None:
     last = ring_of(A, B)
-    started.join(A, told(last))
+    started.join(A, knowledge_of(last))
     assert not started.membership.withdraw(B.address, "another process", WALL)
     assert started.membership.withdraw(B.address, B.node_id, WALL)
     (change,) = started.membership.recover(started.now, WALL)
@@ -145,7 +145,7 @@ def test_a_member_that_left_meanwhile_is_not_waited_for(started: Started) -> Non
 
 def test_a_member_that_was_restarted_too_owns_its_slots_anew(started: Started) -> None:
     last = ring_of(A, B)
-    started.join(A, told(last))
+    started.join(A, knowledge_of(last))
     changes = started.join(Member(B.address, "id-new", addresses=B.addresses))
     assert [(change.address, change.reason) for change in changes] == [(B.address, "restarted")]
     ring = started.membership.ring
@@ -162,7 +162,7 @@ def test_a_member_that_was_restarted_too_owns_its_slots_anew(started: Started) -
 )
 def test_what_changed_during_recovery_makes_the_next_ring(started: Started, changed: Member, reason: str) -> None:
     last = ring_of(A, B)
-    started.join(A, told(last))
+    started.join(A, knowledge_of(last))
     (change,) = started.join(changed, held(last))
     assert (change.address, change.reason) == (B.address, reason)
     assert started.membership.ring.epoch > last.epoch
@@ -171,25 +171,25 @@ def test_what_changed_during_recovery_makes_the_next_ring(started: Started, chan
 def test_another_port_for_metrics_is_no_change(started: Started) -> None:
     last = ring_of(A)
     with_ops = Member(A.address, A.node_id, addresses={**A.addresses, "ops": "a:9091"})
-    started.join(with_ops, told(last))
+    started.join(with_ops, knowledge_of(last))
     assert started.membership.ring.epoch == last.epoch
     assert started.membership.ring.members == (with_ops,)
 
 
-def test_the_newest_ring_counts_whoever_tells_it_and_when(started: Started) -> None:
+def test_the_newest_ring_counts_independent_of_its_source_and_time(started: Started) -> None:
     older, newer = ring_of(A, epoch=40), ring_of(A, B, epoch=50)
     started = Started()
     assert started.join(B, held(newer)) == [], "it is asked for its ring"
     assert started.membership.recovery is not None
     assert started.membership.recovery.wants_ring(held(newer))
-    assert started.join(A, told(older)) == [], "and what it answers is waited for"
-    assert started.join(B, told(newer))
+    assert started.join(A, knowledge_of(older)) == [], "and what it answers is waited for"
+    assert started.join(B, knowledge_of(newer))
     assert started.membership.ring.epoch == newer.epoch
 
 
-def test_a_ring_that_was_made_and_reached_nobody_has_all_slots_owned_anew(started: Started) -> None:
+def test_a_ring_that_was_made_and_reached_no_node_has_all_slots_owned_anew(started: Started) -> None:
     last = ring_of(A, B)
-    started.join(A, told(last, newest=last.epoch + 1))
+    started.join(A, knowledge_of(last, newest=last.epoch + 1))
     started.join(B, held(last))
     ring = started.membership.ring
     assert ring.epoch > last.epoch + 1
@@ -200,7 +200,7 @@ def test_two_restarts_in_a_row_come_back_to_the_same_ring() -> None:
     last = ring_of(A, B, C)
     for _ in range(2):
         started = Started()
-        started.join(C, told(last))
+        started.join(C, knowledge_of(last))
         started.join(A, held(last))
         started.join(B, held(last))
         last = started.membership.ring
@@ -236,7 +236,7 @@ def test_a_node_that_is_away_during_the_restart_gets_its_slots_back_and_no_other
     full = ring_of(A, B, C)
     had = owner_of_each_slot(full)
     without_c = full.with_members([A, B], full.epoch + 1)
-    started.join(A, told(without_c))
+    started.join(A, knowledge_of(without_c))
     started.join(B, held(without_c))
     assert owner_of_each_slot(started.membership.ring) == owner_of_each_slot(without_c)
     started.join(C)
@@ -246,7 +246,7 @@ def test_a_node_that_is_away_during_the_restart_gets_its_slots_back_and_no_other
 
 def test_a_node_that_the_restart_finds_away_loses_its_slots_and_the_others_keep_theirs(started: Started) -> None:
     last = ring_of(A, B, C)
-    started.join(A, told(last))
+    started.join(A, knowledge_of(last))
     started.join(B, held(last))
     assert started.after(WAIT + 1, A, B)
     for before, after in zip(owner_of_each_slot(last), owner_of_each_slot(started.membership.ring), strict=True):
@@ -262,7 +262,7 @@ def test_nodes_that_were_all_restarted_own_the_same_slots_anew(started: Started)
     for member in (A, B, C):
         restarted = replace(member, node_id=f"new-{member.node_id}")
         assert started.join(restarted, held(last, "")) == [], "it is asked for its ring"
-        started.join(restarted, told(last, lease=0.0))
+        started.join(restarted, knowledge_of(last, lease=0.0))
     ring = started.membership.ring
     assert ring.epoch > last.epoch
     assert owner_of_each_slot(ring) == owner_of_each_slot(last)
@@ -272,7 +272,7 @@ def test_nodes_that_were_all_restarted_own_the_same_slots_anew(started: Started)
 def test_epochs_grow_after_recovery_though_the_clock_is_set_back(started: Started) -> None:
     ahead = int(WALL * 1000) + 10**9
     last = ring_of(A, epoch=ahead)
-    started.join(A, told(last), seen=ahead + 7)
+    started.join(A, knowledge_of(last), seen=ahead + 7)
     assert started.membership.ring.epoch == ahead
     change = started.membership.join(B, "b", 0, started.now, WALL)
     assert change is not None
@@ -298,20 +298,20 @@ def test_a_wait_of_zero_still_recovers_a_ring_that_there_is() -> None:
     started = Started(wait=0.0)
     last = ring_of(A, B)
     assert started.join(A, held(last)) == []
-    assert started.join(A, told(last)) == []
+    assert started.join(A, knowledge_of(last)) == []
     assert started.join(B, held(last))
     assert started.membership.ring.epoch == last.epoch
 
 
 def test_a_router_that_was_asleep_does_not_take_that_for_the_nodes_silence(started: Started) -> None:
-    started.join(A, told(ring_of(A, B)))
+    started.join(A, knowledge_of(ring_of(A, B)))
     started.now += 600
     started.membership.expire(started.now, WALL)
     assert started.membership.recover(started.now, WALL) == []
     assert set(started.membership.leases) == {A.address}
 
 
-def test_when_all_who_had_joined_are_gone_the_wait_begins_anew(started: Started) -> None:
+def test_when_all_nodes_that_had_joined_are_gone_the_wait_begins_anew(started: Started) -> None:
     started.join(C)
     started.after(WAIT + LEASE + 1)
     assert started.join(C) == []
@@ -319,10 +319,10 @@ def test_when_all_who_had_joined_are_gone_the_wait_begins_anew(started: Started)
 
 
 @pytest.mark.parametrize("foreign_first", [True, False])
-def test_a_node_of_another_cluster_is_refused_whoever_comes_first(foreign_first: bool) -> None:
+def test_a_node_of_another_cluster_is_rejected_in_either_order_of_joining(foreign_first: bool) -> None:
     last, foreign = ring_of(A, B), ring_of(C, Member("d:1", "id-d"), epoch=40)
     started = Started()
-    joins = [(C, told(foreign, "cluster-2")), (A, told(last)), (B, held(last))]
+    joins = [(C, knowledge_of(foreign, "cluster-2")), (A, knowledge_of(last)), (B, held(last))]
     for member, known in joins if foreign_first else [*joins[1:], joins[0]]:
         try:
             started.join(member, known)
@@ -349,7 +349,7 @@ def test_without_a_ring_the_cluster_of_most_journals_counts(started: Started) ->
 def test_a_node_with_another_bucket_does_not_keep_out_those_of_the_last_ring(started: Started) -> None:
     last = ring_of(A)
     started.join(C, bucket="another")
-    started.join(A, told(last))
+    started.join(A, knowledge_of(last))
     assert started.membership.default_bucket == "b"
     assert started.membership.ring.members == (A,)
 
@@ -357,7 +357,7 @@ def test_a_node_with_another_bucket_does_not_keep_out_those_of_the_last_ring(sta
 def test_members_that_are_missing_keep_their_places(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("milena_router.ring.membership.MAX_MEMBERS", 2)
     last = ring_of(A, B)
-    started.join(A, told(last))
+    started.join(A, knowledge_of(last))
     with pytest.raises(FailedPrecondition, match="2 nodes"):
         started.join(C)
     assert started.join(B, held(last))
@@ -377,20 +377,20 @@ def test_routers_that_share_nodes_agree_on_the_smaller_id() -> None:
 # ---- on a clock
 
 
-async def test_requests_wait_for_the_ring_and_are_refused_before_their_time_is_up() -> None:
+async def test_requests_wait_for_the_ring_and_are_rejected_before_their_time_is_up() -> None:
     clock = FakeClock()
     recovery = Recovery(LEASE, WAIT)
     leases = Leases(Membership(LEASE, clock.now(), recovery), clock, lambda _: None)
     last = ring_of(A, B)
-    leases.join(A, "b", 0, told(last))
+    leases.join(A, "b", 0, knowledge_of(last))
     short = asyncio.ensure_future(leases.published(1.0))
     long = asyncio.ensure_future(leases.published(10.0))
     await clock.advance(0.95)
-    with pytest.raises(NoNodes, match=r"recovers the last ring.*b:1") as refused:
+    with pytest.raises(NoNodes, match=r"recovers the last ring.*b:1") as rejected:
         await short
-    assert refused.value.retry_after > 0
+    assert rejected.value.retry_after > 0
     leases.join(B, "b", 0, held(last))
-    await settle()
+    await run_ready_tasks()
     assert 8.9 < await long < 9.2
     assert leases.why() == ""
 
@@ -402,10 +402,10 @@ async def test_watchers_get_nothing_before_the_ring_is_known() -> None:
     leases = Leases(membership, clock, lambda _: watchers.wake_watchers())
     updates = watchers.watch(pb.WatchRingRequest(node_id=A.node_id), None)
     first = asyncio.ensure_future(anext(updates))
-    await settle()
+    await run_ready_tasks()
     assert not first.done()
     last = ring_of(A)
-    leases.join(A, "b", 0, told(last))
+    leases.join(A, "b", 0, knowledge_of(last))
     assert pb.RingUpdate.FromString(await first) == ring_update(last, "b", CLUSTER)
     with pytest.raises(FailedPrecondition, match="DIRECT_ACCESS"):
         await anext(watchers.watch(pb.WatchRingRequest(node_id="a stranger"), None))
@@ -438,14 +438,14 @@ def test_a_ring_arrives_as_it_was() -> None:
     ("field", "value"),
     [("epoch", 0), ("epoch", 2**63), ("cluster_id", "another"), ("default_bucket", "no bucket!")],
 )
-def test_what_is_no_ring_is_refused_by_name(field: str, value: object) -> None:
+def test_what_is_no_ring_is_rejected_by_name(field: str, value: object) -> None:
     wrong = request(ring_of(A))
     setattr(wrong.last_ring.ring, field, value)
     with pytest.raises(InvalidRequest, match=r"last_ring|bucket"):
         knowledge(wrong, WALL)
 
 
-def test_slots_that_were_owned_since_a_later_epoch_are_refused() -> None:
+def test_slots_that_were_owned_since_a_later_epoch_are_rejected() -> None:
     wrong = request(ring_of(A))
     wrong.last_ring.ring.slots[0].owned_since = wrong.last_ring.ring.epoch + 1
     with pytest.raises(InvalidRequest, match="last_ring"):

@@ -1,4 +1,4 @@
-"""Streams of the ring, over a real gRPC door."""
+"""Streams of the ring, over a real gRPC server."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from milena_common.rpc.status import from_grpc
 from milena_router.metrics import router_registry
 from milena_router.ring.membership import Membership
 from milena_router.ring.watch_streams import MAX_BASES, RingWatchers
-from tests.router.rig import SOON, Router, running_router
-from tests.support.fake_clock import settle
+from tests.router.router_under_test import SOON, Router, running_router
+from tests.support.fake_clock import run_ready_tasks
 from tests.support.processes import Metrics
 
 A, B = "node-a:50051", "node-b:50051"
@@ -53,7 +53,7 @@ async def leave(router: Router, address: str) -> None:
     await router.stub.Leave(pb.LeaveRequest(address=address), timeout=SOON)
 
 
-async def nobody_watches(router: Router) -> None:
+async def no_watcher_is_left(router: Router) -> None:
     for _ in range(1000):
         if not router.watchers.open:
             return
@@ -116,7 +116,7 @@ async def test_a_renewed_lease_is_no_change(router: Router) -> None:
     assert first.epoch < router.leases.ring.epoch
 
 
-async def test_a_node_that_opens_another_door_is_a_change(router: Router) -> None:
+async def test_a_node_that_opens_another_server_is_a_change(router: Router) -> None:
     await join(router, A, "1", ops="a:9091")
     call = watch(router)
     before = await following(call)
@@ -137,7 +137,7 @@ async def test_a_slow_reader_gets_the_newest_ring_only() -> None:
         watching.wake_watchers()
     assert pb.RingUpdate.FromString(await anext(updates)).epoch == 5
     waiting = asyncio.ensure_future(anext(updates, None))
-    await settle()
+    await run_ready_tasks()
     assert not waiting.done()
     watching.end_streams()
     assert await waiting is None
@@ -218,7 +218,7 @@ async def test_watchers_that_go_are_forgotten(router: Router) -> None:
     assert metrics.value("milena_router_requests_total", operation="watch_ring") == 5
     for call in calls:
         call.cancel()
-    await nobody_watches(router)
+    await no_watcher_is_left(router)
     assert router.calls["watch_ring"].errors == {}
 
 
@@ -238,9 +238,9 @@ async def test_without_direct_access_only_members_of_the_ring_may_watch() -> Non
         await join(router, B)
         for node_id in ("", "id-b"):
             call = watch(router, node_id)
-            with pytest.raises(grpc.aio.AioRpcError) as refused:
+            with pytest.raises(grpc.aio.AioRpcError) as rejected:
                 await following(call)
-            error = refused.value
+            error = rejected.value
             ours = from_grpc(error.code(), error.details(), error.trailing_metadata())
             assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
             assert type(ours) is FailedPrecondition

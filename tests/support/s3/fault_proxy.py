@@ -1,4 +1,4 @@
-"""Shell. A reverse proxy in front of S3 that makes it fail on purpose, and writes down what S3 is asked.
+"""Shell. A reverse proxy in front of S3 that makes it fail on purpose, and writes down the requests to S3.
 
 How it works, and why so:
 
@@ -10,9 +10,9 @@ How it works, and why so:
   reads every body at once.
 - Each request travels to S3 on a connection of its own. A pooled connection may turn out to be closed just when
   a request was written to it, and whether to repeat it is a question that a proxy for tests must not have.
-- For each request the rules are asked in the order in which they were made. Delays add up; the first rule with
+- For each request the rules are applied in the order in which they were made. Delays add up; the first rule with
   another fault decides.
-- "Connection refused" is not a fault of a request but a state: `refuse()` closes the listener and every
+- "Connection refused" is not a fault of a request but a state: `reject()` closes the listener and every
   connection, `accept()` listens on the same port again, which was kept reserved meanwhile.
 
     with FaultProxy("http://127.0.0.1:5000") as proxy:
@@ -36,17 +36,17 @@ from urllib.parse import urlsplit
 
 from tests.support.ports import ReservedPort
 from tests.support.s3.faults import (
-    Answer,
-    CutBody,
     Delay,
     Drip,
     Fault,
     Hang,
-    LoseAnswer,
     LoseRequest,
+    LoseResponse,
+    Reply,
     Request,
     Rule,
     ShiftDate,
+    TruncatedBody,
 )
 from tests.support.s3.http1 import STREAM_LIMIT, Head, read_body, read_head
 
@@ -83,7 +83,7 @@ class FaultProxy:
         self.accept()
 
     def stop(self) -> None:
-        self.refuse()
+        self.reject()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_CONTROL_SECONDS)
         self._loop.close()
@@ -114,7 +114,7 @@ class FaultProxy:
             self._rules.append(rule)
         return rule
 
-    def refuse(self) -> None:
+    def reject(self) -> None:
         """End every connection and refuse new ones."""
         self._run(self._close())
 
@@ -131,7 +131,7 @@ class FaultProxy:
     @contextmanager
     def refusing(self) -> Iterator[None]:
         """Refuse connections inside the block."""
-        self.refuse()
+        self.reject()
         try:
             yield
         finally:
@@ -162,7 +162,7 @@ class FaultProxy:
         with self._changed:
             return self._connected_so_far
 
-    def forget_requests(self) -> None:
+    def clear_requests(self) -> None:
         """Begin to count anew."""
         with self._changed:
             self._requests.clear()
@@ -203,7 +203,7 @@ class FaultProxy:
             writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """One request and its answer; returns whether the connection can carry another."""
+        """One request and its reply; returns whether the connection can carry another."""
         head = await read_head(reader)
         if head is None:
             return False
@@ -220,19 +220,19 @@ class FaultProxy:
             return False
         if isinstance(fault, LoseRequest):
             return False
-        if isinstance(fault, Answer):
+        if isinstance(fault, Reply):
             request.status = fault.status
             writer.write(_error(fault, request))
             await writer.drain()
             return head.keeps_alive
-        answer, content = await self._forward(request, head)
-        if isinstance(fault, LoseAnswer):
+        reply, content = await self._forward(request, head)
+        if isinstance(fault, LoseResponse):
             return False
-        request.status = int(answer.start[1])
-        cut = isinstance(fault, CutBody) and bool(content)
-        if isinstance(fault, CutBody):
+        request.status = int(reply.start[1])
+        cut = isinstance(fault, TruncatedBody) and bool(content)
+        if isinstance(fault, TruncatedBody):
             content = content[: len(content) // 2 if fault.after is None else fault.after]
-        writer.write(_shifted(answer, fault.seconds) if isinstance(fault, ShiftDate) else answer.raw)
+        writer.write(_shifted(reply, fault.seconds) if isinstance(fault, ShiftDate) else reply.raw)
         if isinstance(fault, Drip):
             for byte in content:
                 await asyncio.sleep(fault.seconds)
@@ -240,8 +240,8 @@ class FaultProxy:
         else:
             writer.write(content)
         await writer.drain()
-        ends_with_connection = answer.length is None and not answer.chunked and not _bodiless(request, answer)
-        return head.keeps_alive and answer.keeps_alive and not cut and not ends_with_connection
+        ends_with_connection = reply.length is None and not reply.chunked and not _bodiless(request, reply)
+        return head.keeps_alive and reply.keeps_alive and not cut and not ends_with_connection
 
     def _admit(self, request: Request) -> tuple[float, Fault | None]:
         """Write the request down; seconds to wait, and what then to do to it (None: nothing)."""
@@ -260,31 +260,31 @@ class FaultProxy:
         reader, writer = await asyncio.open_connection(*self._upstream, limit=STREAM_LIMIT)
         try:
             writer.write(head.without("expect") + request.body)
-            answer = await read_head(reader)
-            while answer is not None and answer.start[1].startswith("1"):
-                answer = await read_head(reader)
-            if answer is None:
+            reply = await read_head(reader)
+            while reply is not None and reply.start[1].startswith("1"):
+                reply = await read_head(reader)
+            if reply is None:
                 raise ConnectionError("S3 closed the connection without an answer")
-            if _bodiless(request, answer):
-                return answer, b""
-            return answer, await read_body(reader, answer, until_close=True)
+            if _bodiless(request, reply):
+                return reply, b""
+            return reply, await read_body(reader, reply, until_close=True)
         finally:
             writer.close()
 
 
-def _shifted(answer: Head, seconds: float) -> bytes:
-    """Return the head of `answer` with a Date that is `seconds` from now."""
+def _shifted(reply: Head, seconds: float) -> bytes:
+    """Return the head of `reply` with a Date that is `seconds` from now."""
     date = formatdate(time.time() + seconds, usegmt=True).encode()
-    return answer.without("date").removesuffix(b"\r\n") + b"Date: " + date + b"\r\n\r\n"
+    return reply.without("date").removesuffix(b"\r\n") + b"Date: " + date + b"\r\n\r\n"
 
 
-def _bodiless(request: Request, answer: Head) -> bool:
-    return request.method == "HEAD" or answer.start[1] in ("204", "304")
+def _bodiless(request: Request, reply: Head) -> bool:
+    return request.method == "HEAD" or reply.start[1] in ("204", "304")
 
 
-def _error(answer: Answer, request: Request) -> bytes:
-    body = answer.body(request)
+def _error(reply: Reply, request: Request) -> bytes:
+    body = reply.body(request)
     return (
-        f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n"
+        f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}\r\n"
         f"Content-Type: application/xml\r\nContent-Length: {len(body)}\r\nx-amz-request-id: fault\r\n\r\n"
     ).encode() + (b"" if request.method == "HEAD" else body)

@@ -19,7 +19,7 @@ class Request:
 
     `target` is the raw request target. `bucket` and `key` are its path read in path style and percent-decoded; a
     request about a bucket has the key "", but a DeleteObjects (``POST /bucket?delete``, which is how obstore
-    deletes) the first key that it names. `status` is what the client was answered, None as long as (or if
+    deletes) the first key that it names. `status` is what the client got, None as long as (or if
     never) it was. `body` holds the body as it was on the wire.
     """
 
@@ -50,8 +50,8 @@ class Delay:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """S3 is not asked; the client is answered `status` with S3's XML naming `code`."""
+class Reply:
+    """S3 gets no request; the client gets `status` with S3's XML naming `code`."""
 
     status: int
     code: str
@@ -67,8 +67,8 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class NotDeleted(Answer):
-    """S3's answer to a DeleteObjects whose first key it did not delete: `status` is 200, `code` is inside."""
+class NotDeleted(Reply):
+    """S3's reply to a DeleteObjects whose first key it did not delete: `status` is 200, `code` is inside."""
 
     def body(self, request: Request) -> bytes:
         return (
@@ -79,10 +79,10 @@ class NotDeleted(Answer):
 
 
 @dataclass(frozen=True, slots=True)
-class CutBody:
-    """S3 is asked; its answer's head promises the whole body, `after` bytes of it come (None: half), then the end.
+class TruncatedBody:
+    """S3 gets the request; its reply promises the whole body, `after` bytes of it come (None: half), then the end.
 
-    An answer without a body passes whole: there is nothing to cut.
+    A reply without a body passes whole: there is nothing to cut.
     """
 
     after: int | None = None
@@ -90,44 +90,44 @@ class CutBody:
 
 @dataclass(frozen=True, slots=True)
 class Drip:
-    """S3 is asked; its answer's head comes at once, and each byte of the body `seconds` after the one before."""
+    """S3 gets the request; the head of its reply comes at once, each byte of its body `seconds` after another."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class LoseAnswer:
-    """S3 is asked and does what it is asked to; the connection ends before the client hears of it."""
+class LoseResponse:
+    """S3 gets the request and executes it; the connection ends before the client hears of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoseRequest:
-    """The connection ends and S3 is not asked: to the client the same as LoseAnswer."""
+    """The connection ends and S3 gets no request: to the client the same as LoseResponse."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """The request is read, S3 is not asked, and nothing is ever said. Ends when the client gives up."""
+    """The request is read, S3 gets no request, and nothing is ever said. Ends when the client gives up."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShiftDate:
-    """The request reaches S3; the Date of the answer is `seconds` from now."""
+    """The request reaches S3; the Date of the reply is `seconds` from now."""
 
     seconds: float
 
 
-Fault = Delay | ShiftDate | Answer | CutBody | Drip | LoseAnswer | LoseRequest | Hang
+Fault = Delay | ShiftDate | Reply | TruncatedBody | Drip | LoseResponse | LoseRequest | Hang
 
-INTERNAL_ERROR = Answer(500, "InternalError", "We encountered an internal error. Please try again.")
-SLOW_DOWN = Answer(503, "SlowDown", "Please reduce your request rate.")
-CONDITIONAL_CONFLICT = Answer(409, "ConditionalRequestConflict", "A conflicting operation occurred.")
-OPERATION_ABORTED = Answer(409, "OperationAborted", "A conflicting conditional operation is in progress.")
-PRECONDITION_FAILED = Answer(412, "PreconditionFailed", "At least one of the pre-conditions did not hold")
-NO_SUCH_KEY = Answer(404, "NoSuchKey", "The specified key does not exist.")
-NOT_IMPLEMENTED = Answer(501, "NotImplemented", "A header you provided implies functionality not implemented")
-ACCESS_DENIED = Answer(403, "AccessDenied", "Access Denied")
-NO_SUCH_BUCKET = Answer(404, "NoSuchBucket", "The specified bucket does not exist")
+INTERNAL_ERROR = Reply(500, "InternalError", "We encountered an internal error. Please try again.")
+SLOW_DOWN = Reply(503, "SlowDown", "Please reduce your request rate.")
+CONDITIONAL_CONFLICT = Reply(409, "ConditionalRequestConflict", "A conflicting operation occurred.")
+OPERATION_ABORTED = Reply(409, "OperationAborted", "A conflicting conditional operation is in progress.")
+PRECONDITION_FAILED = Reply(412, "PreconditionFailed", "At least one of the pre-conditions did not hold")
+NO_SUCH_KEY = Reply(404, "NoSuchKey", "The specified key does not exist.")
+NOT_IMPLEMENTED = Reply(501, "NotImplemented", "A header you provided implies functionality not implemented")
+ACCESS_DENIED = Reply(403, "AccessDenied", "Access Denied")
+NO_SUCH_BUCKET = Reply(404, "NoSuchBucket", "The specified bucket does not exist")
 
 
 @dataclass(slots=True, eq=False)

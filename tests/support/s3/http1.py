@@ -63,7 +63,7 @@ async def read_head(reader: asyncio.StreamReader) -> Head | None:
 async def read_body(reader: asyncio.StreamReader, head: Head, *, until_close: bool) -> bytes:
     """The body that belongs to `head`, as it was on the wire.
 
-    `until_close`: a message that states no length ends with the connection (answers), or has no body (requests).
+    `until_close`: a message that states no length ends with the connection (replies), or has no body (requests).
     Raises asyncio.IncompleteReadError when the sender stops short.
     """
     if head.chunked:

@@ -57,15 +57,15 @@ def attributes_of(value: bytes) -> Mapping[str, Any]:
 class MemoryStore:
     """`calls` records (operation, key). Faults queued with `fail` are met by the next calls, one each.
 
-    `objects` may be read and changed at any time, as by somebody else. Nothing comes between a condition that holds
-    and the effect. One that does not is told at once, also where a failure was to come after the effect: there is
-    none.
+    `objects` may be read and changed at any time, as by another writer. Nothing comes between a condition that
+    holds and the effect. One that does not is reported at once, also where a failure was to come after the effect:
+    there is none.
 
-    While `gate` is clear, every call waits at its start, after it was recorded. `read_gate` holds back the answer
+    While `gate` is clear, every call waits at its start, after it was recorded. `read_gate` holds back the reply
     of a get that has already read, `write_gate` that of a put or delete that has already happened. `down` makes
-    every call fail, `refuse` those for which it names a fault. `date` is the time of day at S3.
+    every call fail, `reject` those for which it names a fault. `date` is the time of day at S3.
 
-    Operations in `ignoring` take conditions and ignore them, those in `denying` answer every condition with
+    Operations in `ignoring` take conditions and ignore them, those in `denying` reply to every condition with
     CHANGED, those in `unsupporting` with UNSUPPORTED; the operations are "create", "replace", "delete" and "copy".
     `spell` changes how a HEAD spells an ETag.
     """
@@ -82,7 +82,7 @@ class MemoryStore:
         self.write_gate.set()
         self.down: Fault | None = None
         self.reconnects = 0
-        self.refuse: Callable[[str, Ref], Fault | None] | None = None
+        self.reject: Callable[[str, Ref], Fault | None] | None = None
         self.ignoring: set[str] = set()
         self.denying: set[str] = set()
         self.unsupporting: set[str] = set()
@@ -96,12 +96,12 @@ class MemoryStore:
         self._faults.extend([(fault, after_effect)] * times)
 
     def lose_waiting(self) -> None:
-        """The calls that wait at `gate` are never answered; later ones pass."""
+        """The calls that wait at `gate` get no reply; later ones pass."""
         self.gate = asyncio.Event()
         self.gate.set()
 
     def recover(self) -> None:
-        """No call fails any more, unless `refuse` says so."""
+        """No call fails any more, unless `reject` says so."""
         self.down = None
         self._faults.clear()
 
@@ -126,9 +126,9 @@ class MemoryStore:
         await self.gate.wait()
         if self.down is not None:
             raise _failure(self.down, operation, ref)
-        refused = self.refuse(operation, ref) if self.refuse is not None else None
-        if refused is not None:
-            raise _failure(refused, operation, ref)
+        rejected = self.reject(operation, ref) if self.reject is not None else None
+        if rejected is not None:
+            raise _failure(rejected, operation, ref)
         if self._faults:
             fault, after_effect = self._faults.popleft()
             if not after_effect or operation not in ("put", "copy", "delete"):

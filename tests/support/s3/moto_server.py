@@ -11,7 +11,7 @@ import boto3
 from botocore.config import Config
 
 from tests.support.ports import ReservedPort
-from tests.support.processes import READY_SECONDS, Process, ProcessEnded
+from tests.support.processes import READY_SECONDS, Process, ProcessExited
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 REGION = "us-east-1"
 # For the environment of processes that talk to a stand-in for S3. The last one keeps the SDK from asking the
-# cloud's metadata service, which nobody answers here.
+# cloud's metadata service, which does not exist here.
 AWS_VARIABLES = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
@@ -64,12 +64,12 @@ class MotoServer:
 
     def _listens(self) -> bool:
         if not self.process.running:
-            raise ProcessEnded(f"moto ended with code {self.process.wait()}\n{self.process.log_tail()}")
+            raise ProcessExited(f"moto ended with code {self.process.wait()}\n{self.process.log_tail()}")
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self._port.number)) == 0
 
     def new_bucket(self) -> str:
-        """Make a bucket that nobody has used, and return its name."""
+        """Make a bucket that was not used before, and return its name."""
         name = f"bucket-{next(self._names)}"
         self.client.create_bucket(Bucket=name)
         return name

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.support.ports import ReservedPort
-from tests.support.processes import READY_SECONDS, ProcessEnded
+from tests.support.processes import READY_SECONDS, ProcessExited
 from tests.support.s3.moto_server import AWS_VARIABLES, s3_client
 from tests.support.waiting import wait_until
 
@@ -24,7 +24,7 @@ PROGRAM = Path(sysconfig.get_path("scripts")) / "rclone"
 class RcloneServer:
     """rclone's S3 at `endpoint_url`, empty at first, and a boto3 `client` straight to it.
 
-    It accepts conditions and ignores them, keeps metadata in memory, and refuses keys that are no paths.
+    It accepts conditions and ignores them, keeps metadata in memory, and rejects keys that are no paths.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -54,7 +54,7 @@ class RcloneServer:
 
     def _listens(self) -> bool:
         if self._process.poll() is not None:
-            raise ProcessEnded(f"rclone ended with code {self._process.wait()}\n{self._log.read_text()[-2000:]}")
+            raise ProcessExited(f"rclone ended with code {self._process.wait()}\n{self._log.read_text()[-2000:]}")
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self._port.number)) == 0
 

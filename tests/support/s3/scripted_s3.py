@@ -1,7 +1,7 @@
-"""Shell. An HTTP server on 127.0.0.1 that answers as it is told, byte for byte, and closes each connection.
+"""Shell. An HTTP server on 127.0.0.1 that replies as a test says, byte for byte, and closes each connection.
 
 with ScriptedS3() as s3:
-    s3.answer = lambda request: answer(404, "<html>nothing here</html>", {"Content-Type": "text/html"})
+    s3.reply = lambda request: reply(404, "<html>nothing here</html>", {"Content-Type": "text/html"})
     ... a client of s3.endpoint_url ...
     assert [request.method for request in s3.requests] == ["GET"]
 """
@@ -22,7 +22,7 @@ HTML = {"Content-Type": "text/html"}
 
 
 class Scripted(NamedTuple):
-    """An answer. `length`: whether Content-Length is told; `version`: of HTTP."""
+    """A reply. `length`: whether Content-Length is sent; `version`: of HTTP."""
 
     status: int
     body: bytes
@@ -42,7 +42,7 @@ class Scripted(NamedTuple):
         return head.encode("latin-1") + (b"" if method == "HEAD" or self.status in (204, 304) else body)
 
 
-def answer(
+def reply(
     status: int,
     body: str | bytes = b"",
     headers: Mapping[str, str] = XML,
@@ -57,14 +57,14 @@ def answer(
 def error(status: int, code: str, more: str = "", headers: Mapping[str, str] = XML) -> Scripted:
     """S3's own error document."""
     document = f"<Error><Code>{code}</Code><Message>scripted</Message>{more}<RequestId>scripted</RequestId></Error>"
-    return answer(status, f'<?xml version="1.0" encoding="UTF-8"?>\n{document}', headers)
+    return reply(status, f'<?xml version="1.0" encoding="UTF-8"?>\n{document}', headers)
 
 
 class ScriptedS3:
-    """`answer` is asked for each request, on the server's thread; `requests` are all that came."""
+    """`reply` is called for each request, on the server's thread; `requests` are all that came."""
 
     def __init__(self) -> None:
-        self.answer: Callable[[Request], Scripted] = lambda request: answer(500)
+        self.reply: Callable[[Request], Scripted] = lambda request: reply(500)
         self.requests: list[Request] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="scripted-s3", daemon=True)
@@ -75,7 +75,7 @@ class ScriptedS3:
         return f"http://127.0.0.1:{self._port}"
 
     @property
-    def asked(self) -> list[str]:
+    def requested(self) -> list[str]:
         """The methods of the requests since the last time."""
         methods = [request.method for request in self.requests]
         self.requests.clear()
@@ -104,6 +104,6 @@ class ScriptedS3:
                 body = await read_body(reader, head, until_close=False)
                 request = Request(head.start[0], head.start[1], head.fields, body)
                 self.requests.append(request)
-                writer.write(self.answer(request).on_the_wire(request.method))
+                writer.write(self.reply(request).on_the_wire(request.method))
                 await writer.drain()
         writer.close()

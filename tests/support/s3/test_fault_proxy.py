@@ -17,24 +17,24 @@ from obstore.store import S3Store
 
 from tests.support.s3 import faults
 from tests.support.s3.fault_proxy import FaultProxy
-from tests.support.s3.faults import CutBody, Delay, Hang, LoseAnswer, LoseRequest
+from tests.support.s3.faults import Delay, Hang, LoseRequest, LoseResponse, TruncatedBody
 from tests.support.s3.moto_server import AWS_VARIABLES, REGION, MotoServer, s3_client
 
 KEYS = ["/lead", "trail/", "a//b", "50%", "a b+c", "ключ", "🦊/🌊", "a%2Fb", "q?x=1&y#z", "~'()*!"]
 
 
 class Mirror(BaseHTTPRequestHandler):
-    """Answers with the request line and, for requests with one, the body that it got."""
+    """Replies with the request line and, for requests with one, the body that it got."""
 
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        answer = self.requestline.encode("latin-1") + b"\n" + body
+        reply = self.requestline.encode("latin-1") + b"\n" + body
         self.send_response(200)
-        self.send_header("Content-Length", str(len(answer)))
+        self.send_header("Content-Length", str(len(reply)))
         self.end_headers()
-        self.wfile.write(answer)
+        self.wfile.write(reply)
 
     do_PUT = do_GET
 
@@ -58,18 +58,18 @@ def proxy(mirror: str) -> Iterator[FaultProxy]:
         yield proxy
 
 
-def test_an_answer_can_say_another_time(proxy: FaultProxy) -> None:
+def test_a_response_can_have_another_time(proxy: FaultProxy) -> None:
     proxy.inject(faults.ShiftDate(-3600), key="k")
     connection = http.client.HTTPConnection(proxy.endpoint_url.removeprefix("http://"))
     connection.request("GET", "/b/k")
-    answer = connection.getresponse()
-    date = parsedate_to_datetime(answer.getheader("Date") or "").timestamp()
-    assert (answer.status, answer.read()) == (200, b"GET /b/k HTTP/1.1\n")
+    reply = connection.getresponse()
+    date = parsedate_to_datetime(reply.getheader("Date") or "").timestamp()
+    assert (reply.status, reply.read()) == (200, b"GET /b/k HTTP/1.1\n")
     assert time.time() - 3610 < date < time.time() - 3590
     connection.close()
 
 
-def talk(proxy: FaultProxy, raw: bytes) -> bytes:
+def exchange(proxy: FaultProxy, raw: bytes) -> bytes:
     """Send bytes on a connection, say no more, and return all that comes back."""
     with socket.create_connection(
         ("127.0.0.1", int(proxy.endpoint_url.rpartition(":")[2])), timeout=5
@@ -85,23 +85,23 @@ def connect(proxy: FaultProxy) -> http.client.HTTPConnection:
 
 @pytest.mark.parametrize("target", ["/b/a//b", "/b/a%2Fb", "/b/%2flower", "/b/?list-type=2&prefix=a%2Fb+c", "/b/."])
 def test_targets_pass_byte_for_byte(proxy: FaultProxy, target: str) -> None:
-    answer = talk(proxy, f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-    assert f"GET {target} HTTP/1.1\n".encode() in answer
+    reply = exchange(proxy, f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert f"GET {target} HTTP/1.1\n".encode() in reply
 
 
 def test_a_connection_carries_many_requests(proxy: FaultProxy) -> None:
-    answers = talk(proxy, b"".join(b"GET /b/%d HTTP/1.1\r\nHost: x\r\n\r\n" % n for n in range(5)))
-    assert [b"GET /b/%d HTTP/1.1\n" % n in answers for n in range(5)] == [True] * 5
+    replies = exchange(proxy, b"".join(b"GET /b/%d HTTP/1.1\r\nHost: x\r\n\r\n" % n for n in range(5)))
+    assert [b"GET /b/%d HTTP/1.1\n" % n in replies for n in range(5)] == [True] * 5
     assert [r.key for r in proxy.requests("GET")] == ["0", "1", "2", "3", "4"]
 
 
 def test_chunks_pass_as_they_are(proxy: FaultProxy) -> None:
     chunks = b"3;chunk-signature=ab\r\nabc\r\n0\r\nx-amz-checksum-crc32: AAAAAA==\r\n\r\n"
-    talk(proxy, b"PUT /b/k HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
+    exchange(proxy, b"PUT /b/k HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
     assert [r.body for r in proxy.requests("PUT", "k")] == [chunks]
 
 
-def test_expect_continue_is_answered_before_the_body(proxy: FaultProxy) -> None:
+def test_the_response_to_expect_continue_comes_before_the_body(proxy: FaultProxy) -> None:
     address = ("127.0.0.1", int(proxy.endpoint_url.rpartition(":")[2]))
     with socket.create_connection(address, timeout=5) as connection:
         connection.sendall(b"PUT /b/k HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
@@ -116,9 +116,9 @@ def test_a_rule_applies_to_what_it_names_and_so_often(proxy: FaultProxy) -> None
     statuses = []
     for path in ("/b/a", "/b/other", "/b/a", "/b/a"):
         connection.request("GET", path)
-        answer = connection.getresponse()
-        answer.read()
-        statuses.append(answer.status)
+        reply = connection.getresponse()
+        reply.read()
+        statuses.append(reply.status)
     connection.close()
     assert statuses == [503, 200, 503, 200]
     assert (rule.applied, proxy.count("GET", "a"), proxy.count("GET"), proxy.count("PUT")) == (2, 3, 4, 0)
@@ -129,7 +129,7 @@ def test_a_rule_with_a_chance_repeats_itself_for_the_same_seed(mirror: str) -> N
     def statuses() -> list[int | None]:
         with FaultProxy(mirror, seed=7) as proxy:
             proxy.inject(faults.INTERNAL_ERROR, probability=0.5)
-            talk(proxy, b"GET /b/k HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+            exchange(proxy, b"GET /b/k HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
             return [r.status for r in proxy.requests()]
 
     first = statuses()
@@ -137,8 +137,8 @@ def test_a_rule_with_a_chance_repeats_itself_for_the_same_seed(mirror: str) -> N
     assert {200, 500} == set(first)
 
 
-def test_a_cut_body_is_shorter_than_promised(proxy: FaultProxy) -> None:
-    proxy.inject(CutBody(after=3), times=1)
+def test_a_truncated_body_is_shorter_than_promised(proxy: FaultProxy) -> None:
+    proxy.inject(TruncatedBody(after=3), times=1)
     connection = connect(proxy)
     connection.request("GET", "/b/k")
     with pytest.raises(http.client.IncompleteRead) as caught:
@@ -151,7 +151,7 @@ def test_a_delay_goes_on_to_the_next_rule(proxy: FaultProxy) -> None:
     proxy.inject(Delay(0.05))
     proxy.inject(faults.ACCESS_DENIED)
     started = time.monotonic()
-    assert b" 403 Forbidden" in talk(proxy, b"GET /b/k HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert b" 403 Forbidden" in exchange(proxy, b"GET /b/k HTTP/1.1\r\nHost: x\r\n\r\n")
     assert time.monotonic() - started >= 0.05
 
 
@@ -168,7 +168,7 @@ def test_what_hangs_ends_when_the_client_gives_up(proxy: FaultProxy) -> None:
     assert [r.status for r in proxy.requests()] == [None]
 
 
-def test_refusing_ends_connections_and_comes_back_on_the_same_port(proxy: FaultProxy) -> None:
+def test_a_stopped_listener_ends_connections_and_comes_back_on_the_same_port(proxy: FaultProxy) -> None:
     connection = connect(proxy)
     connection.request("GET", "/b/k")
     connection.getresponse().read()
@@ -178,7 +178,7 @@ def test_refusing_ends_connections_and_comes_back_on_the_same_port(proxy: FaultP
     assert connection.sock is not None
     assert connection.sock.recv(1) == b""
     connection.close()
-    assert b" 200 OK" in talk(proxy, b"GET /b/k HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert b" 200 OK" in exchange(proxy, b"GET /b/k HTTP/1.1\r\nHost: x\r\n\r\n")
 
 
 def test_waiting_for_requests_that_do_not_come_ends(proxy: FaultProxy) -> None:
@@ -247,7 +247,7 @@ def test_obstore_reads_writes_and_deletes(moto: MotoServer, s3_proxy: FaultProxy
     ],
     ids=lambda fault: fault.code,
 )
-def test_boto3_understands_the_errors(moto: MotoServer, s3_proxy: FaultProxy, fault: faults.Answer) -> None:
+def test_boto3_understands_the_errors(moto: MotoServer, s3_proxy: FaultProxy, fault: faults.Reply) -> None:
     client, bucket = s3_client(s3_proxy.endpoint_url), moto.new_bucket()
     s3_proxy.inject(fault, times=1)
     with pytest.raises(ClientError) as caught:
@@ -257,10 +257,10 @@ def test_boto3_understands_the_errors(moto: MotoServer, s3_proxy: FaultProxy, fa
     client.put_object(Bucket=bucket, Key="k", Body=b"v")
 
 
-def test_a_lost_answer_is_of_a_request_that_took_effect(moto: MotoServer, s3_proxy: FaultProxy) -> None:
+def test_a_lost_response_is_of_a_request_that_took_effect(moto: MotoServer, s3_proxy: FaultProxy) -> None:
     bucket = moto.new_bucket()
     store = obstore_client(s3_proxy, bucket)
-    rule = s3_proxy.inject(LoseAnswer(), method="PUT", times=1)
+    rule = s3_proxy.inject(LoseResponse(), method="PUT", times=1)
     with pytest.raises(obstore.exceptions.GenericError):
         obstore.put(store, "k", b"value", use_multipart=False)
     assert rule.applied == 1
@@ -305,7 +305,7 @@ def test_a_rule_for_a_key_applies_to_the_way_obstore_deletes(
 
 def test_refused_connections_are_what_clients_see(moto: MotoServer, s3_proxy: FaultProxy) -> None:
     client, bucket = s3_client(s3_proxy.endpoint_url), moto.new_bucket()
-    s3_proxy.refuse()
+    s3_proxy.reject()
     with pytest.raises(EndpointConnectionError):
         client.head_bucket(Bucket=bucket)
     s3_proxy.heal()

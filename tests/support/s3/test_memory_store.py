@@ -21,7 +21,7 @@ async def metadata(store: MemoryStore) -> dict[str, str]:
     return dict(info.metadata)
 
 
-async def test_what_somebody_else_writes_inherits_no_metadata(store: MemoryStore) -> None:
+async def test_a_foreign_write_inherits_no_metadata(store: MemoryStore) -> None:
     await store.put(REF, b"", metadata={"version": "1"})
     store.objects[REF] = b""
     assert await metadata(store) == {}
@@ -55,8 +55,8 @@ async def test_a_condition_that_does_not_hold_has_no_effect_to_fail_after(store:
     await store.put(REF, b"v")
 
 
-async def test_chosen_requests_are_refused_for_good_and_use_up_no_other_failure(store: MemoryStore) -> None:
-    store.refuse = lambda operation, ref: Fault.DENIED if (operation, ref.key) == ("put", "poison") else None
+async def test_chosen_requests_are_rejected_for_good_and_use_up_no_other_failure(store: MemoryStore) -> None:
+    store.reject = lambda operation, ref: Fault.DENIED if (operation, ref.key) == ("put", "poison") else None
     store.fail(Fault.SERVER)
     for _ in range(2):
         with pytest.raises(OriginFailure, match="DENIED"):

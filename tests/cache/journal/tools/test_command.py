@@ -43,7 +43,7 @@ def record(number: int, key: str, value: bytes | None, bucket: str = "", **field
 
 
 def write(directory: Path, raws: Iterable[tuple[int, bytes]], aside: Iterable[int] = (), origin: str = "") -> None:
-    """A journal of these records by number, of which those in `aside` are quarantined, and number 2 is refused."""
+    """A journal of these records by number, of which those in `aside` are quarantined, and number 2 is rejected."""
 
     async def work() -> None:
         disk = LmdbDisk(directory, 10**8)
@@ -51,7 +51,7 @@ def write(directory: Path, raws: Iterable[tuple[int, bytes]], aside: Iterable[in
         for number, raw in raws:
             disk.put_record(FIRST + number, raw)
         disk.reject_record(FIRST + 2, "S3 put of s3://b/k: AccessDenied: no\x1b[31m", WALL + 9)
-        disk.clear_rejection(FIRST + 3)  # refused once
+        disk.clear_rejection(FIRST + 3)  # rejected once
         for number in aside:
             disk.quarantine(FIRST + number)
         if origin:
@@ -183,7 +183,7 @@ def test_inspect_gives_programs_a_line_of_json_for_each_record(whole: Path) -> N
     assert rows[2]["refused"] is None, "it is tried again"
 
 
-def test_inspect_tells_damaged_records_apart(damaged: Path) -> None:
+def test_inspect_distinguishes_damaged_records(damaged: Path) -> None:
     ran = run("inspect", "--records", damaged)
     assert ran.returncode == 0
     assert "records  5 of 3 keys: 3 puts, 1 deletes" in ran.stdout
@@ -217,7 +217,7 @@ def test_verify_lists_what_is_damaged(damaged: Path) -> None:
     ]
 
 
-def test_what_was_set_aside_is_reason_enough(directory: Path) -> None:
+def test_a_quarantined_record_fails_verify(directory: Path) -> None:
     write(directory, [flipped(WHOLE[0], IN_KEY), *WHOLE[1:]], aside=[1])
     assert run("verify", directory).returncode == 1
 
@@ -312,7 +312,7 @@ def test_export_writes_nothing_outside_of_its_directory_whatever_keys_are_called
 ) -> None:
     to = tmp_path / "deep" / "in" / "rescued"
     outside = tmp_path / "outside"
-    draw = random.Random(7)
+    rng = random.Random(7)
     parts = [
         "a",
         "A",
@@ -330,7 +330,7 @@ def test_export_writes_nothing_outside_of_its_directory_whatever_keys_are_called
         "x" * 300,
         "y" * 255,
     ]
-    keys = {"/".join(draw.choices(parts, k=draw.randint(1, 6)))[:1000] for _ in range(600)} - {""}
+    keys = {"/".join(rng.choices(parts, k=rng.randint(1, 6)))[:1000] for _ in range(600)} - {""}
     keys |= {
         "../../../outside/x",
         f"{outside}/x",
@@ -363,7 +363,7 @@ def test_export_writes_nothing_outside_of_its_directory_whatever_keys_are_called
 
 
 @pytest.mark.parametrize("to", ["journal", "journal/inside", "full", "file", "file/below"])
-def test_export_refuses_a_directory_that_is_not_for_it(whole: Path, tmp_path: Path, to: str) -> None:
+def test_export_rejects_a_directory_that_is_not_for_it(whole: Path, tmp_path: Path, to: str) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "something").write_text("")
     (tmp_path / "file").write_text("")
@@ -387,7 +387,7 @@ def test_export_to_an_empty_directory_is_fine_and_to_nowhere_is_not(whole: Path,
 
 
 @pytest.mark.parametrize("command", [["inspect"], ["verify"], ["export", "--to", "rescued"]])
-def test_what_is_no_journal_is_told_in_a_line(command: list[str], tmp_path: Path) -> None:
+def test_a_directory_that_is_no_journal_is_reported_in_a_line(command: list[str], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / DATA_FILE).write_bytes(b"\x55" * 9000)
@@ -402,7 +402,7 @@ def test_what_is_no_journal_is_told_in_a_line(command: list[str], tmp_path: Path
 
 
 @pytest.mark.parametrize("arguments", [[], ["look"], ["inspect"], ["verify", "a", "b"], ["inspect", "--all", "a"]])
-def test_wrong_usage_is_told_with_the_right_one(arguments: list[str]) -> None:
+def test_wrong_usage_is_reported_with_the_right_one(arguments: list[str]) -> None:
     ran = run(*arguments)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith("usage: milena journal")
@@ -423,7 +423,7 @@ def many(directory: Path, number: int = 3000) -> None:
 
 
 @pytest.mark.parametrize("command", [["inspect"], ["verify"], ["export", "--to", "rescued"]])
-def test_a_file_that_was_cut_short_is_told_and_not_a_crash(
+def test_a_truncated_file_is_reported_and_no_crash(
     command: list[str], directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -436,9 +436,9 @@ def test_a_file_that_was_cut_short_is_told_and_not_a_crash(
     assert ran.stderr.count("\n") == 1
 
 
-def test_a_file_whose_pages_are_damaged_is_told_and_not_a_crash(directory: Path, tmp_path: Path) -> None:
+def test_a_file_whose_pages_are_damaged_is_reported_and_no_crash(directory: Path, tmp_path: Path) -> None:
     many(directory)
-    draw = random.Random(3)
+    rng = random.Random(3)
     for attempt in range(12):
         copy = tmp_path / str(attempt)
         shutil.copytree(directory, copy)
@@ -448,7 +448,7 @@ def test_a_file_whose_pages_are_damaged_is_told_and_not_a_crash(directory: Path,
             if attempt < 6:
                 raw[place + 10 : place + 12] = b"\0\0"  # what kind of page it is
             else:
-                raw[place : place + 16] = draw.randbytes(16)
+                raw[place : place + 16] = rng.randbytes(16)
         (copy / DATA_FILE).write_bytes(raw)
         ran = run("verify", copy)
         assert ran.returncode in (1, 2)
@@ -561,14 +561,14 @@ async def test_one_that_is_not_listened_to_keeps_no_room_and_no_lock(directory: 
     ("number", "group", "code"),
     [(signal.SIGINT, True, 130), (signal.SIGINT, False, 130), (signal.SIGTERM, False, 143)],
 )
-def test_it_ends_in_silence_when_it_is_told_to(directory: Path, number: int, group: bool, code: int) -> None:
+def test_it_exits_silently_on_a_signal(directory: Path, number: int, group: bool, code: int) -> None:
     program = blocked(directory)
     os.kill(-program.pid if group else program.pid, number)
     assert program.communicate(timeout=20)[1] == ""
     assert program.returncode == code
 
 
-def test_it_ends_in_silence_when_nobody_reads_any_more(directory: Path) -> None:
+def test_it_exits_silently_when_its_output_is_closed(directory: Path) -> None:
     program = blocked(directory)
     assert program.stdout is not None
     assert program.stderr is not None

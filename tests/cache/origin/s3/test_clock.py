@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from milena_cache.objects.expiry import to_the_millisecond
 from milena_cache.objects.object_store import Fault, Ref
 from milena_cache.origin.s3.clock import MAX_SKEW_SECONDS, CorrectedClock, S3Clock, date_of, is_skewed
-from tests.cache.rig import BUCKET, NodeUnderTest
-from tests.support.fake_clock import FakeClock, settle
+from tests.cache.node_under_test import BUCKET, NodeUnderTest
+from tests.support.fake_clock import FakeClock, run_ready_tasks
 
 DAY = 86400.0
 WALL = 1_700_000_000.0
@@ -31,12 +31,14 @@ def in_seconds(t: NodeUnderTest, seconds: float) -> float:
 
 async def skewed(t: NodeUnderTest, seconds: float) -> None:
     t.clock.set_wall(t.clock.wall() + seconds)
-    await settle()
+    await run_ready_tasks()
 
 
 @pytest.mark.parametrize("seconds", SKEWS)
 @pytest.mark.parametrize("cached", [False, True])
-async def test_a_clock_that_is_ahead_removes_nothing_and_tells_what_is_there(seconds: float, cached: bool) -> None:
+async def test_a_clock_that_is_ahead_removes_nothing_and_returns_what_is_there(
+    seconds: float, cached: bool
+) -> None:
     t = await started()
     t.in_s3("k", b"v", in_seconds(t, 30))
     if cached:
@@ -121,7 +123,7 @@ async def test_a_node_that_starts_with_a_wrong_clock_while_s3_is_away_gives_noth
     flushed = await t.flush()
     assert flushed.remaining == 0
     assert t.store.objects[Ref(BUCKET, "k")] == b"v"
-    assert t.ends("k") == end
+    assert t.expires_at("k") == end
 
 
 @pytest.mark.parametrize("seconds", SKEWS)
@@ -133,24 +135,24 @@ async def test_a_ttl_is_counted_from_s3s_time_where_the_clocks_do_not_agree(seco
 
 @given(
     date=st.floats(0, 4e9),
-    asked=st.floats(0, 1e6),
+    requested=st.floats(0, 1e6),
     took=st.floats(0, MAX_SKEW_SECONDS),
     later=st.floats(0, 1e6),
 )
-def test_s3s_time_is_known_from_then_on_to_within_half_the_answers_time(
-    date: float, asked: float, took: float, later: float
+def test_the_time_of_s3_is_known_from_then_on_to_within_half_the_response_time(
+    date: float, requested: float, took: float, later: float
 ) -> None:
     clock = S3Clock()
     header = float(int(date))
-    clock.observed(header, asked, asked + took)
-    told = clock.time(asked + took + later)
-    assert told is not None
-    # The answer was made at `date`, at some moment between the two.
+    clock.observed(header, requested, requested + took)
+    corrected = clock.time(requested + took + later)
+    assert corrected is not None
+    # The reply was made at `date`, at some moment between the two.
     earliest, latest = date + later, date + took + later
-    assert earliest - took / 2 - 0.51 <= told <= latest + took / 2 + 0.51
+    assert earliest - took / 2 - 0.51 <= corrected <= latest + took / 2 + 0.51
 
 
-def test_an_answer_that_took_too_long_tells_nothing() -> None:
+def test_a_response_that_took_too_long_is_not_used() -> None:
     clock = S3Clock()
     clock.observed(WALL, 0.0, MAX_SKEW_SECONDS + 1)
     assert not clock.known
@@ -158,7 +160,7 @@ def test_an_answer_that_took_too_long_tells_nothing() -> None:
     assert clock.skew(WALL, 0.0) == 0
 
 
-def test_a_skew_is_told_with_its_direction() -> None:
+def test_a_skew_is_reported_with_its_direction() -> None:
     machine, s3 = FakeClock(), S3Clock()
     clock = CorrectedClock(machine, s3)
     assert clock.degraded() == []

@@ -91,7 +91,7 @@ async def test_credentials_that_have_expired_already_are_not_used() -> None:
         await source.key()
 
 
-async def test_what_s3_calls_expired_is_fetched_anew_once_by_all_who_hear_it() -> None:
+async def test_expired_credentials_are_fetched_anew_once_for_all_requests() -> None:
     source = Source(3600.0)
     await source.key()
     assert await source.credentials.renew(0)
@@ -110,7 +110,7 @@ async def test_lasting_credentials_are_not_fetched_anew() -> None:
     assert not await source.credentials.renew(0)
 
 
-async def test_credentials_are_stripped_and_those_that_no_request_can_carry_are_refused() -> None:
+async def test_credentials_are_stripped_and_those_that_no_request_can_carry_are_rejected() -> None:
     source = Source(None)
     source.token = " a-token-that-is-long\n"
     assert (await source.credentials.obtain()).token == "a-token-that-is-long"

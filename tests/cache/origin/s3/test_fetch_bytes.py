@@ -17,13 +17,13 @@ SOON = 10.0
 
 async def test_fetches_beyond_the_budget_wait_until_those_before_them_are_handed_over() -> None:
     budget = ByteBudget(2 * COPIES * SIZE)
-    reading, most, arrived = 0, 0, asyncio.Event()
+    reading, maximum, arrived = 0, 0, asyncio.Event()
 
     async def fetch() -> int:
-        nonlocal reading, most
+        nonlocal reading, maximum
         async with fetch_bytes(budget, SIZE, SOON):
             reading += 1
-            most = max(most, reading)
+            maximum = max(maximum, reading)
             await arrived.wait()
         reading -= 1
         return SIZE
@@ -33,13 +33,13 @@ async def test_fetches_beyond_the_budget_wait_until_those_before_them_are_handed
     assert (budget.used, budget.queued) == (budget.limit, 4)
     arrived.set()
     assert await asyncio.gather(*fetches) == [SIZE] * 6
-    assert most == 2
+    assert maximum == 2
 
 
-async def test_who_waited_for_a_fetch_charges_its_answer_before_the_bytes_go_to_another_fetch() -> None:
+async def test_a_waiter_of_a_fetch_charges_its_result_before_the_bytes_go_to_another_fetch() -> None:
     budget = ByteBudget(COPIES * SIZE)
     used_when_the_second_began: list[int] = []
-    answered = asyncio.Event()
+    replied = asyncio.Event()
 
     async def fetch() -> None:
         async with fetch_bytes(budget, SIZE, SOON):
@@ -49,7 +49,7 @@ async def test_who_waited_for_a_fetch_charges_its_answer_before_the_bytes_go_to_
     async def read(fetching: asyncio.Task[None]) -> None:
         await asyncio.wait((fetching,))
         CallBytes(budget).set_total(COPIES * SIZE)
-        await answered.wait()
+        await replied.wait()
 
     first = asyncio.create_task(fetch())
     reader = asyncio.create_task(read(first))
@@ -60,7 +60,7 @@ async def test_who_waited_for_a_fetch_charges_its_answer_before_the_bytes_go_to_
         await asyncio.sleep(0)
     assert used_when_the_second_began == [COPIES * SIZE]
     assert not second.done()
-    answered.set()
+    replied.set()
     await asyncio.gather(reader, second)
     assert used_when_the_second_began == [COPIES * SIZE] * 2
 

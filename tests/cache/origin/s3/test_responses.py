@@ -1,4 +1,4 @@
-"""What an answer means, by status and code; the clients that find both are in `test_s3_scripted`."""
+"""What a reply means, by status and code; the clients that find both are in `test_s3_scripted`."""
 
 from __future__ import annotations
 

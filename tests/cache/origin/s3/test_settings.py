@@ -39,7 +39,7 @@ def test_the_endpoint_is_that_of_the_most_specific_variable() -> None:
 
 
 @pytest.mark.parametrize("variable", ["S3_ENDPOINT_URL", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
-def test_an_endpoint_that_no_client_could_use_is_refused_by_the_variable_that_it_came_from(variable: str) -> None:
+def test_an_endpoint_that_no_client_could_use_is_rejected_by_the_variable_that_it_came_from(variable: str) -> None:
     assert problems(**{variable: "minio:9000"})[0].startswith(f"{variable}: got 'minio:9000'")
     [problem] = problems(**{variable: f"http://user:{SECRET}@c:3"})
     assert problem.startswith(f"{variable}: ")
@@ -47,7 +47,7 @@ def test_an_endpoint_that_no_client_could_use_is_refused_by_the_variable_that_it
 
 
 @pytest.mark.parametrize("region", ['"us-east-1"', "'us-east-1'", "us east 1", "us-east-1;", "-"])
-def test_a_region_that_would_never_work_is_refused(region: str) -> None:
+def test_a_region_that_would_never_work_is_rejected(region: str) -> None:
     assert problems(AWS_REGION=region)[0].startswith("AWS_REGION: got ")
 
 
@@ -57,7 +57,7 @@ def test_a_region_is_taken_without_the_space_around_it(region: str) -> None:
 
 
 @pytest.mark.parametrize("variable", ONE_SIDED)
-def test_what_only_one_client_could_do_is_refused_by_name(variable: str) -> None:
+def test_what_only_one_client_could_do_is_rejected_by_name(variable: str) -> None:
     assert problems(**{variable: "true"})[0].startswith(f"{variable}: ")
     assert loaded(**{variable: "false"}) == loaded()
 
@@ -72,14 +72,14 @@ def test_credentials_of_the_environment_are_stripped() -> None:
     "value", [f'"{SECRET}"', f"{SECRET[:10]}\n{SECRET[10:]}", f"{SECRET} x", f"ü{SECRET}", f"\x00{SECRET}"]
 )
 @pytest.mark.parametrize("variable", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])
-def test_credentials_that_no_request_can_carry_are_refused_without_showing_them(variable: str, value: str) -> None:
+def test_credentials_that_no_request_can_carry_are_rejected_without_showing_them(variable: str, value: str) -> None:
     given = {"AWS_ACCESS_KEY_ID": "AKIAX", "AWS_SECRET_ACCESS_KEY": "s", variable: value}
     [problem] = problems(**given)
     assert problem.startswith(f"{variable}: ")
     assert SECRET[:10] not in problem
 
 
-def test_half_of_the_credentials_is_refused() -> None:
+def test_half_of_the_credentials_is_rejected() -> None:
     assert problems(AWS_ACCESS_KEY_ID="AKIAX")[0].startswith("AWS_SECRET_ACCESS_KEY: got nothing")
     assert problems(AWS_SECRET_ACCESS_KEY="s")[0].startswith("AWS_ACCESS_KEY_ID: got nothing")
 
@@ -118,7 +118,7 @@ def test_the_proxy_is_found_as_other_tools_find_it(endpoint: str, variables: dic
 
 
 @pytest.mark.parametrize("proxy", [f"socks5://u:{SECRET}@p:1", f"http://u:{SECRET}@", f"http://u:{SECRET}@p:0"])
-def test_a_proxy_that_both_clients_cannot_use_is_refused_without_showing_it(proxy: str) -> None:
+def test_a_proxy_that_both_clients_cannot_use_is_rejected_without_showing_it(proxy: str) -> None:
     [problem] = problems(HTTPS_PROXY=proxy)
     assert problem.startswith("HTTPS_PROXY: ")
     assert SECRET not in problem

@@ -8,7 +8,7 @@ import pytest
 
 from milena_common.api.errors import RateLimited
 from milena_common.api.pb import cache_server_pb2 as pb
-from tests.cache.servers.resp.rig import ServerUnderTest
+from tests.cache.servers.resp.server_under_test import ServerUnderTest
 
 LIMITED: dict[str, Any] = {
     "Put": pb.PutRequest(key=b"k", value=b"v"),
@@ -39,27 +39,27 @@ async def test_within_the_limit_nothing_is_changed() -> None:
     assert node.limiter.rejected == 0
 
 
-async def test_over_it_the_methods_of_objects_are_refused_with_the_time_to_wait() -> None:
+async def test_over_it_the_methods_of_objects_are_rejected_with_the_time_to_wait() -> None:
     node = Limited(2)
     for _ in range(2):
         await node.call("Get")
     for name in LIMITED:
-        with pytest.raises(RateLimited, match="this node's RATE_LIMIT of 2 requests a second") as refused:
+        with pytest.raises(RateLimited, match="this node's RATE_LIMIT of 2 requests a second") as rejected:
             await node.call(name)
-        assert refused.value.retry_after == 0.5
+        assert rejected.value.retry_after == 0.5
     assert node.limiter.rejected == len(LIMITED)
     node.server.t.clock.tick(0.5)
     await node.call("Put")
 
 
-async def test_operators_and_the_router_are_never_refused() -> None:
+async def test_operators_and_the_router_are_never_rejected() -> None:
     node = Limited(1)
     for name in ("Get", "Stats", "Flush", "Stats", "Flush"):
         await node.call(name)
     assert node.limiter.rejected == 0
 
 
-async def test_without_a_limit_nothing_is_refused() -> None:
+async def test_without_a_limit_nothing_is_rejected() -> None:
     node = Limited(0)
     for name in (*LIMITED, "Get", "Get"):
         await node.call(name)

@@ -1,9 +1,9 @@
-"""Two connections against a model: whatever waits, for S3, for the disk or for the client, every answer is the one
+"""Two connections against a model: whatever waits, for S3, for the disk or for the client, every reply is the one
 that a server would give which carries out one command after the other, and comes in its place.
 
-One connection is an ordinary one. The other defers: of what it sends, nothing touches a key of which an answer is
-due, so its answers too are certain, whenever they come. What is held back at random: the reads and writes of S3,
-the disk, and the client that takes its answers.
+One connection is an ordinary one. The other defers: of what it sends, nothing touches a key of which a reply is
+due, so its replies too are certain, whenever they come. What is held back at random: the reads and writes of S3,
+the disk, and the client that takes its replies.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from milena_cache.servers.resp.output_buffer import HIGH_WATER
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.resp.encoding import command, encode
-from tests.cache.servers.resp.rig import ServerUnderTest, WireClient
-from tests.support.fake_clock import settle
+from tests.cache.servers.resp.server_under_test import ServerUnderTest, WireClient
+from tests.support.fake_clock import run_ready_tasks
 
 T = TypeVar("T")
-Words = list[bytes]
+Argv = list[bytes]
 
 ORDINARY = (b"a", b"b\r\n$1\r\nb", b"{c}")
 DEFERRING = (b"v", b"w", b"x", b"y", b"z")
@@ -36,7 +36,7 @@ CLASSES = (b"memory", b"back", b"through")
 ROUNDS = 200
 
 OK = b"+OK\r\n"
-GREETING = b"what HELLO answers"
+HANDSHAKE = b"what HELLO answers"
 READS = ("GET", "GET", "GET", "GET", "STRLEN", "GETRANGE", "MGET", "EXISTS", "CALL")
 WRITES = ("SET", "SET", "SET NX", "SET GET", "GETDEL", "DEL", "MSET")
 NAMES = (*READS, *WRITES, "PING", "HELLO", "SKIP")
@@ -61,13 +61,13 @@ class Model:
         self.protocol = 2
         self.skip = False
 
-    def answer(self, argv: Words) -> bytes:
+    def reply(self, argv: Argv) -> bytes:
         """b"" for none."""
-        answer = self._answer(argv)
+        reply = self._reply(argv)
         skipped, self.skip = self.skip, argv[:2] == [b"CLIENT", b"REPLY"]
-        return b"" if skipped or self.skip else answer
+        return b"" if skipped or self.skip else reply
 
-    def _answer(self, argv: Words) -> bytes:
+    def _reply(self, argv: Argv) -> bytes:
         name, keys = argv[0], [_bare(key) for key in argv[1:]]
         values = self.values
         before = values.get(keys[0]) if keys else None
@@ -76,7 +76,7 @@ class Model:
                 return b"+PONG\r\n"
             case b"HELLO":
                 self.protocol = int(argv[1])
-                return GREETING
+                return HANDSHAKE
             case b"GET":
                 return self._encoded(before)
             case b"STRLEN":
@@ -101,7 +101,7 @@ class Model:
                 return self._set(keys[0], argv, before)
         return b""
 
-    def _set(self, key: bytes, argv: Words, before: bytes | None) -> bytes:
+    def _set(self, key: bytes, argv: Argv, before: bytes | None) -> bytes:
         if b"NX" not in argv[3:] or before is None:
             self.values[key] = argv[2]
         elif b"GET" not in argv[3:]:
@@ -112,21 +112,21 @@ class Model:
         return encode(value, self.protocol)
 
 
-class Talk:
+class Conversation:
     """A client, what it has been promised, and what it has got."""
 
     def __init__(self, client: WireClient, model: Model) -> None:
         self.client = client
         self.model = model
-        self.due: deque[tuple[Words, bytes]] = deque()
-        self.deferred: dict[int, tuple[Words, bytes]] = {}
+        self.due: deque[tuple[Argv, bytes]] = deque()
+        self.deferred: dict[int, tuple[Argv, bytes]] = {}
         self._reader = hiredis.Reader()
 
-    def send(self, sent: list[Words], cut: int) -> None:
+    def send(self, sent: list[Argv], cut: int) -> None:
         for argv in sent:
-            answer = self.model.answer(argv)
-            if answer:
-                self.due.append((argv, answer))
+            reply = self.model.reply(argv)
+            if reply:
+                self.due.append((argv, reply))
         data = b"".join(command(*argv) for argv in sent)
         for piece in (data[:cut], data[cut:]):
             if piece:
@@ -141,32 +141,32 @@ class Talk:
             if isinstance(reply, list) and reply[:1] == [b"deferred"]:
                 self._compare(self.deferred.pop(reply[1]), reply[2])
                 continue
-            assert self.due, f"nobody asked for {reply!r:.80}"
-            asked = self.due.popleft()
+            assert self.due, f"no command has the reply {reply!r:.80}"
+            pending = self.due.popleft()
             if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("DEFERRED "):
-                self.deferred[int(str(reply).split()[1])] = asked
+                self.deferred[int(str(reply).split()[1])] = pending
             else:
-                self._compare(asked, reply)
+                self._compare(pending, reply)
 
-    def _compare(self, asked: tuple[Words, bytes], reply: Any) -> None:
-        argv, answer = asked
-        if answer == GREETING:
+    def _compare(self, pending: tuple[Argv, bytes], reply: Any) -> None:
+        argv, response = pending
+        if response == HANDSHAKE:
             assert b"proto" in reply, f"no greeting: {reply!r:.80}"
             return
         if argv[0] == b"MILENA.CALL":
-            told = pb.GetResponse.FromString(reply)
-            reply = told.value if told.successful else None
+            returned = pb.GetResponse.FromString(reply)
+            reply = returned.value if returned.successful else None
         reader = hiredis.Reader()
-        reader.feed(answer)
+        reader.feed(response)
         expected = reader.gets()
         assert reply == expected, argv
 
     @property
     def outstanding(self) -> set[bytes]:
         """The keys of which something is due."""
-        asked = [*self.due, *self.deferred.values()]
-        return {_bare(word) for argv, _ in asked for word in argv[1:]} | {
-            pb.GetRequest.FromString(argv[3]).key for argv, _ in asked if argv[0] == b"MILENA.CALL"
+        pending = [*self.due, *self.deferred.values()]
+        return {_bare(word) for argv, _ in pending for word in argv[1:]} | {
+            pb.GetRequest.FromString(argv[3]).key for argv, _ in pending if argv[0] == b"MILENA.CALL"
         }
 
 
@@ -174,7 +174,7 @@ def _bare(key: bytes) -> bytes:
     return key.removeprefix(b"s3://bucket/").removeprefix(b"s3://default/")
 
 
-def words_of(drawn: Drawn, keys: list[bytes]) -> Words:
+def argv_of(drawn: Drawn, keys: list[bytes]) -> Argv:
     """A command about some of `keys`; PING if there is none."""
     name, chosen, number, durability = drawn
     value = VALUES[number]
@@ -217,56 +217,56 @@ class ConnectionMachine(RuleBasedStateMachine):
         self.run(self._start(mode, there))
 
     async def _start(self, mode: str, there: dict[bytes, bytes]) -> None:
-        self.door = ServerUnderTest(
+        self.server = ServerUnderTest(
             mode=mode,
             max_value_bytes=2 * HIGH_WATER,
             max_bytes=10**9,
             dirty_max_bytes=10**9,
             dirty_memory_bytes=10**9,
         )
-        await self.door.t.start()
-        self.ordinary = Talk(self.door.connect(), Model())
-        self.deferring = Talk(self.door.connect(resp3=True), Model())
+        await self.server.t.start()
+        self.ordinary = Conversation(self.server.connect(), Model())
+        self.deferring = Conversation(self.server.connect(resp3=True), Model())
         assert self.deferring.client.now(b"CLIENT", b"DEFER", b"ON") == OK
         self.deferring.model.protocol = 3
         for key, value in {**there, b"a": b"s3"}.items():
-            self.door.t.in_s3(key.decode(), value)
+            self.server.t.in_s3(key.decode(), value)
             (self.ordinary if key in ORDINARY else self.deferring).model.values[key] = value
         self.talks = (self.ordinary, self.deferring)
 
     @property
     def held(self) -> bool:
-        t = self.door.t
+        t = self.server.t
         return not all(gate.is_set() for gate in (t.store.gate, t.store.read_gate, t.store.write_gate, t.disk.gate))
 
     @rule(drawn=pipelines, cut=st.integers(0, 300), wait=st.booleans())
     def send(self, drawn: list[Drawn], cut: int, wait: bool) -> None:
-        self.run(self._send(self.ordinary, [words_of(each, list(ORDINARY)) for each in drawn], cut, wait))
+        self.run(self._send(self.ordinary, [argv_of(each, list(ORDINARY)) for each in drawn], cut, wait))
 
     @rule(drawn=pipelines, cut=st.integers(0, 300), wait=st.booleans())
     def send_deferring(self, drawn: list[Drawn], cut: int, wait: bool) -> None:
-        self.run(settle())
+        self.run(run_ready_tasks())
         self.deferring.listen()
         free = set(DEFERRING) - self.deferring.outstanding
         sent = []
         for each in drawn:
             if each[0] in ("HELLO", "SKIP"):
-                continue  # the one would end the deferring, and after the other nobody knows when a write was made
-            argv = words_of(each, sorted(free))
+                continue  # the one would end the deferring, and after the other the time of a write is unknown
+            argv = argv_of(each, sorted(free))
             free -= {_bare(word) for word in argv[1:]}
             if argv[0] == b"MILENA.CALL":
                 free.discard(pb.GetRequest.FromString(argv[3]).key)
             sent.append(argv)
         self.run(self._send(self.deferring, sent, cut, wait))
 
-    async def _send(self, talk: Talk, sent: list[Words], cut: int, wait: bool) -> None:
-        talk.send(sent, cut)
+    async def _send(self, exchange: Conversation, sent: list[Argv], cut: int, wait: bool) -> None:
+        exchange.send(sent, cut)
         if wait:
-            await settle()
+            await run_ready_tasks()
 
     @rule(gate=st.sampled_from(["gate", "read_gate", "write_gate", "disk"]))
     def hold(self, gate: str) -> None:
-        (self.door.t.disk.gate if gate == "disk" else getattr(self.door.t.store, gate)).clear()
+        (self.server.t.disk.gate if gate == "disk" else getattr(self.server.t.store, gate)).clear()
 
     @precondition(lambda self: self.held)
     @rule()
@@ -274,10 +274,10 @@ class ConnectionMachine(RuleBasedStateMachine):
         self.run(self._release())
 
     async def _release(self) -> None:
-        t = self.door.t
+        t = self.server.t
         for gate in (t.store.gate, t.store.read_gate, t.store.write_gate, t.disk.gate):
             gate.set()
-        await settle()
+        await run_ready_tasks()
 
     @rule(deferring=st.booleans())
     def stop_reading(self, deferring: bool) -> None:
@@ -287,54 +287,54 @@ class ConnectionMachine(RuleBasedStateMachine):
     def read_on(self, deferring: bool) -> None:
         self.run(self._read_on(self.talks[deferring]))
 
-    async def _read_on(self, talk: Talk) -> None:
-        talk.client.transport.client_takes()
-        await settle()
+    async def _read_on(self, exchange: Conversation) -> None:
+        exchange.client.transport.client_takes()
+        await run_ready_tasks()
 
     @rule(key=st.sampled_from((*ORDINARY, *DEFERRING)))
-    def forget_a_copy(self, key: bytes) -> None:
-        self.door.t.memory.remove(key)
+    def invalidate_an_entry(self, key: bytes) -> None:
+        self.server.t.memory.remove(key)
 
     @precondition(lambda self: not self.held)
     @rule()
     def let_time_pass(self) -> None:
         """Long enough for uploads to begin."""
-        self.run(self.door.t.clock.advance(1.5))
+        self.run(self.server.t.clock.advance(1.5))
 
     @invariant()
-    def every_answer_is_right(self) -> None:
+    def every_reply_is_right(self) -> None:
         if hasattr(self, "talks"):
-            for talk in self.talks:
-                talk.listen()
+            for exchange in self.talks:
+                exchange.listen()
 
     def teardown(self) -> None:
         if not hasattr(self, "talks"):
             return
         try:
             self.run(self._release())
-            self.run(self._everything_is_answered())
+            self.run(self._everything_has_a_reply())
         finally:
-            self.run(self.door.t.stop())
+            self.run(self.server.t.stop())
             self.loop.close()
 
-    async def _everything_is_answered(self) -> None:
+    async def _everything_has_a_reply(self) -> None:
         for _ in range(ROUNDS):
-            for talk in self.talks:
-                talk.client.transport.client_takes()
-                await settle()
-                talk.listen()
-            if not any(talk.due or talk.deferred for talk in self.talks):
+            for exchange in self.talks:
+                exchange.client.transport.client_takes()
+                await run_ready_tasks()
+                exchange.listen()
+            if not any(exchange.due or exchange.deferred for exchange in self.talks):
                 break
             await asyncio.sleep(0.001)
-        for talk in self.talks:
-            assert not talk.due, "an answer is missing"
-            assert not talk.deferred, "a deferred answer is missing"
-            assert talk.client.transport.reading
-            assert talk.client.connection.unread == 0
-            assert not talk.client.connection.waits
-            talk.client.send(command(b"GET", b"none") + command(b"QUIT"))
-        await settle()
-        assert not self.door.context.clients.by_id
+        for exchange in self.talks:
+            assert not exchange.due, "an answer is missing"
+            assert not exchange.deferred, "a deferred answer is missing"
+            assert exchange.client.transport.reading
+            assert exchange.client.connection.unread == 0
+            assert not exchange.client.connection.waits
+            exchange.client.send(command(b"GET", b"none") + command(b"QUIT"))
+        await run_ready_tasks()
+        assert not self.server.context.clients.by_id
 
 
 TestConnections = pytest.mark.timeout(300)(ConnectionMachine.TestCase)

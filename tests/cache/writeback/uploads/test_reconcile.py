@@ -28,7 +28,7 @@ def there(
     expires_at: float = NEVER,
     lineage: str = LINEAGE,
 ) -> Info:
-    """An object in S3; without `version`, one that somebody else wrote."""
+    """An object in S3; without `version`, one that another writer wrote."""
     own = {**stamp(version, written_to, lineage), **expires_metadata(expires_at)} if version else {}
     return Info(REF.key, 1, etag, 0.0, own)
 
@@ -122,10 +122,10 @@ def test_what_a_write_still_has_to_do(found: str, column: int, strict: bool) -> 
             earlier = TABLE[found.replace("ours", "earlier")][column]
             verdict = LETTERS[earlier][strict]
         elif info is None and deleting:
-            verdict = Verdict.DONE  # whoever deleted it
+            verdict = Verdict.DONE  # by any writer
         elif info is None and maybe_absent:
             verdict = Verdict.WRITE  # it may have been our delete
-        settled = reconcile(
+        reconciled = reconcile(
             info,
             REF,
             OURS,
@@ -136,7 +136,7 @@ def test_what_a_write_still_has_to_do(found: str, column: int, strict: bool) -> 
             wall=NOW,
             kin=KIN,
         )
-        assert settled == Reconciliation(verdict, info.etag if info else ABSENT)
+        assert reconciled == Reconciliation(verdict, info.etag if info else ABSENT)
 
 
 @pytest.mark.parametrize("lineage", [ANOTHER, ""])
@@ -144,18 +144,18 @@ def test_what_a_write_still_has_to_do(found: str, column: int, strict: bool) -> 
 def test_no_version_of_another_lineage_is_a_reason_to_drop_a_write(lineage: str, base: Base) -> None:
     for version in (Version(0, 0), OURS, Version(2**40, 2**50)):
         found = there(OTHER, version, lineage=lineage)
-        settled = reconcile(
+        reconciled = reconcile(
             found, REF, OURS, base, deleting=False, strict=False, maybe_absent=False, wall=NOW, kin=KIN
         )
-        assert settled.verdict in (Verdict.WRITE, Verdict.CONFLICT)
+        assert reconciled.verdict in (Verdict.WRITE, Verdict.CONFLICT)
 
 
 def test_all_lineages_of_the_cluster_have_one_order() -> None:
     found = there(OTHER, Version(5, 8), lineage=ANOTHER)
-    settled = reconcile(
+    reconciled = reconcile(
         found, REF, OURS, BASE, deleting=False, strict=False, maybe_absent=False, wall=NOW, kin=(LINEAGE, ANOTHER)
     )
-    assert settled.verdict is Verdict.SUPERSEDED
+    assert reconciled.verdict is Verdict.SUPERSEDED
 
 
 def test_the_name_beside_says_which_write_it_is() -> None:

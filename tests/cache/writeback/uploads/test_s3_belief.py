@@ -124,7 +124,7 @@ def test_a_record_found_after_a_start_may_have_been_overtaken_or_deleted(conditi
 
 
 @pytest.mark.parametrize(("owned_since", "late"), [(UNCONFIRMED, True), (0, False), (7, False)])
-def test_only_what_s3_has_to_be_asked_about_is_late(owned_since: int, late: bool) -> None:
+def test_only_a_belief_that_needs_a_head_is_late(owned_since: int, late: bool) -> None:
     assert S3Belief(OLD, owned_since).late is late
 
 
@@ -197,7 +197,7 @@ def test_what_takes_a_place_inherits_each_field_as_the_rules_say() -> None:
         )
 
 
-def test_writes_that_tell_nothing_new_share_a_belief() -> None:
+def test_writes_without_new_knowledge_share_a_belief() -> None:
     assert NOTHING.replacing(KNOWN, deleted=False, dead=False) is KNOWN
     assert NOTHING.replacing(OVER_DELETE, deleted=True, dead=False) is OVER_DELETE
     assert NOTHING.behind(KNOWN, deleted=False) is NOTHING

@@ -26,13 +26,13 @@ from milena_cache.writeback.uploads.throttle import (
     UploadThrottle,
 )
 
-MOST = 64
+MAXIMUM = 64
 NUMBERS = count()
 
 
-def pace(most: int = MOST) -> UploadThrottle:
+def throttle(maximum: int = MAXIMUM) -> UploadThrottle:
     """One whose pauses are as long as they can be."""
-    return UploadThrottle(most, lambda: 1.0)
+    return UploadThrottle(maximum, lambda: 1.0)
 
 
 IDLE = UploadSlots(10**6)
@@ -46,9 +46,9 @@ def slots(number: int) -> UploadSlots:
     return busy
 
 
-def wait(of: UploadThrottle, now: float, under_way: int = 0) -> float:
+def wait(of: UploadThrottle, now: float, in_flight: int = 0) -> float:
     """Seconds until the next fresh upload may begin, or while S3 is down the next retry."""
-    busy = slots(under_way)
+    busy = slots(in_flight)
     return of.wait(now, busy, retry=of.down, fresh_wait=False)
 
 
@@ -57,9 +57,9 @@ def fail(of: UploadThrottle, now: float) -> bool:
     return of.failed(now, b"%d" % next(NUMBERS))
 
 
-def down(most: int = MOST) -> UploadThrottle:
+def down(maximum: int = MAXIMUM) -> UploadThrottle:
     """One for which S3 has just gone down, at 0 s."""
-    slow = pace(most)
+    slow = throttle(maximum)
     assert [fail(slow, 0.0) for _ in range(DOWN_AFTER)] == [False] * (DOWN_AFTER - 1) + [True]
     return slow
 
@@ -74,27 +74,27 @@ def gap(needed: UploadThrottle, now: float = 1e6) -> float:
 
 
 def test_all_places_are_free_at_the_start_and_no_more() -> None:
-    well = pace()
-    assert well.limit == MOST
-    assert wait(well, 0.0, MOST - 1) == 0
-    assert wait(well, 0.0, MOST) == inf
+    well = throttle()
+    assert well.limit == MAXIMUM
+    assert wait(well, 0.0, MAXIMUM - 1) == 0
+    assert wait(well, 0.0, MAXIMUM) == inf
 
 
-def test_slow_down_halves_and_pauses_once_for_all_answers_to_one_pace() -> None:
-    slowed = pace()
+def test_slow_down_halves_and_pauses_once_for_all_responses_at_one_rate() -> None:
+    slowed = throttle()
     for _ in range(10):
         slowed.throttled(100.0)
-    assert slowed.limit == MOST // 2
+    assert slowed.limit == MAXIMUM // 2
     assert wait(slowed, 100.0) == pytest.approx(BACKOFF.first)
     slowed.throttled(100.0 + 0.99 * SAME_EVENT_SECONDS)
-    assert slowed.limit == MOST // 2
+    assert slowed.limit == MAXIMUM // 2
     slowed.throttled(100.0 + SAME_EVENT_SECONDS)
-    assert slowed.limit == MOST // 4
+    assert slowed.limit == MAXIMUM // 4
     assert wait(slowed, 100.0 + SAME_EVENT_SECONDS) == pytest.approx(2 * BACKOFF.first)
 
 
 def test_however_often_s3_says_slow_down_one_upload_remains_and_the_pause_is_bounded() -> None:
-    slowed = pace()
+    slowed = throttle()
     for second in range(20):
         slowed.throttled(float(second))
     assert slowed.limit == 1
@@ -105,19 +105,19 @@ def test_however_often_s3_says_slow_down_one_upload_remains_and_the_pause_is_bou
 
 
 def test_each_round_of_successes_gives_one_more_up_to_the_full_number() -> None:
-    slowed = pace()
+    slowed = throttle()
     slowed.throttled(0.0)
-    for expected in range(MOST // 2 + 1, MOST + 1):
+    for expected in range(MAXIMUM // 2 + 1, MAXIMUM + 1):
         for _ in range(expected - 1):
             slowed.succeeded(b"good")
         assert slowed.limit in (expected - 1, expected)  # a round's first success already makes it a bit more
-    for _ in range(10 * MOST):
+    for _ in range(10 * MAXIMUM):
         slowed.succeeded(b"good")
-    assert slowed.limit == MOST
+    assert slowed.limit == MAXIMUM
 
 
-def test_a_success_does_not_end_a_pause_that_slow_down_asked_for_but_its_growth() -> None:
-    slowed = pace()
+def test_a_success_ends_the_growth_of_a_pause_after_slow_down_and_not_the_pause() -> None:
+    slowed = throttle()
     slowed.throttled(0.0)
     slowed.succeeded(b"good")
     assert wait(slowed, 0.0) == pytest.approx(BACKOFF.first)
@@ -141,13 +141,13 @@ def test_failures_in_a_row_mean_that_s3_is_down_and_only_the_first_time_it_is_ne
 
 
 def test_failures_with_a_success_between_them_are_not_in_a_row() -> None:
-    fair = pace()
+    fair = throttle()
     for _ in range(DOWN_AFTER):
         for _ in range(DOWN_AFTER - 1):
             assert not fail(fair, 0.0)
         assert not fair.succeeded(b"good")
     assert not fair.down
-    assert wait(fair, 0.0, MOST - 1) == 0
+    assert wait(fair, 0.0, MAXIMUM - 1) == 0
 
 
 def test_a_backlog_comes_back_at_a_quarter_and_at_once() -> None:
@@ -156,24 +156,24 @@ def test_a_backlog_comes_back_at_a_quarter_and_at_once() -> None:
         fail(slow, 0.0)
     assert slow.succeeded(b"good")
     assert not slow.down
-    assert slow.limit == MOST // 4
+    assert slow.limit == MAXIMUM // 4
     assert wait(slow, 0.0) == 0
     assert not slow.succeeded(b"good")
 
 
-def test_a_moment_in_which_all_failed_does_not_slow_down_the_rest() -> None:
+def test_a_short_failure_of_all_does_not_slow_down_the_rest() -> None:
     slow = down()
     assert slow.succeeded(b"good")
-    assert slow.limit == MOST
+    assert slow.limit == MAXIMUM
 
 
-@pytest.mark.parametrize("most", [1, 2, 3])
-def test_few_places_are_never_none_and_never_more(most: int) -> None:
-    slow = down(most)
+@pytest.mark.parametrize("maximum", [1, 2, 3])
+def test_few_places_are_never_none_and_never_more(maximum: int) -> None:
+    slow = down(maximum)
     for _ in range(10):
         slow.succeeded(b"good")
-        assert 1 <= slow.limit <= most
-    assert slow.limit == most
+        assert 1 <= slow.limit <= maximum
+    assert slow.limit == maximum
     slow.throttled(10.0)
     slow.throttled(20.0)
     assert slow.limit == 1
@@ -189,7 +189,7 @@ def test_after_down_it_takes_as_many_failures_again() -> None:
     ("share", "requests"), [(BUSY_SHARE, 1e6), (1.0, BUSY_REQUESTS), (0.0, 0.0), (1.0, 0.0), (0.0, 1e6)]
 )
 def test_a_loop_that_requests_do_not_need_is_all_for_uploads(share: float, requests: float) -> None:
-    free = pace()
+    free = throttle()
     for _ in range(100):
         free.load(share, requests, backlog=False)
     for _ in range(1000):
@@ -198,7 +198,7 @@ def test_a_loop_that_requests_do_not_need_is_all_for_uploads(share: float, reque
 
 
 def test_uploads_give_way_step_by_step_and_never_altogether() -> None:
-    needed = pace()
+    needed = throttle()
     gaps = []
     for step in range(50):
         needed.load(BUSY_SHARE + 0.01, BUSY_REQUESTS + 1, backlog=False)
@@ -209,7 +209,7 @@ def test_uploads_give_way_step_by_step_and_never_altogether() -> None:
 
 
 def test_uploads_take_the_loop_back_when_requests_are_gone() -> None:
-    needed = pace()
+    needed = throttle()
     for _ in range(50):
         needed.load(1.0, 1e5, backlog=False)
     needed.load(0.1, 1e5, backlog=False)
@@ -222,15 +222,15 @@ def test_uploads_take_the_loop_back_when_requests_are_gone() -> None:
 
 
 def test_a_backlog_does_not_give_way_beyond_its_share() -> None:
-    needed = pace()
+    needed = throttle()
     for _ in range(50):
         needed.load(1.0, 1e5, backlog=True)
     assert gap(needed) == pytest.approx(BACKLOG_GAP)
 
 
-@pytest.mark.parametrize(("backlog", "a_second"), [(False, 1 / MAX_GAP), (True, 1 / BACKLOG_GAP)])
-def test_timers_of_a_millisecond_do_not_slow_it_down(backlog: bool, a_second: float) -> None:
-    needed = pace()
+@pytest.mark.parametrize(("backlog", "per_second"), [(False, 1 / MAX_GAP), (True, 1 / BACKLOG_GAP)])
+def test_timers_of_a_millisecond_do_not_slow_it_down(backlog: bool, per_second: float) -> None:
+    needed = throttle()
     for _ in range(50):
         needed.load(1.0, 1e5, backlog=backlog)
     begun = 0
@@ -239,12 +239,12 @@ def test_timers_of_a_millisecond_do_not_slow_it_down(backlog: bool, a_second: fl
         while wait(needed, now) == 0:
             needed.began(now, retry=False)
             begun += 1
-    assert a_second * 0.99 <= begun <= a_second * (1 + BURST_SECONDS) + 2
+    assert per_second * 0.99 <= begun <= per_second * (1 + BURST_SECONDS) + 2
 
 
 @given(st.lists(st.floats(0, 0.2), max_size=300))
 def test_a_rest_is_not_made_up_for_by_more_than_a_burst(rests: list[float]) -> None:
-    needed = pace()
+    needed = throttle()
     for _ in range(50):
         needed.load(1.0, 1e5, backlog=False)
     now, begun = 0.0, []
@@ -260,7 +260,7 @@ def test_a_rest_is_not_made_up_for_by_more_than_a_burst(rests: list[float]) -> N
 
 @pytest.mark.parametrize("keys", range(1, DOWN_KEYS))
 def test_few_keys_that_fail_are_no_failure_of_s3(keys: int) -> None:
-    fair = pace()
+    fair = throttle()
     for failure in range(100 * DOWN_AFTER):
         assert not fair.failed(0.0, b"%d" % (failure % keys))
     assert not fair.down
@@ -268,7 +268,7 @@ def test_few_keys_that_fail_are_no_failure_of_s3(keys: int) -> None:
 
 
 def test_keys_that_fail_while_others_succeed_are_no_failure_of_s3_later() -> None:
-    fair = pace()
+    fair = throttle()
     bad = [b"bad%d" % number for number in range(MAX_FAILING_KEYS)]
     for key in bad:
         fair.failed(0.0, key)
@@ -281,7 +281,7 @@ def test_keys_that_fail_while_others_succeed_are_no_failure_of_s3_later() -> Non
 
 
 def test_a_key_that_has_succeeded_again_counts_as_any_other() -> None:
-    fair = pace()
+    fair = throttle()
     keys = [b"%d" % number for number in range(DOWN_AFTER)]
     for key in keys[1:]:
         fair.failed(0.0, key)
@@ -291,7 +291,7 @@ def test_a_key_that_has_succeeded_again_counts_as_any_other() -> None:
 
 
 def test_more_keys_that_fail_than_can_be_remembered_are_a_failure_of_s3() -> None:
-    slow = pace()
+    slow = throttle()
     for number in range(3 * MAX_FAILING_KEYS):
         slow.failed(0.0, b"%d" % number)
         slow.succeeded(b"good")

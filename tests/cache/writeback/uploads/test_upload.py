@@ -1,4 +1,4 @@
-"""One write on its way to S3: what it asks for first, and what it makes of each answer."""
+"""One write on its way to S3: what it asks for first, and what it makes of each reply."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from milena_cache.writeback.uploads.upload import (
     UploadOutcome,
     UploadResult,
 )
-from tests.cache.writeback.uploads.rig import ALREADY, DONE, OURS, REF, Rig, delete, put
+from tests.cache.writeback.uploads.uploader_under_test import ALREADY, DONE, OURS, REF, Harness, delete, put
 from tests.support.s3.memory_store import MemoryStore, WithMetadata, etag_of
 
 # ---- the short ways
@@ -23,63 +23,63 @@ from tests.support.s3.memory_store import MemoryStore, WithMetadata, etag_of
 
 @pytest.mark.parametrize("base", [UNKNOWN, ABSENT])
 async def test_a_new_object_is_created_with_one_request_and_bears_its_version(base: Any) -> None:
-    rig = Rig()
-    assert await rig.upload(put(base=base)) == DONE
-    assert rig.asked == ["put"]
-    assert isinstance(rig.has, WithMetadata)
-    assert stamped(rig.has.metadata, REF) == OURS
+    harness = Harness()
+    assert await harness.upload(put(base=base)) == DONE
+    assert harness.requested == ["put"]
+    assert isinstance(harness.has, WithMetadata)
+    assert stamped(harness.has.metadata, REF) == OURS
 
 
 async def test_a_known_object_is_written_over_with_one_request() -> None:
-    rig = Rig()
-    assert await rig.upload(put(base=rig.holds(b"theirs"))) == DONE
-    assert (rig.asked, rig.has) == (["put"], b"ours")
+    harness = Harness()
+    assert await harness.upload(put(base=harness.holds(b"theirs"))) == DONE
+    assert (harness.requested, harness.has) == (["put"], b"ours")
 
 
 @pytest.mark.parametrize("version", [None, Version(5, 6)])
 async def test_where_nothing_was_known_what_is_there_is_adopted(version: Version | None) -> None:
-    rig = Rig()
-    rig.holds(b"there", version)
-    assert await rig.upload(put(policy="fail")) == DONE
-    assert (rig.asked, rig.has) == (["put", "head", "put"], b"ours")
+    harness = Harness()
+    harness.holds(b"there", version)
+    assert await harness.upload(put(policy="fail")) == DONE
+    assert (harness.requested, harness.has) == (["put", "head", "put"], b"ours")
 
 
 async def test_a_large_value_is_not_sent_before_a_look() -> None:
-    rig = Rig()
-    for size, asked in ((LOOK_FIRST_BYTES, ["put"]), (LOOK_FIRST_BYTES + 1, ["head", "put"])):
-        rig.holds(None)
-        await rig.upload(put(value=bytes(size)))
-        assert rig.asked == asked
-    await rig.upload(put(value=bytes(LOOK_FIRST_BYTES + 1), base=rig.holds(b"known")))
-    assert rig.asked == ["put"]
+    harness = Harness()
+    for size, requested in ((LOOK_FIRST_BYTES, ["put"]), (LOOK_FIRST_BYTES + 1, ["head", "put"])):
+        harness.holds(None)
+        await harness.upload(put(value=bytes(size)))
+        assert harness.requested == requested
+    await harness.upload(put(value=bytes(LOOK_FIRST_BYTES + 1), base=harness.holds(b"known")))
+    assert harness.requested == ["put"]
 
 
 async def test_a_delete_looks_first_and_then_deletes_what_it_saw() -> None:
-    rig = Rig()
-    rig.holds(b"there")
-    assert await rig.upload(delete()) == UploadResult(UploadOutcome.DELETED, ABSENT)
-    assert (rig.asked, rig.has) == (["head", "delete"], None)
-    assert await rig.upload(delete()) == UploadResult(UploadOutcome.ALREADY, ABSENT)
-    assert rig.asked == ["head"]
+    harness = Harness()
+    harness.holds(b"there")
+    assert await harness.upload(delete()) == UploadResult(UploadOutcome.DELETED, ABSENT)
+    assert (harness.requested, harness.has) == (["head", "delete"], None)
+    assert await harness.upload(delete()) == UploadResult(UploadOutcome.ALREADY, ABSENT)
+    assert harness.requested == ["head"]
 
 
 async def test_a_later_version_is_never_overwritten_or_deleted() -> None:
-    rig = Rig()
-    later = rig.holds(b"later", Version(6, 1))
+    harness = Harness()
+    later = harness.holds(b"later", Version(6, 1))
     for write in (put(), put(base='"old"'), put(base=ABSENT), put(policy=None), delete(), delete(base='"old"')):
-        assert await rig.upload(write) == UploadResult(UploadOutcome.SUPERSEDED, later)
-        assert rig.has == b"later"
+        assert await harness.upload(write) == UploadResult(UploadOutcome.SUPERSEDED, later)
+        assert harness.has == b"later"
 
 
 async def test_nothing_is_begun_after_the_caller_gave_up() -> None:
-    rig = Rig()
+    harness = Harness()
     for write in (put(), delete(), put(indeterminate=True)):
         with pytest.raises(OriginFailure):
-            await rig.uploader.upload(write, rig.clock.now())
-    assert rig.asked == []
+            await harness.uploader.upload(write, harness.clock.now())
+    assert harness.requested == []
 
 
-# ---- answers that were lost
+# ---- replies that were lost
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -87,19 +87,19 @@ async def test_nothing_is_begun_after_the_caller_gave_up() -> None:
     ("fault", "indeterminate"), [(Fault.TIMEOUT, True), (Fault.INCOMPLETE, True), (Fault.SERVER, False)]
 )
 @pytest.mark.parametrize("happened", [False, True])
-async def test_after_a_lost_answer_it_is_found_out(
+async def test_a_lost_response_is_followed_by_a_head(
     known: bool, fault: Fault, indeterminate: bool, happened: bool
 ) -> None:
-    rig = Rig()
-    write = put(base=rig.holds(b"theirs") if known else ABSENT, policy="fail")
-    rig.store.fail(fault, after_effect=happened)
-    await rig.fails(write)
+    harness = Harness()
+    write = put(base=harness.holds(b"theirs") if known else ABSENT, policy="fail")
+    harness.store.fail(fault, after_effect=happened)
+    await harness.fails(write)
     assert write.belief.indeterminate is indeterminate
-    assert rig.asked == ["put"]
-    assert await rig.upload(write) == (ALREADY if happened else DONE)
-    assert rig.has == b"ours"
+    assert harness.requested == ["put"]
+    assert await harness.upload(write) == (ALREADY if happened else DONE)
+    assert harness.has == b"ours"
     assert (
-        rig.asked
+        harness.requested
         == {
             (True, True): ["head"],
             (True, False): ["head", "put"],
@@ -111,58 +111,58 @@ async def test_after_a_lost_answer_it_is_found_out(
 
 @pytest.mark.parametrize("fault", [Fault.CONNECT, Fault.THROTTLED, Fault.BUSY, Fault.DENIED, Fault.REJECTED])
 async def test_what_certainly_did_not_happen_needs_no_look(fault: Fault) -> None:
-    rig = Rig()
+    harness = Harness()
     write = put(base=ABSENT)
-    rig.store.fail(fault)
-    assert (await rig.fails(write)).fault is fault
-    assert (write.belief.indeterminate, rig.asked) == (False, ["put"])
+    harness.store.fail(fault)
+    assert (await harness.fails(write)).fault is fault
+    assert (write.belief.indeterminate, harness.requested) == (False, ["put"])
 
 
 async def test_a_look_that_fails_leaves_the_doubt() -> None:
-    rig = Rig()
+    harness = Harness()
     write = put(base=ABSENT, indeterminate=True)
     for fault in (Fault.SERVER, Fault.DENIED, Fault.NO_BUCKET):
-        rig.store.fail(fault)
-        assert (await rig.fails(write)).fault is fault
-        assert (write.belief.indeterminate, rig.asked) == (True, ["head"])
-    assert await rig.upload(write) == DONE
+        harness.store.fail(fault)
+        assert (await harness.fails(write)).fault is fault
+        assert (write.belief.indeterminate, harness.requested) == (True, ["head"])
+    assert await harness.upload(write) == DONE
     assert not write.belief.indeterminate
 
 
-async def test_a_delete_whose_answer_was_lost_is_done() -> None:
-    rig = Rig()
-    write = delete(base=rig.holds(b"theirs"), policy="fail", indeterminate=True)
-    rig.holds(None)
-    assert await rig.upload(write) == UploadResult(UploadOutcome.ALREADY, ABSENT)
+async def test_a_delete_whose_response_was_lost_is_done() -> None:
+    harness = Harness()
+    write = delete(base=harness.holds(b"theirs"), policy="fail", indeterminate=True)
+    harness.holds(None)
+    assert await harness.upload(write) == UploadResult(UploadOutcome.ALREADY, ABSENT)
 
 
 @pytest.mark.parametrize("maybe_absent", [True, False])
 async def test_a_put_over_what_a_delete_of_ours_may_have_removed(maybe_absent: bool) -> None:
-    rig = Rig()
+    harness = Harness()
     write = put(base='"gone"', maybe_absent=maybe_absent, policy="fail")
     if maybe_absent:
-        assert await rig.upload(write) == DONE
-        assert (rig.asked, write.belief.maybe_absent) == (["put", "head", "put"], False)
+        assert await harness.upload(write) == DONE
+        assert (harness.requested, write.belief.maybe_absent) == (["put", "head", "put"], False)
     else:
         with pytest.raises(Conflict, match="another writer deleted it"):
-            await rig.upload(write)
+            await harness.upload(write)
 
 
-async def test_others_that_keep_changing_the_object_are_contention() -> None:
-    rig = Rig()
-    rig.store.refuse = lambda operation, _: Fault.CHANGED if operation == "put" else None
+async def test_other_writers_that_change_the_object_repeatedly_are_contention() -> None:
+    harness = Harness()
+    harness.store.reject = lambda operation, _: Fault.CHANGED if operation == "put" else None
     write = put()
-    assert (await rig.fails(write)).fault is Fault.BUSY
-    assert rig.asked == ["put", "head"] * (MAX_ROUNDS - 1) + ["put"]
-    rig.store.refuse = None
-    assert await rig.upload(write) == DONE
+    assert (await harness.fails(write)).fault is Fault.BUSY
+    assert harness.requested == ["put", "head"] * (MAX_ROUNDS - 1) + ["put"]
+    harness.store.reject = None
+    assert await harness.upload(write) == DONE
 
 
-# ---- an S3 that does not tell, or does not know conditions
+# ---- an S3 without HEAD, or without conditions
 
 
 class WithoutHead(MemoryStore):
-    """Refuses every HEAD, without a reason, since the answer to a HEAD has no body."""
+    """Rejects every HEAD, without a reason, since the reply to a HEAD has no body."""
 
     code = "HTTP 403"
 
@@ -171,31 +171,31 @@ class WithoutHead(MemoryStore):
         raise OriginFailure(Fault.DENIED, "head", ref, self.code, "403")
 
 
-async def test_a_look_refused_without_a_reason_does_not_keep_a_write_from_being_tried_on_its_condition() -> None:
+async def test_a_head_rejected_without_a_reason_does_not_prevent_a_conditional_write() -> None:
     store = WithoutHead("bucket")
-    rig = Rig(store)
-    assert await rig.upload(put(base=ABSENT, indeterminate=True)) == DONE
-    assert rig.asked == ["head", "put"]
-    assert await rig.upload(put(base=rig.holds(b"seen"), indeterminate=True)) == DONE
-    assert await rig.upload(delete(base=rig.holds(b"seen"))) == UploadResult(UploadOutcome.DELETED, ABSENT)
+    harness = Harness(store)
+    assert await harness.upload(put(base=ABSENT, indeterminate=True)) == DONE
+    assert harness.requested == ["head", "put"]
+    assert await harness.upload(put(base=harness.holds(b"seen"), indeterminate=True)) == DONE
+    assert await harness.upload(delete(base=harness.holds(b"seen"))) == UploadResult(UploadOutcome.DELETED, ABSENT)
     store.code = "ExpiredToken"
-    assert (await rig.fails(put(indeterminate=True, base=ABSENT))).code == "ExpiredToken"
+    assert (await harness.fails(put(indeterminate=True, base=ABSENT))).code == "ExpiredToken"
 
 
-async def test_a_look_refused_without_a_reason_lets_nothing_be_overwritten() -> None:
-    rig = Rig(WithoutHead("bucket"))
-    rig.holds(b"foreign")
+async def test_a_head_rejected_without_a_reason_lets_nothing_be_overwritten() -> None:
+    harness = Harness(WithoutHead("bucket"))
+    harness.holds(b"foreign")
     for write in (put(indeterminate=True), put(base='"seen"', indeterminate=True), delete(base='"seen"')):
-        await rig.fails(write)
-        assert rig.has == b"foreign"
+        await harness.fails(write)
+        assert harness.has == b"foreign"
 
 
 @pytest.mark.parametrize("base", [UNKNOWN, ABSENT])
 async def test_a_delete_that_knows_no_object_has_no_condition_to_be_tried_on(base: Any) -> None:
-    rig = Rig(WithoutHead("bucket"))
-    rig.holds(b"foreign")
-    assert (await rig.fails(delete(base=base))).fault is Fault.DENIED
-    assert (rig.asked, rig.has) == (["head"], b"foreign")
+    harness = Harness(WithoutHead("bucket"))
+    harness.holds(b"foreign")
+    assert (await harness.fails(delete(base=base))).fault is Fault.DENIED
+    assert (harness.requested, harness.has) == (["head"], b"foreign")
 
 
 class Unconditional(MemoryStore):
@@ -209,26 +209,26 @@ class Unconditional(MemoryStore):
 
 
 async def test_where_s3_knows_no_conditions_it_looks_before_every_write(caplog: pytest.LogCaptureFixture) -> None:
-    rig = Rig(Unconditional("bucket"))
-    assert await rig.upload(put(base=ABSENT)) == DONE
-    assert rig.asked == ["put", "head", "put"]
-    rig.holds(b"seen")
-    assert await rig.upload(put(base=etag_of(b"seen"))) == DONE
-    assert rig.asked == ["put", "head", "put"], "a store may know one condition and not the other"
-    rig.holds(b"seen")
-    assert await rig.upload(put(base=etag_of(b"seen"))) == DONE
-    assert rig.asked == ["head", "put"]
+    harness = Harness(Unconditional("bucket"))
+    assert await harness.upload(put(base=ABSENT)) == DONE
+    assert harness.requested == ["put", "head", "put"]
+    harness.holds(b"seen")
+    assert await harness.upload(put(base=etag_of(b"seen"))) == DONE
+    assert harness.requested == ["put", "head", "put"], "a store may know one condition and not the other"
+    harness.holds(b"seen")
+    assert await harness.upload(put(base=etag_of(b"seen"))) == DONE
+    assert harness.requested == ["head", "put"]
     assert caplog.text.count("this S3 has no conditional writes") == 2
-    later = rig.holds(b"later", Version(9, 9))
-    assert await rig.upload(put()) == UploadResult(UploadOutcome.SUPERSEDED, later)
-    rig.holds(b"foreign")
+    later = harness.holds(b"later", Version(9, 9))
+    assert await harness.upload(put()) == UploadResult(UploadOutcome.SUPERSEDED, later)
+    harness.holds(b"foreign")
     with pytest.raises(Conflict):
-        await rig.upload(put(base='"seen"', policy="fail"))
-    assert rig.has == b"foreign"
+        await harness.upload(put(base='"seen"', policy="fail"))
+    assert harness.has == b"foreign"
 
 
-async def test_an_s3_that_does_not_know_plain_writes_either_is_told() -> None:
-    rig = Rig()
-    rig.store.refuse = lambda operation, _: Fault.UNSUPPORTED if operation == "put" else None
-    assert (await rig.fails(put())).fault is Fault.UNSUPPORTED
-    assert rig.asked == ["put", "head", "put"]
+async def test_an_s3_that_does_not_know_plain_writes_either_is_reported() -> None:
+    harness = Harness()
+    harness.store.reject = lambda operation, _: Fault.UNSUPPORTED if operation == "put" else None
+    assert (await harness.fails(put())).fault is Fault.UNSUPPORTED
+    assert harness.requested == ["put", "head", "put"]

@@ -26,7 +26,7 @@ class Cluster:
         self.missing = {"d:1": 9}
         self.left: list[pb.LeaveRequest] = []
 
-    def answer(self, method: str, request: object, _: object) -> Message:
+    def reply(self, method: str, request: object, _: object) -> Message:
         if isinstance(request, pb.LeaveRequest):
             self.left.append(request)
             return pb.LeaveResponse(successful=request.address in self.missing)
@@ -56,7 +56,7 @@ class Cluster:
         )
 
     def run(self, *arguments: str) -> Result:
-        with router(self.answer) as address:
+        with router(self.reply) as address:
             return CliRunner().invoke(milena, [*arguments, "--url", f"milena://{address}"])
 
 

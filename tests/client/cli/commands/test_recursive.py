@@ -33,7 +33,7 @@ Intercept = Callable[[Callable[[str, Any], Message | None]], None]
 
 @pytest.fixture
 def intercept(monkeypatch: pytest.MonkeyPatch) -> Intercept:
-    """Has a function see each call (method, request) first: it may raise, answer, or return None to let it pass."""
+    """Has a function see each call (method, request) first: it may raise, reply, or return None to let it pass."""
 
     def install(first: Callable[[str, Any], Message | None]) -> None:
         class Intercepted(MemoryTransport):
@@ -219,7 +219,7 @@ def test_rm_recursive_over_several_pages(run: Run, cluster: MemoryCluster) -> No
     assert run("ls").stdout == ""
 
 
-def test_rm_recursive_wants_yes_where_it_cannot_ask(run: Run, cluster: MemoryCluster) -> None:
+def test_rm_recursive_requires_yes_without_a_terminal(run: Run, cluster: MemoryCluster) -> None:
     cluster.add({"p/a": b""})
     result = run("rm", "p/", "-r", input="y\n")
     assert (result.exit_code, result.stdout) == (2, "")
@@ -227,11 +227,11 @@ def test_rm_recursive_wants_yes_where_it_cannot_ask(run: Run, cluster: MemoryClu
     assert run("ls", "-r").stdout == "p/a\n"
 
 
-def on_terminal(answer: bytes, *arguments: str) -> tuple[int, str]:
-    """Run `milena` with a terminal for input, which types `answer`; return the exit code and what stderr says."""
+def on_terminal(reply: bytes, *arguments: str) -> tuple[int, str]:
+    """Run `milena` with a terminal for input, which types `reply`; return the exit code and what stderr says."""
     ours, theirs = pty.openpty()
     try:
-        os.write(ours, answer)
+        os.write(ours, reply)
         command = [sys.executable, "-m", "milena_client.cli", *arguments]
         ran = subprocess.run(command, stdin=theirs, capture_output=True, text=True, check=False, timeout=60)
     finally:
@@ -240,12 +240,12 @@ def on_terminal(answer: bytes, *arguments: str) -> tuple[int, str]:
     return ran.returncode, ran.stderr
 
 
-@pytest.mark.parametrize(("answer", "exit_code", "left"), [(b"y\n", 0, 0), (b"n\n", 1, 3), (b"\x04", 1, 3)])
-def test_rm_recursive_asks_on_a_terminal_with_a_count_and_a_key(answer: bytes, exit_code: int, left: int) -> None:
+@pytest.mark.parametrize(("reply", "exit_code", "left"), [(b"y\n", 0, 0), (b"n\n", 1, 3), (b"\x04", 1, 3)])
+def test_rm_recursive_prompts_on_a_terminal_with_a_count_and_a_key(reply: bytes, exit_code: int, left: int) -> None:
     cluster = MemoryCluster(lambda: 0.0)
     cluster.add({f"p/{number}": b"12" for number in range(3)})
     with router(lambda method, request, _: cluster.respond(method, request)) as address:
-        code, said = on_terminal(answer, "rm", "p/", "-r", "--url", f"milena://{address}?direct=false")
+        code, said = on_terminal(reply, "rm", "p/", "-r", "--url", f"milena://{address}?direct=false")
     assert code == exit_code
     assert "Delete 3 objects, 6 B, whose keys begin with 'p/' (the first is 'p/0'), in S3 too? [y/N]" in said
     listing = cluster.respond("List", pb.ListRequest())
@@ -258,11 +258,11 @@ def test_the_question_does_not_wait_for_a_long_listing() -> None:
     cluster.add({f"p/{number:05}": b"" for number in range(5000)})
     pages: list[str] = []
 
-    def answer(method: str, request: Any, _: Any) -> Message:
+    def reply(method: str, request: Any, _: Any) -> Message:
         pages.append(method)
         return cluster.respond(method, request)
 
-    with router(answer) as address:
+    with router(reply) as address:
         code, said = on_terminal(b"n\n", "rm", "p/", "-r", "--url", f"milena://{address}?direct=false")
     assert code == 1
     assert "Delete more than 1,000 objects whose" in said
@@ -302,7 +302,7 @@ def test_failures_of_rm_are_listed_and_the_others_go_on(
     assert run("ls", "-r").stdout == "p/1\n"
 
 
-def test_a_listing_that_fails_half_way_tells_what_was_done(
+def test_a_listing_that_fails_half_way_reports_what_was_done(
     run: Run, cluster: MemoryCluster, intercept: Intercept
 ) -> None:
     cluster.add({f"p/{number:04}": b"" for number in range(1500)})
@@ -314,18 +314,18 @@ def test_a_listing_that_fails_half_way_tells_what_was_done(
     intercept(broken)
     result = run("rm", "p/", "-ry", "-o", "table")
     assert (result.exit_code, result.stdout) == (1, "")
-    ended, reason = result.stderr.splitlines()
-    assert re.fullmatch(r"milena: ended early; rm: 1,000 objects, .*", ended)
+    finished, reason = result.stderr.splitlines()
+    assert re.fullmatch(r"milena: ended early; rm: 1,000 objects, .*", finished)
     assert reason == "milena: S3 refuses to list"
 
 
 @pytest.mark.parametrize(("remaining", "failed"), [(2, 1), (0, 3), (3, 0)])
-def test_writes_that_the_listing_cannot_show_yet_are_told(
+def test_writes_that_the_listing_cannot_show_yet_are_reported(
     run: Run, cluster: MemoryCluster, intercept: Intercept, remaining: int, failed: int
 ) -> None:
     cluster.add({"p/a": b""})
-    answer = pb.FlushResponse(remaining=remaining, failed=failed)
-    intercept(lambda method, _: answer if method == "Flush" else None)
+    reply = pb.FlushResponse(remaining=remaining, failed=failed)
+    intercept(lambda method, _: reply if method == "Flush" else None)
     for arguments in (["get", "p/", "-r", "--to", "out"], ["rm", "p/", "-ry"]):
         result = run(*arguments)
         assert result.exit_code == 1

@@ -42,9 +42,9 @@ def test_ring_owner(run: Run) -> None:
     assert json.loads(run("ring", "owner", "123456789", "-o", "json").stdout)["slot"] == 12739
     assert "12739" in run("-o", "table", "ring", "owner", "123456789").stdout
     run("leave", NODE)
-    nobody = run("ring", "owner", "k")
-    assert nobody.exit_code == 3
-    assert "no node" in nobody.stderr
+    unused = run("ring", "owner", "k")
+    assert unused.exit_code == 3
+    assert "no node" in unused.stderr
 
 
 def test_stats(run: Run, cluster: MemoryCluster) -> None:
@@ -72,7 +72,7 @@ def test_health(run: Run, cluster: MemoryCluster) -> None:
     assert run("health").exit_code == 3
 
 
-def test_a_node_that_cannot_be_asked_still_has_a_row() -> None:
+def test_a_node_that_cannot_be_reached_still_has_a_row() -> None:
     nodes = [NodeStats("a:1", {"hits": 1.0, "misses": 3.0}, "", ""), NodeStats("b:1", {}, "", "gone")]
     rows = stats_rows(nodes)
     assert [row["state"] for row in rows] == ["ready", "gone"]
@@ -81,9 +81,9 @@ def test_a_node_that_cannot_be_asked_still_has_a_row() -> None:
 
 
 def against_doors(*arguments: str) -> Result:
-    """A command against a router whose ring is `DOORS`: the nodes and their Redis doors, "" for none."""
+    """A command against a router whose ring is `SERVERS`: the nodes and their RESP servers, "" for none."""
 
-    def answer(method: str, request: object, _: object) -> Message:
+    def reply(method: str, request: object, _: object) -> Message:
         if method == "Owner":
             return pb.OwnerResponse(slot=1, address=next(iter(DOORS)), epoch=1, owned_since=1)
         if method == "Stats":
@@ -94,7 +94,7 @@ def against_doors(*arguments: str) -> Result:
         ]
         return pb.NodesResponse(epoch=1, nodes=nodes)
 
-    with router(answer) as address:
+    with router(reply) as address:
         return CliRunner().invoke(milena, [*arguments, "--url", f"milena://{address}"])
 
 
@@ -106,7 +106,7 @@ def test_redis_doors_are_shown() -> None:
     assert owner["redis"] == DOORS[owner["address"]] != ""
 
 
-def test_a_node_without_a_redis_door_among_others_that_have_one_is_a_problem() -> None:
+def test_a_node_without_a_resp_server_among_others_that_have_one_is_a_problem() -> None:
     ill = against_doors("health")
     assert ill.exit_code == 1
     assert ill.stdout == "node 10.0.0.8:50051: it does not speak the Redis protocol, and others do (RESP_ADDR)\n"

@@ -1,4 +1,4 @@
-"""`milena s3 check` tells what the store of a node's environment can do."""
+"""`milena s3 check` shows what the store of a node's environment can do."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check(directory: Path, *arguments: str, **variables: str) -> subprocess.Comp
     )
 
 
-def test_every_capability_is_told_in_words_and_as_json(tmp_path: Path, moto: MotoServer, bucket: str) -> None:
+def test_every_capability_is_shown_as_text_and_as_json(tmp_path: Path, moto: MotoServer, bucket: str) -> None:
     store = {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": moto.endpoint_url}
     ran = check(tmp_path, "--json", **store)
     assert (ran.returncode, ran.stderr) == (0, "")

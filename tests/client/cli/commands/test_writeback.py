@@ -25,18 +25,18 @@ from milena_common.api.errors import NodeLost, Unavailable
 from milena_common.api.pb import router_server_pb2 as pb
 from tests.client.cli.conftest import Run
 from tests.client.router import router
-from tests.client.scripted import Answer, Script, ScriptedTransport
+from tests.client.scripted import Reply, Script, ScriptedTransport
 
-Ask = Callable[..., tuple[Result, Script]]
+RunScripted = Callable[..., tuple[Result, Script]]
 
 
 @pytest.fixture
-def ask(monkeypatch: pytest.MonkeyPatch) -> Ask:
-    """Runs `milena writeback` with arguments against a cluster that answers what is given."""
+def run_scripted(monkeypatch: pytest.MonkeyPatch) -> RunScripted:
+    """Runs `milena writeback` with arguments against a cluster that replies with what is given."""
     monkeypatch.delenv("MILENA_URL", raising=False)
 
-    def invoke(*arguments: str, answers: list[Answer], input: str | None = None) -> tuple[Result, Script]:
-        script = Script(FakeClock(), *answers)
+    def invoke(*arguments: str, replies: list[Reply], input: str | None = None) -> tuple[Result, Script]:
+        script = Script(FakeClock(), *replies)
         session: Any = Session(transport=ScriptedTransport(script), clock=FakeClock())
         return CliRunner().invoke(milena, ["writeback", *arguments], input=input, obj=session), script
 
@@ -64,15 +64,15 @@ STATS = pb.StatsResponse(
 # ---- status
 
 
-def test_status_has_a_row_for_each_node(ask: Ask) -> None:
-    result, _ = ask("status", answers=[STATS])
+def test_status_has_a_row_for_each_node(run_scripted: RunScripted) -> None:
+    result, _ = run_scripted("status", replies=[STATS])
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == (
         "a:1\t1200\t3145728\t1073741824\t12.5\t2\t1\t1000\tready\n"
         "b:1\t0\t0\t1073741824\t0\t0\t0\t0\tready\n"
         "c:1\t0\t0\t0\t0\t0\t0\t0\tcannot be reached\n"
     )
-    table, _ = ask("status", "-o", "table", answers=[STATS])
+    table, _ = run_scripted("status", "-o", "table", replies=[STATS])
     header, first, second, third, total = table.stdout.splitlines()
     assert header.split("  ")[0] == "NODE"
     for part in ("1,200", "3.0 MiB", "1.0 GiB", "12.5 s", "full", " d ago", "ready"):
@@ -84,8 +84,8 @@ def test_status_has_a_row_for_each_node(ask: Ask) -> None:
     assert "2.0 GiB" in total
 
 
-def test_status_as_json(ask: Ask) -> None:
-    shown = json.loads(ask("status", "-o", "json", answers=[STATS])[0].stdout)
+def test_status_as_json(run_scripted: RunScripted) -> None:
+    shown = json.loads(run_scripted("status", "-o", "json", replies=[STATS])[0].stdout)
     assert shown["nodes"][0] == {
         "address": "a:1",
         "entries": 1200.0,
@@ -120,35 +120,39 @@ def test_status_of_a_cluster_that_reports_nothing_yet(run: Run) -> None:
 # ---- flush
 
 
-def test_flush_of_everything_and_of_keys(ask: Ask) -> None:
-    result, script = ask("flush", answers=[pb.FlushResponse(flushed=3)])
+def test_flush_of_everything_and_of_keys(run_scripted: RunScripted) -> None:
+    result, script = run_scripted("flush", replies=[pb.FlushResponse(flushed=3)])
     assert (result.exit_code, result.stdout, result.stderr) == (0, "3\t0\t0\n", "")
     assert (script.requests, script.timeouts) == ([pb.FlushRequest()], [60.0])
-    result, script = ask("flush", "k", "l", "--bucket", "logs", "--timeout", "5", answers=[pb.FlushResponse()])
+    result, script = run_scripted(
+        "flush", "k", "l", "--bucket", "logs", "--timeout", "5", replies=[pb.FlushResponse()]
+    )
     assert result.exit_code == 0
     assert (script.requests, script.timeouts) == ([pb.FlushRequest(keys=[b"k", b"l"], bucket="logs")], [5.0])
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("reply", "message"),
     [
         (pb.FlushResponse(remaining=4, flushed=1), "milena: 4 writes are not in S3 after 60 s\n"),
         (pb.FlushResponse(failed=2), "milena: S3 has rejected 2 writes permanently: milena writeback failed\n"),
     ],
 )
-def test_a_flush_that_leaves_something_is_a_failure(ask: Ask, answer: pb.FlushResponse, told: str) -> None:
-    result, _ = ask("flush", "-o", "json", answers=[answer])
-    assert (result.exit_code, result.stderr) == (1, told)
+def test_a_flush_that_leaves_something_is_a_failure(
+    run_scripted: RunScripted, reply: pb.FlushResponse, message: str
+) -> None:
+    result, _ = run_scripted("flush", "-o", "json", replies=[reply])
+    assert (result.exit_code, result.stderr) == (1, message)
     assert json.loads(result.stdout) == {
-        "remaining": answer.remaining,
-        "failed": answer.failed,
-        "flushed": answer.flushed,
+        "remaining": reply.remaining,
+        "failed": reply.failed,
+        "flushed": reply.flushed,
     }
-    assert "REMAINING" in ask("flush", "-o", "table", answers=[answer])[0].stdout
+    assert "REMAINING" in run_scripted("flush", "-o", "table", replies=[reply])[0].stdout
 
 
-def test_a_flush_that_cannot_ask_a_node(ask: Ask) -> None:
-    result, _ = ask("flush", answers=[NodeLost("node a:1 cannot be reached")])
+def test_a_flush_that_cannot_reach_a_node(run_scripted: RunScripted) -> None:
+    result, _ = run_scripted("flush", replies=[NodeLost("node a:1 cannot be reached")])
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (3, "milena: node a:1 cannot be reached")
 
 
@@ -180,8 +184,8 @@ LETTERS = pb.ListDeadLettersResponse(
 )
 
 
-def test_failed_is_one_a_line(ask: Ask) -> None:
-    result, script = ask("failed", answers=[LETTERS])
+def test_failed_is_one_a_line(run_scripted: RunScripted) -> None:
+    result, script = run_scripted("failed", replies=[LETTERS])
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == (
         "a b\t\tput\t2048\t7-1\t86400\ta:1\t403 AccessDenied\nü\tlogs\tdelete\t0\t7-2\t1.5\tb:1\t400\n"
@@ -189,11 +193,11 @@ def test_failed_is_one_a_line(ask: Ask) -> None:
     assert script.requests == [pb.ListDeadLettersRequest(limit=1000)]
 
 
-def test_failed_for_people_and_programs(ask: Ask) -> None:
-    table = ask("failed", "-o", "table", answers=[LETTERS])[0].stdout
+def test_failed_for_people_and_programs(run_scripted: RunScripted) -> None:
+    table = run_scripted("failed", "-o", "table", replies=[LETTERS])[0].stdout
     for part in ("REASON", "default", "2.0 KiB", "1970-01-02 00:00:00", "403 AccessDenied"):
         assert part in table
-    shown = json.loads(ask("failed", "-o", "json", answers=[LETTERS])[0].stdout)
+    shown = json.loads(run_scripted("failed", "-o", "json", replies=[LETTERS])[0].stdout)
     assert shown["total"] == 2
     assert shown["writes"][1] == {
         "key": "ü",
@@ -207,9 +211,9 @@ def test_failed_for_people_and_programs(ask: Ask) -> None:
     }
 
 
-def test_failed_says_when_there_are_more(ask: Ask) -> None:
+def test_failed_says_when_there_are_more(run_scripted: RunScripted) -> None:
     more = pb.ListDeadLettersResponse(writes=LETTERS.writes[:1], total=9)
-    result, script = ask("failed", "--limit", "1", answers=[more])
+    result, script = run_scripted("failed", "--limit", "1", replies=[more])
     assert (result.exit_code, result.stderr) == (0, "milena: 8 more; see --limit\n")
     assert script.requests == [pb.ListDeadLettersRequest(limit=1)]
 
@@ -223,34 +227,36 @@ def test_failed_of_nothing(run: Run) -> None:
 # ---- retry, drop
 
 
-def test_retry_of_keys_and_of_all(ask: Ask) -> None:
-    result, script = ask("retry", "k", "l", answers=[pb.ResolveDeadLettersResponse(resolved=2)])
+def test_retry_of_keys_and_of_all(run_scripted: RunScripted) -> None:
+    result, script = run_scripted("retry", "k", "l", replies=[pb.ResolveDeadLettersResponse(resolved=2)])
     assert (result.exit_code, result.output) == (0, "failed writes to be uploaded again: 2\n")
     assert script.requests == [pb.ResolveDeadLettersRequest(action="retry", keys=[b"k", b"l"])]
-    result, script = ask("retry", "--all", "-o", "json", answers=[pb.ResolveDeadLettersResponse(resolved=9)])
+    result, script = run_scripted(
+        "retry", "--all", "-o", "json", replies=[pb.ResolveDeadLettersResponse(resolved=9)]
+    )
     assert json.loads(result.stdout) == {"settled": 9}
     assert script.requests == [pb.ResolveDeadLettersRequest(action="retry", all=True)]
 
 
-def test_drop_with_yes(ask: Ask) -> None:
-    result, script = ask("drop", "k", "--yes", answers=[pb.ResolveDeadLettersResponse(resolved=1)])
+def test_drop_with_yes(run_scripted: RunScripted) -> None:
+    result, script = run_scripted("drop", "k", "--yes", replies=[pb.ResolveDeadLettersResponse(resolved=1)])
     assert (result.exit_code, result.output) == (0, "failed writes dropped: 1\n")
     assert script.requests == [pb.ResolveDeadLettersRequest(action="drop", keys=[b"k"])]
 
 
-def test_keys_without_failed_writes_are_not_found(ask: Ask) -> None:
+def test_keys_without_failed_writes_are_not_found(run_scripted: RunScripted) -> None:
     for action in (["retry"], ["drop", "--yes"]):
-        result, _ = ask(*action, "k", answers=[pb.ResolveDeadLettersResponse()])
+        result, _ = run_scripted(*action, "k", replies=[pb.ResolveDeadLettersResponse()])
         assert result.exit_code == 4
         assert result.stderr == "milena: there are no failed writes of these keys\n"
-        assert ask(*action, "--all", answers=[pb.ResolveDeadLettersResponse()])[0].exit_code == 0
+        assert run_scripted(*action, "--all", replies=[pb.ResolveDeadLettersResponse()])[0].exit_code == 0
 
 
 @pytest.mark.parametrize(
     "arguments", [["retry"], ["retry", "k", "--all"], ["drop", "--yes"], ["drop", "k"], ["drop", "--all"]]
 )
-def test_what_is_to_be_settled_must_be_said(ask: Ask, arguments: list[str]) -> None:
-    result, script = ask(*arguments, answers=[pb.ResolveDeadLettersResponse(resolved=1)], input="y\n")
+def test_dead_letters_to_resolve_must_be_named(run_scripted: RunScripted, arguments: list[str]) -> None:
+    result, script = run_scripted(*arguments, replies=[pb.ResolveDeadLettersResponse(resolved=1)], input="y\n")
     assert (result.exit_code, result.stdout) == (2, "")
     assert script.requests == []
 
@@ -278,7 +284,7 @@ def milena_on_a_terminal(address: str, *arguments: str, typed: bytes = b"") -> t
     shown: list[bytes] = []
 
     def read() -> None:
-        with suppress(OSError):  # EIO: nobody has it open any more
+        with suppress(OSError):  # EIO: no process has it open any more
             while True:
                 shown.append(os.read(ours, 4096))
 
@@ -292,18 +298,18 @@ def milena_on_a_terminal(address: str, *arguments: str, typed: bytes = b"") -> t
 
 
 @pytest.mark.parametrize(("typed", "code"), [(b"y\n", 0), (b"n\n", 1)])
-def test_drop_asks_on_a_terminal(typed: bytes, code: int) -> None:
+def test_drop_prompts_on_a_terminal(typed: bytes, code: int) -> None:
     dropped: list[pb.ResolveDeadLettersRequest] = []
 
-    def answer(method: str, request: Any, _: Any) -> Message:
+    def reply(method: str, request: Any, _: Any) -> Message:
         if method == "ListDeadLetters":
             return pb.ListDeadLettersResponse(total=12)
         dropped.append(request)
         return pb.ResolveDeadLettersResponse(resolved=12)
 
-    with router(answer) as address:
-        ended, out, shown = milena_on_a_terminal(address, "drop", "--all", typed=typed)
-    assert ended == code
+    with router(reply) as address:
+        finished, out, shown = milena_on_a_terminal(address, "drop", "--all", typed=typed)
+    assert finished == code
     assert "Drop all 12 failed writes? These writes are nowhere else." in shown
     assert dropped == ([pb.ResolveDeadLettersRequest(action="drop", all=True)] if code == 0 else [])
     assert out == ("failed writes dropped: 12\n" if code == 0 else "")
@@ -312,7 +318,7 @@ def test_drop_asks_on_a_terminal(typed: bytes, code: int) -> None:
 def test_flush_shows_on_a_terminal_what_remains() -> None:
     looked = threading.Semaphore(0)
 
-    def answer(method: str, _: Any, __: Any) -> Message:
+    def reply(method: str, _: Any, __: Any) -> Message:
         if method == "Stats":
             looked.release()
             return STATS
@@ -321,7 +327,7 @@ def test_flush_shows_on_a_terminal_what_remains() -> None:
             looked.acquire(timeout=20)
         return pb.FlushResponse(flushed=1200)
 
-    with router(answer) as address:
+    with router(reply) as address:
         code, out, shown = milena_on_a_terminal(address, "flush")
     assert (code, out) == (0, "1200\t0\t0\n")
     assert "1,200 writes remaining, 3.0 MiB" in shown

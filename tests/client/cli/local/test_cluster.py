@@ -100,28 +100,28 @@ def addresses(command: Command) -> list[str]:
     return re.findall(r"127\.0\.0\.1:\d+", "\n".join(command.lines))
 
 
-def nobody_listens(address: str) -> bool:
+def nothing_listens(address: str) -> bool:
     host, _, port = address.rpartition(":")
     with socket.socket() as probe:
         return probe.connect_ex((host, int(port))) != 0
 
 
-def over_redis(command: Command, *words: str) -> bytes:
-    """What the node that owns the key answers: the first whose answer is no MOVED."""
-    request = "".join([f"*{len(words)}\r\n", *(f"${len(word)}\r\n{word}\r\n" for word in words)]).encode()
+def over_redis(command: Command, *argv: str) -> bytes:
+    """What the node that owns the key replies: the first whose reply is no MOVED."""
+    request = "".join([f"*{len(argv)}\r\n", *(f"${len(word)}\r\n{word}\r\n" for word in argv)]).encode()
     for address in re.findall(r"redis (127\.0\.0\.1:\d+)", "\n".join(command.lines)):
         host, _, port = address.rpartition(":")
         with socket.create_connection((host, int(port)), timeout=30) as connection:
             connection.sendall(request)
-            answer = connection.recv(65536)
-        if not answer.startswith(b"-MOVED"):
-            return answer
+            reply = connection.recv(65536)
+        if not reply.startswith(b"-MOVED"):
+            return reply
     raise AssertionError(command.lines)
 
 
 @contextmanager
 def taken(port: int) -> Iterator[None]:
-    """Somebody listens on `port`, if not this test then somebody else."""
+    """A server listens on `port`: this test or another process."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -132,7 +132,7 @@ def taken(port: int) -> Iterator[None]:
         yield
 
 
-def test_clusters_that_are_started_at_the_same_moment_have_ports_of_their_own(tmp_path: Path) -> None:
+def test_clusters_that_are_started_at_the_same_time_have_ports_of_their_own(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("one", "two", "three")]
     for folder in folders:
         folder.mkdir()
@@ -158,7 +158,7 @@ def test_a_cluster_for_an_afternoon(tmp_path: Path) -> None:
         assert client(tmp_path, url, "health") == "healthy: 2 nodes ready"
         assert over_redis(up, "GET", "k") == b"$7\r\ncontent\r\n"
         assert up.end(signal.SIGINT) == (0, "")
-        assert all(nobody_listens(address) for address in addresses(up))
+        assert all(nothing_listens(address) for address in addresses(up))
         assert not list(tmp_path.glob("milena-*"))
 
 
@@ -166,18 +166,18 @@ def test_the_end_of_the_terminal_ends_the_cluster(tmp_path: Path) -> None:
     with milena(tmp_path, "up", "--nodes", "1", "--logs", "logs") as up:
         up.wait_for("^nodes: 1, ")
         assert up.end(signal.SIGHUP) == (0, "")
-        assert all(nobody_listens(address) for address in addresses(up))
+        assert all(nothing_listens(address) for address in addresses(up))
     left = {path.name for path in (tmp_path / "logs").iterdir()}
     assert left == {"s3.log", "router.log", "cache1.log", "journal"}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the system tells children of their parent's end")
+@pytest.mark.skipif(sys.platform != "linux", reason="the system notifies children of their parent's end")
 def test_a_command_that_is_killed_leaves_no_processes(tmp_path: Path) -> None:
     with milena(tmp_path, "up", "--nodes", "1", "--logs", "logs") as up:
         up.wait_for("^nodes: 1, ")
         assert up.end(signal.SIGKILL)[0] == -signal.SIGKILL
         for address in addresses(up):
-            wait_until(f"{address} is free", lambda where=address: nobody_listens(where), 30)
+            wait_until(f"{address} is free", lambda where=address: nothing_listens(where), 30)
 
 
 def test_what_is_left_in_a_journal_is_uploaded_by_the_next_cluster(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_what_is_left_in_a_journal_is_uploaded_by_the_next_cluster(tmp_path: Pat
         with milena(tmp_path, "up", "--nodes", "1", **environ) as up:
             url = up.wait_for("MILENA_URL=").partition("=")[2]
             up.wait_for("^nodes: 1, ")
-            way.refuse()
+            way.reject()
             client(tmp_path, url, "put", "k", "file")
             code, err = up.end(signal.SIGINT)
         assert code == 1
@@ -229,4 +229,4 @@ def test_the_tour(tmp_path: Path) -> None:
         assert "200 of 200 concurrent readers" in shown
         assert "S3 has 400 of 400 acknowledged writes" in shown
         assert "FAILED" not in shown
-        assert all(nobody_listens(address) for address in addresses(demo))
+        assert all(nothing_listens(address) for address in addresses(demo))

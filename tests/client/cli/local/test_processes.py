@@ -111,7 +111,7 @@ def test_journals_are_kept_where_s3_outlasts_the_cluster(tmp_path: Path, monkeyp
     assert LocalCluster(real, {}, logs).journals == tmp_path / "milena-journal"
     for s3 in (embedded, real):
         assert LocalCluster(s3, {"JOURNAL_DIR": "j"}, logs).journals == tmp_path / "j"
-        # Each node is told its own.
+        # Each node gets its own.
         assert "JOURNAL_DIR" not in LocalCluster(s3, {"JOURNAL_DIR": "j"}, logs).environ
 
 
@@ -129,31 +129,31 @@ def test_ports_that_are_taken_are_no_obstacle() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        wanted = taken.getsockname()[1]
-        assert ports.take_port(wanted) != wanted
-    assert ports.take_port(wanted) == wanted
-    assert ports.take_port(wanted) != wanted
+        expected = taken.getsockname()[1]
+        assert ports.take_port(expected) != expected
+    assert ports.take_port(expected) == expected
+    assert ports.take_port(expected) != expected
     ports.close()
 
 
-def test_a_port_that_another_cluster_has_chosen_is_not_free_although_nobody_listens_yet() -> None:
+def test_a_port_that_another_cluster_has_chosen_is_not_free_before_it_listens() -> None:
     ours, theirs = Ports(), Ports()
-    wanted = ours.take_port(free_port())
-    assert theirs.take_port(wanted) != wanted
+    expected = ours.take_port(free_port())
+    assert theirs.take_port(expected) != expected
     ours.close()
-    assert theirs.take_port(wanted) == wanted
+    assert theirs.take_port(expected) == expected
     theirs.close()
 
 
 def test_a_reservation_ends_with_its_process() -> None:
-    wanted = free_port()
+    expected = free_port()
     program = (
         f"import os; from milena_client.cli.local.ports import Ports; "
-        f"ports = Ports(); ports.take_port({wanted}); os._exit(1)"
+        f"ports = Ports(); ports.take_port({expected}); os._exit(1)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 1
     ports = Ports()
-    assert ports.take_port(wanted) == wanted
+    assert ports.take_port(expected) == expected
     ports.close()
 
 
@@ -185,7 +185,7 @@ def test_processes_end_politely_or_at_once(tmp_path: Path) -> None:
     assert stop_all([polite, stubborn]) == []
 
 
-def test_a_process_leaves_its_last_words(tmp_path: Path) -> None:
+def test_a_process_leaves_its_last_output(tmp_path: Path) -> None:
     process = Process("broken", ["no_such_module"], {}, tmp_path / "broken.log")
     assert process.wait(10)
     assert process.exit_code() == 1
@@ -208,18 +208,18 @@ def test_a_missing_package_is_one_line(package: str) -> None:
 
 @contextmanager
 def _hanging_router() -> Iterator[tuple[str, threading.Event]]:
-    """(URL, asked): answers nothing until its caller has gone."""
-    asked = threading.Event()
+    """(URL, requested): sends no reply until its caller has gone."""
+    requested = threading.Event()
 
-    def answer(method: str, request: Any, context: Any) -> Message:
+    def reply(method: str, request: Any, context: Any) -> Message:
         gone = threading.Event()
         if context.add_callback(gone.set):  # and has not gone already
-            asked.set()
+            requested.set()
             gone.wait(20)
         return pb.GetResponse()
 
-    with router(answer) as address:
-        yield f"milena://{address}?timeout=20s", asked
+    with router(reply) as address:
+        yield f"milena://{address}?timeout=20s", requested
 
 
 def _milena(*arguments: str) -> subprocess.Popen[str]:
@@ -235,9 +235,9 @@ def _milena(*arguments: str) -> subprocess.Popen[str]:
     "arguments", [["get", "k"], ["get", "--many", "k", "l", "--dir", "/nowhere"], ["writeback", "flush"]]
 )
 def test_ctrl_c_is_quiet(arguments: list[str]) -> None:
-    with _hanging_router() as (url, asked):
+    with _hanging_router() as (url, requested):
         command = _milena(*arguments, "--url", url)
-        assert asked.wait(20)
+        assert requested.wait(20)
         command.send_signal(signal.SIGINT)
         out, err = command.communicate(timeout=20)
     assert (command.returncode, out, err) == (130, "", "")

@@ -45,14 +45,14 @@ def put(nodes: DirectCluster, folder: Path, query: str = "") -> Result:
 def test_many_files_go_straight_to_the_nodes(nodes: DirectCluster, folder: Path) -> None:
     result = put(nodes, folder)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert nodes.asked.count("Put") < FILES / 2, "only until the ring is known"
-    assert nodes.sent(b"MILENA.CALL") + nodes.asked.count("Put") == FILES
+    assert nodes.requested.count("Put") < FILES / 2, "only until the ring is known"
+    assert nodes.sent(b"MILENA.CALL") + nodes.requested.count("Put") == FILES
 
 
 def test_a_url_can_have_everything_go_through_the_router(nodes: DirectCluster, folder: Path) -> None:
     result = put(nodes, folder, "?direct=false")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert nodes.asked.count("Put") == FILES
+    assert nodes.requested.count("Put") == FILES
     assert (nodes.sent(b"MILENA.CALL"), nodes.watched) == (0, 0)
 
 

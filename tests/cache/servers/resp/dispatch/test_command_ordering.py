@@ -12,58 +12,60 @@ from milena_cache.servers.resp.dispatch.command_ordering import CommandOrdering
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Pipelined:
     number: int
     access: Access
     keys: list[bytes]
 
-    def excludes(self, other: Asked) -> bool:
-        """Whether the two must not be under way together."""
+    def excludes(self, other: Pipelined) -> bool:
+        """Whether the two must not be in flight together."""
         together = self.access == other.access != "modify"
         return not together and not set(self.keys).isdisjoint(other.keys)
 
 
 class Connection:
-    """Begins commands as a connection does, and ends them when it is told to."""
+    """Begins commands as a connection does, and ends them on request."""
 
     def __init__(self) -> None:
-        self.pending: CommandOrdering[Asked] = CommandOrdering()
-        self.under_way: list[Asked] = []
-        self.begun: list[Asked] = []
+        self.pending: CommandOrdering[Pipelined] = CommandOrdering()
+        self.in_flight: list[Pipelined] = []
+        self.begun: list[Pipelined] = []
 
-    def begin(self, asked: Asked) -> None:
-        if self.pending.conflicts(asked.access, asked.keys):
-            self.pending.park(asked, asked.access, asked.keys)
+    def begin(self, requested: Pipelined) -> None:
+        if self.pending.conflicts(requested.access, requested.keys):
+            self.pending.park(requested, requested.access, requested.keys)
         else:
-            self._run(asked)
+            self._run(requested)
 
-    def _run(self, asked: Asked) -> None:
-        assert not any(asked.excludes(other) for other in self.under_way)
-        self.pending.add(asked.access, asked.keys)
-        self.under_way.append(asked)
-        self.begun.append(asked)
+    def _run(self, requested: Pipelined) -> None:
+        assert not any(requested.excludes(other) for other in self.in_flight)
+        self.pending.add(requested.access, requested.keys)
+        self.in_flight.append(requested)
+        self.begun.append(requested)
 
-    def end(self, asked: Asked) -> None:
-        self.under_way.remove(asked)
-        self.pending.remove(asked.access, asked.keys)
+    def end(self, requested: Pipelined) -> None:
+        self.in_flight.remove(requested)
+        self.pending.remove(requested.access, requested.keys)
         while (ready := self.pending.next_ready()) is not None:
             self._run(ready)
 
 
 ACCESSES: tuple[Access, ...] = ("read", "write", "modify")
-asked = st.tuples(st.sampled_from(ACCESSES), st.lists(st.sampled_from((b"a", b"b", b"c")), min_size=1, max_size=3))
+requested = st.tuples(
+    st.sampled_from(ACCESSES), st.lists(st.sampled_from((b"a", b"b", b"c")), min_size=1, max_size=3)
+)
 
 
-@given(st.lists(asked, max_size=20), st.randoms())
+@given(st.lists(requested, max_size=20), st.randoms())
 def test_commands_that_exclude_each_other_begin_in_their_order_and_all_begin(drawn: list, random: object) -> None:
     connection = Connection()
-    commands = [Asked(number, access, keys) for number, (access, keys) in enumerate(drawn)]
+    commands = [Pipelined(number, access, keys) for number, (access, keys) in enumerate(drawn)]
     waiting = list(commands)
-    while waiting or connection.under_way:
-        if waiting and (not connection.under_way or random.random() < 0.6):  # type: ignore[attr-defined]
+    while waiting or connection.in_flight:
+        if waiting and (not connection.in_flight or random.random() < 0.6):  # type: ignore[attr-defined]
             connection.begin(waiting.pop(0))
         else:
-            connection.end(random.choice(connection.under_way))  # type: ignore[attr-defined]
+            connection.end(random.choice(connection.in_flight))  # type: ignore[attr-defined]
     assert sorted(each.number for each in connection.begun) == [each.number for each in commands]
     places = {each.number: place for place, each in enumerate(connection.begun)}
     for first in commands:
@@ -76,8 +78,8 @@ def test_commands_that_exclude_each_other_begin_in_their_order_and_all_begin(dra
 
 def test_a_parked_command_holds_up_only_what_touches_its_keys() -> None:
     connection = Connection()
-    write, read = Asked(0, "write", [b"a"]), Asked(1, "read", [b"a"])
-    other, behind = Asked(2, "write", [b"b"]), Asked(3, "write", [b"a"])
+    write, read = Pipelined(0, "write", [b"a"]), Pipelined(1, "read", [b"a"])
+    other, behind = Pipelined(2, "write", [b"b"]), Pipelined(3, "write", [b"a"])
     for each in (write, read, other, behind):
         connection.begin(each)
     assert connection.begun == [write, other]
@@ -89,16 +91,20 @@ def test_a_parked_command_holds_up_only_what_touches_its_keys() -> None:
 
 def test_reads_that_wait_for_one_write_begin_together() -> None:
     connection = Connection()
-    write, reads = Asked(0, "write", [b"a"]), [Asked(number, "read", [b"a"]) for number in (1, 2, 3)]
+    write, reads = Pipelined(0, "write", [b"a"]), [Pipelined(number, "read", [b"a"]) for number in (1, 2, 3)]
     for each in (write, *reads):
         connection.begin(each)
     connection.end(write)
-    assert connection.under_way == reads
+    assert connection.in_flight == reads
 
 
 def test_a_command_on_several_keys_waits_for_all_of_them() -> None:
     connection = Connection()
-    one, two, both = Asked(0, "write", [b"a"]), Asked(1, "write", [b"b"]), Asked(2, "read", [b"a", b"b", b"a"])
+    one, two, both = (
+        Pipelined(0, "write", [b"a"]),
+        Pipelined(1, "write", [b"b"]),
+        Pipelined(2, "read", [b"a", b"b", b"a"]),
+    )
     for each in (one, two, both):
         connection.begin(each)
     connection.end(one)

@@ -85,7 +85,7 @@ def test_many_stars_do_not_take_for_ever() -> None:
     assert not Glob(b"*?" * 2000).matches(b"a" * 1999)
 
 
-def test_a_pattern_that_is_longer_than_any_key_is_refused() -> None:
+def test_a_pattern_that_is_longer_than_any_key_is_rejected() -> None:
     Glob(b"a" * MAX_BYTES)
     with pytest.raises(CommandError, match="ERR pattern: has 4097 bytes"):
         Glob(b"a" * (MAX_BYTES + 1))

@@ -9,7 +9,7 @@ def place(name: str) -> Place:
     return Place(b"", name)
 
 
-def test_a_number_gives_its_place_as_often_as_it_is_asked() -> None:
+def test_a_number_gives_its_place_as_often_as_it_is_looked_up() -> None:
     cursors = Cursors(17)
     first, second = cursors.add(place("a"), 0.0), cursors.add(place("b"), 0.0)
     assert (first, second) == (17, 18)
@@ -19,7 +19,7 @@ def test_a_number_gives_its_place_as_often_as_it_is_asked() -> None:
     assert cursors.find(19, 1.0) is None
 
 
-def test_what_nobody_asks_for_is_forgotten() -> None:
+def test_an_unused_cursor_is_removed() -> None:
     cursors = Cursors(1)
     used, unused = cursors.add(place("a"), 0.0), cursors.add(place("b"), 0.0)
     assert cursors.find(used, SECONDS - 1) == place("a")

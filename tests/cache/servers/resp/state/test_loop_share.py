@@ -1,4 +1,4 @@
-"""One round of the event loop is short, whatever the connections of the door have to do."""
+"""One round of the event loop is short, whatever the connections of the server have to do."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import asyncio
 
 from milena_cache.servers.resp.state.loop_share import LOOP_SECONDS, MAX_SLICE_SECONDS, LoopShare
 from milena_common.resp.encoding import bulk, command
-from tests.cache.servers.resp.rig import ServerUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.servers.resp.server_under_test import ServerUnderTest
+from tests.support.fake_clock import run_ready_tasks
 
 
 class Waiter:
-    """Takes as many turns as it was made for, each of which takes `seconds` of the fake time."""
+    """Runs as many steps as it was made for, each of which takes `seconds` of the fake time."""
 
     def __init__(self, time: list[float], share: LoopShare, number: int, seconds: float) -> None:
         self.time = time
@@ -50,7 +50,7 @@ async def test_many_that_wait_get_smaller_slices() -> None:
     for _ in range(7):
         share.enqueue(Waiter([0.0], share, 1, 0.0))
     assert share.slice() == LOOP_SECONDS / 8
-    await settle()
+    await run_ready_tasks()
     assert share.slice() == MAX_SLICE_SECONDS
 
 
@@ -60,23 +60,23 @@ async def test_work_as_bytes_arrive_is_bounded_for_each_round() -> None:
     assert not share.exhausted
     share.used(LOOP_SECONDS / 2)
     assert share.exhausted
-    await settle()
+    await run_ready_tasks()
     assert not share.exhausted
 
 
-async def door_where_a_look_at_the_clock_takes(seconds: float) -> ServerUnderTest:
-    """A door with a key in memory, whose clock goes on by `seconds` whenever it is looked at."""
-    door = ServerUnderTest()
-    await door.t.start()
-    client = door.connect()
-    await door.warm(client, "k", b"v")
-    door.t.clock.reading_takes = seconds
-    return door
+async def server_with_a_clock_that_takes(seconds: float) -> ServerUnderTest:
+    """A server with a key in memory, whose clock goes on by `seconds` whenever it is looked at."""
+    server = ServerUnderTest()
+    await server.t.start()
+    client = server.connect()
+    await server.warm(client, "k", b"v")
+    server.t.clock.reading_takes = seconds
+    return server
 
 
 async def test_a_connection_that_pipelines_without_pause_does_not_starve_the_others() -> None:
-    door = await door_where_a_look_at_the_clock_takes(0.0001)
-    greedy, other = door.connect(), door.connect()
+    server = await server_with_a_clock_that_takes(0.0001)
+    greedy, other = server.connect(), server.connect()
     number = 2000
     mixed = (command(b"GET", b"k") + command(b"ECHO", b"x")) * (number // 2)
     greedy.send(mixed)
@@ -89,33 +89,33 @@ async def test_a_connection_that_pipelines_without_pause_does_not_starve_the_oth
         assert greedy.session.commands - served < 100, "one round of the loop was long"
         served = greedy.session.commands
     while not greedy.transport.reading:
-        await settle()
+        await run_ready_tasks()
     assert greedy.take() == (bulk(b"v") + bulk(b"x")) * (number // 2)
-    await door.t.stop()
+    await server.t.stop()
 
 
-async def test_a_pipeline_of_gets_in_reads_that_end_anywhere_is_answered_in_turns() -> None:
-    door = await door_where_a_look_at_the_clock_takes(0.0005)
-    client = door.connect()
+async def test_a_pipeline_of_gets_in_reads_that_end_anywhere_gets_its_replies_in_rounds() -> None:
+    server = await server_with_a_clock_that_takes(0.0005)
+    client = server.connect()
     data = command(b"GET", b"k") * 20_000
     for at in range(0, len(data), 99_991):
         client.send(data[at : at + 99_991])
         assert not client.transport.reading
         while not client.transport.reading:
-            await settle()
+            await run_ready_tasks()
     assert client.take() == bulk(b"v") * 20_000
-    await door.t.stop()
+    await server.t.stop()
 
 
-async def test_many_answers_in_one_round_of_the_loop_make_one_turn() -> None:
-    door = await door_where_a_look_at_the_clock_takes(0.0)
-    client = door.connect()
-    door.t.store.gate.clear()
+async def test_many_replies_in_one_iteration_of_the_loop_are_one_round() -> None:
+    server = await server_with_a_clock_that_takes(0.0)
+    client = server.connect()
+    server.t.store.gate.clear()
     client.send(b"".join(command(b"GET", b"cold%d" % each) for each in range(1000)) + command(b"PING") * 3000)
     while not client.transport.reading:
         await asyncio.sleep(0)
         if client.session.commands >= 4000:
             break
-    door.t.store.gate.set()
-    assert await client.answers(4000) == b"$-1\r\n" * 1000 + b"+PONG\r\n" * 3000
-    await door.t.stop()
+    server.t.store.gate.set()
+    assert await client.replies(4000) == b"$-1\r\n" * 1000 + b"+PONG\r\n" * 3000
+    await server.t.stop()

@@ -1,4 +1,4 @@
-"""What a node that cannot keep up refuses, and whom it does not refuse anything."""
+"""Which commands an overloaded node rejects, and of which connections it rejects none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from milena_cache.servers.resp.state.overload import BEHIND_BYTES, BEHIND_SECOND
 from milena_common.resp.encoding import bulk, command
 from milena_common.resp.parser import CommandReader
 from milena_common.resp.plain_commands import short_gets
-from tests.cache.servers.resp.rig import FakeTransport, ServerUnderTest, WireClient
+from tests.cache.servers.resp.server_under_test import FakeTransport, ServerUnderTest, WireClient
 
 BUSY = b"-BUSY retry-after-ms=500 overloaded\r\n"
 LONG = command(b"GET", b"k") * (BEHIND_BYTES // len(command(b"GET", b"k")) + 1)
@@ -33,7 +33,7 @@ class Backlog:
         self._ends[1].recv(2**20)
 
     def of(self, client: WireClient) -> Backlog:
-        client.transport._extra["socket"] = self._ends[1]  # what asyncio.Transport tells by get_extra_info
+        client.transport._extra["socket"] = self._ends[1]  # what get_extra_info of a transport returns
         return self
 
     def close(self) -> None:
@@ -50,9 +50,9 @@ def backlogs() -> Iterator[list[Backlog]]:
         yield made
 
 
-async def behind(door: ServerUnderTest, backlogs: list[Backlog]) -> list[WireClient]:
+async def behind(server: ServerUnderTest, backlogs: list[Backlog]) -> list[WireClient]:
     """Clients each of whose sockets has more than a long read."""
-    clients = [door.connect() for _ in backlogs]
+    clients = [server.connect() for _ in backlogs]
     await clients[0].value(b"SET", b"k", b"v")
     for client, backlog in zip(clients, backlogs, strict=True):
         backlog.of(client).arrives(BEHIND_BYTES + 1)
@@ -63,35 +63,35 @@ async def behind(door: ServerUnderTest, backlogs: list[Backlog]) -> list[WireCli
     return clients
 
 
-async def test_gets_of_connections_that_have_long_been_behind_are_refused_in_one_go(
+async def test_gets_of_connections_that_have_long_been_behind_are_rejected_together(
     backlogs: list[Backlog],
 ) -> None:
-    door = ServerUnderTest()
-    clients = await behind(door, backlogs)
-    await door.t.clock.advance(BEHIND_SECONDS + 0.01)
+    server = ServerUnderTest()
+    clients = await behind(server, backlogs)
+    await server.t.clock.advance(BEHIND_SECONDS + 0.01)
     clients[0].send(LONG)
     await clients[0].idle()
     assert clients[0].take() == BUSY * NUMBER
-    counts = door.context.calls["get"]
+    counts = server.context.calls["get"]
     assert counts.errors == {"resource_exhausted": NUMBER}
-    assert door.context.stats["get"].rejected == door.context.stats.errors["BUSY"] == NUMBER
+    assert server.context.stats["get"].rejected == server.context.stats.errors["BUSY"] == NUMBER
 
 
-async def test_a_connection_that_has_caught_up_is_answered_again(backlogs: list[Backlog]) -> None:
-    door = ServerUnderTest()
-    clients = await behind(door, backlogs)
-    await door.t.clock.advance(BEHIND_SECONDS + 0.01)
+async def test_a_connection_that_has_caught_up_is_served_again(backlogs: list[Backlog]) -> None:
+    server = ServerUnderTest()
+    clients = await behind(server, backlogs)
+    await server.t.clock.advance(BEHIND_SECONDS + 0.01)
     backlogs[0].is_read()
-    for answer in (BUSY, bulk(b"v")):  # the first read may be as old as the backlog was
+    for reply in (BUSY, bulk(b"v")):  # the first read may be as old as the backlog was
         clients[0].send(LONG)
         await clients[0].idle()
-        assert clients[0].take() == answer * NUMBER
+        assert clients[0].take() == reply * NUMBER
 
 
-async def test_an_old_backlog_is_refused_to_its_end_though_others_have_caught_up(backlogs: list[Backlog]) -> None:
-    door = ServerUnderTest()
-    clients = await behind(door, backlogs)
-    await door.t.clock.advance(BEHIND_SECONDS + 0.01)
+async def test_an_old_backlog_is_rejected_to_its_end_though_others_have_caught_up(backlogs: list[Backlog]) -> None:
+    server = ServerUnderTest()
+    clients = await behind(server, backlogs)
+    await server.t.clock.advance(BEHIND_SECONDS + 0.01)
     for round_ in range(2):
         clients[0].send(LONG)
         await clients[0].idle()
@@ -100,14 +100,14 @@ async def test_an_old_backlog_is_refused_to_its_end_though_others_have_caught_up
         await clients[1].idle()
 
 
-async def test_nothing_is_refused_for_a_moment_behind_or_while_few_are(backlogs: list[Backlog]) -> None:
-    door = ServerUnderTest()
-    clients = await behind(door, backlogs)
-    await door.t.clock.advance(BEHIND_SECONDS - 0.01)
+async def test_nothing_is_rejected_for_a_short_delay_or_while_few_are_behind(backlogs: list[Backlog]) -> None:
+    server = ServerUnderTest()
+    clients = await behind(server, backlogs)
+    await server.t.clock.advance(BEHIND_SECONDS - 0.01)
     clients[0].send(LONG)
     await clients[0].idle()
     assert clients[0].take() == bulk(b"v") * NUMBER
-    await door.t.clock.advance(10)
+    await server.t.clock.advance(10)
     clients[-1].transport.abort()
     await clients[-1].idle()
     clients[0].send(LONG)
@@ -115,10 +115,10 @@ async def test_nothing_is_refused_for_a_moment_behind_or_while_few_are(backlogs:
     assert clients[0].take() == bulk(b"v") * NUMBER
 
 
-async def test_writes_and_what_follows_them_are_not_refused(backlogs: list[Backlog]) -> None:
-    door = ServerUnderTest(mode="memory")
-    clients = await behind(door, backlogs)
-    await door.t.clock.advance(BEHIND_SECONDS + 0.01)
+async def test_writes_and_what_follows_them_are_not_rejected(backlogs: list[Backlog]) -> None:
+    server = ServerUnderTest(mode="memory")
+    clients = await behind(server, backlogs)
+    await server.t.clock.advance(BEHIND_SECONDS + 0.01)
     clients[0].send(command(b"SET", b"k", b"w") + LONG)
     await clients[0].idle()
     assert clients[0].take() == b"+OK\r\n" + bulk(b"w") * NUMBER

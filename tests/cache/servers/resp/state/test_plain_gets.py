@@ -1,4 +1,4 @@
-"""What is answered many at once is what each would have been told by itself, and only plain hits are."""
+"""Replies that are made together are those that each would have got by itself, and only plain hits are."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 
 from milena_cache.objects.object_store import Fault
 from milena_common.resp.encoding import bulk
-from tests.cache.servers.resp.rig import ME, ServerUnderTest, ring
-from tests.support.fake_clock import settle
+from tests.cache.servers.resp.server_under_test import ME, ServerUnderTest, ring
+from tests.support.fake_clock import run_ready_tasks
 
 OTHER = "127.0.0.1:60051"
 
@@ -78,7 +78,7 @@ async def deleted_over_a_copy(d: ServerUnderTest) -> None:
 
 
 async def in_doubt(d: ServerUnderTest) -> None:
-    """A write through whose answer was lost."""
+    """A write through whose reply was lost."""
     await read(d)
     d.t.store.fail(Fault.TIMEOUT, after_effect=True)
     with pytest.raises(Exception, match="S3"):
@@ -121,41 +121,41 @@ OTHERS: list[State] = [
 
 
 async def in_state(state: State) -> ServerUnderTest:
-    door = ServerUnderTest(mode="back")
-    await door.t.start()
-    await state(door)
-    await settle()
-    return door
+    server = ServerUnderTest(mode="back")
+    await server.t.start()
+    await state(server)
+    await run_ready_tasks()
+    return server
 
 
-def answered(door: ServerUnderTest, keys: list[bytes]) -> tuple[int, bytes]:
+def replies_to(server: ServerUnderTest, keys: list[bytes]) -> tuple[int, bytes]:
     parts: list[bytes] = []
-    number = door.hits.serve(keys, door.t.clock.now(), parts, 10**6)
+    number = server.hits.serve(keys, server.t.clock.now(), parts, 10**6)
     return number, b"".join(parts)
 
 
 @pytest.mark.parametrize("state", PLAIN)
-async def test_plain_hits_are_answered_together(state: State) -> None:
-    door = await in_state(state)
-    assert answered(door, [b"k"] * 3) == (3, bulk(b"v") * 3)
-    assert door.t.node.reads.outcomes["hit"] == 3
-    assert door.t.node.reads.hit_bytes == 3
-    assert answered(door, [b"k", b"other", b"k"]) == (1, bulk(b"v"))
-    await door.t.stop()
+async def test_plain_hits_get_their_replies_together(state: State) -> None:
+    server = await in_state(state)
+    assert replies_to(server, [b"k"] * 3) == (3, bulk(b"v") * 3)
+    assert server.t.node.reads.outcomes["hit"] == 3
+    assert server.t.node.reads.hit_bytes == 3
+    assert replies_to(server, [b"k", b"other", b"k"]) == (1, bulk(b"v"))
+    await server.t.stop()
 
 
 @pytest.mark.parametrize("state", OTHERS)
 async def test_what_is_anything_else_goes_the_general_way(state: State) -> None:
-    door = await in_state(state)
-    before = dict(door.t.node.reads.outcomes)
-    assert answered(door, [b"k"]) == (0, b"")
-    assert door.t.node.reads.outcomes == before
-    await door.t.stop()
+    server = await in_state(state)
+    before = dict(server.t.node.reads.outcomes)
+    assert replies_to(server, [b"k"]) == (0, b"")
+    assert server.t.node.reads.outcomes == before
+    await server.t.stop()
 
 
-async def test_no_more_is_answered_at_once_than_was_allowed() -> None:
-    door = await in_state(put)
+async def test_no_more_replies_are_made_at_once_than_was_allowed() -> None:
+    server = await in_state(put)
     parts: list[bytes] = []
-    assert door.hits.serve([b"k"] * 10, door.t.clock.now(), parts, 3) == 3
-    assert door.hits.serve([b"k"] * 10, door.t.clock.now(), parts, 0) == 1
-    await door.t.stop()
+    assert server.hits.serve([b"k"] * 10, server.t.clock.now(), parts, 3) == 3
+    assert server.hits.serve([b"k"] * 10, server.t.clock.now(), parts, 0) == 1
+    await server.t.stop()

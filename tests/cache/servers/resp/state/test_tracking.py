@@ -1,4 +1,4 @@
-"""The table of CLIENT TRACKING: who is told what, and that nobody keeps a stale value by it."""
+"""The table of CLIENT TRACKING: which client is notified of what, and that no client keeps a stale value."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def following(tracking: Tracking, number: int, **options: Any) -> Session:
     return made
 
 
-def told(tracking: Tracking) -> dict[int, list[bytes] | None]:
+def notified(tracking: Tracking) -> dict[int, list[bytes] | None]:
     return {
         client: None if keys is EVERYTHING else list(keys) for client, keys in tracking.take_invalidated().items()
     }
 
 
-def test_a_reader_is_told_of_the_next_change_and_of_no_other() -> None:
+def test_a_reader_is_notified_of_the_next_change_and_of_no_other() -> None:
     tracking = Tracking(10)
     following(tracking, 1)
     following(tracking, 2)
@@ -41,26 +41,26 @@ def test_a_reader_is_told_of_the_next_change_and_of_no_other() -> None:
     tracking.track(2, b"other")
     tracking.changed(b"k")
     tracking.changed(b"nobody read this")
-    assert told(tracking) == {1: [b"k"], 2: [b"k"]}
+    assert notified(tracking) == {1: [b"k"], 2: [b"k"]}
     tracking.changed(b"k")
-    assert told(tracking) == {}
+    assert notified(tracking) == {}
     assert (tracking.keys, tracking.clients, tracking.invalidations) == (1, 2, 2)
 
 
-def test_changes_of_one_step_are_told_together_and_each_key_once() -> None:
+def test_changes_of_one_step_are_notified_together_and_each_key_once() -> None:
     tracking = Tracking(10)
     woken: list[int] = []
     tracking.wake = lambda: woken.append(1)
     following(tracking, 1, bcast=True)
     for key in (b"b", b"a", b"b"):
         tracking.changed(key)
-    assert told(tracking) == {1: [b"b", b"a"]}
+    assert notified(tracking) == {1: [b"b", b"a"]}
     tracking.changed(b"c")
-    assert told(tracking) == {1: [b"c"]}
+    assert notified(tracking) == {1: [b"c"]}
     assert len(woken) == 2
 
 
-def test_broadcast_is_about_prefixes_whoever_reads() -> None:
+def test_broadcast_is_by_prefix_and_independent_of_reads() -> None:
     tracking = Tracking(10)
     following(tracking, 1, bcast=True, prefixes=(b"user:", b"team:"))
     following(tracking, 2, bcast=True)
@@ -68,7 +68,7 @@ def test_broadcast_is_about_prefixes_whoever_reads() -> None:
     assert tracking.keys == 0
     tracking.changed(b"user:7")
     tracking.changed(b"item:1")
-    assert told(tracking) == {1: [b"user:7"], 2: [b"user:7", b"item:1"]}
+    assert notified(tracking) == {1: [b"user:7"], 2: [b"user:7", b"item:1"]}
 
 
 def test_optin_remembers_only_the_command_after_caching_yes() -> None:
@@ -85,7 +85,7 @@ def test_optin_remembers_only_the_command_after_caching_yes() -> None:
     tracking.track(1, b"later")
     for key in (b"not asked for", b"a", b"b", b"later"):
         tracking.changed(key)
-    assert told(tracking) == {1: [b"a", b"b"]}
+    assert notified(tracking) == {1: [b"a", b"b"]}
 
 
 def test_optout_leaves_out_only_the_command_after_caching_no() -> None:
@@ -100,27 +100,27 @@ def test_optout_leaves_out_only_the_command_after_caching_no() -> None:
     tracking.track(1, b"k")
     tracking.changed(b"left out")
     tracking.changed(b"k")
-    assert told(tracking) == {1: [b"k"]}
+    assert notified(tracking) == {1: [b"k"]}
 
 
-def test_beyond_the_most_keys_the_oldest_is_told_and_forgotten() -> None:
+def test_beyond_the_limit_of_keys_the_oldest_is_invalidated_and_removed() -> None:
     tracking = Tracking(2)
     following(tracking, 1)
     for key in (b"1", b"2", b"3"):
         tracking.track(1, key)
-    assert told(tracking) == {1: [b"1"]}
+    assert notified(tracking) == {1: [b"1"]}
     assert tracking.keys == 2
     assert b"1" not in tracking
 
 
-def test_who_has_gone_is_told_nothing_and_the_last_one_takes_the_table_along() -> None:
+def test_a_client_that_has_left_gets_nothing_and_the_last_one_frees_the_table() -> None:
     tracking = Tracking(10)
     one, two = following(tracking, 1), following(tracking, 2, bcast=True, prefixes=(b"k",))
     tracking.track(1, b"k")
     tracking.changed(b"k")
     tracking.track(1, b"k")
     tracking.stop_tracking(1)
-    assert told(tracking) == {2: [b"k"]}
+    assert notified(tracking) == {2: [b"k"]}
     assert not one.tracking
     assert two.tracking
     assert tracking.active
@@ -130,14 +130,14 @@ def test_who_has_gone_is_told_nothing_and_the_last_one_takes_the_table_along() -
     assert tracking.keys == tracking.prefixes == tracking.clients == 0
 
 
-def test_the_ring_moves_and_everybody_drops_everything() -> None:
+def test_a_change_of_the_ring_makes_every_client_drop_everything() -> None:
     tracking = Tracking(10)
     following(tracking, 1)
     following(tracking, 2, bcast=True, prefixes=(b"x",))
     tracking.track(1, b"k")
     tracking.flush_all()
     tracking.changed(b"k")
-    assert told(tracking) == {1: None, 2: None}
+    assert notified(tracking) == {1: None, 2: None}
     assert tracking.keys == 0
 
 
@@ -151,12 +151,12 @@ def test_noloop_spares_the_writer_its_own_change_and_goes_on_tracking() -> None:
     assert work is not None
     tracking.changed(b"k")
     tracking.end(work)
-    assert told(tracking) == {2: [b"k"]}
+    assert notified(tracking) == {2: [b"k"]}
     tracking.changed(b"k")
-    assert told(tracking) == {1: [b"k"]}
+    assert notified(tracking) == {1: [b"k"]}
 
 
-def test_noloop_tells_of_a_second_change_while_the_command_is_under_way() -> None:
+def test_noloop_notifies_a_second_change_while_the_command_is_in_flight() -> None:
     tracking = Tracking(10)
     following(tracking, 1, noloop=True)
     tracking.track(1, b"k")
@@ -164,24 +164,24 @@ def test_noloop_tells_of_a_second_change_while_the_command_is_under_way() -> Non
     assert work is not None
     tracking.changed(b"k")
     tracking.changed(b"k")
-    assert told(tracking) == {1: [b"k"]}
+    assert notified(tracking) == {1: [b"k"]}
     tracking.end(work)
-    assert told(tracking) == {1: [b"k"]}  # behind the answer, too
+    assert notified(tracking) == {1: [b"k"]}  # behind the reply, too
 
 
-def test_noloop_tells_the_writer_whose_write_failed() -> None:
+def test_noloop_notifies_the_writer_whose_write_failed() -> None:
     tracking = Tracking(10)
     following(tracking, 1, noloop=True, bcast=True)
     work = tracking.begin(1, "modify", [b"k"])
     assert work is not None
     tracking.changed(b"k")
-    assert told(tracking) == {}
+    assert notified(tracking) == {}
     work.failed = True
     tracking.end(work)
-    assert told(tracking) == {1: [b"k"]}
+    assert notified(tracking) == {1: [b"k"]}
 
 
-def test_noloop_spares_nobody_while_two_write_the_same_key() -> None:
+def test_noloop_notifies_both_writers_while_two_write_the_same_key() -> None:
     tracking = Tracking(10)
     for number in (1, 2):
         following(tracking, number, noloop=True)
@@ -190,26 +190,26 @@ def test_noloop_spares_nobody_while_two_write_the_same_key() -> None:
     assert one is not None
     assert two is not None
     tracking.changed(b"k")
-    assert told(tracking) == {1: [b"k"], 2: [b"k"]}
+    assert notified(tracking) == {1: [b"k"], 2: [b"k"]}
     tracking.end(one)
     tracking.end(two)
 
 
-def test_a_change_while_a_read_waits_is_told_again_behind_the_answer() -> None:
+def test_a_change_while_a_read_waits_is_notified_again_after_the_reply() -> None:
     tracking = Tracking(10)
     following(tracking, 1)
     work = tracking.begin(1, "read", [b"k", b"k"])
     assert work is not None
     tracking.track(1, b"k")
     tracking.changed(b"k")
-    assert told(tracking) == {1: [b"k"]}
+    assert notified(tracking) == {1: [b"k"]}
     tracking.end(work)
-    assert told(tracking) == {1: [b"k"]}
+    assert notified(tracking) == {1: [b"k"]}
 
 
 @dataclass
 class Pending:
-    """A command under way. `seen`: the version that a read has in hand already."""
+    """A command in flight. `seen`: the version that a read has already."""
 
     client: int
     key: bytes
@@ -241,12 +241,12 @@ keys = st.sampled_from(KEYS)
 
 class ReadersAndWriters(RuleBasedStateMachine):
     """Values are versions. What a client keeps after a step of the loop is the newest version, unless it has a
-    command of that key under way.
+    command of that key in flight.
     """
 
-    @initialize(most=st.integers(1, 4))
-    def begin(self, most: int) -> None:
-        self.tracking = Tracking(most)
+    @initialize(maximum=st.integers(1, 4))
+    def begin(self, maximum: int) -> None:
+        self.tracking = Tracking(maximum)
         self.versions = dict.fromkeys(KEYS, 0)
         self.clients = [Modelled(session(number + 1), options) for number, options in enumerate(MODES)]
         for client in self.clients:
@@ -268,7 +268,7 @@ class ReadersAndWriters(RuleBasedStateMachine):
         self.tracking.track(client.session.id, key)
         return Pending(number, key, work, self.versions[key], may_keep)
 
-    def _answer(self, pending: Pending, version: int) -> None:
+    def _reply(self, pending: Pending, version: int) -> None:
         if pending.kept:
             self.clients[pending.client].kept[pending.key] = version
         assert pending.work is not None
@@ -277,7 +277,7 @@ class ReadersAndWriters(RuleBasedStateMachine):
     @rule(number=numbers, key=keys, keep=st.booleans())
     def reads(self, number: int, key: bytes, keep: bool) -> None:
         pending = self._read(number, key, keep=keep)
-        self._answer(pending, pending.seen)
+        self._reply(pending, pending.seen)
 
     @rule(number=numbers, key=keys, keep=st.booleans())
     def begins_to_read(self, number: int, key: bytes, keep: bool) -> None:
@@ -285,17 +285,17 @@ class ReadersAndWriters(RuleBasedStateMachine):
 
     @precondition(lambda self: self.reading)
     @rule(data=st.data(), late=st.booleans())
-    def is_answered(self, data: st.DataObject, late: bool) -> None:
+    def has_a_reply(self, data: st.DataObject, late: bool) -> None:
         pending = self.reading.pop(data.draw(st.integers(0, len(self.reading) - 1)))
-        self._answer(pending, self.versions[pending.key] if late else pending.seen)
+        self._reply(pending, self.versions[pending.key] if late else pending.seen)
 
     @rule(key=keys)
-    def somebody_writes(self, key: bytes) -> None:
+    def another_client_writes(self, key: bytes) -> None:
         self.versions[key] += 1
         self.tracking.changed(key)
 
     @rule(key=keys)
-    def is_told_without_need(self, key: bytes) -> None:
+    def is_notified_without_need(self, key: bytes) -> None:
         self.tracking.changed(key)
 
     @rule(number=numbers, key=keys)
@@ -333,9 +333,9 @@ class ReadersAndWriters(RuleBasedStateMachine):
 
     @rule()
     def a_step_of_the_loop_ends(self) -> None:
-        for number, told in self.tracking.take_invalidated().items():
+        for number, notified in self.tracking.take_invalidated().items():
             kept = self.clients[number - 1].kept
-            for key in list(kept) if told is EVERYTHING else told:
+            for key in list(kept) if notified is EVERYTHING else notified:
                 kept.pop(key, None)
         busy = {(pending.client, pending.key) for pending in (*self.reading, *self.writing)}
         for number, client in enumerate(self.clients):
@@ -350,7 +350,7 @@ class ReadersAndWriters(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "tracking"):
             for pending in self.reading:
-                self._answer(pending, pending.seen)
+                self._reply(pending, pending.seen)
             for pending in self.writing:
                 if pending.work is not None:
                     pending.work.failed = True

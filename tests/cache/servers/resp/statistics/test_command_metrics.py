@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from milena_common.metrics.call_counts import OperationCounts
-from tests.cache.servers.resp.rig import ME, ServerUnderTest, ring
+from tests.cache.servers.resp.server_under_test import ME, ServerUnderTest, ring
 
 OTHER = "127.0.0.1:60051"
 
@@ -31,40 +31,40 @@ OTHER = "127.0.0.1:60051"
     ids=lambda value: value[0].decode() if isinstance(value, list) else "",
 )
 async def test_what_counts_as_a_read(argv: list[bytes], reads: int) -> None:
-    door = ServerUnderTest()
-    client = door.connect()
-    await door.warm(client, "k", b"v")
-    door.t.in_s3("cold", b"v")
-    before = door.t.node.reads.hits + door.t.node.reads.misses
+    server = ServerUnderTest()
+    client = server.connect()
+    await server.warm(client, "k", b"v")
+    server.t.in_s3("cold", b"v")
+    before = server.t.node.reads.hits + server.t.node.reads.misses
     assert not str(await client.value(*argv)).startswith("ERR")
-    assert door.t.node.reads.hits + door.t.node.reads.misses == before + reads
+    assert server.t.node.reads.hits + server.t.node.reads.misses == before + reads
 
 
 async def test_a_write_that_reads_brings_its_reader_what_it_found() -> None:
-    door = ServerUnderTest()
-    client = door.connect()
-    door.t.in_s3("k", b"v")
+    server = ServerUnderTest()
+    client = server.connect()
+    server.t.in_s3("k", b"v")
     assert await client.value(b"EXPIRE", b"k", b"100") == 1
     assert await client.value(b"GET", b"k") == b"v"
-    assert door.t.node.reads.outcomes["hit"] == 1
+    assert server.t.node.reads.outcomes["hit"] == 1
 
 
-async def test_an_answer_that_says_who_has_the_key_is_no_error() -> None:
-    door = ServerUnderTest()
-    door.ownership.update(ring(OTHER, ME, epoch=2))
-    client = door.connect()
+async def test_a_redirection_is_no_error() -> None:
+    server = ServerUnderTest()
+    server.ownership.update(ring(OTHER, ME, epoch=2))
+    client = server.connect()
     for argv in ([b"GET", b"b"], [b"SET", b"b", b"v"], [b"DEL", b"b"], [b"MILENA.REFRESH", b"b"]):
         assert str(await client.value(*argv)).startswith("MOVED ")
-    assert {name: counts.moved for name, counts in door.calls.by_operation.items() if counts.moved} == {
+    assert {name: counts.moved for name, counts in server.calls.by_operation.items() if counts.moved} == {
         "get": 1,
         "put": 1,
         "delete": 1,
         "refresh": 1,
     }
-    assert door.calls.errors == 0
-    assert door.report.values()["errors"] == 0
+    assert server.calls.errors == 0
+    assert server.report.values()["errors"] == 0
     await client.value(b"GET")
-    assert door.calls.errors == 1, "what is an error still counts"
+    assert server.calls.errors == 1, "what is an error still counts"
     assert b"errorstat_MOVED:count=4" in await client.value(b"INFO", b"errorstats"), "as Redis shows it"
 
 

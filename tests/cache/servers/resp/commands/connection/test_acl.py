@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from milena_cache.service.principals import Principal
-from tests.cache.servers.resp.rig import ServerUnderTest
+from tests.cache.servers.resp.server_under_test import ServerUnderTest
 
 WHOAMI = (b"ACL", b"WHOAMI")
 DEFAULT = b"$7\r\ndefault\r\n"
@@ -25,7 +25,7 @@ async def test_a_connections_principal_is_shown_and_lasts_until_it_authenticates
     assert client.now(*WHOAMI) == b"$3\r\nbob\r\n"
     assert b" user=bob " in client.now(b"CLIENT", b"INFO")
     assert client.now(b"CLIENT", b"KILL", b"USER", b"default") == b":1\r\n"
-    assert other.transport.ended
+    assert other.transport.close_state
     assert client.now(b"HELLO", b"3", b"AUTH", b"default", b"x", b"SETNAME", b"a b").startswith(
         b"-ERR Client names"
     )

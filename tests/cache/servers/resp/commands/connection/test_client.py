@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from milena_common.resp.encoding import command
-from tests.cache.servers.resp.rig import ServerUnderTest, WireClient
+from tests.cache.servers.resp.server_under_test import ServerUnderTest, WireClient
 
 
-def listed(answer: bytes) -> list[dict[str, str]]:
-    return [dict(field.split("=", 1) for field in line.split(" ")) for line in answer.decode().splitlines()]
+def listed(reply: bytes) -> list[dict[str, str]]:
+    return [dict(field.split("=", 1) for field in line.split(" ")) for line in reply.decode().splitlines()]
 
 
 # As redis-server 7 has them, in its order.
@@ -20,7 +20,7 @@ FIELDS = (
 
 
 @pytest.mark.parametrize(
-    ("argv", "answer"),
+    ("argv", "reply"),
     [
         (b"CLIENT", b"-ERR wrong number of arguments for 'client' command\r\n"),
         (b"CLIENT NOSUCH x", b"-ERR unknown subcommand 'NOSUCH'. Try CLIENT HELP.\r\n"),
@@ -51,17 +51,17 @@ FIELDS = (
         (b"CLIENT DEFER x", b"-ERR syntax error\r\n"),
     ],
 )
-async def test_what_redis_answers(argv: bytes, answer: bytes) -> None:
-    assert ServerUnderTest().connect().now(*argv.split(b" ")) == answer
+async def test_replies_are_those_of_redis(argv: bytes, reply: bytes) -> None:
+    assert ServerUnderTest().connect().now(*argv.split(b" ")) == reply
 
 
 async def test_a_line_about_each_connection() -> None:
-    door = ServerUnderTest()
-    door.connect()
-    client = door.connect(resp3=True)
+    server = ServerUnderTest()
+    server.connect()
+    client = server.connect(resp3=True)
     for argv in (b"CLIENT SETNAME me", b"CLIENT SETINFO LIB-VER 1.2", b"CLIENT NO-EVICT ON"):
         client.now(*argv.split())
-    await door.t.clock.advance(7)
+    await server.t.clock.advance(7)
     first, second = listed(await client.value(b"CLIENT", b"LIST"))
     assert list(first) == FIELDS.split()
     assert (first["flags"], first["cmd"], first["resp"], first["idle"]) == ("N", "NULL", "2", "7")
@@ -94,24 +94,24 @@ async def test_a_line_about_each_connection() -> None:
     ],
 )
 async def test_kill(argv: bytes, killed: set[str]) -> None:
-    door = ServerUnderTest()
-    clients = {"other": door.connect()}
-    await door.t.clock.advance(5)
-    me = clients["me"] = door.connect()
+    server = ServerUnderTest()
+    clients = {"other": server.connect()}
+    await server.t.clock.advance(5)
+    me = clients["me"] = server.connect()
     ids = {name.encode(): client.session.id for name, client in clients.items()}
     assert me.now(b"CLIENT", *(argv % ids).split()) == b":%d\r\n" % len(killed)
-    assert {name for name, client in clients.items() if client.transport.ended} == killed
+    assert {name for name, client in clients.items() if client.transport.close_state} == killed
 
 
 async def test_the_old_form_of_kill_means_an_address() -> None:
-    door = ServerUnderTest()
-    client = door.connect()
+    server = ServerUnderTest()
+    client = server.connect()
     assert client.now(b"CLIENT", b"KILL", b"127.0.0.1:40000") == b"+OK\r\n"
-    assert client.transport.ended == "closed"
+    assert client.transport.close_state == "closed"
 
 
 @pytest.mark.parametrize(
-    ("lines", "answers"),
+    ("lines", "replies"),
     [
         (b"CLIENT REPLY OFF;PING;NOSUCH;CLIENT REPLY ON;PING", b"+OK\r\n+PONG\r\n"),
         (b"CLIENT REPLY SKIP;PING;PING", b"+PONG\r\n"),
@@ -119,17 +119,17 @@ async def test_the_old_form_of_kill_means_an_address() -> None:
         (b"CLIENT REPLY OFF;CLIENT REPLY SKIP;PING;CLIENT REPLY ON;PING", b"+OK\r\n+PONG\r\n"),
     ],
 )
-async def test_reply_as_redis_server_has_it(lines: bytes, answers: bytes) -> None:
+async def test_reply_as_redis_server_has_it(lines: bytes, replies: bytes) -> None:
     client = ServerUnderTest().connect()
     client.send(b"".join(line + b"\r\n" for line in lines.split(b";")))
-    assert client.take() == answers
+    assert client.take() == replies
 
 
 async def test_reply_off_is_also_about_hits_and_what_has_to_wait() -> None:
-    door = ServerUnderTest()
-    client = door.connect()
-    await door.warm(client, "hit", b"value")
-    door.t.in_s3("miss", b"other")
+    server = ServerUnderTest()
+    client = server.connect()
+    await server.warm(client, "hit", b"value")
+    server.t.in_s3("miss", b"other")
     client.take()
     client.send(b"CLIENT REPLY OFF\r\n")
     for key in (b"hit", b"miss"):
@@ -151,12 +151,12 @@ async def test_deferring_needs_resp3_and_ends_with_it() -> None:
 
 
 async def test_help_names_every_subcommand() -> None:
-    door = ServerUnderTest()
-    client = door.connect()
-    for name, described in door.context.commands.items():
+    server = ServerUnderTest()
+    client = server.connect()
+    for name, described in server.context.commands.items():
         if not described.subcommands:
             continue
         lines = [line.decode() for line in await client.value(name, b"HELP")]
         assert lines[0] == f"{name.decode()} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"
-        told = {line.split(" ")[0].lower() for line in lines[1:] if not line.startswith(" ")}
-        assert told == {each.name.partition("|")[2] for each in described.subcommands}
+        documented = {line.split(" ")[0].lower() for line in lines[1:] if not line.startswith(" ")}
+        assert documented == {each.name.partition("|")[2] for each in described.subcommands}

@@ -12,14 +12,14 @@ from milena_cache.servers.resp import invalidations
 from milena_cache.servers.resp.invalidations import MAX_SWEEPS, NAMED_AT_ONCE
 from milena_common.resp.encoding import bulk, command
 from tests.cache.servers.resp.commands.connection.test_subscriptions import MESSAGE, subscriber
-from tests.cache.servers.resp.rig import ME, ServerUnderTest, WireClient, parsed, ring
+from tests.cache.servers.resp.server_under_test import ME, ServerUnderTest, WireClient, parsed, ring
 
 INVALIDATE_K = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"
 EVERYTHING = b">2\r\n$10\r\ninvalidate\r\n_\r\n"
 
 
-def tracking(door: ServerUnderTest, *options: bytes, resp3: bool = True) -> WireClient:
-    client = door.connect(resp3=resp3)
+def tracking(server: ServerUnderTest, *options: bytes, resp3: bool = True) -> WireClient:
+    client = server.connect(resp3=resp3)
     assert client.now(b"CLIENT", b"TRACKING", b"ON", *options) == b"+OK\r\n"
     return client
 
@@ -34,87 +34,87 @@ async def pushes(client: WireClient) -> bytes:
     return client.take()
 
 
-async def kept(door: ServerUnderTest, client: WireClient, key: bytes = b"k") -> None:
-    """The client reads `key`, which has a value, and has been told of nothing yet."""
-    door.t.in_s3(key.decode(), b"v")
+async def kept(server: ServerUnderTest, client: WireClient, key: bytes = b"k") -> None:
+    """The client reads `key`, which has a value, and has got no invalidation yet."""
+    server.t.in_s3(key.decode(), b"v")
     assert await client.value(b"GET", key) == b"v"
     assert await pushes(client) == b""
 
 
-async def test_a_write_by_anybody_is_told_once() -> None:
-    door = ServerUnderTest()
-    client, other = tracking(door), door.connect()
-    await kept(door, client)
+async def test_a_write_by_any_client_is_notified_once() -> None:
+    server = ServerUnderTest()
+    client, other = tracking(server), server.connect()
+    await kept(server, client)
     for _ in range(2):
-        await other.ask(b"SET", b"k", b"w")
+        await other.request(b"SET", b"k", b"w")
     assert await pushes(client) == INVALIDATE_K
-    assert door.context.tracking.invalidations == 1
+    assert server.context.tracking.invalidations == 1
 
 
-async def test_an_own_write_is_told_behind_its_answer() -> None:
-    door = ServerUnderTest()
-    client = tracking(door)
-    await kept(door, client)
-    assert await client.ask(b"SET", b"k", b"w", b"DURABILITY", b"memory") == b"+OK\r\n"
+async def test_an_own_write_is_notified_after_its_reply() -> None:
+    server = ServerUnderTest()
+    client = tracking(server)
+    await kept(server, client)
+    assert await client.request(b"SET", b"k", b"w", b"DURABILITY", b"memory") == b"+OK\r\n"
     assert await pushes(client) == INVALIDATE_K
 
 
 async def test_noloop() -> None:
-    door = ServerUnderTest()
-    client, other = tracking(door, b"NOLOOP"), door.connect()
-    await kept(door, client)
+    server = ServerUnderTest()
+    client, other = tracking(server, b"NOLOOP"), server.connect()
+    await kept(server, client)
     assert client.now(b"SET", b"k", b"w", b"DURABILITY", b"memory") == b"+OK\r\n"
     assert await pushes(client) == b""
-    await other.ask(b"DEL", b"k")
+    await other.request(b"DEL", b"k")
     assert await pushes(client) == INVALIDATE_K
 
 
-async def test_a_change_while_a_read_waits_is_told_before_and_behind_its_answer() -> None:
-    door = ServerUnderTest()
-    client, other = tracking(door), door.connect()
-    door.t.in_s3("k", b"old")
+async def test_a_change_while_a_read_waits_is_notified_before_and_after_its_reply() -> None:
+    server = ServerUnderTest()
+    client, other = tracking(server), server.connect()
+    server.t.in_s3("k", b"old")
     client.send(command(b"GET", b"k"))
     client.send(command(b"GET", b"missing"))
-    door.context.tracking.changed(b"k")
+    server.context.tracking.changed(b"k")
     await other.idle()
-    answers = client.take()
-    assert answers.startswith(INVALIDATE_K)
-    assert answers.endswith(INVALIDATE_K)
-    assert b"$3\r\nold\r\n" in answers
+    replies = client.take()
+    assert replies.startswith(INVALIDATE_K)
+    assert replies.endswith(INVALIDATE_K)
+    assert b"$3\r\nold\r\n" in replies
 
 
 async def test_broadcast() -> None:
-    door = ServerUnderTest()
-    client = tracking(door, b"BCAST", b"PREFIX", b"a:", b"PREFIX", b"k")
-    other = door.connect()
+    server = ServerUnderTest()
+    client = tracking(server, b"BCAST", b"PREFIX", b"a:", b"PREFIX", b"k")
+    other = server.connect()
     for key in (b"b:1", b"k"):
-        await other.ask(b"SET", key, b"w")
+        await other.request(b"SET", key, b"w")
     assert await pushes(client) == INVALIDATE_K
 
 
-async def test_a_redirection_tells_another_connection_until_that_is_gone() -> None:
-    door = ServerUnderTest()
-    listener = door.connect(resp3=True)
-    client, other = tracking(door, b"REDIRECT", number(listener)), door.connect()
+async def test_a_redirection_notifies_another_connection_until_that_is_gone() -> None:
+    server = ServerUnderTest()
+    listener = server.connect(resp3=True)
+    client, other = tracking(server, b"REDIRECT", number(listener)), server.connect()
     assert client.now(b"CLIENT", b"GETREDIR") == b":%b\r\n" % number(listener)
-    await kept(door, client)
-    await other.ask(b"SET", b"k", b"w")
+    await kept(server, client)
+    await other.request(b"SET", b"k", b"w")
     assert await pushes(listener) == INVALIDATE_K
     assert client.take() == b""
     assert await client.value(b"GET", b"k") == b"w"
     listener.send(command(b"QUIT"))
     await listener.idle()
-    await other.ask(b"SET", b"k", b"x")
+    await other.request(b"SET", b"k", b"x")
     assert await pushes(client) == b">2\r\n$21\r\ntracking-redir-broken\r\n:%b\r\n" % number(listener)
     info = parsed(client.now(b"CLIENT", b"TRACKINGINFO"))
     assert {bytes(flag) for flag in info[b"flags"]} == {b"on", b"broken_redirect"}
 
 
-async def test_who_speaks_resp2_is_told_nothing() -> None:
-    door = ServerUnderTest()
-    client, other = tracking(door, resp3=False), door.connect()
-    await kept(door, client)
-    await other.ask(b"SET", b"k", b"w")
+async def test_a_resp2_client_gets_no_invalidations() -> None:
+    server = ServerUnderTest()
+    client, other = tracking(server, resp3=False), server.connect()
+    await kept(server, client)
+    await other.request(b"SET", b"k", b"w")
     assert await pushes(client) == b""
 
 
@@ -129,110 +129,110 @@ async def test_who_speaks_resp2_is_told_nothing() -> None:
     ],
 )
 async def test_whatever_reads_is_followed(read: tuple[bytes, ...]) -> None:
-    door = ServerUnderTest()
-    client, other = tracking(door), door.connect()
-    await door.warm(other, "k", b"v")
-    await client.ask(*read)
-    await other.ask(b"SET", b"k", b"w")
+    server = ServerUnderTest()
+    client, other = tracking(server), server.connect()
+    await server.warm(other, "k", b"v")
+    await client.request(*read)
+    await other.request(b"SET", b"k", b"w")
     assert INVALIDATE_K in await pushes(client)
 
 
-async def test_another_version_in_s3_is_told_when_it_is_found() -> None:
-    door = ServerUnderTest()
-    client, other = tracking(door), door.connect()
-    await kept(door, client)
-    door.t.in_s3("k", b"new")
-    door.t.clock.tick(111)
+async def test_another_version_in_s3_is_notified_when_it_is_found() -> None:
+    server = ServerUnderTest()
+    client, other = tracking(server), server.connect()
+    await kept(server, client)
+    server.t.in_s3("k", b"new")
+    server.t.clock.tick(111)
     assert await other.value(b"GET", b"k") == b"new"
     assert await pushes(client) == INVALIDATE_K
 
 
-async def test_the_end_of_an_object_is_told_though_nobody_reads_it() -> None:
-    door = ServerUnderTest()
-    client, other = tracking(door), door.connect()
-    await other.ask(b"SET", b"k", b"v", b"PX", b"2500")
+async def test_the_expiry_of_an_object_is_notified_without_a_read() -> None:
+    server = ServerUnderTest()
+    client, other = tracking(server), server.connect()
+    await other.request(b"SET", b"k", b"v", b"PX", b"2500")
     assert await client.value(b"GET", b"k") == b"v"
     for _ in range(2):
-        door.t.clock.tick(1)
-        door.door.sweep()
+        server.t.clock.tick(1)
+        server.server.sweep()
         assert await pushes(client) == b""
-    door.t.clock.tick(1)
-    door.door.sweep()
+    server.t.clock.tick(1)
+    server.server.sweep()
     assert await pushes(client) == INVALIDATE_K
 
 
-async def test_what_nobody_keeps_a_copy_of_is_told_after_a_while() -> None:
-    door = ServerUnderTest()
-    client = tracking(door)
-    door.context.tracking.track(client.session.id, b"k")
+async def test_a_key_without_an_entry_is_invalidated_after_a_while() -> None:
+    server = ServerUnderTest()
+    client = tracking(server)
+    server.context.tracking.track(client.session.id, b"k")
     for _ in range(MAX_SWEEPS + 1):
         assert await pushes(client) == b""
-        door.door.sweep()
+        server.server.sweep()
     assert await pushes(client) == INVALIDATE_K
 
 
 async def test_slots_that_come_or_go_empty_every_client() -> None:
-    door = ServerUnderTest()
-    client = tracking(door)
-    broadcast = tracking(door, b"BCAST", b"PREFIX", b"x")
-    await kept(door, client)
-    assert door.ownership.update(ring(ME, "127.0.0.1:50053", epoch=2))
-    door.door.ring_changed()
+    server = ServerUnderTest()
+    client = tracking(server)
+    broadcast = tracking(server, b"BCAST", b"PREFIX", b"x")
+    await kept(server, client)
+    assert server.ownership.update(ring(ME, "127.0.0.1:50053", epoch=2))
+    server.server.ring_changed()
     assert await pushes(client) == INVALIDATE_K
     assert await pushes(broadcast) == EVERYTHING
 
 
 async def test_keys_are_named_after_a_change_of_the_ring_a_slice_in_each_step_of_the_loop() -> None:
     """coredis 6.9 drops nothing at a message without keys."""
-    door = ServerUnderTest()
-    client, redirected = tracking(door), door.connect()
-    sink = subscriber(door)
+    server = ServerUnderTest()
+    client, redirected = tracking(server), server.connect()
+    sink = subscriber(server)
     redirected.now(b"CLIENT", b"TRACKING", b"ON", b"REDIRECT", number(sink))
     keys = [b"k%d" % at for at in range(NAMED_AT_ONCE + 10)]
     for key in keys:
-        door.context.tracking.track(client.session.id, key)
-    door.context.tracking.track(redirected.session.id, keys[0])
-    door.door.ring_changed()
+        server.context.tracking.track(client.session.id, key)
+    server.context.tracking.track(redirected.session.id, keys[0])
+    server.server.ring_changed()
     await asyncio.sleep(0)
-    door.context.tracking.track(client.session.id, b"read anew")
-    told: list[bytes] = []
+    server.context.tracking.track(client.session.id, b"read anew")
+    notified: list[bytes] = []
     reader = hiredis.Reader()
     reader.feed(await pushes(client))
     while message := reader.gets():
-        told += message[1]
-    assert told == keys
-    assert b"read anew" in door.context.tracking
-    assert door.context.tracking.keys == 1
+        notified += message[1]
+    assert notified == keys
+    assert b"read anew" in server.context.tracking
+    assert server.context.tracking.keys == 1
     assert await pushes(sink) == MESSAGE % (b"*1\r\n" + bulk(keys[0]))
 
 
 async def test_with_very_many_keys_a_change_of_the_ring_drops_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invalidations, "MAX_NAMED", 1)
-    door = ServerUnderTest()
-    client = tracking(door)
+    server = ServerUnderTest()
+    client = tracking(server)
     for key in (b"k", b"l"):
-        await kept(door, client, key)
-    door.door.ring_changed()
+        await kept(server, client, key)
+    server.server.ring_changed()
     assert await pushes(client) == EVERYTHING
 
 
-async def test_who_resets_or_leaves_tracks_no_more() -> None:
-    door = ServerUnderTest()
-    client, other = tracking(door), tracking(door)
+async def test_a_client_that_resets_or_leaves_tracks_no_more() -> None:
+    server = ServerUnderTest()
+    client, other = tracking(server), tracking(server)
     client.now(b"RESET")
-    assert door.context.tracking.clients == 1
+    assert server.context.tracking.clients == 1
     other.connection.connection_lost(None)
-    assert not door.context.tracking.active
+    assert not server.context.tracking.active
 
 
-def error(answer: bytes) -> str:
-    value: Any = parsed(answer)
+def error(reply: bytes) -> str:
+    value: Any = parsed(reply)
     assert isinstance(value, hiredis.ReplyError)
     return str(value)
 
 
-# As a redis-server 7.0 answers.
-REFUSALS: list[tuple[tuple[bytes, ...], str]] = [
+# As a redis-server 7.0 replies.
+REJECTIONS: list[tuple[tuple[bytes, ...], str]] = [
     ((b"TRACKING",), "ERR wrong number of arguments for 'client|tracking' command"),
     ((b"TRACKING", b"MAYBE"), "ERR syntax error"),
     ((b"TRACKING", b"ON", b"REDIRECT"), "ERR syntax error"),
@@ -260,10 +260,10 @@ REFUSALS: list[tuple[tuple[bytes, ...], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("argv", "refusal"), REFUSALS, ids=lambda value: repr(value)[:40])
-async def test_refusals(argv: tuple[bytes, ...], refusal: str) -> None:
+@pytest.mark.parametrize(("argv", "rejection"), REJECTIONS, ids=lambda value: repr(value)[:40])
+async def test_rejections(argv: tuple[bytes, ...], rejection: str) -> None:
     client = ServerUnderTest().connect()
-    assert error(client.now(b"CLIENT", *argv)) == refusal
+    assert error(client.now(b"CLIENT", *argv)) == rejection
 
 
 SWITCHES: list[tuple[tuple[bytes, ...], tuple[bytes, ...], str]] = [
@@ -298,17 +298,17 @@ SWITCHES: list[tuple[tuple[bytes, ...], tuple[bytes, ...], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("options", "argv", "refusal"), SWITCHES, ids=lambda value: repr(value)[:40])
+@pytest.mark.parametrize(("options", "argv", "rejection"), SWITCHES, ids=lambda value: repr(value)[:40])
 async def test_what_does_not_fit_what_was_said_before(
-    options: tuple[bytes, ...], argv: tuple[bytes, ...], refusal: str
+    options: tuple[bytes, ...], argv: tuple[bytes, ...], rejection: str
 ) -> None:
     client = tracking(ServerUnderTest(), *options)
-    assert error(client.now(b"CLIENT", *argv)) == refusal
+    assert error(client.now(b"CLIENT", *argv)) == rejection
 
 
 async def test_trackinginfo_says_what_was_said() -> None:
-    door = ServerUnderTest()
-    client = door.connect()
+    server = ServerUnderTest()
+    client = server.connect()
 
     def info() -> dict[bytes, Any]:
         argv = parsed(client.now(b"CLIENT", b"TRACKINGINFO"))
@@ -324,11 +324,11 @@ async def test_trackinginfo_says_what_was_said() -> None:
 
 
 async def test_optin() -> None:
-    door = ServerUnderTest()
-    client, other = tracking(door, b"OPTIN"), door.connect()
-    await kept(door, client, b"not")
+    server = ServerUnderTest()
+    client, other = tracking(server, b"OPTIN"), server.connect()
+    await kept(server, client, b"not")
     client.now(b"CLIENT", b"CACHING", b"YES")
-    await kept(door, client)
+    await kept(server, client)
     for key in (b"not", b"k"):
-        await other.ask(b"SET", key, b"w")
+        await other.request(b"SET", key, b"w")
     assert await pushes(client) == INVALIDATE_K

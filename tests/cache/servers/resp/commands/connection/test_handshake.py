@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cache.servers.resp.rig import ServerUnderTest
+from tests.cache.servers.resp.server_under_test import ServerUnderTest
 
 NO_PASSWORD = (
     b"-ERR AUTH <password> called without any password configured for the default user. "
@@ -13,7 +13,7 @@ NO_PASSWORD = (
 
 
 @pytest.mark.parametrize(
-    ("argv", "answer"),
+    ("argv", "reply"),
     [
         (b"PING", b"+PONG\r\n"),
         (b"PING a", b"$1\r\na\r\n"),
@@ -39,15 +39,15 @@ NO_PASSWORD = (
         (b"CLIENT|ID", b"-ERR unknown command 'CLIENT|ID', with args beginning with: \r\n"),
     ],
 )
-async def test_what_redis_answers(argv: bytes, answer: bytes) -> None:
-    assert ServerUnderTest().connect().now(*argv.split()) == answer
+async def test_replies_are_those_of_redis(argv: bytes, reply: bytes) -> None:
+    assert ServerUnderTest().connect().now(*argv.split()) == reply
 
 
-async def test_hello_tells_about_the_server_in_the_protocol_that_was_asked_for() -> None:
+async def test_hello_describes_the_server_in_the_requested_protocol() -> None:
     client = ServerUnderTest().connect()
     assert (await client.value(b"HELLO"))[:6] == [b"server", b"redis", b"version", b"7.4.0", b"proto", 2]
-    told = await client.value(b"HELLO", b"3", b"AUTH", b"default", b"", b"SETNAME", b"me")
-    assert told == {
+    returned = await client.value(b"HELLO", b"3", b"AUTH", b"default", b"", b"SETNAME", b"me")
+    assert returned == {
         b"server": b"redis",
         b"version": b"7.4.0",
         b"proto": 3,
@@ -60,7 +60,7 @@ async def test_hello_tells_about_the_server_in_the_protocol_that_was_asked_for()
     assert client.now(b"HELLO", b"2").startswith(b"*14\r\n")
 
 
-async def test_a_hello_that_is_refused_changes_nothing() -> None:
+async def test_a_hello_that_is_rejected_changes_nothing() -> None:
     client = ServerUnderTest().connect()
     assert client.now(b"HELLO", b"3", b"SETNAME", b"a b").startswith(b"-ERR Client names cannot contain")
     assert client.now(b"CLIENT", b"GETNAME") == b"$-1\r\n"
@@ -75,20 +75,20 @@ async def test_reset_makes_a_new_connection_of_it() -> None:
     assert not client.session.deferring
 
 
-async def test_quit_answers_and_closes() -> None:
+async def test_quit_replies_and_closes() -> None:
     client = ServerUnderTest().connect()
     client.send(b"QUIT\r\nPING\r\n")
     assert client.take() == b"+OK\r\n"
-    assert client.transport.ended == "closed"
+    assert client.transport.close_state == "closed"
 
 
-async def test_debug_sleep_holds_up_this_connections_answers_only() -> None:
-    door = ServerUnderTest()
-    sleeper, other = door.connect(), door.connect()
+async def test_debug_sleep_delays_only_the_replies_of_this_connection() -> None:
+    server = ServerUnderTest()
+    sleeper, other = server.connect(), server.connect()
     sleeper.send(b"DEBUG SLEEP 0.5\r\nPING\r\n")
     assert sleeper.take() == b""
     assert other.now(b"PING") == b"+PONG\r\n"
-    await door.t.clock.advance(0.5)
+    await server.t.clock.advance(0.5)
     assert sleeper.take() == b"+OK\r\n+PONG\r\n"
     assert other.now(b"DEBUG", b"SLEEP", b"61").startswith(b"-ERR ")
     assert other.now(b"DEBUG", b"SEGFAULT") == b"-ERR unknown subcommand 'SEGFAULT'. Try DEBUG HELP.\r\n"

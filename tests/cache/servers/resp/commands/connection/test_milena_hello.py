@@ -1,13 +1,13 @@
-"""MILENA.HELLO at the Redis door."""
+"""MILENA.HELLO at the RESP server."""
 
 from __future__ import annotations
 
 from milena_cache.membership.identity import NodeIdentity
 from milena_common.resp.encoding import command
-from tests.cache.servers.resp.rig import ServerUnderTest, parsed
+from tests.cache.servers.resp.server_under_test import ServerUnderTest, parsed
 
 
-def door() -> ServerUnderTest:
+def server() -> ServerUnderTest:
     made = ServerUnderTest()
     made.requests.identity = NodeIdentity("bucket", "n1")
     made.requests.identity.ring_changed("c1")
@@ -15,22 +15,22 @@ def door() -> ServerUnderTest:
 
 
 def test_a_connection_that_means_this_node_goes_on() -> None:
-    client = door().connect()
+    client = server().connect()
     assert client.now(b"MILENA.HELLO", b"c1", b"bucket", b"n1") == b"+OK\r\n"
     assert client.now(b"PING") == b"+PONG\r\n"
 
 
-async def test_a_connection_that_means_another_node_is_ended_and_nothing_behind_it_is_done() -> None:
-    under_test = door()
+async def test_a_connection_meant_for_another_node_is_closed_and_no_later_command_is_executed() -> None:
+    under_test = server()
     client = under_test.connect()
     calls = under_test.calls["get"].requests
-    refused = client.now(b"MILENA.HELLO", b"c1", b"bucket", b"n0")
-    assert refused.startswith(b"-WRONGNODE ")
-    assert b"n1" in refused
+    rejected = client.now(b"MILENA.HELLO", b"c1", b"bucket", b"n0")
+    assert rejected.startswith(b"-WRONGNODE ")
+    assert b"n1" in rejected
     client.send(command(b"GET", b"k"))
     assert client.take() == b""
     assert under_test.calls["get"].requests == calls
 
 
 def test_a_client_that_says_nothing_is_served() -> None:
-    assert parsed(door().connect().now(b"ECHO", b"k")) == b"k"
+    assert parsed(server().connect().now(b"ECHO", b"k")) == b"k"

@@ -5,60 +5,60 @@ from __future__ import annotations
 from milena_cache.servers.resp.commands.data.reading import MAX_KEYS_AT_ONCE
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.resp.encoding import command
-from tests.cache.servers.resp.rig import ME, ServerUnderTest, ring
+from tests.cache.servers.resp.server_under_test import ME, ServerUnderTest, ring
 
 OTHER = "127.0.0.1:60051"
 
 
-async def test_copies_are_dropped_and_counted_and_s3_is_left_alone() -> None:
-    door = ServerUnderTest()
-    client = door.connect()
+async def test_entries_are_dropped_and_counted_without_a_request_to_s3() -> None:
+    server = ServerUnderTest()
+    client = server.connect()
     for key in ("a", "b"):
-        await door.warm(client, key, b"old")
-        door.t.in_s3(key, b"new")
+        await server.warm(client, key, b"old")
+        server.t.in_s3(key, b"new")
     assert await client.value(b"GET", b"a") == b"old"
     assert await client.value(b"MILENA.REFRESH", b"a", b"b", b"never read") == 2
     assert await client.value(b"GET", b"a") == b"new"
-    assert {operation for operation, _ in door.t.store.calls} == {"get"}
-    assert door.calls["refresh"].requests == 3
+    assert {operation for operation, _ in server.t.store.calls} == {"get"}
+    assert server.calls["refresh"].requests == 3
     many = [b"k%d" % number for number in range(2 * MAX_KEYS_AT_ONCE)]
     assert await client.value(b"MILENA.REFRESH", b"a", *many) == 1
 
 
 async def test_a_write_before_it_on_the_connection_is_kept() -> None:
-    door = ServerUnderTest(mode="back")
-    await door.t.start()
-    client = door.connect()
+    server = ServerUnderTest(mode="back")
+    await server.t.start()
+    client = server.connect()
     client.send(command(b"SET", b"k", b"v") + command(b"MILENA.REFRESH", b"k") + command(b"GET", b"k"))
-    assert await client.answers(3) == b"+OK\r\n:0\r\n$1\r\nv\r\n"
-    await door.t.stop()
+    assert await client.replies(3) == b"+OK\r\n:0\r\n$1\r\nv\r\n"
+    await server.t.stop()
 
 
-async def test_a_client_that_tracks_the_key_is_told() -> None:
-    door = ServerUnderTest()
-    client, operator = door.connect(resp3=True), door.connect()
+async def test_a_client_that_tracks_the_key_is_notified() -> None:
+    server = ServerUnderTest()
+    client, operator = server.connect(resp3=True), server.connect()
     assert client.now(b"CLIENT", b"TRACKING", b"ON") == b"+OK\r\n"
-    await door.warm(client, "k", b"v")
+    await server.warm(client, "k", b"v")
     assert await operator.value(b"MILENA.REFRESH", b"k") == 1
     await client.idle()
     assert client.take() == b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"
 
 
-async def test_another_nodes_keys_are_told_whose_they_are() -> None:
-    door = ServerUnderTest()
-    door.ownership.update(ring(OTHER, ME, epoch=2))
-    client = door.connect()
+async def test_keys_of_another_node_are_redirected() -> None:
+    server = ServerUnderTest()
+    server.ownership.update(ring(OTHER, ME, epoch=2))
+    client = server.connect()
     assert str(await client.value(b"MILENA.REFRESH", b"b")).startswith("MOVED ")
     assert str(await client.value(b"MILENA.REFRESH", b"a", b"b")).startswith("CROSSSLOT ")
 
 
 async def test_a_whole_prefix_by_the_nodes_own_api() -> None:
-    door = ServerUnderTest()
-    client = door.connect()
+    server = ServerUnderTest()
+    client = server.connect()
     for key in ("logs/1", "logs/2", "other"):
-        await door.warm(client, key, b"v")
+        await server.warm(client, key, b"v")
     request = pb.RefreshRequest(prefix=b"logs/").SerializeToString()
-    answer = pb.RefreshResponse.FromString(await client.value(b"MILENA.CALL", b"Refresh", b"1000", request))
-    assert (answer.refreshed, answer.dirty) == (2, 0)
+    reply = pb.RefreshResponse.FromString(await client.value(b"MILENA.CALL", b"Refresh", b"1000", request))
+    assert (reply.refreshed, reply.dirty) == (2, 0)
     both = pb.RefreshRequest(prefix=b"logs/", keys=[b"k"]).SerializeToString()
     assert str(await client.value(b"MILENA.CALL", b"Refresh", b"1000", both)).startswith("ERR keys, prefix: ")

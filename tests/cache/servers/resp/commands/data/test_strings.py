@@ -1,4 +1,4 @@
-"""Commands on values: what is in memory is answered at once, and what depends on what there is, in one step."""
+"""Commands on values: what is in memory gets a reply at once, and what depends on what there is, in one step."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import pytest
 from milena_cache.servers.resp.commands.data.strings import part_of
 from milena_common.cluster.slots import slot_of
 from milena_common.resp.encoding import command
-from tests.cache.servers.resp.rig import ME, ServerUnderTest, parsed, ring
+from tests.cache.servers.resp.server_under_test import ME, ServerUnderTest, parsed, ring
 
 OTHER = "127.0.0.1:60051"
 
 
-async def test_hits_of_every_reading_command_are_answered_at_once() -> None:
-    door = ServerUnderTest()
-    client = door.connect()
-    await door.warm(client, "k", b"0123456789")
+async def test_hits_of_every_reading_command_get_a_reply_at_once() -> None:
+    server = ServerUnderTest()
+    client = server.connect()
+    await server.warm(client, "k", b"0123456789")
     assert await client.value(b"GET", b"absent") is None
-    calls = len(door.t.store.calls)
+    calls = len(server.t.store.calls)
     assert client.now(b"GET", b"k") == b"$10\r\n0123456789\r\n"
     assert client.now(b"GETEX", b"k") == b"$10\r\n0123456789\r\n"
     assert client.now(b"MGET", b"k", b"absent", b"k") == b"*3\r\n$10\r\n0123456789\r\n$-1\r\n$10\r\n0123456789\r\n"
@@ -32,10 +32,10 @@ async def test_hits_of_every_reading_command_are_answered_at_once() -> None:
     assert client.now(b"TYPE", b"k") == b"+string\r\n"
     assert client.now(b"TTL", b"k") == b":-1\r\n"
     assert client.now(b"OBJECT", b"ENCODING", b"k") == b"$6\r\nembstr\r\n"
-    assert len(door.t.store.calls) == calls
+    assert len(server.t.store.calls) == calls
 
 
-def test_a_range_of_positions_covers_what_redis_answers() -> None:
+def test_a_range_of_positions_covers_what_redis_returns() -> None:
     value = b"012345"
     for size, start, end in itertools.product(range(len(value) + 1), range(-9, 10), range(-9, 10)):
         # Redis's getrangeCommand, in its own steps.
@@ -47,10 +47,10 @@ def test_a_range_of_positions_covers_what_redis_answers() -> None:
 
 
 async def test_a_range_of_a_value_that_is_too_large_to_be_read_whole_is_read_alone() -> None:
-    door = ServerUnderTest(max_value_bytes=50)
-    client = door.connect()
+    server = ServerUnderTest(max_value_bytes=50)
+    client = server.connect()
     value = bytes(range(48, 123))
-    door.t.in_s3("k", value)
+    server.t.in_s3("k", value)
     assert str(await client.value(b"GET", b"k")).startswith("PRECONDITION ")
     for start, end in ((0, 9), (-10, -1), (70, 200), (5, -60)):
         expected = value[start : end + 1 or None]
@@ -61,78 +61,78 @@ async def test_a_range_of_a_value_that_is_too_large_to_be_read_whole_is_read_alo
 
 
 async def test_a_missing_value_is_null_in_the_protocol_of_the_connection() -> None:
-    door = ServerUnderTest()
-    client = door.connect(resp3=True)
-    assert await client.ask(b"MGET", b"k", b"l") == b"*2\r\n_\r\n_\r\n"
-    assert await client.ask(b"GET", b"k") == b"_\r\n"
-    assert await client.ask(b"SET", b"k", b"v", b"XX") == b"_\r\n"
+    server = ServerUnderTest()
+    client = server.connect(resp3=True)
+    assert await client.request(b"MGET", b"k", b"l") == b"*2\r\n_\r\n_\r\n"
+    assert await client.request(b"GET", b"k") == b"_\r\n"
+    assert await client.request(b"SET", b"k", b"v", b"XX") == b"_\r\n"
 
 
-async def test_misses_of_one_mget_are_asked_of_s3_together_and_answered_in_order() -> None:
-    door = ServerUnderTest()
-    client = door.connect()
+async def test_misses_of_one_mget_are_fetched_from_s3_together_and_returned_in_order() -> None:
+    server = ServerUnderTest()
+    client = server.connect()
     for number in range(5):
-        door.t.in_s3(f"k{number}", b"%d" % number)
-    await door.warm(client, "hot", b"h")
-    door.t.store.gate.clear()
+        server.t.in_s3(f"k{number}", b"%d" % number)
+    await server.warm(client, "hot", b"h")
+    server.t.store.gate.clear()
     client.send(command(b"MGET", b"hot", b"k0", b"k1", b"hot", b"k2", b"k3", b"k4", b"k0"))
     await client.idle()
-    assert sorted(key for operation, key in door.t.store.calls if operation == "get")[-5:] == [
+    assert sorted(key for operation, key in server.t.store.calls if operation == "get")[-5:] == [
         "k0",
         "k1",
         "k2",
         "k3",
         "k4",
     ]
-    door.t.store.gate.set()
-    assert parsed(await client.answers(1)) == [b"h", b"0", b"1", b"h", b"2", b"3", b"4", b"0"]
-    assert door.t.node.reads.outcomes["miss"] == 6
-    assert door.t.node.reads.outcomes["hit"] == 2
+    server.t.store.gate.set()
+    assert parsed(await client.replies(1)) == [b"h", b"0", b"1", b"h", b"2", b"3", b"4", b"0"]
+    assert server.t.node.reads.outcomes["miss"] == 6
+    assert server.t.node.reads.outcomes["hit"] == 2
 
 
-async def test_mget_of_more_keys_than_are_asked_for_at_once() -> None:
-    door = ServerUnderTest(max_entries=1000)
-    client = door.connect()
+async def test_mget_of_more_keys_than_are_requested_at_once() -> None:
+    server = ServerUnderTest(max_entries=1000)
+    client = server.connect()
     for number in range(300):
-        door.t.in_s3(f"k{number}", b"%d" % number)
+        server.t.in_s3(f"k{number}", b"%d" % number)
     keys = [b"k%d" % number for number in range(300)]
     assert await client.value(b"MGET", *keys) == [b"%d" % number for number in range(300)]
 
 
-async def test_an_error_of_one_key_is_the_answer_to_mget() -> None:
-    door = ServerUnderTest()
-    client = door.connect()
+async def test_an_error_of_one_key_is_the_reply_to_mget() -> None:
+    server = ServerUnderTest()
+    client = server.connect()
     for key in "abc":
-        door.t.in_s3(key, bytes(10))
-    door.t.in_s3("large", bytes(2 * 10**6))
-    answer = await client.value(b"MGET", b"a", b"large", b"b", b"c")
-    assert isinstance(answer, hiredis.ReplyError)
-    assert str(answer).startswith("PRECONDITION ")
+        server.t.in_s3(key, bytes(10))
+    server.t.in_s3("large", bytes(2 * 10**6))
+    reply = await client.value(b"MGET", b"a", b"large", b"b", b"c")
+    assert isinstance(reply, hiredis.ReplyError)
+    assert str(reply).startswith("PRECONDITION ")
     assert str(await client.value(b"MGET", b"a", b"")).startswith("ERR key: is empty")
 
 
-async def test_an_answer_of_mget_is_bounded() -> None:
-    door = ServerUnderTest({"RESP_OUTPUT_BYTES": "64KiB"}, max_value_bytes=60_000)
-    client = door.connect()
-    await door.warm(client, "k", bytes(30_000))
+async def test_a_reply_of_mget_is_bounded() -> None:
+    server = ServerUnderTest({"RESP_OUTPUT_BYTES": "64KiB"}, max_value_bytes=60_000)
+    client = server.connect()
+    await server.warm(client, "k", bytes(30_000))
     assert parsed(client.now(b"MGET", b"k", b"k")) == [bytes(30_000)] * 2
     for argv in ([b"k"] * 3, [b"absent", *[b"k"] * 3]):
-        answer = await client.value(b"MGET", *argv)
-        assert str(answer).startswith("ERR the reply has more than 65536 bytes (RESP_OUTPUT_BYTES)")
-    door.t.in_s3("l", bytes(30_000))
-    door.t.in_s3("m", bytes(30_000))
+        reply = await client.value(b"MGET", *argv)
+        assert str(reply).startswith("ERR the reply has more than 65536 bytes (RESP_OUTPUT_BYTES)")
+    server.t.in_s3("l", bytes(30_000))
+    server.t.in_s3("m", bytes(30_000))
     assert str(await client.value(b"MGET", b"k", b"l", b"m")).startswith("ERR the reply has more than")
 
 
-async def test_keys_of_several_slots_are_refused_unless_one_node_has_all() -> None:
-    door = ServerUnderTest()
-    client = door.connect(resp3=True)
+async def test_keys_of_several_slots_are_rejected_unless_one_node_has_all() -> None:
+    server = ServerUnderTest()
+    client = server.connect(resp3=True)
     mine, also_mine, others = (
-        next(b"%s%d" % (name, n) for n in range(99) if (slot_of(b"%s%d" % (name, n)) < 8192) is wanted)
-        for name, wanted in ((b"a", True), (b"b", True), (b"c", False))
+        next(b"%s%d" % (name, n) for n in range(99) if (slot_of(b"%s%d" % (name, n)) < 8192) is expected)
+        for name, expected in ((b"a", True), (b"b", True), (b"c", False))
     )
     assert await client.value(b"MSET", mine, b"1", others, b"2") == b"OK"
-    door.ownership.update(ring(ME, OTHER, epoch=2))
+    server.ownership.update(ring(ME, OTHER, epoch=2))
     for argv in ([b"MGET", mine, others], [b"MSET", mine, b"1", others, b"2"], [b"DEL", mine, also_mine]):
         assert str(await client.value(*argv)).startswith("CROSSSLOT ")
     client.now(b"CLIENT", b"DEFER", b"ON")
@@ -141,103 +141,103 @@ async def test_keys_of_several_slots_are_refused_unless_one_node_has_all() -> No
     assert parsed(client.now(b"GET", also_mine)) is not None
 
 
-async def test_a_refused_mset_has_written_nothing() -> None:
-    door = ServerUnderTest(max_value_bytes=100)
-    client = door.connect()
+async def test_a_rejected_mset_has_written_nothing() -> None:
+    server = ServerUnderTest(max_value_bytes=100)
+    client = server.connect()
     for argv in ([b"k", b"v", b"", b"w"], [b"k", b"v", b"l", bytes(101)], [b"k", b"v", b"l"]):
         assert isinstance(await client.value(b"MSET", *argv), hiredis.ReplyError)
-    assert door.t.store.objects == {}
+    assert server.t.store.objects == {}
 
 
 async def test_the_writes_of_one_mset_are_begun_together() -> None:
-    door = ServerUnderTest(mode="back")
-    await door.t.start()
-    client = door.connect()
-    door.t.disk.gate.clear()
+    server = ServerUnderTest(mode="back")
+    await server.t.start()
+    client = server.connect()
+    server.t.disk.gate.clear()
     client.send(command(b"MSET", *(word for number in range(50) for word in (b"k%d" % number, b"v"))))
     await client.idle()
-    door.t.disk.gate.set()
-    assert await client.answers(1) == b"+OK\r\n"
-    assert door.t.disk.commits <= 3
-    await door.t.stop()
+    server.t.disk.gate.set()
+    assert await client.replies(1) == b"+OK\r\n"
+    assert server.t.disk.commits <= 3
+    await server.t.stop()
 
 
 async def test_many_keys_are_written_in_parts() -> None:
-    door = ServerUnderTest(mode="back", dirty_max_bytes=10**8, dirty_memory_bytes=10**8)
-    await door.t.start()
-    client = door.connect()
+    server = ServerUnderTest(mode="back", dirty_max_bytes=10**8, dirty_memory_bytes=10**8)
+    await server.t.start()
+    client = server.connect()
     pairs = [word for number in range(3000) for word in (b"k%d" % number, b"%d" % number)]
     assert await client.value(b"MSET", *pairs) == b"OK"
     assert parsed(client.now(b"MGET", b"k0", b"k1500", b"k2999")) == [b"0", b"1500", b"2999"]
     assert await client.value(b"DEL", *pairs[::2]) == 3000
     assert await client.value(b"EXISTS", *pairs[::2]) == 0
-    await door.t.stop()
+    await server.t.stop()
 
 
 async def test_a_write_behind_one_of_many_keys_comes_after_it() -> None:
-    door = ServerUnderTest(mode="back", dirty_max_bytes=10**8, dirty_memory_bytes=10**8)
-    await door.t.start()
-    client = door.connect()
+    server = ServerUnderTest(mode="back", dirty_max_bytes=10**8, dirty_memory_bytes=10**8)
+    await server.t.start()
+    client = server.connect()
     pairs = [word for number in range(2000) for word in (b"k%d" % number, b"old")]
     client.send(command(b"MSET", *pairs) + command(b"SET", b"k1999", b"new") + command(b"GET", b"k1999"))
-    assert await client.answers(3) == b"+OK\r\n+OK\r\n$3\r\nnew\r\n"
-    await door.t.stop()
+    assert await client.replies(3) == b"+OK\r\n+OK\r\n$3\r\nnew\r\n"
+    await server.t.stop()
 
 
 @pytest.mark.parametrize("durability", [b"back", b"through", b"memory"])
 async def test_set_reaches_the_durability_that_it_names(durability: bytes) -> None:
-    door = ServerUnderTest(mode="through")
-    await door.t.start()
-    client = door.connect()
+    server = ServerUnderTest(mode="through")
+    await server.t.start()
+    client = server.connect()
     assert await client.value(b"SET", b"k", b"v", b"EX", b"100", b"durability", durability) == b"OK"
     assert await client.value(b"SET", b"l", b"v", b"DURABILITY", durability, b"NX") == b"OK"
-    assert door.t.writes.acknowledged[durability.decode()] == 2
-    answer = await client.value(b"SET", b"k", b"v", b"DURABILITY", b"eternal")
-    assert str(answer) == "ERR durability: got 'eternal'; allowed: back, through, memory"
+    assert server.t.writes.acknowledged[durability.decode()] == 2
+    reply = await client.value(b"SET", b"k", b"v", b"DURABILITY", b"eternal")
+    assert str(reply) == "ERR durability: got 'eternal'; allowed: back, through, memory"
     assert str(await client.value(b"SET", b"k", b"v", b"DURABILITY")) == "ERR syntax error"
-    await door.t.stop()
+    await server.t.stop()
 
 
 async def test_a_set_in_memory_is_acknowledged_at_once() -> None:
-    door = ServerUnderTest(mode="memory")
-    await door.t.start()
-    client = door.connect()
+    server = ServerUnderTest(mode="memory")
+    await server.t.start()
+    client = server.connect()
     assert client.now(b"SET", b"k", b"v") == b"+OK\r\n"
     assert client.now(b"SET", b"k", b"v", b"EX", b"10") == b"+OK\r\n"
     assert client.now(b"MSET", b"k", b"v", b"l", b"w") == b"+OK\r\n"
     assert client.now(b"MGET", b"k", b"l") == b"*2\r\n$1\r\nv\r\n$1\r\nw\r\n"
     assert client.now(b"DEL", b"k", b"l") == b":2\r\n"
-    await door.t.stop()
+    await server.t.stop()
 
 
 async def test_of_many_that_set_if_absent_one_succeeds() -> None:
-    door = ServerUnderTest(mode="back")
-    await door.t.start()
-    clients = [door.connect() for _ in range(10)]
-    answers = await asyncio.gather(
-        *(each.ask(b"SET", b"lock", b"%d" % n, b"NX", b"EX", b"10") for n, each in enumerate(clients))
+    server = ServerUnderTest(mode="back")
+    await server.t.start()
+    clients = [server.connect() for _ in range(10)]
+    replies = await asyncio.gather(
+        *(each.request(b"SET", b"lock", b"%d" % n, b"NX", b"EX", b"10") for n, each in enumerate(clients))
     )
-    assert sorted(answers) == [b"$-1\r\n"] * 9 + [b"+OK\r\n"]
-    winner = answers.index(b"+OK\r\n")
+    assert sorted(replies) == [b"$-1\r\n"] * 9 + [b"+OK\r\n"]
+    winner = replies.index(b"+OK\r\n")
     assert await clients[0].value(b"GET", b"lock") == b"%d" % winner
-    await door.t.stop()
+    await server.t.stop()
 
 
 async def test_of_many_that_take_a_value_one_gets_it() -> None:
-    door = ServerUnderTest(mode="back")
-    await door.t.start()
-    clients = [door.connect() for _ in range(10)]
+    server = ServerUnderTest(mode="back")
+    await server.t.start()
+    clients = [server.connect() for _ in range(10)]
     await clients[0].value(b"SET", b"k", b"v")
-    answers = await asyncio.gather(*(each.ask(b"GETDEL", b"k") for each in clients))
-    assert sorted(answers) == [b"$-1\r\n"] * 9 + [b"$1\r\nv\r\n"]
-    await door.t.stop()
+    replies = await asyncio.gather(*(each.request(b"GETDEL", b"k") for each in clients))
+    assert sorted(replies) == [b"$-1\r\n"] * 9 + [b"$1\r\nv\r\n"]
+    await server.t.stop()
 
 
 @pytest.mark.parametrize("mode", ["back", "through", "memory"])
 async def test_commands_of_one_read_take_effect_in_their_order(mode: str) -> None:
-    door = ServerUnderTest(mode=mode)
-    await door.t.start()
-    client = door.connect()
+    server = ServerUnderTest(mode=mode)
+    await server.t.start()
+    client = server.connect()
     sent = [
         [b"SET", b"k", b"1", b"NX"],
         [b"SET", b"k", b"2"],
@@ -255,7 +255,7 @@ async def test_commands_of_one_read_take_effect_in_their_order(mode: str) -> Non
     ]
     client.send(b"".join(command(*argv) for argv in sent))
     reader = hiredis.Reader()
-    reader.feed(await client.answers(len(sent)))
+    reader.feed(await client.replies(len(sent)))
     assert [reader.gets() for _ in sent] == [
         b"OK",
         b"OK",
@@ -271,13 +271,13 @@ async def test_commands_of_one_read_take_effect_in_their_order(mode: str) -> Non
         None,
         b"x",
     ]
-    await door.t.stop()
+    await server.t.stop()
 
 
-async def test_what_tracks_is_told_of_what_it_has_read_by_any_command() -> None:
-    door = ServerUnderTest()
-    client, other = door.connect(resp3=True), door.connect()
-    door.t.in_s3("k", b"v")
+async def test_a_tracking_client_is_notified_of_keys_that_it_read_by_any_command() -> None:
+    server = ServerUnderTest()
+    client, other = server.connect(resp3=True), server.connect()
+    server.t.in_s3("k", b"v")
     reads = (
         [b"GET", b"k"],
         [b"MGET", b"k", b"l"],
@@ -288,8 +288,8 @@ async def test_what_tracks_is_told_of_what_it_has_read_by_any_command() -> None:
     )
     assert await client.value(b"CLIENT", b"TRACKING", b"ON") == b"OK"
     for argv in reads:
-        await client.ask(*argv)
+        await client.request(*argv)
         await client.idle()
         client.take()
         await other.value(b"SET", b"k", b"w")
-        assert parsed(await client.answers(1)) == [b"invalidate", [b"k"]], argv
+        assert parsed(await client.replies(1)) == [b"invalidate", [b"k"]], argv

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tests.cache.servers.resp.rig import ServerUnderTest
+from tests.cache.servers.resp.server_under_test import ServerUnderTest
 
 
 def pairs(flat: list[Any]) -> dict[bytes, Any]:
@@ -36,10 +36,10 @@ async def test_as_redis_server_describes_get() -> None:
 
 
 async def test_every_command_can_be_described() -> None:
-    door = ServerUnderTest()
-    client = door.connect(resp3=True)
+    server = ServerUnderTest()
+    client = server.connect(resp3=True)
     described = await client.value(b"COMMAND")
-    assert len(described) == await client.value(b"COMMAND", b"COUNT") == len(door.context.commands)
+    assert len(described) == await client.value(b"COMMAND", b"COUNT") == len(server.context.commands)
     assert described == await client.value(b"COMMAND", b"INFO")
     docs = await client.value(b"COMMAND", b"DOCS")
     assert sorted(docs) == sorted(await client.value(b"COMMAND", b"LIST"))
@@ -56,7 +56,7 @@ async def test_every_command_can_be_described() -> None:
             assert re.fullmatch(rb"[\x20-\x7e]+", word)
 
 
-async def test_a_container_has_no_keys_and_its_subcommand_has() -> None:
+async def test_a_command_with_subcommands_has_no_keys_and_its_subcommand_has() -> None:
     client = ServerUnderTest().connect()
     container, usage, nothing = await client.value(b"COMMAND", b"INFO", b"memory", b"memory|usage", b"nosuch")
     assert container[3:6] == [0, 0, 0]

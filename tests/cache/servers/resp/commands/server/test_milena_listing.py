@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.cache.servers.resp.rig import ServerUnderTest, parsed
+from tests.cache.servers.resp.server_under_test import ServerUnderTest, parsed
 
 
 async def test_the_deleted_keys_of_a_listing_are_returned_once() -> None:
@@ -20,5 +20,5 @@ async def test_the_deleted_keys_of_a_listing_are_returned_once() -> None:
 
 async def test_a_time_or_number_that_is_none_is_rejected() -> None:
     client = ServerUnderTest().connect()
-    for words in ((b"BEGIN", b"0"), (b"BEGIN", b"x"), (b"END", b"x"), (b"BEGIN",), (b"MIDDLE",)):
-        assert client.now(b"MILENA.LISTING", *words).startswith(b"-ERR ")
+    for argv in ((b"BEGIN", b"0"), (b"BEGIN", b"x"), (b"END", b"x"), (b"BEGIN",), (b"MIDDLE",)):
+        assert client.now(b"MILENA.LISTING", *argv).startswith(b"-ERR ")

@@ -1,4 +1,4 @@
-"""SLOWLOG: its bounds, and that a long one keeps nobody waiting. (Its form is held against Redis in tests/e2e.)"""
+"""SLOWLOG: its bounds, and that a long one delays no connection. (tests/e2e compares its form with Redis.)"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 from milena_cache.servers.resp.commands.server.slowlog import ENCODED_AT_ONCE
 from milena_cache.servers.resp.statistics.slow_log import MAX_BYTES, MAX_ENTRIES, MAX_LOG_BYTES, SlowLog
-from tests.cache.servers.resp.rig import ServerUnderTest, parsed
+from tests.cache.servers.resp.server_under_test import ServerUnderTest, parsed
 
 
 def filled(log: SlowLog, number: int, word: bytes = b"w", name: str = "") -> None:
@@ -39,43 +39,43 @@ def test_the_log_is_bounded_in_bytes_too() -> None:
     assert log.newest(1)[0].id == 5 * MAX_ENTRIES - 1
 
 
-async def test_a_greater_length_is_refused() -> None:
-    door = ServerUnderTest()
-    client = door.connect()
+async def test_a_greater_length_is_rejected() -> None:
+    server = ServerUnderTest()
+    client = server.connect()
     too_many = b"%d" % (MAX_ENTRIES + 1)
-    answer = str(await client.value(b"CONFIG", b"SET", b"slowlog-max-len", too_many))
-    assert f"between 0 and {MAX_ENTRIES}" in answer
+    reply = str(await client.value(b"CONFIG", b"SET", b"slowlog-max-len", too_many))
+    assert f"between 0 and {MAX_ENTRIES}" in reply
     assert await client.value(b"CONFIG", b"SET", b"slowlog-max-len", b"%d" % MAX_ENTRIES) == b"OK"
     assert await client.value(b"CONFIG", b"GET", b"slowlog-max-len") == [b"slowlog-max-len", b"%d" % MAX_ENTRIES]
 
 
-async def test_others_have_their_turn_while_a_long_log_is_answered() -> None:
-    door = ServerUnderTest()
-    log = door.context.slow.log
+async def test_other_tasks_run_while_a_long_log_is_returned() -> None:
+    server = ServerUnderTest()
+    log = server.context.slow.log
     log.resize(MAX_ENTRIES)
     filled(log, MAX_ENTRIES)
-    slow, other = door.connect(), door.connect()
-    turns = 0
+    slow, other = server.connect(), server.connect()
+    rounds = 0
 
     async def others() -> None:
-        nonlocal turns
+        nonlocal rounds
         while True:
             assert other.now(b"PING") == b"+PONG\r\n"
-            turns += 1
+            rounds += 1
             await asyncio.sleep(0)
 
     task = asyncio.create_task(others())
-    answer = parsed(await slow.ask(b"SLOWLOG", b"GET", b"-1"))
+    reply = parsed(await slow.request(b"SLOWLOG", b"GET", b"-1"))
     task.cancel()
-    assert [entry[0] for entry in answer] == list(range(MAX_ENTRIES - 1, -1, -1))
-    assert answer[0] == [MAX_ENTRIES - 1, MAX_ENTRIES - 1, 1_000_000, [b"GET", b"w"], b"10.0.0.1:5000", b""]
-    assert turns >= MAX_ENTRIES // ENCODED_AT_ONCE
+    assert [entry[0] for entry in reply] == list(range(MAX_ENTRIES - 1, -1, -1))
+    assert reply[0] == [MAX_ENTRIES - 1, MAX_ENTRIES - 1, 1_000_000, [b"GET", b"w"], b"10.0.0.1:5000", b""]
+    assert rounds >= MAX_ENTRIES // ENCODED_AT_ONCE
 
 
-async def test_a_short_and_a_long_answer_have_one_form() -> None:
-    door = ServerUnderTest()
-    client = door.connect()
-    filled(door.context.slow.log, 2 * ENCODED_AT_ONCE)
+async def test_a_short_and_a_long_reply_have_one_form() -> None:
+    server = ServerUnderTest()
+    client = server.connect()
+    filled(server.context.slow.log, 2 * ENCODED_AT_ONCE)
     long = await client.value(b"SLOWLOG", b"GET", b"%d" % (ENCODED_AT_ONCE + 1))
     short = await client.value(b"SLOWLOG", b"GET", b"%d" % ENCODED_AT_ONCE)
     assert long[:-1] == short

@@ -28,7 +28,7 @@ BELIEF_FIELDS = {field.name for field in fields(S3Belief)}
 ALREADY = UploadResult(UploadOutcome.ALREADY, etag_of(b"ours"))
 
 
-class Rig:
+class Harness:
     """An uploader in front of an S3 that a test may fill."""
 
     def __init__(
@@ -68,11 +68,11 @@ class Rig:
         return failed.value
 
     @property
-    def asked(self) -> list[str]:
-        """What S3 was asked since the last time."""
-        asked = [operation for operation, _ in self.store.calls]
+    def requested(self) -> list[str]:
+        """The operations that S3 got since the last time."""
+        requested = [operation for operation, _ in self.store.calls]
         self.store.calls.clear()
-        return asked
+        return requested
 
     @property
     def has(self) -> bytes | None:

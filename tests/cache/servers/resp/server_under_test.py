@@ -1,4 +1,4 @@
-"""The Redis door of a node over fakes, and clients of it whose wire is a pair of byte strings."""
+"""The RESP server of a node over fakes, and clients of it whose wire is a pair of byte strings."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
 from milena_common.cluster.slots import SLOTS
 from milena_common.process.env import Environment
 from milena_common.resp.encoding import command
-from tests.cache.rig import BUCKET, FRESHNESS, VARIABLES, NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import BUCKET, FRESHNESS, VARIABLES, NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 
 ME = "127.0.0.1:50051"
-ANSWER_SECONDS = 20.0
+REPLY_SECONDS = 20.0
 MIB = 2**20
 
 
 def ring(*owners: str, epoch: int = 1) -> SlotMap:
-    """Nodes with an equal share of the slots each, ascending; a node's door is one port above its gRPC port."""
+    """Nodes with an equal share of the slots each, ascending; a node's server is one port above its gRPC port."""
     nodes = []
     for owner in owners:
         host, port = owner.split(":")
@@ -38,7 +38,7 @@ def ring(*owners: str, epoch: int = 1) -> SlotMap:
 
 
 class ServerUnderTest:
-    """A door without a socket, in front of `t`. The node owns every slot, until `ownership` is told otherwise.
+    """A server without a socket, in front of `t`. The node owns every slot, until `ownership` is changed.
 
     `variables` are the node's environment beyond what it needs; `node` goes to NodeUnderTest.
     """
@@ -66,14 +66,14 @@ class ServerUnderTest:
         self.calls = servers.calls
         self.report = servers.status
         self.requests = servers.requests
-        self.door = servers.resp
+        self.server = servers.resp
         self.context = servers.resp.context
         self.context.cursors = Cursors(1)
         self.hits = self.context.plain_gets
         self.invalidations = servers.resp.invalidations
 
     def connect(self, *, resp3: bool = False) -> WireClient:
-        """A new client of the door; needs a running loop."""
+        """A new client of the server; needs a running loop."""
         client = WireClient(Connection(self.context, self.hits, self.context.clients.next_id()))
         if resp3:
             client.send(command(b"HELLO", b"3"))
@@ -98,7 +98,7 @@ class FakeTransport(asyncio.Transport):
         self.client_reads = True
         self.unsent = 0
         self.reading = True
-        self.ended = ""  # "closed" (which is so only when the client has taken everything) or "aborted"
+        self.close_state = ""  # "closed" (which is so only when the client has taken everything) or "aborted"
         self._lost = False
         self._protocol = protocol
         self._paused = False
@@ -106,7 +106,7 @@ class FakeTransport(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.writes += 1
-        if self.ended:
+        if self.close_state:
             return
         self.sent += data
         if not self.client_reads:
@@ -125,7 +125,7 @@ class FakeTransport(asyncio.Transport):
         if self._paused:
             self._paused = False
             self._protocol.resume_writing()
-        if self.ended == "closed":
+        if self.close_state == "closed":
             self._lose()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
@@ -144,19 +144,19 @@ class FakeTransport(asyncio.Transport):
         return self.reading
 
     def is_closing(self) -> bool:
-        return bool(self.ended)
+        return bool(self.close_state)
 
     def close(self) -> None:
         self._end("closed")
 
     def abort(self) -> None:
-        if self.ended == "closed" and self.unsent:
-            self.ended = ""
+        if self.close_state == "closed" and self.unsent:
+            self.close_state = ""
         self._end("aborted")
 
     def _end(self, how: str) -> None:
-        if not self.ended:
-            self.ended = how
+        if not self.close_state:
+            self.close_state = how
             if how == "aborted" or not self.unsent:
                 self._lose()
 
@@ -167,7 +167,7 @@ class FakeTransport(asyncio.Transport):
 
 
 class WireClient:
-    """Speaks to a connection in bytes. Answers are taken as they are, or parsed by hiredis."""
+    """Speaks to a connection in bytes. Replies are taken as they are, or parsed by hiredis."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -190,45 +190,45 @@ class WireClient:
         return taken
 
     def now(self, *argv: bytes) -> bytes:
-        """The answer's bytes, which must be there at once."""
+        """The reply's bytes, which must be there at once."""
         self.take()
         self.send(command(*argv))
-        answer = self.take()
-        assert answer, f"{argv[0]!r} has to wait"
-        return answer
+        reply = self.take()
+        assert reply, f"{argv[0]!r} has to wait"
+        return reply
 
-    async def ask(self, *argv: bytes) -> bytes:
-        """The answer's bytes."""
+    async def request(self, *argv: bytes) -> bytes:
+        """The reply's bytes."""
         self.take()
         self.send(command(*argv))
-        return await self.answers(1)
+        return await self.replies(1)
 
-    async def answers(self, number: int) -> bytes:
-        """The bytes of the next `number` answers or pushes; fewer if the connection ends before."""
+    async def replies(self, number: int) -> bytes:
+        """The bytes of the next `number` replies or pushes; fewer if the connection ends before."""
         reader = hiredis.Reader()
         taken = b""
-        async with asyncio.timeout(ANSWER_SECONDS):
+        async with asyncio.timeout(REPLY_SECONDS):
             while True:
                 new = self.take()
                 taken += new
                 reader.feed(new)
                 while number and reader.gets() is not False:
                     number -= 1
-                if not number or self.transport.ended:
+                if not number or self.transport.close_state:
                     return taken
                 await asyncio.sleep(0)
 
     async def value(self, *argv: bytes) -> Any:
-        """The answer as hiredis reads it; an error is a `hiredis.ReplyError`."""
-        return parsed(await self.ask(*argv))
+        """The reply as hiredis reads it; an error is a `hiredis.ReplyError`."""
+        return parsed(await self.request(*argv))
 
     async def idle(self) -> None:
         """Let everything that is ready happen."""
-        await settle()
+        await run_ready_tasks()
 
 
-def parsed(answer: bytes) -> Any:
-    """The first of the answers."""
+def parsed(reply: bytes) -> Any:
+    """The first of the replies."""
     reader = hiredis.Reader()
-    reader.feed(answer)
+    reader.feed(reply)
     return reader.gets()

@@ -24,7 +24,7 @@ from milena_common.api.durability import Durability
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.process.env import Environment
 from tests.support.conditions import made_conditions
-from tests.support.fake_clock import FakeClock, settle
+from tests.support.fake_clock import FakeClock, run_ready_tasks
 from tests.support.memory_disk import MemoryDisk
 from tests.support.s3.memory_store import MemoryStore, WithMetadata, metadata_of
 
@@ -129,7 +129,7 @@ class NodeUnderTest:
         """Replay the journal, and begin to write back."""
         found = await self.parts.replay("memory")
         self._running = asyncio.create_task(self.writeback.run())
-        await settle()
+        await run_ready_tasks()
         return found
 
     async def crash(self) -> NodeUnderTest:
@@ -153,21 +153,21 @@ class NodeUnderTest:
         await self.journal.close()
 
     async def flush(self, *keys: str, timeout: float = SOON) -> Flushed:
-        filed = [self.object(key).cache_key for key in keys] if keys else None
-        return await self.parts.flush_waiters.wait_flushed(filed, timeout)
+        cache_key = [self.object(key).cache_key for key in keys] if keys else None
+        return await self.parts.flush_waiters.wait_flushed(cache_key, timeout)
 
     def s3_has(self, key: str) -> bytes | None:
         return self.store.objects.get(Ref(BUCKET, key))
 
-    def s3_tells(self, key: str) -> bytes | None:
+    def s3_reports(self, key: str) -> bytes | None:
         """What S3 has, unless that has come to its end."""
         found = self.s3_has(key)
         if found is None:
             return None
-        ended = is_expired(expiry_of(metadata_of(found), Ref(BUCKET, key)), self.corrected.wall())
-        return None if ended else found
+        expired = is_expired(expiry_of(metadata_of(found), Ref(BUCKET, key)), self.corrected.wall())
+        return None if expired else found
 
-    def ends(self, key: str) -> float:
+    def expires_at(self, key: str) -> float:
         """When the object in S3 ends."""
         return expiry_of(metadata_of(self.store.objects[Ref(BUCKET, key)]), Ref(BUCKET, key))
 

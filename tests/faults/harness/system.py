@@ -18,7 +18,7 @@ from bench.peers.stub_process import StubProcess
 from milena_cache.origin.store_probe import DIRECTORY
 from tests.faults.harness.history import History
 from tests.support.cluster import Cluster
-from tests.support.processes import READY_SECONDS, ProcessEnded, Server
+from tests.support.processes import READY_SECONDS, ProcessExited, Server
 from tests.support.s3.fault_proxy import FaultProxy
 from tests.support.s3.moto_server import s3_client
 from tests.support.waiting import wait_until
@@ -27,7 +27,7 @@ BUCKET = "faults"
 READERS = 8
 
 
-class Scene:
+class SystemUnderTest:
     """Started processes; for use in a with statement. `node_env` adds to the node's environment."""
 
     def __init__(self, directory: Path, node_env: Mapping[str, str] | None = None, seed: int = 0) -> None:
@@ -63,7 +63,7 @@ class Scene:
 
     def _joined(self) -> bool:
         if not self.node.running:
-            raise ProcessEnded(f"the node ended with code {self.node.wait()}\n{self.node.log_tail()}")
+            raise ProcessExited(f"the node ended with code {self.node.wait()}\n{self.node.log_tail()}")
         try:
             return self.metric("milena_cache_joined") == 1
         except OSError:
@@ -91,18 +91,18 @@ class Scene:
             return dict(zip(keys, bodies, strict=True))
 
     def compare_with_s3(self, *histories: History) -> None:
-        """Write down what S3 has as what a last reader was told. What is there besides is wrong, too."""
+        """Record what S3 has as what a last reader got. What is there besides is wrong, too."""
         found = self.in_s3()
         for history in histories:
             for key in history.keys:
-                history.told(key, found.pop(key, None), history.mark(key), "S3")
-        assert not found, f"S3 has keys that nobody wrote: {sorted(found)[:5]}"
+                history.observed(key, found.pop(key, None), history.mark(key), "S3")
+        assert not found, f"S3 has keys that were not written: {sorted(found)[:5]}"
 
     def defects(self) -> list[str]:
         """Tracebacks that a process logged: nothing that S3, a crash or a client does should bring one about."""
         return self.cluster.tracebacks()
 
-    def __enter__(self) -> Scene:
+    def __enter__(self) -> SystemUnderTest:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -116,11 +116,11 @@ def scratch() -> Iterator[Path]:
         yield Path(name)
 
 
-def report(title: str, figures: Mapping[str, object], show: Callable[[str], object] = print) -> None:
+def print_samples(title: str, samples: Mapping[str, object], show: Callable[[str], object] = print) -> None:
     """Print figures, a line each."""
     show(f"\n{title}")
-    width = max(map(len, figures))
-    for name, figure in figures.items():
-        text = f"{figure:.3g}" if isinstance(figure, float) else str(figure)
+    width = max(map(len, samples))
+    for name, sample in samples.items():
+        text = f"{sample:.3g}" if isinstance(sample, float) else str(sample)
         show(f"  {name:<{width}}  {text}")
     sys.stdout.flush()

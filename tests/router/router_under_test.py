@@ -1,4 +1,4 @@
-"""A router over its real gRPC door, in front of fake nodes, on a fake clock."""
+"""A router over its real gRPC server, in front of fake nodes, on a fake clock."""
 
 from __future__ import annotations
 
@@ -58,21 +58,21 @@ class Router:
         self.calls = CallCounts(ROUTER_OPERATIONS)
         self.address: Address
         self.stub: pb_grpc.RouterStub
-        self.door = GrpcServer("router_server.Router", MAX_VALUE_BYTES, self.budget, 5, MAX_WATCHERS, MAX_LEASES)
+        self.server = GrpcServer("router_server.Router", MAX_VALUE_BYTES, self.budget, 5, MAX_WATCHERS, MAX_LEASES)
         self.channel: grpc.aio.Channel
 
     async def join(self, *addresses: str, bucket: str = "photos") -> None:
         for address in addresses:
             await self.stub.Join(pb.JoinRequest(address=address, default_bucket=bucket), timeout=SOON)
 
-    async def refusal(self, method: str, request: object) -> tuple[grpc.StatusCode, MilenaError]:
-        """Status and error that a call which must fail is answered with."""
+    async def rejection(self, method: str, request: object) -> tuple[grpc.StatusCode, MilenaError]:
+        """Status and error that a call which must fail gets."""
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await getattr(self.stub, method)(request, timeout=SOON)
         error = raised.value
         return error.code(), from_grpc(error.code(), error.details(), error.trailing_metadata())
 
-    def asked(self) -> list[tuple[str, str, bytes]]:
+    def requests_at_nodes(self) -> list[tuple[str, str, bytes]]:
         """(node, method, request) of everything that reached a node."""
         return [(node, method, sent) for node, fake in self.nodes.nodes.items() for method, sent, _ in fake.calls]
 
@@ -80,8 +80,8 @@ class Router:
 @asynccontextmanager
 async def running_router(rate_limit: float = 0.0, *, direct_access: bool = True) -> AsyncIterator[Router]:
     router = Router(rate_limit, direct_access=direct_access)
-    router.address = router.door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
-    await router.door.start(
+    router.address = router.server.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
+    await router.server.start(
         router.service.methods(), router.calls, router.watchers.streams(), router.service.exchanges()
     )
     try:
@@ -90,11 +90,11 @@ async def running_router(rate_limit: float = 0.0, *, direct_access: bool = True)
             yield router
     finally:
         router.watchers.end_streams()
-        await router.door.stop(0)
+        await router.server.stop(0)
 
 
 def found(value: bytes, node: str) -> bytes:
-    """A node's answer to a Get."""
+    """A node's reply to a Get."""
     return cache_pb.GetResponse(
         successful=True, value=value, outcome="hit", age_seconds=1.5, etag='"e"', node=node, size=len(value)
     ).SerializeToString()
