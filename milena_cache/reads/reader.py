@@ -328,8 +328,11 @@ class Node:
             # result is returned; (3) nothing changes any more, and the near cache keeps it. So announce once more.
             self._entries.change_feed.notify(target.cache_key)
         else:
-            # Another read of a late call may still be in flight with an older version; see `single_flight`.
-            call.attached = False
+            # Another read of a late call may still be in flight with an older version; see `single_flight`. And no
+            # later reader may join: (1) the value is too large for memory, and is announced; (2) a reader joins
+            # this call before its end is processed, and keeps the value in a near cache; (3) the object changes,
+            # which is not announced, since memory has nothing to compare with.
+            self.fetches.detach(target.cache_key)
             if not self._entries.keep(target.cache_key, entry):
                 outcome = "bypass"
                 self._remember_size(target, entry.size, entry.etag, entry.expires_at, requested_at, owned_since)

@@ -375,7 +375,7 @@ class WriteMachine(RuleBasedStateMachine):
         for key, truth in self.keys.items():
             assert self.t.s3_reports(key) in truth.allowed, (key, self.t.s3_has(key), truth.allowed)
             assert self.run(self.t.another().outcome(key))[1] in truth.allowed
-        assert len(self.t.dirty) == 0
+        assert self.t.dirty.waiting == 0
         self.run(self.t.journal.sync_barrier())
         kept = {seq for entry in self.t.dirty.values() for seq in entry.records()}
         assert set(self.t.disk.committed.records) == kept, "no record is left behind"

@@ -101,6 +101,25 @@ async def test_every_way_to_another_value_is_notified() -> None:
     assert returns(), "deleted"
 
 
+async def test_a_read_that_meets_the_end_of_a_fetch_is_notified_of_the_next_change() -> None:
+    for iterations in range(15):
+        t = NodeUnderTest(max_bytes=3 * (ENTRY_OVERHEAD + 60))
+        t.in_s3("k", b"one")
+        await t.get("k")
+        t.in_s3("k", bytes(1400))  # too large for memory
+        t.clock.tick(105)
+        assert await t.outcome("k") == ("stale", b"one")
+        for _ in range(iterations):
+            await asyncio.sleep(0)
+        notified = followed(t)
+        await t.get("k")
+        t.in_s3("k", None)
+        await run_ready_tasks()
+        await t.get("k")
+        assert b"k" in notified, iterations
+        await t.stop()
+
+
 async def test_a_drop_by_an_operator_and_a_conflict_are_notified() -> None:
     t = NodeUnderTest(mode="back", policy="keep-both")
     await t.start()

@@ -10,14 +10,14 @@ from typing import Final, NamedTuple
 from tests.e2e.redis.cases import GET_OF_TOO_LONG, NO_UTF8, SET_OF_TOO_LONG
 
 OBJECT_KEYS: Final = "keys are those of S3"
-HELD: Final = "`DBSIZE` and `RANDOMKEY` are about what the node holds"
-CURSORS: Final = "`SCAN` refuses a cursor that it does not know"
+HELD: Final = "`DBSIZE` and `RANDOMKEY` concern this node's memory"
+CURSORS: Final = "`SCAN` rejects an unknown cursor"
 UTF8: Final = "errors are UTF-8"
-FAR: Final = "the year 33658 is the last one in which keys can end"
-HELP: Final = "`HELP` tells of what is there"
-NAMES_LIMIT: Final = "a value that is too long is told which limit it exceeds"
-NO_REFERENCES: Final = "`OBJECT REFCOUNT` is not there"
-ABSENT_COMMANDS: Final = "commands that are not listed are not there"
+FAR: Final = "the latest possible expiry is in the year 33658"
+HELP: Final = "`HELP` lists the existing subcommands"
+NAMES_LIMIT: Final = "the error for a value that is too long names the limit"
+NO_REFERENCES: Final = "there is no `OBJECT REFCOUNT`"
+ABSENT_COMMANDS: Final = "commands that are not listed do not exist"
 
 
 class Difference(NamedTuple):
