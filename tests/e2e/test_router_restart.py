@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from milena_client import ConditionFailed, Milena, MilenaError, NearCache, Unavailable
+from milena_client import ConditionFailed, Entry, Milena, MilenaError, NearCache, Unavailable
 from milena_client.admin import Admin
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.slot_map import SlotMap
 from tests.e2e.conftest import StartCluster
 from tests.e2e.raw import rejection, router_stub
+from tests.faults.harness.history import History
 from tests.support.cluster import Cluster
 from tests.support.processes import Server
 from tests.support.s3.fault_proxy import FaultProxy
@@ -38,61 +39,68 @@ def restart_router(cluster: Cluster, number: int = 2) -> None:
 
 
 class Writers:
-    """Threads that write growing numbers, each to keys of its own, and counters that all increment by `if_match`.
+    """Threads that write and read keys of their own, and keys that all of them write over what they read.
 
-    `back` are reads of less than was acknowledged before; `counted` by counter the acknowledged increments.
+    `history` has every call; `rounds` counts the acknowledged writes of keys of their own.
     """
 
-    COUNTERS = 6
-
     def __init__(self, address: str) -> None:
-        self.back: list[str] = []
-        self.floor: dict[str, int] = {}
-        self.counted = dict.fromkeys((f"counter{at}" for at in range(self.COUNTERS)), 0)
+        self._own = [[f"w{thread}-{at}" for at in range(12)] for thread in range(2)]
+        self._shared = [f"shared{at}" for at in range(6)]
+        self.history = History([*itertools.chain(*self._own), *self._shared])
         self.rounds = 0
         self._address = address
         self._stop = threading.Event()
+        # A history records one event at a time.
         self._lock = threading.Lock()
         self._threads = [
-            *(threading.Thread(target=self._write, args=(number,)) for number in range(2)),
-            *(threading.Thread(target=self._count, args=(number,)) for number in range(2)),
+            *(threading.Thread(target=self._work, args=(f"writer {at}", self._write)) for at in range(2)),
+            *(threading.Thread(target=self._work, args=(f"updater {at}", self._update)) for at in range(2)),
         ]
 
-    def _write(self, thread: int) -> None:
+    def _work(self, name: str, step: Callable[[Milena, str, int], None]) -> None:
         with Milena(self._address, timeout=10) as m:
-            for step in itertools.count(1):
+            for number in itertools.count():
                 if self._stop.is_set():
                     return
-                key = f"w{thread}-{step % 12}"
-                try:
-                    got = int(m.get(key) or 0)
-                    if got < self.floor.get(key, 0):
-                        self.back.append(f"{key}: {got} after {self.floor[key]}")
-                    m.set(key, b"%d" % step)
-                    self.floor[key] = step
-                except MilenaError:
-                    continue  # it may or may not have been done; what was acknowledged before must not go back
-                self.rounds += 1
+                # What fails may or may not have been done; its outcome stays unknown in the history.
+                with suppress(MilenaError):
+                    step(m, name, number)
 
-    def _count(self, thread: int) -> None:
-        with Milena(self._address, timeout=10) as m:
-            for step in itertools.count(thread):
-                if self._stop.is_set():
-                    return
-                key = f"counter{step % self.COUNTERS}"
-                try:
-                    entry = m.get_entry(key)
-                    assert entry is not None
-                    m.set(key, b"%d" % (int(entry.value) + 1), if_match=entry.etag)
-                    with self._lock:
-                        self.counted[key] += 1
-                except (ConditionFailed, MilenaError):
-                    continue
+    def _write(self, m: Milena, name: str, number: int) -> None:
+        key = self._own[int(name[-1])][number % 12]
+        self._read(m, key, name)
+        self._set(m, key, name, True, None)
+        self.rounds += 1
+
+    def _update(self, m: Milena, name: str, number: int) -> None:
+        key = self._shared[number % len(self._shared)]
+        entry = self._read(m, key, name)
+        self._set(m, key, name, entry and entry.value, entry and entry.etag)
+
+    def _read(self, m: Milena, key: str, name: str) -> Entry | None:
+        with self._lock:
+            mark = self.history.mark(key)
+        entry = m.get_entry(key)
+        with self._lock:
+            self.history.observed(key, entry and entry.value, mark, name)
+        return entry
+
+    def _set(self, m: Milena, key: str, name: str, only_over: bytes | bool | None, etag: str | None) -> None:
+        with self._lock:
+            write = self.history.begin(key, process=name, only_over=only_over)
+        assert write.value is not None
+        try:
+            m.set(key, write.value, if_match=etag, if_none_match="*" if only_over is None else None)
+        except ConditionFailed:
+            with self._lock:
+                self.history.condition_failed(write)
+            return
+        with self._lock:
+            self.history.acknowledge(write)
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        with Milena(self._address) as m:
-            m.set_many(dict.fromkeys(self.counted, b"0"))
         for thread in self._threads:
             thread.start()
         try:
@@ -106,13 +114,10 @@ class Writers:
         goal = self.rounds + rounds
         wait_until(f"{rounds} more rounds", lambda: self.rounds >= goal, 60)
 
-    def lost(self) -> list[str]:
-        """What was acknowledged and is not there."""
+    def read_all(self) -> None:
         with Milena(self._address, timeout=10) as m:
-            expected = {**self.floor, **self.counted}
-            found = m.get_many(list(expected))
-        return [f"{key}: {found.get(key)!r}, {minimum} acknowledged" for key, minimum in expected.items()
-                if int(found.get(key) or 0) < minimum]  # fmt: skip
+            for key in self.history.keys:
+                self._read(m, key, "a read at the end")
 
 
 @pytest.mark.parametrize("delay_ms", ["1000", "100"])
@@ -126,8 +131,8 @@ def test_a_router_restart_loses_no_acknowledged_update_and_no_read_goes_back(
         for number in (2, 3):
             restart_router(cluster, number)
             writers.go_on(40)
-    assert writers.back == []
-    assert writers.lost() == []
+    writers.read_all()
+    assert writers.history.wrong == []
 
 
 def test_a_router_restart_causes_no_s3_request_and_no_invalidation(

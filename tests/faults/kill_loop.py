@@ -1,10 +1,11 @@
 """Shell. SIGKILL at random moments, again and again: ``python -m tests.faults.kill_loop --kills 100``.
 
-Clients write, delete and read all the time, also while the node is away. Each round sets S3's mood (well, slow, not
-there, or failing in a fifth of the requests), lets the clients work for a while, kills the node, and starts it
-again on the same journal; at times it is killed once more while it starts, and some of these kills are aimed at the
-replay. Then S3 is well, the clients rest, and every key is read. At the end everything is flushed, and S3 is
-compared with what the clients got.
+Clients write, delete and read the same keys all the time, also while the node is away; some writes are conditional
+on what was read. The history of each key must be linearizable. Each round sets S3's mood (well, slow, not there,
+or failing in a fifth of the requests), lets the clients work for a while, kills the node, and starts it again on
+the same journal; at times it is killed once more while it starts, and some of these kills are aimed at the replay.
+Then S3 is well, the clients rest, and every key is read. At the end everything is flushed, and S3 is compared with
+what the clients got.
 
 So that a replay takes a while, the journal holds a number of dead letters from the beginning. They are read and
 retried at the end.
@@ -31,6 +32,8 @@ from tests.support.waiting import wait_until
 
 KEYS = 300
 CLIENTS = 8
+# Clients write the same keys, and half of the time few of them, so that calls for one key overlap.
+MIX = Mix(through=0.03, conditions=0.3, shared=True, hot=8)
 MOODS = ("well", "slow", "away", "failing")
 # Small enough for some values to be in the journal only, and slow enough for every kill to find dirty ones.
 NODE = {"FLUSH_DELAY_MS": "200", "DIRTY_MEMORY_BYTES": "64KiB", "S3_TIMEOUT_SECONDS": "1"}
@@ -83,7 +86,7 @@ class _Loop:
         self._system = system
         self._random = Random(seed)
         history = History(f"kill/{number}" for number in range(KEYS))
-        self._load = Load(system.address, history, CLIENTS, seed, Mix(through=0.03))
+        self._load = Load(system.address, history, CLIENTS, seed, MIX)
         self._outcome = Outcome(history, History(f"letter/{number}" for number in range(letters)), self._load)
         self._start_seconds = 1.0
         self._replay_seconds = 0.01
@@ -178,9 +181,12 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--letters", type=int, default=5000, help="dead letters in the journal")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--history", type=Path, help="save what clients did, for tests.faults.linearizability")
     options = parser.parse_args()
     with scratch() as directory:
         outcome = run(directory, options.kills, options.seed, options.letters)
+    if options.history:
+        outcome.history.save(options.history)
     print_samples(f"kill loop, seed {options.seed}", outcome.samples())
     return int(not outcome.right)
 

@@ -28,6 +28,8 @@ LINEAGES = "tests/behaviour/test_lineages.py"
 POISONED = "tests/cache/writeback/test_failing.py"
 LISTING = "tests/cache/reads/test_listing.py"
 OVERTAKING = "tests/behaviour/test_overtaking.py"
+CHECKER = "tests/faults/linearizability/checker.py"
+CHECKED = "tests/faults/linearizability/test_checker.py"
 
 
 class Change(NamedTuple):
@@ -527,5 +529,79 @@ BUGS: tuple[Bug, ...] = (
         "a hit is told that has ended",
         (Change("milena_cache/servers/resp/state/plain_gets.py", "                    or entry.expires_at\n", ""),),
         ("tests/cache/servers/resp/state/test_plain_gets.py",),
+    ),
+    Bug(
+        "a configuration is dropped for one that has used more",
+        (Change(CHECKER, "            if other & way == other:\n", "            if other | way == other:\n"),),
+        (CHECKED,),
+    ),
+    Bug(
+        "the checker takes a write of unknown outcome for one that never was",
+        (Change(CHECKER, "            if useful < invoked:\n", "            if True:\n"),),
+        (CHECKED,),
+    ),
+    Bug(
+        "the checker lets a get return anything",
+        (Change(CHECKER, "            if not self._satisfied(value) & bit:\n", "            if False:\n"),),
+        (CHECKED,),
+    ),
+    Bug(
+        "the checker loses what a call saw just before a write's last chance",
+        (Change(CHECKER, "                        self._merge(self._with(call))\n", ""),),
+        (CHECKED,),
+    ),
+    Bug(
+        "the checker lets an earlier write of a process follow a later one",
+        (Change(CHECKER, "                new_way |= write.bars\n", ""),),
+        (CHECKED,),
+    ),
+    Bug(
+        "the checker forgets that a failed condition names a value",
+        (
+            Change(
+                CHECKER,
+                "            for value in (call.sees, call.misses, call.condition):\n",
+                "            for value in (call.sees, call.condition):\n",
+            ),
+        ),
+        (CHECKED,),
+    ),
+    Bug(
+        "the checker drops a condition that can still hold",
+        (
+            Change(
+                CHECKER,
+                "            if call.condition not in values and self._writers[call.condition] <= 0\n",
+                "            if call.condition not in values\n",
+            ),
+        ),
+        (CHECKED,),
+    ),
+    Bug(
+        "the checker takes calls that meet in a point of time for ordered",
+        (Change(CHECKER, "    INVOKED = 0\n    RESPONDED = 1\n", "    INVOKED = 1\n    RESPONDED = 0\n"),),
+        (CHECKED,),
+    ),
+    Bug(
+        "the checker ignores conditions",
+        (
+            Change(
+                CHECKER,
+                "            if not done & write.bit and write.condition in (ANY, value):\n",
+                "            if not done & write.bit:\n",
+            ),
+        ),
+        (CHECKED,),
+    ),
+    Bug(
+        "a bound that is exceeded counts as linearizable",
+        (
+            Change(
+                CHECKER,
+                "            return Result(Verdict.UNDECIDED, self._work)\n",
+                "            return Result(Verdict.LINEARIZABLE, self._work)\n",
+            ),
+        ),
+        (CHECKED,),
     ),
 )

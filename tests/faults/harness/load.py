@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random
 
-from milena_client import AsyncMilena, MilenaError, RetryPolicy
+from milena_client import AsyncMilena, ConditionFailed, MilenaError, Overloaded, RateLimited, RetryPolicy
 from milena_common.api.durability import Durability
 from tests.faults.harness.history import History
 
@@ -20,15 +20,23 @@ PAUSE_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Shares of what clients do; the rest are puts. `through`: how many writes ask for S3 to have them first."""
+    """Shares of what clients do; the rest are puts.
+
+    `through`: how many writes ask for S3 to have them first; `conditions`: how many are conditional on what their
+    client has just read. `shared`: every client writes every key; otherwise each has keys of its own. `hot`: half
+    of the calls are for so many of the keys.
+    """
 
     reads: float = 0.2
     deletes: float = 0.15
     through: float = 0.0
+    conditions: float = 0.0
+    shared: bool = False
+    hot: int = 0
 
 
 class Load:
-    """`clients` clients of the router at `address`; each writes its own part of the history's keys and reads all.
+    """`clients` clients of the router at `address`; each writes its part of the history's keys and reads all.
 
     `reached` counts acknowledged writes by durability class, `errors` failed calls by what was said.
     """
@@ -39,7 +47,7 @@ class Load:
         self.history = history
         self._address = address
         self._mix = mix
-        self._keys = [history.keys[number::clients] for number in range(clients)]
+        self._keys = [history.keys if mix.shared else history.keys[number::clients] for number in range(clients)]
         self._randoms = [Random(f"{seed} {number}") for number in range(clients)]
         self._may_go_on = asyncio.Event()
         self._may_go_on.set()
@@ -54,8 +62,8 @@ class Load:
         """The clients are at work inside the block; after it no call is in flight."""
         self._draining = False
         work = [
-            asyncio.create_task(self._work(keys, random))
-            for keys, random in zip(self._keys, self._randoms, strict=True)
+            asyncio.create_task(self._work(f"client {number}", keys, random))
+            for number, (keys, random) in enumerate(zip(self._keys, self._randoms, strict=True))
         ]
         try:
             yield
@@ -88,7 +96,7 @@ class Load:
         if not self._at_work:
             self._all_rest.set()
 
-    async def _work(self, keys: Sequence[str], random: Random) -> None:
+    async def _work(self, name: str, keys: Sequence[str], random: Random) -> None:
         self._at_work += 1
         try:
             async with AsyncMilena(self._address, timeout=5, retry=NO_RETRY) as m:
@@ -98,37 +106,63 @@ class Load:
                         await self._may_go_on.wait()
                         self._at_work += 1
                     try:
-                        await self._one(m, keys, random)
+                        await self._one(m, name, keys, random)
                     except MilenaError as error:
                         self.errors[type(error).__name__] += 1
                         await asyncio.sleep(PAUSE_SECONDS)
         finally:
             self._rests()
 
-    async def _one(self, m: AsyncMilena, keys: Sequence[str], random: Random) -> None:
+    def _choose(self, keys: Sequence[str], random: Random) -> str:
+        hot = self._mix.hot
+        return random.choice(keys[:hot] if hot and random.random() < 0.5 else keys)
+
+    async def _one(self, m: AsyncMilena, name: str, keys: Sequence[str], random: Random) -> None:
         mix = self._mix
         drawn = random.random()
         if drawn < mix.reads:
-            key = random.choice(self.history.keys)
+            key = self._choose(self.history.keys, random)
             mark = self.history.mark(key)
-            self.history.observed(key, await m.get(key), mark)
+            self.history.observed(key, await m.get(key), mark, name)
             return
         if self._left is not None:
             self._left -= 1
             if not self._left:
                 self._enough.set()
-        write = self.history.begin(random.choice(keys), delete=drawn < mix.reads + mix.deletes)
+        key, delete = self._choose(keys, random), drawn < mix.reads + mix.deletes
         durability: Durability | None = "through" if random.random() < mix.through else None
-        if write.value is None:
-            written = await m.delete(write.key, durability=durability)
-        else:
-            written = await m.set(write.key, write.value, durability=durability)
+        only_over: bytes | bool | None = True
+        if_match = if_none_match = None
+        if random.random() < mix.conditions:
+            mark = self.history.mark(key)
+            entry = await m.get_entry(key)
+            only_over = None if entry is None else entry.value
+            self.history.observed(key, only_over, mark, name)
+            if entry is not None:
+                if_match = entry.etag
+            else:
+                delete, if_none_match = False, "*"
+        write = self.history.begin(key, delete=delete, process=name, only_over=only_over)
+        try:
+            if write.value is None:
+                written = await m.delete(key, durability=durability, if_match=if_match)
+            else:
+                written = await m.set(
+                    key, write.value, durability=durability, if_match=if_match, if_none_match=if_none_match
+                )
+        except ConditionFailed as error:
+            self.history.condition_failed(write)
+            self.errors[type(error).__name__] += 1
+            return
+        except (RateLimited, Overloaded):
+            self.history.rejected(write)
+            raise
         self.history.acknowledge(write)
         self.reached[written.durability] += 1
 
 
 async def read_all(address: str, history: History, where: str, timeout: float = 30.0) -> None:
-    """Read every key, with all retries that it takes, and write down what is returned. Raises MilenaError."""
+    """Read every key, with all retries that it takes, and record what is returned. Raises MilenaError."""
     several = asyncio.Semaphore(16)
 
     async def read(m: AsyncMilena, key: str) -> None:
