@@ -279,6 +279,8 @@ def test_a_restart_of_the_router_and_all_nodes_changes_no_owner(start_cluster: S
     cluster.router.restart(DEFAULT)
     for node in cluster.nodes:
         node.restart()
+    for node in cluster.nodes:
+        node.wait_ready()  # the router publishes the recovered ring before the last node listens
     cluster.wait_for_ring(4)
     assert owner_of_each_slot(cluster) == owners
     with Milena(cluster.address) as client:
