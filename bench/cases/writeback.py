@@ -59,8 +59,8 @@ def _with_server(fixtures: Fixtures, backlog: int) -> Samples:
 async def _hits(node: Server, seconds: float) -> Samples:
     keys = cycle(_HOT_KEYS)
     async with NodeServer(node.address) as server:
-        # Not all at once: the node is busy with its backlog, and ends calls that it cannot begin within a second. And
-        # not one after the other: the backlog would push the first ones out of memory meanwhile.
+        # Not all at once: the node is busy with its backlog, and ends calls that it cannot begin within a second.
+        # Not one after the other: the backlog would push the first ones out of memory meanwhile.
         for start in range(0, len(_HOT_KEYS), 20):
             keys_of_part = _HOT_KEYS[start : start + 20]
             await asyncio.gather(*(server.put_object(key, bytes(VALUE_BYTES), THROUGH) for key in keys_of_part))
