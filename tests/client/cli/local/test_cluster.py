@@ -171,7 +171,7 @@ def test_the_end_of_the_terminal_ends_the_cluster(tmp_path: Path) -> None:
     assert left == {"s3.log", "router.log", "cache1.log", "journal"}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the system notifies children of their parent's end")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can end a child process with its parent")
 def test_a_command_that_is_killed_leaves_no_processes(tmp_path: Path) -> None:
     with milena(tmp_path, "up", "--nodes", "1", "--logs", "logs") as up:
         up.wait_for("^nodes: 1, ")
