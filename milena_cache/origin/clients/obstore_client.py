@@ -204,6 +204,20 @@ class ObstoreStore:
         etag, metadata = response.meta["e_tag"] or "", _own(response.attributes)
         return Stored(body.to_bytes(), etag, metadata, size=None if byte_range is None else whole)
 
+    async def inquire(self, ref: Ref) -> str | Absent:
+        """Return the object's ETag by a GET whose body is not read: its response has S3's error code.
+
+        Raises OriginFailure, and Unreadable for a response that obstore cannot parse.
+        """
+        try:
+            response = await obstore.get_async(self._store(ref.bucket), ref.key)
+        except (BaseError, FileNotFoundError) as error:
+            said = _judge("get", ref, error)
+            if isinstance(said, Absent):
+                return said
+            raise said from None
+        return response.meta["e_tag"] or ""
+
     async def head(self, ref: Ref) -> Info | None:
         """See `ObjectStore`; raises Unreadable for a response that obstore cannot parse."""
         try:
