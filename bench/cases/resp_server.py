@@ -24,6 +24,9 @@ from tests.support.processes import Node, Process
 # Commands for each second of a round: about the rate of a Redis server, less where a node needs much longer.
 _COMMANDS = 120_000
 _PIPELINED_COMMANDS = 500_000
+_MISSES = 3_000
+# Keys are drawn from so many at random, so that hardly one is read twice.
+_UNREAD_KEYS = 10**9
 _PIPELINE = 32
 _OPEN = (1, 100, 2_000)
 
@@ -90,6 +93,29 @@ def _sets(node: Node, load: Callable[[], Samples], number: int) -> Samples:
 
 
 @contextmanager
+def _misses(fixtures: Fixtures) -> Iterator[Sequence[Variant | Skipped]]:
+    if missing := why_no_load():
+        yield [Skipped("node", missing)]
+        return
+    fixtures.stub.set_latency(0)
+    cluster = fixtures.direct_cluster
+    node = cluster.nodes[0]
+    number = int(_MISSES * fixtures.scale.seconds)
+
+    def load() -> Samples:
+        return {**redis_benchmark(node.resp, "get", number, _UNREAD_KEYS), "calls": float(number)}
+
+    def run() -> Samples:
+        before = fixtures.s3_gets()
+        samples = with_processor_times({"server": node.pid}, load)
+        assert fixtures.s3_gets() - before >= 0.99 * number, "not every GET was a miss"
+        return samples
+
+    with apart([node.pid], [cluster.router.pid, fixtures.stub.pid]):
+        yield [Variant("node", run)]
+
+
+@contextmanager
 def _hit_cost_connections(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
     keys = fixtures.scale.sizes[0]
     with fixtures.cached_node("door_of_connections", keys, VALUE_BYTES) as node:
@@ -151,6 +177,13 @@ CASES = (
         _PEERS,
         lambda fixtures: _redis_benchmark(fixtures, _PIPELINE),
         _against_redis(0.45, None),
+    ),
+    Case(
+        "resp_miss",
+        f"{_LOAD}: GET of keys never read before; S3 answers at once",
+        "per_s",
+        [],
+        _misses,
     ),
     Case(
         "hit_cost_connections",
