@@ -160,6 +160,17 @@ class Writes:
             and self._journaled.overwrite(key, value, owned_since)
         )
 
+    def remember(self, target: Object, value: bytes, owned_since: int) -> bool:
+        """Acknowledge a put without options, if the node's class is `memory` and it need not wait; else False."""
+        key = target.cache_key
+        if not self.keeps_in_memory or len(value) > self._max_value_bytes or key in self._write_locks:
+            return False
+        change = Change(target, value, owned_since=owned_since)
+        if key in self._journaled or not self._journaled.fits_in_memory(change):
+            return False
+        self._journaled.remember(change, UNKNOWN)
+        return True
+
     def begin(self, change: Change, durability: Durability | None, timeout: float) -> Ack | asyncio.Future[Ack]:
         """Write as `put` and `delete` do, without a coroutine; return the acknowledgement at once if possible.
 

@@ -32,7 +32,7 @@ from typing import cast
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.in_flight import COPIES, SMALL, InFlight
 from milena_cache.servers.resp.output_buffer import HIGH_WATER, OutputBuffer
-from milena_cache.servers.resp.overwrites import Overwrites
+from milena_cache.servers.resp.plain_sets import PlainSets
 from milena_cache.servers.resp.running import Running
 from milena_cache.servers.resp.state.client_registry import Reason
 from milena_cache.servers.resp.state.context import Context
@@ -65,8 +65,8 @@ class Connection(asyncio.Protocol):
         self._reader = CommandReader(max_value_bytes + _OVERHEAD_BYTES, 2 * max_value_bytes + _OVERHEAD_BYTES)
         self._gets = context.calls["get"]
         self._get_counts = context.stats["get"]
-        self._overwrites = Overwrites(context)
-        self._short_set = SET if context.node.writes.keeps_in_memory else b""  # the command for `_overwrites`
+        self._plain_sets = PlainSets(context)
+        self._short_set = SET if context.node.writes.keeps_in_memory else b""  # the command for `_plain_sets`
         self._limited = context.config.rate_limit > 0
         self._max_unsent = context.config.resp_output_bytes
         self._now = context.clock.now
@@ -164,7 +164,7 @@ class Connection(asyncio.Protocol):
             argv = reader.one(data)
             if argv is not None:
                 is_short = len(argv) == 3 and argv[0] == self._short_set
-                if is_short and self._overwrites.overwrite(session, argv[1], argv[2], now, out.parts):
+                if is_short and self._plain_sets.serve(session, argv[1], argv[2], now, out.parts):
                     out.write_out()
                 else:
                     self._run_one(argv, now)
@@ -321,7 +321,7 @@ class Connection(asyncio.Protocol):
         Parked commands go first: they are older than those that were read after them.
         """
         commands, reader, running, session = self._commands, self._reader, self._running, self.session
-        overwrite, short_set, parts = self._overwrites.overwrite, self._short_set, self._out.parts
+        serve, short_set, parts = self._plain_sets.serve, self._short_set, self._out.parts
         running.at = self._now()
         late = session.waited > self._context.timeout
         rejects = late or self._overload.rejects(self._number, running.at)
@@ -335,7 +335,7 @@ class Connection(asyncio.Protocol):
                 argv = commands[0]
                 is_short = len(argv) == 3 and argv[0] == short_set and not (late or session.closing)
                 short = is_short and self._is_plain()
-                if short and (done := overwrite(session, argv[1], argv[2], running.at, parts)):
+                if short and (done := serve(session, argv[1], argv[2], running.at, parts)):
                     running.at = done
                 elif (
                     running.in_flight.full

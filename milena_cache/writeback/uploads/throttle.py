@@ -32,10 +32,10 @@ SHORT_PAUSES = 8
 MAX_FAILING_KEYS = 64
 # SlowDowns within this many seconds are replies to one rate, and halve the limit once.
 SAME_EVENT_SECONDS = 1.0
-# An upload takes about 200 µs of a busy event loop, waiting for the interpreter's lock included
-# (`python -m bench --case reads_while_flushing`): 200 a second leave requests more than nine tenths of the loop,
-# 2500 a second leave them half.
-MAX_GAP = 1 / 200
+# An upload takes about 200 µs of a busy event loop, waiting for the interpreter's lock included, and 500 µs of
+# processor time with obstore's threads (`python -m bench --case reads_while_flushing`; a drain of 4,900 took
+# 2.4 s): 120 a second leave requests more than nine tenths of a core, 2500 a second leave them half of the loop.
+MAX_GAP = 1 / 120
 BACKLOG_GAP = 1 / 2500
 FIRST_GAP = 0.0003
 # Requests need the loop if there are more of them a second, and it works for a larger share of the time. The share

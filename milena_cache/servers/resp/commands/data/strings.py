@@ -254,10 +254,6 @@ def is_modifying(argv: list[bytes]) -> bool:
     alone=is_modifying,
 )
 def set_(context: Context, session: Session, argv: list[bytes]) -> Any:
-    if context.node.writes.keeps_in_memory and len(argv) == 3 and not session.tracking:
-        since = context.ownership.mine_since(argv[1])
-        if since >= 0 and context.node.writes.overwrite(argv[1], argv[2], since):
-            return Raw(OK)
     options = Options() if len(argv) == 3 else set_options(argv)
     expires_ms = options.expires_ms("set", _now_ms(context)) if options.expiry_option else 0
     target, owned_since = context.place(argv[1])
