@@ -45,6 +45,21 @@ class NodeDescription:
 
 
 @dataclass(frozen=True, slots=True)
+class RingStatus:
+    """A node's part in the changing ring.
+
+    acknowledged_epoch: it promises no node any more to stand by a ring older than this one
+    taken: the slots that it has taken over, as first and last slot and the epoch since which it owns them, while
+    the ring still has them as pending
+    leaving: True if all its slots should move to other nodes, after which it leaves
+    """
+
+    acknowledged_epoch: int = 0
+    taken: tuple[tuple[int, int, int], ...] = ()
+    leaving: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Renewal:
     """A node's request to become a member of the ring, or to remain one.
 
@@ -56,6 +71,7 @@ class Renewal:
     ring: the newest ring that it has, empty if none, for a coordinator that has lost its own
     longest_lease: the longest lease that it was granted, in seconds, 0 if none
     status: its dirty writes, and why an operator should look at it
+    ring_status: its part in the changing ring
     """
 
     node: NodeDescription
@@ -65,6 +81,7 @@ class Renewal:
     ring: SlotMap
     longest_lease: float
     status: NodeStatus
+    ring_status: RingStatus = RingStatus()
 
 
 @dataclass(frozen=True, slots=True)

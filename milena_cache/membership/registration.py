@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from milena_cache.membership.coordinator import Coordinator, NodeDescription, Renewal
+from milena_cache.membership.coordinator import Coordinator, NodeDescription, Renewal, RingStatus
 from milena_cache.membership.identity import NodeIdentity
 from milena_common.api.errors import MilenaError
 from milena_common.cluster.missing_node import NodeStatus
@@ -40,6 +40,7 @@ class Registration:
         ring_changed: Callable[[SlotMap], None],
         cluster: NodeIdentity,
         status: Callable[[], NodeStatus],
+        ring_status: Callable[[], RingStatus] = RingStatus,
     ) -> None:
         """Arguments that need an explanation:
 
@@ -49,6 +50,7 @@ class Registration:
         ring: returns the newest ring, of any coordinator, or from before this process started
         ring_changed: called with each newer ring of this one
         status: returns the counts of dirty writes that go with each renewal, and with leaving
+        ring_status: returns the node's part in the changing ring
         """
         self.router = coordinator.address
         self._coordinator = coordinator
@@ -62,6 +64,7 @@ class Registration:
         self._ring_changed = ring_changed
         self._cluster = cluster
         self._status = status
+        self._ring_status = ring_status
         self._longest_lease = 0.0  # seconds
         self._join_sent = False
         self._hurried = asyncio.Event()
@@ -126,6 +129,7 @@ class Registration:
             ring=ring,
             longest_lease=self._longest_lease,
             status=self._status(),
+            ring_status=self._ring_status(),
         )
         self._join_sent = True  # this node may be a member even if the reply is lost
         was_joined = self.joined

@@ -15,8 +15,10 @@ from milena_cache.membership.coordinator import Lease, NodeDescription, Renewal
 from milena_common.api.methods import KEEP_LEASE, LEAVE
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.missing_node import NodeStatus
+from milena_common.cluster.runs_message import runs_message
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slot_map_watch import AsyncRingWatch, AsyncStreams
+from milena_common.cluster.slot_runs import Run
 from milena_common.rpc.transport import ExchangingTransport
 from milena_common.runtime.clock import Clock
 
@@ -49,7 +51,7 @@ class RouterCoordinator:
         self._rng = rng
 
     async def renew(self, renewal: Renewal) -> Lease:
-        node, status = renewal.node, renewal.status
+        node, status, ring_status = renewal.node, renewal.status, renewal.ring_status
         request = pb.JoinRequest(
             address=node.address,
             node_id=node.node_id,
@@ -63,7 +65,12 @@ class RouterCoordinator:
             dead_letters=status.dead_letters,
             degraded=status.degraded,
             journal_id=node.journal_id,
+            acknowledged_epoch=ring_status.acknowledged_epoch,
+            leaving=ring_status.leaving,
         )
+        if ring_status.taken:
+            runs = [Run(first, last, node.address, since) for first, last, since in ring_status.taken]
+            request.taken.CopyFrom(runs_message(runs, {node.address: 0}))
         sent_at = self._clock.now()
         response: Any = await self._connection.exchange(KEEP_LEASE.name, request, CALL_SECONDS)
         if response.send_ring and renewal.ring.epoch:

@@ -14,6 +14,9 @@ from milena_common.cluster.slots import SLOTS
 
 # Bit of `WatchRingRequest.features`: the caller reads `RingUpdate.runs`, and changes of the last ring of a stream.
 RUNS = 1
+# Bit of the same, and of `JoinRequest.features`: the node fences itself by its lease, takes part in promises, and
+# hands slots over. A ring has `RingUpdate.released_epoch` only while all its nodes do.
+MOVES = 2
 
 
 def runs_message(runs: Iterable[Run], places: Mapping[str, int]) -> pb.SlotRuns:

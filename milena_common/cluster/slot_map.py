@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.missing_node import MissingNode
-from milena_common.cluster.runs_message import read_runs
+from milena_common.cluster.runs_message import read_runs, runs_message
 from milena_common.cluster.slot_runs import Run, replaced
 from milena_common.cluster.slots import SLOTS, slot_of
 
@@ -62,6 +62,10 @@ class SlotMap:
     - `cluster_id`: "" if the router is of a version without one.
     - `max_value_bytes`: the largest value that the router accepts, 0 if unknown.
     - `missing`: the nodes that left without handing over, kept for a router that restarts.
+    - `pending`: the moves in progress, as ranges of their destination, owned since the epoch that they will have.
+      Until the owner has handed the slots over, it serves them.
+    - `released_epoch`: slots owned since a later epoch may still be served by their owner before, which was lost; 0
+      if nodes of this ring do not fence.
     """
 
     __slots__ = (
@@ -71,7 +75,9 @@ class SlotMap:
         "max_value_bytes",
         "missing",
         "nodes",
+        "pending",
         "ranges",
+        "released_epoch",
         "targets",
     )
 
@@ -85,11 +91,15 @@ class SlotMap:
         max_value_bytes: int = 0,
         missing: tuple[MissingNode, ...] = (),
         targets: tuple[Target, ...] | None = None,
+        pending: tuple[MapRange, ...] = (),
+        released_epoch: int = 0,
     ) -> None:
         """Build the map. `ranges` ascend and do not overlap, else ValueError; slots in none have no owner.
 
         `targets`: those of `ranges`, if they are known; else they are computed.
         """
+        self.pending = pending
+        self.released_epoch = released_epoch
         self.epoch = epoch
         self.default_bucket = default_bucket
         self.cluster_id = cluster_id
@@ -104,11 +114,13 @@ class SlotMap:
         return cls(0, "", (), ())
 
     @classmethod
-    def from_update(cls, update: pb.RingUpdate, base: SlotMap | None = None) -> Self:
+    def from_update(cls, update: pb.RingUpdate, base: SlotMap | None = None) -> SlotMap:
         """Return the map of `update`. Raises ValueError with the reason if it is not a valid ring.
 
         `base` is the last map of the same stream, None if there is none: an update may have only what differs.
         """
+        if update.base_epoch == update.epoch and base is not None and base.epoch == update.epoch:
+            return base.with_released_epoch(update.released_epoch)
         nodes = tuple(
             MapNode(node.address, node.resp_address, node.node_id, node.weight or 1.0, node.journal_id)
             for node in update.nodes
@@ -141,6 +153,25 @@ class SlotMap:
             update.max_value_bytes,
             missing,
             targets,
+            _ranges(read_runs(update.pending, [node.address for node in nodes]), nodes)
+            if update.HasField("pending")
+            else (),
+            update.released_epoch,
+        )
+
+    def with_released_epoch(self, epoch: int) -> SlotMap:
+        """Return this map with another released epoch."""
+        return SlotMap(
+            self.epoch,
+            self.default_bucket,
+            self.nodes,
+            self.ranges,
+            self.cluster_id,
+            self.max_value_bytes,
+            self.missing,
+            self.targets,
+            self.pending,
+            epoch,
         )
 
     def to_update(self) -> pb.RingUpdate:
@@ -162,7 +193,11 @@ class SlotMap:
                 for node in self.nodes
             ],
             missing=[node.to_message() for node in self.missing],
+            released_epoch=self.released_epoch,
         )
+        if self.pending:
+            runs = [Run(first, last, node.address, since) for first, last, node, since in self.pending]
+            update.pending.CopyFrom(runs_message(runs, places))
         for first, last, node, owned_since in self.ranges:
             update.slots.add(first=first, last=last, node=places[node.address], owned_since=owned_since)
         return update

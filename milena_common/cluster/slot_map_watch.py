@@ -95,7 +95,9 @@ class Following:
         # `_newest` is kept when a router withholds its ring and `current` becomes empty. Otherwise: (1) ring 5 is
         # withheld; (2) the stream reconnects to a router that was restarted and still has ring 4; (3) ring 4 would
         # be adopted. And the comparison with `current` allows ring 5 to be adopted again after that.
-        if slot_map.epoch >= self._newest and slot_map.epoch != self.current.epoch:
+        current = self.current
+        newer = slot_map.epoch != current.epoch or slot_map.released_epoch > current.released_epoch
+        if slot_map.epoch >= self._newest and newer:
             self._newest = slot_map.epoch
             self.current = slot_map
             self._on_change(slot_map)
@@ -121,8 +123,9 @@ class AsyncRingWatch:
     """The ring of one router, for an event loop. The caller runs `run()` as a task, and cancels it.
 
     `on_change` is called with each newer ring, in the event loop, and with an empty one when the router begins to
-    withhold it. `node_id` is the id of the watching node, "" for a client. `on_disconnected` is called when a
-    stream ended: the router stops, was restarted or cannot be reached.
+    withhold it; with feature MOVES also with the same ring when more of it is released. `node_id` is the id of the
+    watching node, "" for a client. `on_disconnected` is called when a stream ended: the router stops, was restarted
+    or cannot be reached.
     """
 
     def __init__(
@@ -135,11 +138,12 @@ class AsyncRingWatch:
         node_id: str = "",
         rejected_pause: float = REJECTED_SECONDS,
         on_disconnected: Callable[[], None] = lambda: None,
+        features: int = RUNS,
     ) -> None:
         self._connection = connection
         self._clock = clock
         self._on_disconnected = on_disconnected
-        self._request = pb.WatchRingRequest(node_id=node_id, features=RUNS)
+        self._request = pb.WatchRingRequest(node_id=node_id, features=features)
         self._following = Following(on_change, rng, rejected_pause)
 
     @property

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class JoinRequest(_message.Message):
-    __slots__ = ("address", "node_id", "weight", "addresses", "default_bucket", "epoch", "cluster_id", "ring_epoch", "last_ring", "dirty_entries", "dead_letters", "degraded", "journal_id")
+    __slots__ = ("address", "node_id", "weight", "addresses", "default_bucket", "epoch", "cluster_id", "ring_epoch", "last_ring", "dirty_entries", "dead_letters", "degraded", "journal_id", "features", "acknowledged_epoch", "taken", "leaving")
     class AddressesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +28,10 @@ class JoinRequest(_message.Message):
     DEAD_LETTERS_FIELD_NUMBER: _ClassVar[int]
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
     JOURNAL_ID_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
+    LEAVING_FIELD_NUMBER: _ClassVar[int]
     address: str
     node_id: str
     weight: float
@@ -41,7 +45,11 @@ class JoinRequest(_message.Message):
     dead_letters: int
     degraded: _containers.RepeatedScalarFieldContainer[str]
     journal_id: str
-    def __init__(self, address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ..., addresses: _Optional[_Mapping[str, str]] = ..., default_bucket: _Optional[str] = ..., epoch: _Optional[int] = ..., cluster_id: _Optional[str] = ..., ring_epoch: _Optional[int] = ..., last_ring: _Optional[_Union[LastRing, _Mapping]] = ..., dirty_entries: _Optional[int] = ..., dead_letters: _Optional[int] = ..., degraded: _Optional[_Iterable[str]] = ..., journal_id: _Optional[str] = ...) -> None: ...
+    features: int
+    acknowledged_epoch: int
+    taken: SlotRuns
+    leaving: bool
+    def __init__(self, address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ..., addresses: _Optional[_Mapping[str, str]] = ..., default_bucket: _Optional[str] = ..., epoch: _Optional[int] = ..., cluster_id: _Optional[str] = ..., ring_epoch: _Optional[int] = ..., last_ring: _Optional[_Union[LastRing, _Mapping]] = ..., dirty_entries: _Optional[int] = ..., dead_letters: _Optional[int] = ..., degraded: _Optional[_Iterable[str]] = ..., journal_id: _Optional[str] = ..., features: _Optional[int] = ..., acknowledged_epoch: _Optional[int] = ..., taken: _Optional[_Union[SlotRuns, _Mapping]] = ..., leaving: bool = ...) -> None: ...
 
 class LastRing(_message.Message):
     __slots__ = ("ring", "lease_seconds")
@@ -52,20 +60,22 @@ class LastRing(_message.Message):
     def __init__(self, ring: _Optional[_Union[RingUpdate, _Mapping]] = ..., lease_seconds: _Optional[float] = ...) -> None: ...
 
 class JoinResponse(_message.Message):
-    __slots__ = ("successful", "lease_seconds", "epoch", "ring_size", "cluster_id", "send_ring")
+    __slots__ = ("successful", "lease_seconds", "epoch", "ring_size", "cluster_id", "send_ring", "released_epoch")
     SUCCESSFUL_FIELD_NUMBER: _ClassVar[int]
     LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     RING_SIZE_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     SEND_RING_FIELD_NUMBER: _ClassVar[int]
+    RELEASED_EPOCH_FIELD_NUMBER: _ClassVar[int]
     successful: bool
     lease_seconds: float
     epoch: int
     ring_size: int
     cluster_id: str
     send_ring: bool
-    def __init__(self, successful: bool = ..., lease_seconds: _Optional[float] = ..., epoch: _Optional[int] = ..., ring_size: _Optional[int] = ..., cluster_id: _Optional[str] = ..., send_ring: bool = ...) -> None: ...
+    released_epoch: int
+    def __init__(self, successful: bool = ..., lease_seconds: _Optional[float] = ..., epoch: _Optional[int] = ..., ring_size: _Optional[int] = ..., cluster_id: _Optional[str] = ..., send_ring: bool = ..., released_epoch: _Optional[int] = ...) -> None: ...
 
 class LeaveRequest(_message.Message):
     __slots__ = ("address", "node_id", "dirty_entries", "dead_letters", "forget")
@@ -430,7 +440,7 @@ class WatchRingRequest(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., features: _Optional[int] = ...) -> None: ...
 
 class RingUpdate(_message.Message):
-    __slots__ = ("epoch", "nodes", "slots", "default_bucket", "cluster_id", "max_value_bytes", "missing", "runs", "base_epoch", "removed", "same_missing")
+    __slots__ = ("epoch", "nodes", "slots", "default_bucket", "cluster_id", "max_value_bytes", "missing", "runs", "base_epoch", "removed", "same_missing", "pending", "released_epoch")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
@@ -442,6 +452,8 @@ class RingUpdate(_message.Message):
     BASE_EPOCH_FIELD_NUMBER: _ClassVar[int]
     REMOVED_FIELD_NUMBER: _ClassVar[int]
     SAME_MISSING_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
+    RELEASED_EPOCH_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     nodes: _containers.RepeatedCompositeFieldContainer[RingNode]
     slots: _containers.RepeatedCompositeFieldContainer[SlotRange]
@@ -453,7 +465,9 @@ class RingUpdate(_message.Message):
     base_epoch: int
     removed: _containers.RepeatedScalarFieldContainer[str]
     same_missing: bool
-    def __init__(self, epoch: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[RingNode, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[SlotRange, _Mapping]]] = ..., default_bucket: _Optional[str] = ..., cluster_id: _Optional[str] = ..., max_value_bytes: _Optional[int] = ..., missing: _Optional[_Iterable[_Union[MissingNode, _Mapping]]] = ..., runs: _Optional[_Union[SlotRuns, _Mapping]] = ..., base_epoch: _Optional[int] = ..., removed: _Optional[_Iterable[str]] = ..., same_missing: bool = ...) -> None: ...
+    pending: SlotRuns
+    released_epoch: int
+    def __init__(self, epoch: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[RingNode, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[SlotRange, _Mapping]]] = ..., default_bucket: _Optional[str] = ..., cluster_id: _Optional[str] = ..., max_value_bytes: _Optional[int] = ..., missing: _Optional[_Iterable[_Union[MissingNode, _Mapping]]] = ..., runs: _Optional[_Union[SlotRuns, _Mapping]] = ..., base_epoch: _Optional[int] = ..., removed: _Optional[_Iterable[str]] = ..., same_missing: bool = ..., pending: _Optional[_Union[SlotRuns, _Mapping]] = ..., released_epoch: _Optional[int] = ...) -> None: ...
 
 class SlotRuns(_message.Message):
     __slots__ = ("lengths", "owners", "since", "epochs")

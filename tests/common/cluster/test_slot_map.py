@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.missing_node import MissingNode
+from milena_common.cluster.runs_message import runs_message
 from milena_common.cluster.slot_assignment import Member, Ring
-from milena_common.cluster.slot_map import MapNode, SlotMap, Target
+from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap, Target
+from milena_common.cluster.slot_runs import Run
 from milena_common.cluster.slots import SLOTS, slot_of
 from milena_router.ring.watch_streams import Published, ring_update, short_update
 
@@ -188,3 +190,32 @@ def test_a_join_in_a_ring_of_300_nodes_is_at_most_64_kib_for_each_watcher() -> N
     with_missing = short_update(published(joined, missing), published(scattered))
     assert with_missing.ByteSize() <= 64 * 1024
     assert short_update(published(joined)).ByteSize() < ring_update(*published(joined)).ByteSize() / 2
+
+
+# ---- moves in progress, and what is released
+
+
+def test_moves_in_progress_and_the_released_epoch_are_read_and_kept() -> None:
+    message = update((0, SLOTS - 1, 0))
+    message.pending.CopyFrom(runs_message([Run(100, 199, "b:50051", 6)], {"a:50051": 0, "b:50051": 1}))
+    message.released_epoch = 6
+    ring = SlotMap.from_update(message)
+    assert ring.pending == (MapRange(100, 199, MapNode("b:50051", "", ""), 6),)
+    assert ring.released_epoch == 6
+    assert ring.targets[150].address == "a:50051", "the owner serves until it has handed over"
+    again = SlotMap.from_update(ring.to_update())
+    assert (again.pending, again.released_epoch) == (ring.pending, 6)
+
+
+def test_an_update_of_the_same_epoch_changes_only_what_is_released() -> None:
+    ring = SlotMap.from_update(update((0, SLOTS - 1, 0)))
+    released = SlotMap.from_update(pb.RingUpdate(epoch=7, base_epoch=7, released_epoch=7), ring)
+    assert released.released_epoch == 7
+    assert (released.nodes, released.targets, released.epoch) == (ring.nodes, ring.targets, 7)
+
+
+def test_a_move_to_a_node_that_is_not_in_the_ring_is_no_valid_ring() -> None:
+    message = update((0, SLOTS - 1, 0), nodes=(A,))
+    message.pending.CopyFrom(runs_message([Run(100, 199, "b:50051", 6)], {"b:50051": 1}))
+    with pytest.raises(ValueError, match="not one of 1"):
+        SlotMap.from_update(message)
