@@ -45,8 +45,11 @@ class Absence:
             task = asyncio.get_running_loop().create_task(self._request(ref, inquire))
             self._asking[ref] = task
             task.add_done_callback(lambda done: self._request_done(ref, done))
-        # The request continues for the other callers if one is cancelled.
-        return await asyncio.shield(task)
+        try:
+            # The request continues for the other callers if one is cancelled.
+            return await asyncio.shield(task)
+        finally:
+            del task  # else its exception, whose traceback has this frame, would be part of a reference cycle
 
     async def _request(self, ref: Ref, inquire: Callable[[Ref], Awaitable[Info | None]]) -> Info | None:
         requested_at = self._clock.now()

@@ -197,6 +197,8 @@ class Origin:
             for task in (first, second):
                 if task is not None and not task.cancel() and not task.cancelled():
                     task.exception()  # retrieved, so that asyncio does not log it
+            # A task has its exception, whose traceback has this frame: without the tasks it is no reference cycle.
+            del first, second, task
 
     def _reconnect(self) -> None:
         """Discard the idle connections: one of them brought no response where a new one did."""

@@ -377,24 +377,28 @@ class S3:
         The second request is for the same bucket, in the region that S3 names, never at an address from a response.
         """
         used, generation = self._fast.region(ref.bucket), self._credentials.generation
+        first: OriginFailure | None = None
         try:
-            # Directly, since almost all succeed: each coroutine around this one costs 1 % of an upload.
-            return await send()
-        except OriginFailure as failure:
-            first = failure
-        try:
+            try:
+                # Directly, since almost all succeed: each coroutine around this one costs 1 % of an upload.
+                return await send()
+            except OriginFailure as failure:
+                first = failure
+            try:
+                return await self._send_authorized(send, first, generation)
+            except OriginFailure as failure:
+                if failure.code not in REGION_LOOKUP_CODES or not await self._learn_region(
+                    ref.bucket, used, failure.region
+                ):
+                    raise
+            generation = self._credentials.generation
+            try:
+                return await send()
+            except OriginFailure as failure:
+                first = failure
             return await self._send_authorized(send, first, generation)
-        except OriginFailure as failure:
-            if failure.code not in REGION_LOOKUP_CODES or not await self._learn_region(
-                ref.bucket, used, failure.region
-            ):
-                raise
-        generation = self._credentials.generation
-        try:
-            return await send()
-        except OriginFailure as failure:
-            first = failure
-        return await self._send_authorized(send, first, generation)
+        finally:
+            first = None  # else it and this frame would be a reference cycle, as in `obstore_client`
 
     async def _send_authorized(
         self, send: Callable[[], Awaitable[T]], failure: OriginFailure, generation: int
@@ -403,8 +407,11 @@ class S3:
 
         S3 has done nothing then, so this is safe for writes too. Raises any other `failure`.
         """
-        if failure.code not in EXPIRED or not await self._credentials.renew(generation):
-            raise failure.redacted(self._credentials.redact) from None
+        try:
+            if failure.code not in EXPIRED or not await self._credentials.renew(generation):
+                raise failure.redacted(self._credentials.redact) from None
+        finally:
+            del failure  # as above
         try:
             return await send()
         except OriginFailure as again:

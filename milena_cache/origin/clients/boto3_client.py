@@ -148,7 +148,10 @@ class Boto3Store:
                 raise
             if isinstance(said, Absent):
                 return said
-            raise said.redacted(self._credentials.redact) from None
+            try:
+                raise said.redacted(self._credentials.redact) from None
+            finally:
+                del said  # else it and this frame would be a reference cycle, as in `obstore_client`
 
     async def _write(
         self, operation: str, ref: Ref, work: Callable[[S3Client], T], *, conditional: bool = False

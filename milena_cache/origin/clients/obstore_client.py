@@ -195,10 +195,7 @@ class ObstoreStore:
                 body: Bytes = await response.bytes_async()
         except (BaseError, FileNotFoundError) as error:
             conditional, ranged = bool(if_none_match or if_match), byte_range is not None
-            said = _judge("get", ref, error, conditional=conditional, ranged=ranged)
-            if isinstance(said, Absent):
-                return said
-            raise said from None
+            return _absent(_judge("get", ref, error, conditional=conditional, ranged=ranged))
         if len(body) != size:
             raise OriginFailure(Fault.INCOMPLETE, "get", ref, f"{len(body)} of {size} bytes", "incomplete")
         etag, metadata = response.meta["e_tag"] or "", _own(response.attributes)
@@ -212,10 +209,7 @@ class ObstoreStore:
         try:
             response = await obstore.get_async(self._store(ref.bucket), ref.key)
         except (BaseError, FileNotFoundError) as error:
-            said = _judge("get", ref, error)
-            if isinstance(said, Absent):
-                return said
-            raise said from None
+            return _absent(_judge("get", ref, error))
         return response.meta["e_tag"] or ""
 
     async def head(self, ref: Ref) -> Info | None:
@@ -224,10 +218,8 @@ class ObstoreStore:
             # Not `obstore.head_async`, which omits the metadata.
             response = await obstore.get_async(self._store(ref.bucket), ref.key, options={"head": True})
         except (BaseError, FileNotFoundError) as error:
-            said = _judge("head", ref, error)
-            if isinstance(said, Absent):
-                return None
-            raise said from None
+            _absent(_judge("head", ref, error))
+            return None
         meta = response.meta
         modified = meta["last_modified"].timestamp()
         return Info(ref.key, meta["size"], meta["e_tag"] or "", modified, _own(response.attributes))
@@ -258,9 +250,8 @@ class ObstoreStore:
         except TimeoutError:
             raise _late("put", ref) from None
         except (BaseError, FileNotFoundError) as error:
-            said = _judge("put", ref, error, conditional=if_absent or bool(if_match))
-            assert not isinstance(said, Absent), "a put can fail its condition, but not be absent"
-            raise said from None
+            _absent(_judge("put", ref, error, conditional=if_absent or bool(if_match)))
+            raise AssertionError("a put can fail its condition, but not be absent") from None
         return result["e_tag"] or ""
 
     async def delete(self, ref: Ref) -> None:
@@ -271,9 +262,7 @@ class ObstoreStore:
         except TimeoutError:
             raise _late("delete", ref) from None
         except (BaseError, FileNotFoundError) as error:
-            said = _judge("delete", ref, error)
-            if not isinstance(said, Absent):
-                raise said from None
+            _absent(_judge("delete", ref, error))
 
     def reconnect(self) -> None:
         """Use none of the idle connections any more; requests in flight keep theirs."""
@@ -287,6 +276,20 @@ def _late(operation: str, ref: Ref) -> OriginFailure:
 def _own(attributes: Mapping[str, str]) -> Mapping[str, str]:
     # The attributes also have standard headers, under names with capitals.
     return {name: value for name, value in attributes.items() if name == name.lower()}
+
+
+def _absent(said: OriginFailure | Unreadable | Absent) -> Absent:
+    """Return `said` if the object is absent; else raise it.
+
+    No variable may hold the exception that a frame raises: it would be part of a reference cycle. Thousands of them
+    make the garbage collector block the event loop for 100 ms.
+    """
+    if isinstance(said, Absent):
+        return said
+    try:
+        raise said from None
+    finally:
+        del said
 
 
 def _judge(

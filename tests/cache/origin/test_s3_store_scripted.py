@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from hashlib import md5
 
 import pytest
@@ -101,6 +103,34 @@ async def test_a_status_without_s3s_code_passes(status: int, store: S3, server: 
             failure = await failure_of(call())
             assert failure.fault.retryable, (operation, failure)
             assert not failure.fault.of_object
+
+
+@pytest.mark.parametrize("said", [error(500, "InternalError"), error(404, "NoSuchKey"), error(403, "AccessDenied")])
+@pytest.mark.parametrize("key", KEYS)
+async def test_a_request_that_fails_leaves_no_reference_cycles(
+    key: str, said: Scripted, store: S3, server: ScriptedS3
+) -> None:
+    """Thousands of them, as a DEL of absent keys makes, had the garbage collector block the loop for 100 ms."""
+    server.reply = lambda request: said
+    calls = [call for name, call in calls_of(store, Ref("bucket", key)).items() if name not in ("list", "check")]
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        for call in calls:
+            await _ended(call)
+        gc.collect()
+        failures = [failure.operation for failure in gc.garbage if isinstance(failure, OriginFailure)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not failures
+
+
+async def _ended(call: Callable[[], Awaitable[object]]) -> None:
+    with suppress(OriginFailure):
+        await call()
 
 
 ABSENT = error(404, "NoSuchKey")
