@@ -30,12 +30,12 @@ from milena_cache.objects.object_store import (
     Stored,
     ignore,
 )
+from milena_cache.origin.hedging import Hedge
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import MilenaError, OriginUnavailable
 from milena_common.metrics.histogram import Histogram
 from milena_common.runtime.backoff import Backoff
 from milena_common.runtime.clock import Clock
-from milena_common.runtime.completion import done_within
 
 T = TypeVar("T")
 
@@ -178,27 +178,18 @@ class Origin:
         The second request takes a place of its own, if one is free: an overloaded S3 gets no more than
         S3_CONCURRENCY requests. Raises the failure of the last of the two.
         """
-        began = asyncio.Event()
-        first = asyncio.create_task(self._request(store, operation, once, code_of, began.set))
-        second: asyncio.Task[T] | None = None
-        try:
-            if await done_within(first, self._hedge_after) or began.is_set() or places.locked():
-                return await first
-            await places.acquire()
-            try:
-                second = asyncio.create_task(self._request(self._fresh, operation, once, code_of, ignore))
-                response, by = await _first_response(first, second)
-            finally:
-                places.release()
-            if by is second and store is self._store and not began.is_set():
-                self._reconnect()
-            return response
-        finally:
-            for task in (first, second):
-                if task is not None and not task.cancel() and not task.cancelled():
-                    task.exception()  # retrieved, so that asyncio does not log it
-            # A task has its exception, whose traceback has this frame: without the tasks it is no reference cycle.
-            del first, second, task
+
+        async def again() -> T:
+            async with places:
+                return await self._request(self._fresh, operation, once, code_of, ignore)
+
+        hedge = Hedge(again, lambda: not places.locked(), self._hedge_after)
+        response, by_second = await hedge.first_result(
+            self._request(store, operation, once, code_of, hedge.has_begun)
+        )
+        if by_second and store is self._store and not hedge.began:
+            self._reconnect()
+        return response
 
     def _reconnect(self) -> None:
         """Discard the idle connections: one of them brought no response where a new one did."""
@@ -334,20 +325,6 @@ class Origin:
 
     async def close(self) -> None:
         await asyncio.gather(self._store.close(), self._fresh.close())
-
-
-async def _first_response(first: asyncio.Task[T], second: asyncio.Task[T]) -> tuple[T, asyncio.Task[T]]:
-    """Return the first response, and its request. Raises a failure if both failed.
-
-    A transient failure does not count while the other request may still succeed.
-    """
-    queued = {first, second}
-    while True:
-        done, queued = await asyncio.wait(queued, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            error = task.exception()
-            if not queued or not isinstance(error, OriginFailure) or not error.fault.retryable:
-                return task.result(), task
 
 
 _CODES_OF_ABSENT = {Absent.MISSING: "404", Absent.NOT_MODIFIED: "304", Absent.BEYOND_END: "416"}

@@ -118,7 +118,7 @@ async def test_a_request_that_fails_leaves_no_reference_cycles(
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
         for call in calls:
-            await _ended(call)
+            await _finish(call)
         gc.collect()
         failures = [failure.operation for failure in gc.garbage if isinstance(failure, OriginFailure)]
     finally:
@@ -128,7 +128,7 @@ async def test_a_request_that_fails_leaves_no_reference_cycles(
     assert not failures
 
 
-async def _ended(call: Callable[[], Awaitable[object]]) -> None:
+async def _finish(call: Callable[[], Awaitable[object]]) -> None:
     with suppress(OriginFailure):
         await call()
 
