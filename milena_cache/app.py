@@ -327,7 +327,7 @@ def build_servers(
     )
     s3_watch = S3Watch(parts.origin, bucket, clock)
     status.concerns += [parts.conditions, s3_watch]
-    ownership = Ownership(address)
+    ownership = Ownership(address, identity.node_id)
     limiter = TokenBucket(config.rate_limit, clock.now())
     peers = Peers(ownership.identity_at)
     peer_listings = PeerListings(parts.dirty, parts.dirty_writes, parts.node.recent, ownership, clock)

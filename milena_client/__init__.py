@@ -42,6 +42,7 @@ from milena_common.api.errors import (
     Overloaded,
     RangeNotSatisfiable,
     RateLimited,
+    TryAgain,
     Unavailable,
     WrongNode,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "RangeNotSatisfiable",
     "RateLimited",
     "RetryPolicy",
+    "TryAgain",
     "Unavailable",
     "Written",
     "WrongNode",

@@ -1,4 +1,4 @@
-"""Pure. The newest ring that this node has: the slots that it owns, and the owners of the others.
+"""Pure. The newest ring that this node has: the slots that it serves now, and the owners of the others.
 
 The ring with the greatest epoch counts, from whichever router it came. It is kept while no router can be reached,
 so that the loss of a router stops no reads or writes.
@@ -14,14 +14,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha1
+from typing import NamedTuple
 
-from milena_common.api.errors import Moved, NodeLost, NoNodes
-from milena_common.cluster.slot_map import SlotMap
+from milena_common.api.errors import FailedPrecondition, Moved, NodeLost, NoNodes, TryAgain
+from milena_common.cluster.slot_map import MapNode, SlotMap, Target
 from milena_common.cluster.slots import SLOTS, slot_of
 from milena_common.resp.identity import Identity
 
-# In `Ownership.since`: the slot is owned by another node, or by none.
+# In `Ownership.since`: the slot is served by another node, or by none.
 ELSEWHERE = -1
+# After how many seconds to try again what is about a slot that is being handed over.
+RETRY_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,48 +43,220 @@ class RingNode:
     ranges: tuple[tuple[int, int], ...]
 
 
+class Moves(NamedTuple):
+    """What this node has done in moves of slots, by slot. The epochs are those of the ownership that it concerns.
+
+    taken: since which epoch this node owns a slot that was handed over to it
+    handed_over, stopped: since which epoch this node owned a slot that it has handed over, or does not serve while
+        it hands it over
+    """
+
+    taken: dict[int, int]
+    handed_over: dict[int, int]
+    stopped: dict[int, int]
+
+
+def served_since(slot_map: SlotMap, me: str, node_id: str, moves: Moves) -> list[int]:
+    """Return by slot the epoch since which the process `node_id` at `me` serves it, or ELSEWHERE.
+
+    In a ring of nodes that fence (`released_epoch`), two more conditions hold than that the ring has the address:
+
+    - The entry is of this process. Otherwise: (1) a process stops, and another one starts at the address; (2) a
+      ring without the first one is on its way, and the new owner of its slots has acknowledged writes; (3) the
+      second process serves the slots by the older ring.
+    - Slots owned since an epoch that is not released may still be served by the lost owner before. Only what that
+      owner itself has handed over is served sooner.
+    """
+    since = _granted(slot_map, me, node_id, moves.taken)
+    for slots in (moves.handed_over, moves.stopped):
+        for slot, owned_since in slots.items():
+            if since[slot] == owned_since:
+                since[slot] = ELSEWHERE
+    return since
+
+
+def _granted(slot_map: SlotMap, me: str, node_id: str, taken: dict[int, int]) -> list[int]:
+    """Return `served_since` without regard to slots that are stopped or were handed over."""
+    since = [ELSEWHERE] * SLOTS
+    released = slot_map.released_epoch
+    for first, last, node, owned_since in slot_map.ranges:
+        if not _is_process(slot_map, node, me, node_id):
+            continue
+        if not released or owned_since <= released:
+            since[first : last + 1] = [owned_since] * (last + 1 - first)
+            continue
+        for slot in range(first, last + 1):
+            if taken.get(slot) == owned_since:
+                since[slot] = owned_since
+    if taken:
+        for first, last, node, owned_since in slot_map.pending:
+            if not _is_process(slot_map, node, me, node_id):
+                continue
+            for slot in range(first, last + 1):
+                if taken.get(slot) == owned_since:
+                    since[slot] = owned_since
+    return since
+
+
+def _is_process(slot_map: SlotMap, node: MapNode, me: str, node_id: str) -> bool:
+    """True if `node` is the process `node_id` at `me`; nodes and rings without ids are taken by the address."""
+    if node.address != me:
+        return False
+    return not slot_map.released_epoch or not node_id or node.node_id in ("", node_id)
+
+
 class Ownership:
-    """The newest ring of the node at the gRPC address `me`.
+    """The newest ring of the process `node_id` at the gRPC address `me`, and the slots that it serves now.
 
     These are plain attributes, since every request reads them:
 
     epoch: the epoch of the ring; 0 while none is known
-    since: by slot, the epoch since which this node owns it, or ELSEWHERE. The same list for the lifetime of the
-        process, changed in place: a reference to it never becomes stale
-    single: True if this node owns every slot since one and the same epoch, which is `since[0]`
-    slots: how many slots this node owns
+    since: by slot, the epoch since which this node owns it, or ELSEWHERE if it does not serve it now. The same list
+        for the lifetime of the process, changed in place: a reference to it never becomes stale
+    single: True if this node serves every slot since one and the same epoch, which is `since[0]`
+    slots: how many slots this node serves
+
+    `since` is computed from the ring, the moves of slots and the fence, by `_recompute` alone. Nothing awaits
+    between a change and its result there, so every request decides by the old state or by the new one. Methods that
+    change it return True if this node lost or gained slots, the fence disregarded.
     """
 
-    def __init__(self, me: str) -> None:
+    def __init__(self, me: str, node_id: str = "") -> None:
         self.me = me
+        self.node_id = node_id
         self.epoch = 0
         self.since = [ELSEWHERE] * SLOTS
         self.single = False
         self.slots = 0
         self._nodes: tuple[RingNode, ...] | None = ()
         self._map = SlotMap.empty()
+        self._moves = Moves({}, {}, {})
+        # What `since` is while the fence is open.
+        self._unfenced = [ELSEWHERE] * SLOTS
+        self._closed: NoNodes | None = None
 
     def update(self, slot_map: SlotMap) -> bool:
-        """Take over a ring that is newer than the known one; True if this node lost or gained slots.
+        """Take over a ring that is newer than the known one, or the same with a greater released epoch.
 
-        A slot with a new `owned_since` counts too: another node may have owned it in between.
+        A slot with a new `owned_since` counts as gained: another node may have owned it in between.
         """
-        if slot_map.epoch <= self.epoch:
+        if slot_map.epoch == self.epoch and slot_map.released_epoch > self._map.released_epoch:
+            # Routers that do not agree may have two rings with one epoch: a release is of one of them.
+            if slot_map.ranges != self._map.ranges or slot_map.pending != self._map.pending:
+                return False
+        elif slot_map.epoch <= self.epoch:
             return False
-        since = [ELSEWHERE] * SLOTS
-        for first, last, node, owned_since in slot_map.ranges:
-            if node.address == self.me:
-                since[first : last + 1] = [owned_since] * (last + 1 - first)
-        # Nothing awaits from here on, so every request decides by the old ring or by the new one, and never by the
-        # epoch of one and the slots of the other.
-        changed = since != self.since
         self.epoch = slot_map.epoch
+        self._map = slot_map
+        self._nodes = None
+        self._forget_past_moves()
+        return self._recompute()
+
+    def _forget_past_moves(self) -> None:
+        """Drop what this node did in moves that the ring has no more."""
+        taken, handed_over, stopped = self._moves
+        if not (taken or handed_over or stopped):
+            return
+        allowed = _granted(self._map, self.me, self.node_id, taken)
+        for slots in (taken, handed_over, stopped):
+            for slot in [slot for slot, since in slots.items() if allowed[slot] != since]:
+                del slots[slot]
+
+    def _recompute(self) -> bool:
+        unfenced = served_since(self._map, self.me, self.node_id, self._moves)
+        changed = unfenced != self._unfenced
+        self._unfenced = unfenced
+        self._apply()
+        return changed
+
+    def _apply(self) -> None:
+        since = self._unfenced if self._closed is None else [ELSEWHERE] * SLOTS
         self.since[:] = since
         self.slots = SLOTS - since.count(ELSEWHERE)
         self.single = self.slots == SLOTS and since.count(since[0]) == SLOTS
-        self._nodes = None
-        self._map = slot_map
-        return changed
+
+    # ---- moves of slots
+
+    def take(self, first: int, last: int, since: int) -> bool:
+        """Serve the slots `first` to `last`, which their owner has handed over, since the epoch of the move.
+
+        May be repeated. Raises FailedPrecondition if the newest ring does not move all of them to this process
+        since that epoch; nothing is changed then.
+        """
+        slots = range(first, last + 1)
+        mine = {
+            slot
+            for part in (*self._map.pending, *self._map.ranges)
+            if part.owned_since == since and _is_process(self._map, part.node, self.me, self.node_id)
+            for slot in range(max(first, part.first), min(last, part.last) + 1)
+        }
+        if len(mine) < len(slots):
+            raise FailedPrecondition(
+                f"the ring with epoch {self.epoch} does not move all slots from {first} to {last} to this node "
+                f"since epoch {since}"
+            )
+        self._moves.taken.update(dict.fromkeys(slots, since))
+        return self._recompute()
+
+    def stop(self, first: int, last: int) -> bool:
+        """Stop serving the slots `first` to `last`, of those that this node serves, to hand them over.
+
+        It ends with `resume`, with `hand_over`, and when a newer ring has another owner or another `owned_since`.
+        """
+        return self._leave(self._moves.stopped, first, last)
+
+    def resume(self, first: int, last: int) -> bool:
+        """Serve the stopped slots of `first` to `last` again; those that were handed over stay so."""
+        for slot in range(first, last + 1):
+            self._moves.stopped.pop(slot, None)
+        return self._recompute()
+
+    def hand_over(self, first: int, last: int) -> bool:
+        """Leave the slots `first` to `last`, of those that this node serves or has stopped, to their destinations.
+
+        It ends when a newer ring has another owner or another `owned_since`. May be repeated.
+        """
+        return self._leave(self._moves.handed_over, first, last)
+
+    def _leave(self, slots: dict[int, int], first: int, last: int) -> bool:
+        granted = _granted(self._map, self.me, self.node_id, self._moves.taken)
+        for slot in range(first, last + 1):
+            if granted[slot] != ELSEWHERE:
+                slots[slot] = granted[slot]
+        return self._recompute()
+
+    @property
+    def taken(self) -> tuple[tuple[int, int, int], ...]:
+        """Return the slots taken over that the ring has as pending still: first, last, and since which epoch."""
+        found: list[tuple[int, int, int]] = []
+        for first, last, node, since in self._map.pending if self._moves.taken else ():
+            if not _is_process(self._map, node, self.me, self.node_id):
+                continue
+            for slot in range(first, last + 1):
+                if self._moves.taken.get(slot) != since:
+                    continue
+                if found and found[-1][1:] == (slot - 1, since):
+                    found[-1] = (found[-1][0], slot, since)
+                else:
+                    found.append((slot, slot, since))
+        return tuple(found)
+
+    # ---- the fence
+
+    def close(self, reason: str, retry_after: float = 0.0) -> None:
+        """Serve no slot, because of `reason`, until `open`. `retry_after`: seconds after which to try again."""
+        self._closed = NoNodes(reason, retry_after)
+        self._apply()
+
+    def open(self) -> None:
+        """Serve what the ring and the moves allow."""
+        self._closed = None
+        self._apply()
+
+    @property
+    def closed(self) -> str:
+        """Return why the fence is closed; "" if it is open."""
+        return "" if self._closed is None else str(self._closed)
 
     @property
     def slot_map(self) -> SlotMap:
@@ -109,8 +284,7 @@ class Ownership:
     def owned_since(self, cache_key: bytes) -> int:
         """Return the epoch since which this node owns the key's slot.
 
-        Raises Moved if another node owns it, NodeLost if that one has no RESP server, NoNodes if no ring is known
-        or the slot has no owner.
+        Raises as `elsewhere` returns.
         """
         slot = slot_of(cache_key)
         since = self.since[slot]
@@ -118,23 +292,49 @@ class Ownership:
             raise self.elsewhere(slot)
         return since
 
-    def elsewhere(self, slot: int) -> Moved | NodeLost | NoNodes:
-        """Return the error for a request about `slot`, which this node does not own."""
+    def elsewhere(self, slot: int) -> Moved | NodeLost | NoNodes | TryAgain:
+        """Return the error for a request about `slot`, which this node does not serve.
+
+        Moved to its owner, or to the node that it was handed over to; NodeLost if that one has no RESP server;
+        TryAgain if this node is to serve it soon, or hands it over; NoNodes if no ring is known, the slot has no
+        owner, or the fence is closed.
+        """
         if not self.epoch:
             return NoNodes("no ring is known: this node has not received one from a router yet (ROUTER_ADDR)")
-        owner = self._map.targets[slot]
-        if not owner.address:
+        if self._closed is not None:
+            return NoNodes(str(self._closed), self._closed.retry_after)
+        node = self._server_of(slot)
+        if node is None:
             return NoNodes(f"no node owns slot {slot}")
-        if not owner.resp_address:
+        if node.address == self.me:
+            return TryAgain(f"slot {slot}: {self._why_not(slot)}; nothing was done", RETRY_SECONDS)
+        if not node.resp_address:
             return NodeLost(
-                f"node {owner.address}, which owns slot {slot}, cannot be reached over the Redis protocol: it does "
+                f"node {node.address}, which owns slot {slot}, cannot be reached over the Redis protocol: it does "
                 "not speak it (RESP_ADDR)"
             )
-        return Moved(slot, owner.resp_address)
+        return Moved(slot, node.resp_address)
+
+    def _server_of(self, slot: int) -> Target | MapNode | None:
+        """Return the node that serves `slot`, or is to: its owner, or to whom this node has handed it over."""
+        if slot in self._moves.handed_over:
+            for first, last, node, _ in self._map.pending:
+                if first <= slot <= last:
+                    return node
+        owner = self._map.targets[slot]
+        return owner if owner.address else None
+
+    def _why_not(self, slot: int) -> str:
+        if slot in self._moves.stopped or slot in self._moves.handed_over:
+            return "this node hands it over to another one"
+        if self._map.targets[slot].owned_since > self._map.released_epoch:
+            return "its lost owner may still have a lease"
+        return "this node has restarted, and the ring still has the process before it"
 
     def resp_address_of(self, slot: int) -> str:
-        """Return host:port of the RESP server of the slot's owner; "" if it has none, or the slot has no owner."""
-        return self._map.targets[slot].resp_address
+        """Return host:port of the RESP server of the node that serves the slot; "" if it has none, or none does."""
+        node = self._server_of(slot)
+        return node.resp_address if node is not None else ""
 
 
 def _ring_nodes(slot_map: SlotMap) -> tuple[RingNode, ...]:

@@ -5,8 +5,9 @@ could overwrite what another client has written between the two.
 
     error                          read    write   costs a token
     RateLimited                    yes     yes     no
-    Overloaded, NoNodes, Moved,
-    NodeUnreachable, WrongNode     yes     yes     yes     (nothing was done)
+    Overloaded, NoNodes, TryAgain,
+    Moved, NodeUnreachable,
+    WrongNode                      yes     yes     yes     (nothing was done)
     any other Unavailable          yes     no      yes     (a write may have happened)
     everything else                no      no
 
@@ -34,6 +35,7 @@ from milena_common.api.errors import (
     NoNodes,
     Overloaded,
     RateLimited,
+    TryAgain,
     Unavailable,
     WrongNode,
 )
@@ -64,7 +66,7 @@ DEFAULT_RETRY = RetryPolicy()
 
 
 # Errors with which the node or the router has certainly not done anything.
-_NOTHING_DONE = (Overloaded, NoNodes, NodeUnreachable, Moved, WrongNode)
+_NOTHING_DONE = (Overloaded, NoNodes, TryAgain, NodeUnreachable, Moved, WrongNode)
 
 
 class RetryBudget:

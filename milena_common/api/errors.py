@@ -12,6 +12,7 @@
     ├── KeyNotFound         KeyError          (never on the wire)   NOTFOUND
     ├── Unavailable         ConnectionError   UNAVAILABLE           UNAVAILABLE
     │   ├── NoNodes                                                 CLUSTERDOWN
+    │   ├── TryAgain                                                TRYAGAIN
     │   ├── NodeLost                                                NODELOST
     │   │   └── NodeUnreachable                                     NODEUNREACHABLE
     │   ├── WrongNode                                               WRONGNODE
@@ -145,6 +146,19 @@ class NoNodes(Unavailable):
     """
 
     code = "CLUSTERDOWN"
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class TryAgain(Unavailable):
+    """The key's slot moves between nodes, or its new owner may not serve it yet; nothing was done.
+
+    `retry_after` is the number of seconds after which to try again.
+    """
+
+    code = "TRYAGAIN"
 
     def __init__(self, message: str, retry_after: float = 0.0) -> None:
         super().__init__(message)

@@ -11,7 +11,7 @@ import re
 from math import ceil
 
 from milena_common.api import errors
-from milena_common.api.errors import InternalError, MilenaError, Moved, RateLimited
+from milena_common.api.errors import InternalError, MilenaError, Moved, NoNodes, RateLimited, TryAgain
 
 _RETRY_AFTER = re.compile(r"retry-after-ms=(\d{1,9}) ?(.*)", re.DOTALL)
 _MOVED = re.compile(r"(\d{1,5}) (\S*):(\d{1,5})")
@@ -30,7 +30,7 @@ def to_resp(error: MilenaError) -> str:
     if isinstance(error, Moved):
         host, _, port = error.address.rpartition(":")
         return f"MOVED {error.slot} {host.strip('[]')}:{port}"
-    if isinstance(error, RateLimited):
+    if isinstance(error, RateLimited | TryAgain) or (isinstance(error, NoNodes) and error.retry_after):
         text = f"retry-after-ms={ceil(error.retry_after * 1000)} {text}"
     return f"{error.code} {text}"
 
@@ -47,7 +47,7 @@ def from_resp(line: str) -> MilenaError:
             return InternalError(line)
         host = match[2].strip("[]")
         return Moved(int(match[1]), f"[{host}]:{match[3]}" if ":" in host else f"{host}:{match[3]}")
-    if kind is RateLimited:
+    if kind is RateLimited or kind is TryAgain or kind is NoNodes:
         match = _RETRY_AFTER.fullmatch(text)
-        return RateLimited(match[2], int(match[1]) / 1000) if match else RateLimited(text)
+        return kind(match[2], int(match[1]) / 1000) if match else kind(text)
     return kind(text)

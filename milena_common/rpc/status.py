@@ -2,8 +2,8 @@
 
 The status has trailing metadata: `milena-error`, the code word of the error's class, so that the receiver raises
 the same class, and can distinguish a reply of Milena ("S3 is down") from a failure of the transport ("connection
-refused"); `retry-after-ms` with a rate limit or an overload, and while a restarted router has no ring
-yet; and `milena-moved`, slot and owner's address, for a key that another node owns.
+refused"); `retry-after-ms` with a rate limit or an overload, while a slot moves, and while a restarted router has
+no ring yet; and `milena-moved`, slot and owner's address, for a key that another node owns.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def to_grpc(error: MilenaError) -> tuple[grpc.StatusCode, str, Metadata]:
     """Return status, details and trailing metadata for `error`."""
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
     metadata: Metadata = ((CODE_WORD, error.code),)
-    if isinstance(error, errors.RateLimited | errors.Overloaded) or (
+    if isinstance(error, errors.RateLimited | errors.Overloaded | errors.TryAgain) or (
         isinstance(error, errors.NoNodes) and error.retry_after
     ):
         metadata += ((RETRY_AFTER_MS, str(ceil(error.retry_after * 1000))),)
@@ -71,7 +71,7 @@ def from_grpc(
     extra = {key: value for key, value in metadata or ()}
     text = details or status.name
     kind = _CLASS_BY_WORD.get(str(extra.get(CODE_WORD)))
-    if kind is errors.RateLimited or kind is errors.NoNodes:
+    if kind is errors.RateLimited or kind is errors.NoNodes or kind is errors.TryAgain:
         return kind(text, _milliseconds(extra.get(RETRY_AFTER_MS)) / 1000)
     if kind is errors.Overloaded and RETRY_AFTER_MS in extra:
         return errors.Overloaded(text, _milliseconds(extra.get(RETRY_AFTER_MS)) / 1000)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from milena_cache.membership.ownership import ELSEWHERE, Ownership
-from milena_common.api.errors import Moved, NodeLost, NoNodes
+from milena_common.api.errors import FailedPrecondition, MilenaError, Moved, NodeLost, NoNodes, TryAgain
 from milena_common.cluster.slot_assignment import Member, Ring
 from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
 from milena_common.cluster.slots import SLOTS, slot_of
@@ -114,6 +114,165 @@ def test_the_nodes_as_a_cluster_client_is_shown_them() -> None:
     again = Ownership(OTHER.address)
     again.update(known(30, (0, LAST, ME, 30)))
     assert [node.id for node in again.nodes] == [node.id for node in ownership.nodes]
+
+
+# ---- rings of nodes that fence
+
+
+def fencing(
+    epoch: int,
+    *ranges: tuple[int, int, MapNode, int],
+    released: int,
+    pending: tuple[tuple[int, int, MapNode, int], ...] = (),
+) -> SlotMap:
+    return SlotMap(
+        epoch,
+        "photos",
+        (ME, OTHER, MUTE),
+        tuple(MapRange(*each) for each in ranges),
+        pending=tuple(MapRange(*each) for each in pending),
+        released_epoch=released,
+    )
+
+
+def error_for(ownership: Ownership, slot: int) -> MilenaError:
+    """The error for a slot, which the node must not serve."""
+    assert ownership.since[slot] == ELSEWHERE
+    return ownership.elsewhere(slot)
+
+
+def test_slots_of_a_lost_owner_are_served_only_when_it_is_released() -> None:
+    ownership = Ownership(ME.address, ME.node_id)
+    ring = fencing(9, (0, 5, ME, 4), (6, 9, ME, 9), (10, LAST, OTHER, 4), released=8)
+    ownership.update(ring)
+    assert (ownership.since[5], ownership.slots) == (4, 6)
+    error = error_for(ownership, 6)
+    assert isinstance(error, TryAgain)
+    assert error.retry_after > 0
+    assert "lease" in str(error)
+    assert ownership.update(ring.with_released_epoch(9)), "the release alone is news"
+    assert (ownership.since[6], ownership.slots) == (9, 10)
+    assert not ownership.update(ring), "and is not taken back by a late update"
+    assert ownership.since[6] == 9
+
+
+def test_a_release_in_another_ring_with_the_same_epoch_says_nothing_of_this_one() -> None:
+    ownership = Ownership(ME.address, ME.node_id)
+    ownership.update(fencing(9, (0, LAST, ME, 9), released=8))
+    assert not ownership.update(fencing(9, (0, 5, ME, 9), (6, LAST, OTHER, 9), released=9))
+    assert ownership.slots == 0
+
+
+def test_a_restarted_process_does_not_serve_by_the_entry_of_its_predecessor() -> None:
+    restarted = Ownership(ME.address, "another")
+    restarted.update(fencing(9, (0, LAST, ME, 4), released=9))
+    error = error_for(restarted, 0)
+    assert isinstance(error, TryAgain)
+    assert "restarted" in str(error)
+    of_today = Ownership(ME.address, "another")
+    of_today.update(known(9, (0, LAST, ME, 4)))
+    assert of_today.single, "a ring of nodes that do not fence is taken by the address"
+    unnamed = Ownership(ME.address, ME.node_id)
+    unnamed.update(fencing(9, (0, LAST, ME._replace(node_id=""), 4), released=9))
+    assert unnamed.single
+
+
+def test_the_destination_serves_a_slot_from_the_hand_over_on() -> None:
+    ownership = Ownership(ME.address, ME.node_id)
+    moving = fencing(9, (0, LAST, OTHER, 4), released=7, pending=((10, 19, ME, 9),))
+    ownership.update(moving)
+    assert isinstance(error_for(ownership, 10), Moved), "the owner serves it until then"
+    assert ownership.take(10, 14, 9)
+    assert not ownership.take(10, 14, 9), "a hand-over may be repeated"
+    assert ownership.take(15, 15, 9)
+    assert ownership.since[10:20] == [9] * 6 + [ELSEWHERE] * 4
+    assert ownership.taken == ((10, 15, 9),)
+    # The router has heard of some of it. An unsettled loss, of epoch 8, does not concern slots that were taken.
+    ownership.update(
+        fencing(10, (0, 9, OTHER, 4), (10, 12, ME, 9), (13, LAST, OTHER, 4), released=7, pending=((13, 19, ME, 9),))
+    )
+    assert ownership.since[10:20] == [9] * 6 + [ELSEWHERE] * 4
+    assert ownership.taken == ((13, 15, 9),)
+    assert not ownership.take(10, 12, 9), "the confirmation was lost, and comes again"
+
+
+def test_slots_that_the_ring_does_not_move_here_cannot_be_taken() -> None:
+    ownership = Ownership(ME.address, ME.node_id)
+    ownership.update(fencing(9, (0, LAST, OTHER, 4), released=9, pending=((10, 19, ME, 9), (20, 29, MUTE, 9))))
+    for first, last, since in ((10, 20, 9), (9, 10, 9), (10, 19, 8), (20, 21, 9)):
+        with pytest.raises(FailedPrecondition, match=f"{first} to {last}"):
+            ownership.take(first, last, since)
+    assert ownership.slots == 0
+    assert ownership.taken == ()
+
+
+def test_a_slot_taken_in_a_move_that_is_over_is_not_served() -> None:
+    ownership = Ownership(ME.address, ME.node_id)
+    ownership.update(fencing(9, (0, LAST, OTHER, 4), released=9, pending=((10, 19, ME, 9),)))
+    ownership.take(10, 19, 9)
+    assert ownership.update(fencing(10, (0, LAST, OTHER, 10), released=9)), "this node was thought to be lost"
+    assert isinstance(error_for(ownership, 10), Moved)
+    # A later move of the same slots begins from nothing.
+    ownership.update(fencing(11, (0, LAST, OTHER, 10), released=11, pending=((10, 19, ME, 9),)))
+    assert ownership.slots == 0
+
+
+def test_a_stopped_slot_is_served_by_no_node_until_it_is_handed_over_or_resumed() -> None:
+    ownership = Ownership(ME.address, ME.node_id)
+    ownership.update(fencing(9, (0, LAST, ME, 4), released=9, pending=((10, 19, OTHER, 9),)))
+    assert ownership.stop(10, 14)
+    assert not ownership.single
+    error = error_for(ownership, 10)
+    assert isinstance(error, TryAgain)
+    assert ownership.since[15] == 4
+    assert ownership.resume(10, 14)
+    assert ownership.single
+    ownership.stop(10, 14)
+    assert not ownership.hand_over(10, 14), "nothing is lost by that, which was stopped"
+    assert not ownership.resume(10, 14)
+    moved = error_for(ownership, 10)
+    assert isinstance(moved, Moved)
+    assert moved.address == OTHER.resp_address == ownership.resp_address_of(10)
+
+
+def test_a_slot_handed_over_stays_so_until_the_ring_gives_it_back() -> None:
+    ownership = Ownership(ME.address, ME.node_id)
+    ownership.update(fencing(9, (0, LAST, ME, 4), released=9, pending=((10, 19, OTHER, 9),)))
+    ownership.hand_over(10, 19)
+    ownership.update(fencing(10, (0, LAST, ME, 4), released=10, pending=((0, 5, MUTE, 10), (10, 19, OTHER, 9))))
+    assert isinstance(error_for(ownership, 10), Moved)
+    # The destination was lost. What it has acknowledged meanwhile is not here: the slots are owned anew.
+    lost = fencing(11, (0, 9, ME, 4), (10, 19, ME, 11), (20, LAST, ME, 4), released=10)
+    ownership.update(lost)
+    assert isinstance(error_for(ownership, 10), TryAgain)
+    ownership.update(lost.with_released_epoch(11))
+    assert ownership.since[10] == 11
+
+
+def test_a_destination_without_resp_is_not_named() -> None:
+    ownership = Ownership(ME.address, ME.node_id)
+    ownership.update(fencing(9, (0, LAST, ME, 4), released=9, pending=((10, 19, MUTE, 9),)))
+    ownership.hand_over(10, 10)
+    assert isinstance(error_for(ownership, 10), NodeLost)
+
+
+def test_behind_a_closed_fence_nothing_is_served_whatever_arrives() -> None:
+    ownership = Ownership(ME.address, ME.node_id)
+    ring = fencing(9, (0, LAST, ME, 4), released=9, pending=((10, 19, OTHER, 9),))
+    ownership.update(ring)
+    ownership.close("the lease is over", 0.5)
+    assert (ownership.slots, ownership.single, ownership.closed) == (0, False, "the lease is over")
+    error = error_for(ownership, 0)
+    assert isinstance(error, NoNodes)
+    assert (str(error), error.retry_after) == ("the lease is over", 0.5)
+    assert ownership.stop(10, 10)
+    assert ownership.update(fencing(10, (0, 9, OTHER, 10), (10, LAST, ME, 4), released=10)), "it has lost slots"
+    assert ownership.slots == 0
+    ownership.open()
+    assert ownership.closed == ""
+    assert ownership.since[9:11] == [ELSEWHERE, ELSEWHERE]
+    ownership.resume(10, 10)
+    assert ownership.since[9:11] == [ELSEWHERE, 4]
 
 
 NAMES = st.sampled_from("abc")

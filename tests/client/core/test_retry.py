@@ -20,6 +20,7 @@ from milena_common.api.errors import (
     OriginUnavailable,
     Overloaded,
     RateLimited,
+    TryAgain,
     Unavailable,
 )
 
@@ -45,6 +46,7 @@ def attempts(
         (RateLimited("", 0.01), True, True),
         (Overloaded(""), True, True),
         (NoNodes(""), True, True),
+        (TryAgain(""), True, True),
         (Moved(5, "a:1"), True, True),
         (Unavailable(""), True, False),
         (NodeLost(""), True, False),

@@ -46,6 +46,15 @@ def test_when_to_come_again() -> None:
     assert isinstance(from_resp("RATELIMIT soon"), errors.RateLimited)
 
 
+def test_when_to_come_again_to_a_slot_that_moves_and_to_a_node_that_is_fenced() -> None:
+    for kind in (errors.TryAgain, errors.NoNodes):
+        line = to_resp(kind("because", 0.25))
+        assert line == f"{kind.code} retry-after-ms=250 because"
+        back = from_resp(line)
+        assert isinstance(back, kind)
+        assert (str(back), back.retry_after) == ("because", 0.25)
+
+
 @pytest.mark.parametrize(
     ("address", "line", "host"),
     [

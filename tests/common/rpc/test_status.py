@@ -24,6 +24,7 @@ STATUSES = {
     errors.KeyNotFound: StatusCode.INTERNAL,
     errors.Unavailable: StatusCode.UNAVAILABLE,
     errors.NoNodes: StatusCode.UNAVAILABLE,
+    errors.TryAgain: StatusCode.UNAVAILABLE,
     errors.NodeLost: StatusCode.UNAVAILABLE,
     errors.WrongNode: StatusCode.UNAVAILABLE,
     errors.NodeUnreachable: StatusCode.UNAVAILABLE,
@@ -52,6 +53,14 @@ def test_a_router_that_does_not_know_the_ring_yet_says_when_to_come_again() -> N
     back = from_grpc(status, details, metadata)
     assert isinstance(back, errors.NoNodes)
     assert back.retry_after == 0.5
+
+
+def test_a_slot_that_moves_says_when_to_come_again() -> None:
+    status, details, metadata = to_grpc(errors.TryAgain("slot 5 moves", retry_after=0.1))
+    assert ("retry-after-ms", "100") in metadata
+    back = from_grpc(status, details, metadata)
+    assert isinstance(back, errors.TryAgain)
+    assert back.retry_after == 0.1
 
 
 def test_error_codes_are_unique() -> None:
