@@ -19,11 +19,14 @@ from milena_cache.journal.commit_counts import CommitCounts
 from milena_cache.journal.disk import Disk
 from milena_cache.journal.group_commit import Journal
 from milena_cache.membership import stored_ring
-from milena_cache.membership.coordinator import NodeDescription
+from milena_cache.membership.coordinator import NodeDescription, RingStatus
 from milena_cache.membership.identity import NodeIdentity
 from milena_cache.membership.late_writes import LateWriteInvalidation
+from milena_cache.membership.node_fence import NodeFence
 from milena_cache.membership.ownership import Ownership
 from milena_cache.membership.peers import Peers
+from milena_cache.membership.promises import NAME as PROMISES
+from milena_cache.membership.promises import PromiseRequests, PromisesGiven
 from milena_cache.membership.registration import Registration
 from milena_cache.membership.router_coordinator import RouterCoordinator
 from milena_cache.memory.entries import Entries
@@ -121,6 +124,8 @@ class Servers:
     status: Status
     requests: Requests
     ownership: Ownership
+    fence: NodeFence
+    promises: PromisesGiven
     identity: NodeIdentity
     peers: Peers
     peer_listings: PeerListings
@@ -133,6 +138,7 @@ class Membership:
     """The parts that keep a node in each router's ring, and its ownership of slots consistent with its peers."""
 
     late_writes: LateWriteInvalidation
+    promise_requests: PromiseRequests
     registrations: Sequence[Registration]
 
 
@@ -328,6 +334,14 @@ def build_servers(
     s3_watch = S3Watch(parts.origin, bucket, clock)
     status.concerns += [parts.conditions, s3_watch]
     ownership = Ownership(address, identity.node_id)
+    fence = NodeFence(ownership, clock.machine, config.fenced_reads)
+    parts.journal.unacknowledged = fence.unacknowledged
+    parts.writes.refusal = parts.write_through.refusal = fence.refusal
+    parts.writeback.paused = lambda: fence.closed
+    status.concerns.append(fence)
+    promises = PromisesGiven(
+        ownership, clock, parts.journal.store_metadata, parts.journal.disk.metadata().get(PROMISES, "")
+    )
     limiter = TokenBucket(config.rate_limit, clock.now())
     peers = Peers(ownership.identity_at)
     peer_listings = PeerListings(parts.dirty, parts.dirty_writes, parts.node.recent, ownership, clock)
@@ -339,6 +353,7 @@ def build_servers(
         parts.failed_writes,
         config.buckets,
         ownership,
+        fence,
         identity,
         limiter,
         config.request_timeout,
@@ -348,6 +363,8 @@ def build_servers(
         node=parts.node,
         buckets=config.buckets,
         ownership=ownership,
+        fence=fence,
+        promises=promises,
         requests=requests,
         peer_listings=peer_listings,
         api=ApiMethods(requests, status, address, believes_owner=False),
@@ -359,8 +376,21 @@ def build_servers(
     # Over gRPC a router, or another node, may leave out since when this node owns the object.
     api = ApiMethods(requests, status, address, believes_owner=True)
     methods = grpc_methods(api, requests, parts.budget, clock)
+    fence.on_change.append(resp.ring_changed)
     return Servers(
-        calls, bucket_check, s3_watch, status, requests, ownership, identity, peers, peer_listings, resp, methods
+        calls,
+        bucket_check,
+        s3_watch,
+        status,
+        requests,
+        ownership,
+        fence,
+        promises,
+        identity,
+        peers,
+        peer_listings,
+        resp,
+        methods,
     )
 
 
@@ -379,6 +409,8 @@ def metrics_registry(parts: NodeParts, servers: Servers, replayed: Replay) -> Co
         parts.commits,
         replayed,
         servers.ownership,
+        servers.fence,
+        servers.promises,
         servers.resp.clients,
         servers.resp.tracking,
         parts.budget,
@@ -403,6 +435,8 @@ def build_membership(
     def ring_changed(slot_map: SlotMap) -> None:
         known = ownership.epoch
         changed = ownership.update(slot_map)
+        # Nothing awaits in between: no request is served by the new ring before its fence is looked at.
+        servers.fence.ring_changed()
         if ownership.epoch > known and slot_map.nodes:
             journal.defer(store_ring)
         servers.identity.ring_changed(ownership.slot_map.cluster_id)
@@ -411,6 +445,13 @@ def build_membership(
         if changed:
             late_writes.ring_changed()
             servers.resp.ring_changed()
+        for each in status.registrations:
+            each.ring_changed()
+
+    def ring_status() -> RingStatus:
+        if not ownership.slot_map.released_epoch:
+            return RingStatus()  # nodes of this ring do not fence: as it was before they did
+        return RingStatus(servers.promises.acknowledged_epoch, ownership.taken)
 
     for router in routers:
         connection = AsyncGrpcTransport(str(router))
@@ -425,6 +466,9 @@ def build_membership(
             ring_changed,
             servers.identity,
             status.for_routers,
+            ring_status,
+            servers.fence,
         )
         status.registrations.append(registration)
-    return Membership(late_writes, status.registrations)
+    asking = PromiseRequests(servers.fence, ownership, servers.peers, parts.clock, ring_changed)
+    return Membership(late_writes, asking, status.registrations)

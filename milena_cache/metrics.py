@@ -13,7 +13,9 @@ from prometheus_client.metrics_core import Metric
 
 from milena_cache.journal.commit_counts import CommitCounts
 from milena_cache.journal.group_commit import Journal
+from milena_cache.membership.node_fence import NodeFence
 from milena_cache.membership.ownership import Ownership
+from milena_cache.membership.promises import PromisesGiven
 from milena_cache.origin.conditions import Conditions, State
 from milena_cache.origin.requests import OriginCounts
 from milena_cache.reads.reader import Node
@@ -55,6 +57,8 @@ def node_registry(
     commits: CommitCounts,
     replayed: Replay,
     ownership: Ownership,
+    fence: NodeFence,
+    promises: PromisesGiven,
     clients: Clients,
     tracking: Tracking,
     budget: ByteBudget,
@@ -84,7 +88,13 @@ def node_registry(
             status.clock_skew,
         )
         yield gauge("milena_ring_epoch", "Epoch of the newest ring that the node knows, 0: none", ownership.epoch)
-        yield gauge("milena_ring_slots", "Slots that the node owns in that ring", ownership.slots)
+        yield gauge("milena_ring_slots", "Slots that the node serves, 0 while its fence is closed", ownership.slots)
+        yield gauge("milena_fence_closed", "1 while the node serves no slot, for want of a lease", fence.closed)
+        yield gauge(
+            "milena_fence_by_promises", "1 while it serves by promises of all other nodes", fence.fence.by_promise
+        )
+        yield counter("milena_fence_closures", "Times that the fence was closed", fence.closures)
+        yield counter("milena_promises_given", "Promises given to other nodes", promises.given)
         yield counter("milena_rate_limited", "Requests rejected by RATE_LIMIT", requests.limiter.rejected)
         yield gauge("milena_cache_joined", "1 if the node's lease is running", float(status.joined))
 

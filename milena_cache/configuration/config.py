@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
+from milena_cache.membership.node_fence import FENCED_READS, FencedReads
 from milena_cache.memory.freshness import Freshness
 from milena_cache.objects.names import ANY_BUCKET, Buckets
 from milena_cache.origin.conditions import CONDITIONS_MODES, ConditionsMode
@@ -61,6 +62,7 @@ class Config:
     s3: S3Settings
     s3_retries: int
     s3_concurrency: int
+    fenced_reads: FencedReads
     s3_conditions: ConditionsMode
     write_mode: Durability
     journal: str
@@ -133,6 +135,7 @@ def load(env: Environment, memory_limit: int) -> Config:
         s3=load_s3(env),
         s3_retries=env.integer("S3_RETRIES", 3, 0, 20),
         s3_concurrency=env.integer("S3_CONCURRENCY", 128, 1, 10_000),
+        fenced_reads=_one_of(env, "FENCED_READS", "refuse", FENCED_READS),
         s3_conditions=_one_of(env, "S3_CONDITIONS", "auto", CONDITIONS_MODES),
         write_mode=_one_of(env, "WRITE_MODE", BACK, DURABILITIES),
         journal=env.text("JOURNAL_DIR", f"./milena-journal/{listen.port}"),

@@ -26,6 +26,10 @@ class JournalFailed(Unavailable):
     """The journal's disk failed; the node stops."""
 
 
+class NotAcknowledged(Unavailable):
+    """The write is durable, and must not be acknowledged: its outcome is unknown to the caller."""
+
+
 class QueuedWrite(NamedTuple, Generic[T]):
     """A write that is queued for a commit.
 

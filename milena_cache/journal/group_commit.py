@@ -31,7 +31,15 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Generic, TypeVar
 
-from milena_cache.journal.commit import Commit, CommitObserver, JournalFailed, JournalFull, Leaving, QueuedWrite
+from milena_cache.journal.commit import (
+    Commit,
+    CommitObserver,
+    JournalFailed,
+    JournalFull,
+    Leaving,
+    NotAcknowledged,
+    QueuedWrite,
+)
 from milena_cache.journal.disk import Disk, DiskFailed, DiskFull
 from milena_cache.journal.full_disk import MAX_DEFERRED, Room, take_ballast
 from milena_cache.journal.record import Damaged, Record, decode, encode
@@ -70,6 +78,8 @@ class Journal(Generic[T]):
         self.full = False
         self.failed = asyncio.Event()
         self.failure = ""
+        # Called once for each commit, after its sync: why its writes must not be acknowledged, "" if they may be.
+        self.unacknowledged: Callable[[], str] = lambda: ""
         self.quarantined = disk.damaged()
         self._clock = clock
         self._observers = observers
@@ -149,9 +159,10 @@ class Journal(Generic[T]):
     ) -> asyncio.Future[None]:
         """Queue the record for the next commit; the future is done when it is durable.
 
-        The future raises JournalFull, DeadlineExceeded after `timeout` seconds, or JournalFailed; the call itself
-        raises JournalFailed if the journal has failed already. `on_done(token, durable)` is called just before the
-        future is done, also if the future was cancelled or has timed out: its write may still become durable.
+        The future raises JournalFull, DeadlineExceeded after `timeout` seconds, JournalFailed, or NotAcknowledged
+        for a durable write that must not be acknowledged; the call itself raises JournalFailed if the journal has
+        failed already. `on_done(token, durable)` is called just before the future is done, also if the future was
+        cancelled or has timed out: its write may still become durable.
         """
         if self.failure:
             raise JournalFailed(f"the node's journal failed: {self.failure}")
@@ -193,6 +204,18 @@ class Journal(Generic[T]):
         if self._committing is None and not self.full:  # while it is full, `_probe` tries
             self._start()
         await barrier
+
+    async def store_metadata(self, name: str, text: str) -> bool:
+        """Commit `text` under `name` now; True once it is durable, False if the journal is full or has failed."""
+        if self.full or self.failure:
+            return False
+
+        def work(disk: Disk) -> None:
+            disk.set_metadata(name, text)
+
+        self._deferred.append(work)
+        await self._barrier()
+        return not self.failure and work not in self._deferred  # after a failed commit it is deferred again
 
     async def wait_commit(self) -> None:
         """Return when the next commit has ended, whether it succeeded or not."""
@@ -313,9 +336,14 @@ class Journal(Generic[T]):
             self._observe(batch, self._clock.now() - commit.started)
             if self.full and batch:
                 self._has_room()
+            refused = self.unacknowledged() if batch else ""
             for write in batch:
                 write.on_done(write.token, True)
-                if not write.future.done():
+                if write.future.done():
+                    pass
+                elif refused:
+                    write.future.set_exception(NotAcknowledged(refused))
+                else:
                     write.future.set_result(None)
         finally:
             self._stuck.cancel()

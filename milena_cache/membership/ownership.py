@@ -243,6 +243,24 @@ class Ownership:
 
     # ---- the fence
 
+    @property
+    def is_member(self) -> bool:
+        """True if this process is a member of the ring, and the ring's nodes fence."""
+        return bool(self._map.released_epoch) and any(
+            _is_process(self._map, node, self.me, self.node_id) for node in self._map.nodes
+        )
+
+    @property
+    def other_members(self) -> frozenset[str]:
+        """Return the ids of the other processes of a ring whose nodes fence; none if this process is no member."""
+        if not self.is_member:
+            return frozenset()
+        return frozenset(node.node_id or node.address for node in self._map.nodes if node.address != self.me)
+
+    def unfenced_since(self, cache_key: bytes) -> int:
+        """Return what `since` of the key's slot is while the fence is open."""
+        return self._unfenced[slot_of(cache_key)]
+
     def close(self, reason: str, retry_after: float = 0.0) -> None:
         """Serve no slot, because of `reason`, until `open`. `retry_after`: seconds after which to try again."""
         self._closed = NoNodes(reason, retry_after)
@@ -297,16 +315,16 @@ class Ownership:
 
         Moved to its owner, or to the node that it was handed over to; NodeLost if that one has no RESP server;
         TryAgain if this node is to serve it soon, or hands it over; NoNodes if no ring is known, the slot has no
-        owner, or the fence is closed.
+        owner, or its owner is this node and the fence is closed.
         """
         if not self.epoch:
             return NoNodes("no ring is known: this node has not received one from a router yet (ROUTER_ADDR)")
-        if self._closed is not None:
-            return NoNodes(str(self._closed), self._closed.retry_after)
         node = self._server_of(slot)
         if node is None:
             return NoNodes(f"no node owns slot {slot}")
         if node.address == self.me:
+            if self._closed is not None:
+                return NoNodes(f"{self._closed}; nothing was done", self._closed.retry_after)
             return TryAgain(f"slot {slot}: {self._why_not(slot)}; nothing was done", RETRY_SECONDS)
         if not node.resp_address:
             return NodeLost(

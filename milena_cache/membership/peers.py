@@ -1,5 +1,5 @@
 """Coordination. Connections from this node to the RESP servers of other nodes: over them it invalidates keys there,
-and requests which of the keys that S3 has listed they have deleted.
+asks for promises, and requests which of the keys that S3 has listed they have deleted.
 
 A connection begins with the identity of the node that the ring has at the address. When the ring has another
 process there, the connection is replaced, so that no request reaches a process for which it was not meant.
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Any
 
+from milena_cache.membership.promises import milliseconds
 from milena_common.api.errors import FailedPrecondition, InternalError, NodeLost
 from milena_common.api.keys import split_cache_key
 from milena_common.api.methods import INVALIDATE
@@ -62,6 +63,20 @@ class Peers:
         if deleted is not None and not isinstance(deleted, list):
             raise InternalError(f"node {address}: its reply to MILENA.LISTING END is no array: {deleted!r:.80}")
         return deleted
+
+    async def promise(self, address: str, epoch: int, seconds: float, timeout: float) -> bool | bytes:
+        """Ask the node at `address` to stand by the ring with `epoch` for `seconds`; see `promises`.
+
+        Return True if it has promised, or the newer ring that it knows, as a serialized RingUpdate. Raises
+        MilenaError.
+        """
+        sent = command(b"MILENA.PROMISE", b"%d" % epoch, milliseconds(seconds))
+        reply = await self._call(address, sent, timeout)
+        if reply != 1 and not isinstance(reply, bytes):
+            raise InternalError(
+                f"node {address}: its reply to MILENA.PROMISE is neither 1 nor a ring: {reply!r:.80}"
+            )
+        return reply if isinstance(reply, bytes) else True
 
     async def _call(self, address: str, sent: bytes, timeout: float) -> Any:
         """Return the reply of the node at `address` to a command. Raises MilenaError."""

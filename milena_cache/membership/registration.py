@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from milena_cache.membership.coordinator import Coordinator, NodeDescription, Renewal, RingStatus
 from milena_cache.membership.identity import NodeIdentity
+from milena_cache.membership.node_fence import NodeFence
 from milena_common.api.errors import MilenaError
 from milena_common.cluster.missing_node import NodeStatus
 from milena_common.cluster.slot_map import SlotMap
@@ -41,6 +42,7 @@ class Registration:
         cluster: NodeIdentity,
         status: Callable[[], NodeStatus],
         ring_status: Callable[[], RingStatus] = RingStatus,
+        fence: NodeFence | None = None,
     ) -> None:
         """Arguments that need an explanation:
 
@@ -50,7 +52,8 @@ class Registration:
         ring: returns the newest ring, of any coordinator, or from before this process started
         ring_changed: called with each newer ring of this one
         status: returns the counts of dirty writes that go with each renewal, and with leaving
-        ring_status: returns the node's part in the changing ring
+        ring_status: returns the node's part in the changing ring; what changes in it is reported at once
+        fence: gets each lease; None for a node that does not fence
         """
         self.router = coordinator.address
         self._coordinator = coordinator
@@ -65,6 +68,8 @@ class Registration:
         self._cluster = cluster
         self._status = status
         self._ring_status = ring_status
+        self._fence = fence
+        self._reported = RingStatus()
         self._longest_lease = 0.0  # seconds
         self._join_sent = False
         self._hurried = asyncio.Event()
@@ -99,6 +104,11 @@ class Registration:
                 logged_at = float("-inf")
                 await self._renewal_is_due(lease / 3)
 
+    def ring_changed(self) -> None:
+        """Renew now if the node's part in the changing ring is not what was reported last."""
+        if self._ring_status() != self._reported:
+            self._hurried.set()
+
     async def follow_ring(self) -> None:
         """Follow the coordinator's ring until cancelled.
 
@@ -108,8 +118,11 @@ class Registration:
         await self._coordinator.follow_ring(self._ring_changed, self._hurried.set)
 
     async def _renewal_is_due(self, seconds: float) -> None:
-        # A loss of the stream before the renewal that has just succeeded is no reason for another one.
+        # A loss of the stream before the renewal that has just succeeded is no reason for another one. A ring that
+        # arrived during that is: the renewal was sent before, and does not acknowledge it.
         self._hurried.clear()
+        if self._ring_status() != self._reported:
+            return
         due = asyncio.ensure_future(self._clock.sleep(seconds))
         hurried = asyncio.ensure_future(self._hurried.wait())
         try:
@@ -121,6 +134,7 @@ class Registration:
     async def _join(self) -> float:
         """Join once. Return the lease in seconds. Raises MilenaError."""
         ring = self._ring()
+        self._reported = self._ring_status()
         renewal = Renewal(
             node=self._node,
             cluster_id=self._cluster.claimed,
@@ -129,15 +143,18 @@ class Registration:
             ring=ring,
             longest_lease=self._longest_lease,
             status=self._status(),
-            ring_status=self._ring_status(),
+            ring_status=self._reported,
         )
         self._join_sent = True  # this node may be a member even if the reply is lost
         was_joined = self.joined
+        ahead = self._fence.ahead() if self._fence is not None else 0.0
         lease = await self._coordinator.renew(renewal)
         self._lease_until = lease.expires_at
         self._longest_lease = max(self._longest_lease, lease.seconds)
         self._cluster.observe(self.router, lease.cluster_id)
         self._epoch = max(self._epoch, lease.epoch)
+        if self._fence is not None:
+            self._fence.granted(self.router, lease, ahead)
         if not was_joined:
             log.info(
                 "joined router %s as %s: lease %.3g s, epoch %d, ring of %d",
@@ -154,6 +171,9 @@ class Registration:
         if not self._join_sent:
             return
         self._join_sent = False
+        # Before the lease is over for the router, which then gives the slots to others.
+        if self._fence is not None:
+            self._fence.returned(self.router)
         try:
             await self._coordinator.leave_ring(self._node, self._status(), timeout)
             log.info("left router %s", self.router)

@@ -5,6 +5,7 @@ Every read has exactly one outcome. Hits are those that did not wait for S3:
     hit             a fresh entry; for requests without the value, the result of a recent HEAD
     stale           an entry within its grace, revalidated in the background
     stale_error     an entry within its keep, because S3 cannot be reached
+    stale_fenced    a clean entry of any age, because the fence is closed (FENCED_READS=stale)
     negative_hit    a fresh entry for an absent object
 
 Misses are those that did:
@@ -19,7 +20,7 @@ Misses are those that did:
 
 from __future__ import annotations
 
-HITS = ("hit", "stale", "stale_error", "negative_hit")
+HITS = ("hit", "stale", "stale_error", "stale_fenced", "negative_hit")
 MISSES = ("miss", "revalidated", "changed", "coalesced", "bypass", "error")
 
 

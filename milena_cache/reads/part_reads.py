@@ -25,7 +25,7 @@ from milena_cache.objects.names import Object
 from milena_cache.objects.object_store import Absent, Readable, TooLarge, part_too_large
 from milena_cache.objects.read_outcomes import HITS
 from milena_cache.origin.requests import within
-from milena_cache.reads.reader import Node, Reply
+from milena_cache.reads.reader import FENCED, Node, Reply
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import ConditionFailed, MilenaError, OriginUnavailable, RangeNotSatisfiable
 
@@ -69,7 +69,7 @@ class PartReads:
         With `if_match` only of the object with that ETag: otherwise, if there is one, raises ConditionFailed.
         Raises RangeNotSatisfiable, FailedPrecondition for a part over MAX_VALUE_BYTES, and as `Node.read` does.
         """
-        known = self._known_large(target.cache_key, owned_since)
+        known = None if owned_since == FENCED else self._known_large(target.cache_key, owned_since)
         reading = None if known is not None else self._node.uncounted.read(target, timeout, owned_since)
         if isinstance(reading, Reply):
             return self._from_memory(reading, range_of, if_match)

@@ -44,10 +44,13 @@ from milena_cache.writeback.dirty_writes import DirtyWrites
 from milena_cache.writeback.recent_uploads import RecentUploads
 from milena_cache.writes.writer import Writes
 from milena_common.api.durability import Durability
-from milena_common.api.errors import MilenaError, OriginUnavailable
+from milena_common.api.errors import MilenaError, NoNodes, OriginUnavailable
 from milena_common.runtime.clock import Clock
 
 T = TypeVar("T")
+
+# In place of an `owned_since`: the fence is closed, and only clean entries may be served.
+FENCED = 2**63
 
 
 class Reply(NamedTuple):
@@ -127,6 +130,8 @@ class Node:
         An entry within its grace is served, and revalidated in the background. Raises FailedPrecondition if an
         acknowledged value is damaged in the journal.
         """
+        if owned_since == FENCED:
+            return self._fenced(target)
         dirty = self.dirty.get(target.cache_key)
         if dirty is not None:
             return self._reply_dirty(dirty) if dirty.belief.owned_since >= owned_since else None
@@ -173,6 +178,23 @@ class Node:
         self.reads.hit_bytes += entry.size
         return Reply(outcome, entry, 0.0, dirty=True)
 
+    def _fenced(self, target: Object) -> Reply:
+        """Return the reply from a clean entry that may be kept, whatever its age; nothing is requested of S3.
+
+        S3 could not confirm it: the owner may have acknowledged writes that S3 does not have yet. For the same
+        reason a dirty write of this node is not served. Raises NoNodes if there is no such entry.
+        """
+        entry = self.memory.get(target.cache_key)
+        if entry is not None and target.cache_key not in self.dirty and not self._is_expired(entry):
+            age = self.clock.now() - entry.checked_at
+            window = self._freshness.window(target.cache_key, age, negative=entry.value is None)
+            if window is not Window.GONE:
+                self.reads.outcomes["stale_fenced"] += 1
+                self.reads.hit_bytes += entry.size
+                return Reply("stale_fenced", entry, age)
+        self.reads.outcomes["error"] += 1
+        raise NoNodes(f"{target.ref}: this node is fenced, and has no clean entry of the key; nothing was done")
+
     def _expired(self, target: Object, cached: Entry, age: float, window: Window) -> Reply | None:
         """Return the reply for an object whose expiry has passed; None if its entry is too old to rely on.
 
@@ -215,6 +237,8 @@ class Node:
         The request to S3 has begun by then: it continues even if the result is not awaited. Raises
         FailedPrecondition; awaiting raises OriginUnavailable, AccessDenied or FailedPrecondition with S3's message.
         """
+        if owned_since == FENCED:
+            return self._fenced(target)
         dirty = self.dirty.get(target.cache_key)
         if dirty is not None:
             if dirty.belief.owned_since < owned_since:
@@ -374,6 +398,9 @@ class Node:
         self, target: Object, timeout: float, owned_since: int = 0
     ) -> tuple[Reply, int] | Coroutine[Any, Any, tuple[Reply, int]]:
         """As `exists`, but at once if memory has the reply."""
+        if owned_since == FENCED:
+            found = self._fenced(target)
+            return found, found.entry.size
         entry = None
         reply = None
         dirty = self.dirty.get(target.cache_key)

@@ -52,7 +52,9 @@ class ApiMethods:
         """Admit a request on one object, and return its place. Raises RateLimited, and as `Requests.place` does."""
         if self._requests.limiter.rate:
             self._requests.admit()
-        return self._requests.place(request.bucket, request.key, request.owned_since or self._unstated)
+        self._requests.check_fence()
+        place = self._requests.place_to_read if isinstance(request, pb.GetRequest) else self._requests.place
+        return place(request.bucket, request.key, request.owned_since or self._unstated)
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
         response = self.get_at(request, self.admit_object(request), remaining)

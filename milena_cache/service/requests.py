@@ -16,21 +16,22 @@ from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from milena_cache.membership.identity import NodeIdentity
-from milena_cache.membership.ownership import Ownership
+from milena_cache.membership.node_fence import NodeFence
+from milena_cache.membership.ownership import ELSEWHERE, Ownership
 from milena_cache.objects.expiry import NEVER, expires_after, remaining_ms
 from milena_cache.objects.names import Buckets, Object
 from milena_cache.objects.object_store import Page
 from milena_cache.objects.write_request import Ack
 from milena_cache.reads.cluster_listing import ClusterListings
 from milena_cache.reads.part_reads import Part, PartReads, RangeOf
-from milena_cache.reads.reader import Node, Reply
+from milena_cache.reads.reader import FENCED, Node, Reply
 from milena_cache.reads.refresh import Refreshed
 from milena_cache.service.principals import Principal, named
 from milena_cache.writeback.flush import Flushed, FlushWaiters
 from milena_cache.writeback.unfinished import FailedWrite, FailedWrites
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.durability import check_condition, check_durability
-from milena_common.api.errors import InvalidRequest
+from milena_common.api.errors import InvalidRequest, NoNodes
 from milena_common.limits.token_bucket import TokenBucket, over_limit
 from milena_common.resp.identity import Identity
 from milena_common.runtime.deadlines import inner
@@ -84,6 +85,7 @@ class Requests:
         failed_writes: FailedWrites,
         buckets: Buckets,
         ownership: Ownership,
+        fence: NodeFence,
         identity: NodeIdentity,
         limiter: TokenBucket,
         request_timeout: float,
@@ -99,6 +101,7 @@ class Requests:
         self._failed_writes = failed_writes
         self._buckets = buckets
         self._ownership = ownership
+        self._fence = fence
         self._clock = node.clock
         self._request_timeout = request_timeout
 
@@ -127,11 +130,35 @@ class Requests:
     def place(self, bucket: str, key: bytes, owned_since: int | None = None) -> Place:
         """Return the object of a request, and the epoch since which this node owns it.
 
-        `owned_since`: the epoch by the caller's ring, which is trusted. None: by this node's own ring, which raises
-        Moved, NodeLost or NoNodes if this node does not own the object.
+        `owned_since`: the epoch by the caller's ring, which is trusted in a ring of nodes that do not fence. None,
+        and in other rings always: by this node's own ring, which raises what `Ownership.elsewhere` returns if this
+        node does not serve the object.
         """
         target = self._buckets.resolve(bucket, key)
-        return target, self._ownership.owned_since(target.cache_key) if owned_since is None else owned_since
+        if owned_since is None or self._fence.fence.active:
+            own = self._ownership.owned_since(target.cache_key)
+            return target, own if owned_since is None else max(own, owned_since)
+        return target, owned_since
+
+    def place_to_read(self, bucket: str, key: bytes, owned_since: int | None = None) -> Place:
+        """Return the place of an object to read.
+
+        That is FENCED, and names clean entries of any age that may be kept, if the fence is closed, FENCED_READS is
+        `stale`, and the object would be this node's were it open.
+        """
+        try:
+            return self.place(bucket, key, owned_since)
+        except NoNodes:
+            target = self._buckets.resolve(bucket, key)
+            if not (self._fence.serves_stale and self._ownership.unfenced_since(target.cache_key) != ELSEWHERE):
+                raise
+            return target, FENCED
+
+    def check_fence(self) -> None:
+        """Check if it is time to, for a request that does not come over RESP."""
+        now = self._clock.now()
+        if now >= self._fence.check_at:
+            self._fence.check(now)
 
     # ---- objects
 
@@ -259,8 +286,11 @@ class Requests:
     ) -> Coroutine[Any, Any, Page]:
         """Return a page of at most `limit` keys and common prefixes (0: as many as a page may have).
 
-        It is without what any node has deleted. Raises as `ClusterListings.page` and `Node.list` do.
+        It is without what any node has deleted. Raises NoNodes if the fence is closed, and as
+        `ClusterListings.page` and `Node.list` do.
         """
+        if (refused := self._fence.refusal()) is not None:
+            raise refused
         limit = min(limit or MAX_LIST, MAX_LIST)
 
         def list_page(timeout: float) -> Coroutine[Any, Any, Page]:

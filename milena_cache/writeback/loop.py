@@ -55,6 +55,8 @@ BACKOFF = Backoff(first=0.1, max_delay=5.0)
 # An upload that begins more than this many seconds after it was due is late: other nodes may have owned the key's
 # slot in the meantime.
 LATE_SECONDS = 1.0
+# The loop looks so often if a pause is over.
+PAUSE_SECONDS = 0.1
 # The loop sleeps at least this long, so that uploads that become due one after the other begin together.
 GRAIN_SECONDS = 0.002
 
@@ -93,6 +95,8 @@ class WriteBack:
         self.last_success = 0.0
         # Called with the cache key and the `owned_since` of a write when S3 has it; see `membership/late_writes`.
         self.wrote: Callable[[bytes, int], Awaitable[None] | None] = lambda key, owned_since: None
+        # True while nothing may be uploaded: another node may own the slots, and have later writes.
+        self.paused: Callable[[], bool] = lambda: False
         self._dirty = dirty
         self._dirty_writes = dirty_writes
         self._releases = releases
@@ -189,6 +193,9 @@ class WriteBack:
     async def _run(self) -> None:
         while True:
             now = self._clock.now()
+            if self.paused():
+                await self._alarm.wait(now + PAUSE_SECONDS)
+                continue
             self._load.sample(now)
             due, size, wait = self._next(now)
             if due is None:
@@ -223,6 +230,9 @@ class WriteBack:
                 return
             entry.upload.queued = False
             if entry.dead:
+                return
+            if self.paused():  # since it was taken from the queue, while it waited for the key's lock
+                self._queue(entry, entry.upload.since)
                 return
             if self._dirty_writes.is_gone(entry) and entry.deleted and not self._may_be_in_s3(entry):
                 await self._releases.has_released(key)

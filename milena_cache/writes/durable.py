@@ -43,7 +43,8 @@ class Durable(Releases, Protocol[T]):
 
         The future raises NotDurable if nothing of the write is left; DeadlineExceeded after `timeout` seconds, when
         `on_done` is still to come; Unavailable if the implementation fails for good, when a restart may find the
-        write durable. Raises Unavailable itself if that has happened before.
+        write durable, or if this node may not acknowledge writes any more, which is then known of a durable write.
+        Raises Unavailable itself if the implementation has failed before.
         """
 
     async def wait_commit(self) -> None:

@@ -27,7 +27,7 @@ from milena_cache.writeback.uploads.s3_belief import S3Belief
 from milena_cache.writeback.uploads.upload import Conflict, Policy, Uploader, UploadOutcome, UploadResult, Write
 from milena_cache.writes.durable import Durable
 from milena_common.api.durability import THROUGH
-from milena_common.api.errors import ConditionFailed, Unavailable
+from milena_common.api.errors import ConditionFailed, MilenaError, Unavailable
 from milena_common.runtime.clock import Clock
 from milena_common.runtime.key_locks import KeyLocks
 
@@ -57,6 +57,8 @@ class WriteThrough:
         self.conditions = uploader.conditions
         # Called as `WriteBack.wrote` is.
         self.wrote: Callable[[bytes, int], Awaitable[None] | None] = lambda key, owned_since: None
+        # Returns the error for a request to S3 that may not begin, because the node may not own the slot any more.
+        self.refusal: Callable[[], MilenaError | None] = lambda: None
         self._uploader = uploader
         self._durable = durable
         self._dirty = dirty
@@ -80,7 +82,8 @@ class WriteThrough:
 
         `decided`: the change's condition was checked and holds, and `base` is S3's object under it; otherwise S3
         checks it. Raises ConditionFailed; TimeoutError if the key's lock is not free in time; the error of
-        `OriginFailure.as_error` if S3 fails; Unavailable for a delete whose earlier record cannot be removed.
+        `OriginFailure.as_error` if S3 fails; Unavailable for a delete whose earlier record cannot be removed, and
+        if `refusal` has an error by the end; that error if it has one before S3 may have got the write.
         """
         key = change.target.cache_key
         async with self._s3_locks.hold(key, max(0.0, deadline - self._clock.now())):
@@ -117,6 +120,8 @@ class WriteThrough:
                     f"{write.ref}: deleted in S3, but the journal has no room to remove the record of an earlier "
                     "write, which a crash could bring back; delete it again when there is room"
                 )
+            if (refused := self.refusal()) is not None:
+                raise _unknown(write, refused)
             return Ack(THROUGH, etag, None)
 
     async def _let_go(self, key: bytes, change: Change, deadline: float) -> bool:
@@ -156,6 +161,8 @@ class WriteThrough:
         failures = 0
         ambiguous = False
         while True:
+            if (refused := self.refusal()) is not None:
+                raise _unknown(write, refused) if ambiguous else refused
             try:
                 return await self._uploader.upload(write, deadline)
             except OriginFailure as failure:
@@ -176,3 +183,9 @@ class WriteThrough:
             self._entries.invalidate(key)
         elif not isinstance(error, OriginFailure) or error.ambiguous:
             self._entries.mark_stale(key)
+
+
+def _unknown(write: Write, refused: MilenaError) -> Unavailable:
+    """Return the error for a write that S3 may have, or has, and that must not be acknowledged."""
+    why = str(refused).removesuffix("; nothing was done")
+    return Unavailable(f"{write.ref}: the outcome of the write is unknown: {why}")

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -82,6 +82,8 @@ class Writes:
     ) -> None:
         self.acknowledged: dict[str, int] = dict.fromkeys(DURABILITIES, 0)
         self.forced = dict.fromkeys(FORCED, 0)
+        # Returns the error for a write that may not go on, because the node may not own its slot any more.
+        self.refusal: Callable[[], MilenaError | None] = lambda: None
         self.reaper = ExpiredObjectReaper(origin, write_through.conditions, dirty, entries, s3_locks, clock)
         self._revalidation = OwnershipRevalidation(origin, dirty, dirty_writes, s3_locks, entries, clock, lineages)
         self._origin = origin
@@ -318,10 +320,13 @@ class Writes:
         """Make the change, while the caller holds the key's `lock`; `deadline`: monotonic time. Raises as `put`."""
         change, durability, key = self._checked(change), durability or self._mode, change.target.cache_key
         base: Base = UNKNOWN
+        self.check_fence()
         self._write_through.check_condition(change)
         decided = change.conditional and (durability != THROUGH or change.value is None or key in self._dirty)
         if decided:
             base = await self._check_condition(change, deadline)
+        # After everything that waits: the lock, and S3's reply about the condition.
+        self.check_fence()
         reason = ""
         if durability == MEMORY:
             if self._journaled.fits_in_memory(change):
@@ -373,6 +378,11 @@ class Writes:
         return base
 
     # ---- the rest
+
+    def check_fence(self) -> None:
+        """Raise what `refusal` returns."""
+        if (refused := self.refusal()) is not None:
+            raise refused
 
     async def revalidate(self, entry: DirtyEntry, owned_since: int, deadline: float) -> None:
         """Revalidate a dirty entry of an earlier ownership, see `OwnershipRevalidation`. Raises as `put` does."""

@@ -10,7 +10,9 @@ import logging
 from dataclasses import replace
 
 from milena_cache.configuration.config import Config
+from milena_cache.membership.node_fence import NodeFence
 from milena_cache.membership.ownership import Ownership
+from milena_cache.membership.promises import PromisesGiven
 from milena_cache.objects.names import Buckets
 from milena_cache.reads.peer_listings import PeerListings
 from milena_cache.reads.reader import Node
@@ -49,6 +51,8 @@ def resp_server(
     node: Node,
     buckets: Buckets,
     ownership: Ownership,
+    fence: NodeFence,
+    promises: PromisesGiven,
     requests: Requests,
     peer_listings: PeerListings,
     api: ApiMethods,
@@ -74,6 +78,8 @@ def resp_server(
         node=node,
         buckets=buckets,
         ownership=ownership,
+        fence=fence,
+        promises=promises,
         requests=requests,
         peer_listings=peer_listings,
         api=api,

@@ -70,6 +70,7 @@ class Connection(asyncio.Protocol):
         self._limited = context.config.rate_limit > 0
         self._max_unsent = context.config.resp_output_bytes
         self._now = context.clock.now
+        self._fence = context.fence
         self._share = context.share
         self._overload = context.overload
         self._in_flight = InFlight(context.budget, self._schedule)
@@ -134,6 +135,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = self._now()
+        if now >= self._fence.check_at:
+            self._fence.check(now)
         session, reader, out = self.session, self._reader, self._out
         session.last_at = now
         session.received += len(data)
@@ -290,6 +293,8 @@ class Connection(asyncio.Protocol):
             return  # called from within a command; the loop in `_go_on` continues with the changed state
         self._working = True
         started = self._now()
+        if started >= self._fence.check_at:
+            self._fence.check(started)
         self.session.waited = started - self._arrived if self._commands or self._reader.more else 0.0
         try:
             goes_on = self._go_on(started + self._share.slice())

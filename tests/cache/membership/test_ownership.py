@@ -264,7 +264,7 @@ def test_behind_a_closed_fence_nothing_is_served_whatever_arrives() -> None:
     assert (ownership.slots, ownership.single, ownership.closed) == (0, False, "the lease is over")
     error = error_for(ownership, 0)
     assert isinstance(error, NoNodes)
-    assert (str(error), error.retry_after) == ("the lease is over", 0.5)
+    assert (str(error), error.retry_after) == ("the lease is over; nothing was done", 0.5)
     assert ownership.stop(10, 10)
     assert ownership.update(fencing(10, (0, 9, OTHER, 10), (10, LAST, ME, 4), released=10)), "it has lost slots"
     assert ownership.slots == 0

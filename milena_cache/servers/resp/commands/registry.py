@@ -17,6 +17,7 @@ from milena_cache.servers.resp.commands.server import config as config_commands
 from milena_cache.servers.resp.commands.server import memory as memory_commands
 from milena_cache.servers.resp.commands.server import milena_call as call
 from milena_cache.servers.resp.commands.server import milena_listing as listing
+from milena_cache.servers.resp.commands.server import milena_promise as promising
 from milena_cache.servers.resp.dispatch.command import Command
 from milena_cache.servers.resp.dispatch.subcommands import assembled
 from milena_cache.servers.resp.state.context import Context
@@ -38,6 +39,7 @@ MODULES = (
     latency,
     listing,
     memory_commands,
+    promising,
     refreshing,
     server,
     slowlog,

@@ -22,6 +22,7 @@ class Session:
     principal: in whose name its requests are made (AUTH, HELLO)
     protocol: RESP2 or RESP3
     name, lib_name, lib_ver: as given by CLIENT SETNAME and CLIENT SETINFO
+    identified: True if it named the cluster and the node for which it is meant (MILENA.HELLO), as nodes do
     deferring: True if replies that have to wait come later, as pushes (CLIENT DEFER)
     no_evict, no_touch: as given by CLIENT NO-EVICT and NO-TOUCH; without effect
     mute: how many commands, the present one included, get no reply; negative: all (CLIENT REPLY)
@@ -38,6 +39,7 @@ class Session:
         "created_at",
         "deferring",
         "id",
+        "identified",
         "in_transaction",
         "laddr",
         "last_at",
@@ -80,6 +82,7 @@ class Session:
         self.lib_name = ""
         self.lib_ver = ""
         self.deferring = False
+        self.identified = False
         self.no_evict = False
         self.no_touch = False
         self.mute = 0

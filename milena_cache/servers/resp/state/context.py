@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from milena_cache.configuration.config import Config
+from milena_cache.membership.node_fence import NodeFence
 from milena_cache.membership.ownership import Ownership
+from milena_cache.membership.promises import PromisesGiven
 from milena_cache.objects.names import Buckets
 from milena_cache.reads.peer_listings import PeerListings
 from milena_cache.reads.reader import Node
@@ -44,7 +46,9 @@ class Context:
 
     node: reads, writes and memory of the node
     buckets: the names of the buckets that are served
-    ownership: the newest ring
+    ownership: the newest ring, and the slots that this node serves
+    fence: whether it may serve them now
+    promises: what this node has promised to other nodes
     requests, api: the API methods, independent of a protocol and over protobuf
     peer_listings: the listings of other nodes
     status: reasons not to be ready, and metrics by name
@@ -71,6 +75,8 @@ class Context:
     node: Node
     buckets: Buckets
     ownership: Ownership
+    fence: NodeFence
+    promises: PromisesGiven
     requests: Requests
     peer_listings: PeerListings
     api: ApiMethods
@@ -103,13 +109,13 @@ class Context:
     def place(self, key: bytes) -> Place:
         """Return the object that `key` names, and the epoch since which this node owns its slot.
 
-        Raises InvalidRequest, AccessDenied, Moved, NodeLost, NoNodes.
+        Raises InvalidRequest, AccessDenied, and what `Ownership.elsewhere` returns.
         """
-        try:
-            bucket, object_key = split_cache_key(key)
-        except UnicodeDecodeError:
-            raise InvalidRequest("bucket: is not UTF-8") from None
-        return self.requests.place(bucket, object_key)
+        return self.requests.place(*_named(key))
+
+    def place_to_read(self, key: bytes) -> Place:
+        """As `place`, for a read: while the fence is closed, see `Requests.place_to_read`."""
+        return self.requests.place_to_read(*_named(key))
 
     def touched(self, command: Command[Context], argv: list[bytes]) -> tuple[Access, list[bytes]]:
         """Return what the command does to its objects, and their cache keys, for ordering and tracking.
@@ -141,3 +147,11 @@ class Context:
         first = slot_of(keys[0])
         if any(slot_of(key) != first for key in keys):
             raise CommandError("CROSSSLOT Keys in request don't hash to the same slot")
+
+
+def _named(key: bytes) -> tuple[str, bytes]:
+    """Return the bucket and the key of the object that `key` names. Raises InvalidRequest."""
+    try:
+        return split_cache_key(key)
+    except UnicodeDecodeError:
+        raise InvalidRequest("bucket: is not UTF-8") from None

@@ -36,4 +36,5 @@ def hello(context: Context, session: Session, argv: list[bytes]) -> Raw:
     except BaseException:
         session.closing = True
         raise
+    session.identified = bool(meant.cluster_id and meant.node_id)
     return Raw(OK)

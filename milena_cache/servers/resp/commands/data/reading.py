@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from milena_cache.memory.lru import Entry
 from milena_cache.reads.part_reads import Part, RangeOf
+from milena_cache.reads.reader import FENCED
 from milena_cache.reads.reader import Reply as ReadReply
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
@@ -70,8 +71,9 @@ async def _part(reading: Awaitable[Part]) -> bytes:
 
 
 def _place(context: Context, session: Session, key: bytes) -> Place:
-    place = context.place(key)
-    if session.tracking:
+    place = context.place_to_read(key)
+    # What is served behind a closed fence is not tracked: this node does not learn of its changes.
+    if session.tracking and place[1] != FENCED:
         context.tracking.track(session.id, place[0].cache_key)
     return place
 

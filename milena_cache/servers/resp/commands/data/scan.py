@@ -74,7 +74,9 @@ def scan(context: Context, session: Session, argv: list[bytes]) -> Any:
 
 
 async def _page(context: Context, place: Place, glob: Glob, limit: int) -> list[Any]:
+    _check_fence(context)
     page = await context.node.list("", place.prefix, place.cursor, limit, context.timeout)
+    _check_fence(context)  # also after the listing: without slots every page would be empty
     since = context.ownership.since
     dirty_entry = context.node.dirty.get
     keys = []
@@ -90,6 +92,11 @@ async def _page(context: Context, place: Place, glob: Glob, limit: int) -> list[
         return [b"0", keys]
     number = context.cursors.add(Place(place.prefix, page.cursor), context.clock.now())
     return [b"%d" % number, keys]
+
+
+def _check_fence(context: Context) -> None:
+    if (refused := context.fence.refusal()) is not None:
+        raise refused
 
 
 def listed_prefix(literal: bytes) -> bytes:

@@ -14,6 +14,7 @@ from milena_cache.objects.expiry import NEVER, is_expired
 from milena_cache.objects.names import Object
 from milena_cache.objects.write_request import Change
 from milena_cache.reads.read_modify_write import DELETE, KEEP, Decide, NewValue, Otherwise
+from milena_cache.reads.reader import FENCED
 from milena_cache.servers.resp.commands.data.reading import (
     MAX_KEYS_AT_ONCE,
     for_each,
@@ -54,8 +55,8 @@ COMMANDS = CommandTable[Context](group="string", categories=("string",))
     summary="Returns the string value of a key.",
 )
 def get(context: Context, session: Session, argv: list[bytes]) -> Any:
-    target, owned_since = context.place(argv[1])
-    if session.tracking:
+    target, owned_since = context.place_to_read(argv[1])
+    if session.tracking and owned_since != FENCED:
         context.tracking.track(session.id, target.cache_key)
     return context.node.read(target, context.timeout, owned_since)
 

@@ -1,0 +1,149 @@
+"""Pure. The fence: how long this node may serve its slots. Time is an argument.
+
+It may while one of its rights is valid: the lease of a router, or the promises of all other members of its ring.
+A right is counted from when it was requested, and ends `margin_of` before it does for those that granted it, so
+that clocks may differ in rate. It is valid only with a ring that is as new as the one by which it was granted.
+Otherwise: (1) a router has replaced this node in ring 8; (2) the node renews, and gets a lease in ring 9; (3) it
+would serve the slots of ring 7, which it still has.
+
+A promise covers only rings whose other members have all promised. Otherwise: (1) of nodes a and b, b promises to
+stand by ring 7; (2) b leaves and c joins, in ring 8; (3) a router replaces a in ring 9, which c acknowledges, while
+a would still serve by the promise of b.
+
+Time is that of a clock that goes on while the machine is suspended (CLOCK_BOOTTIME). That a virtual machine was
+paused shows in the time of day alone, once that is corrected: a right ends sooner by whatever the time of day gains
+on the clock, and at once if the two have moved by more than the margin in either direction. It is never valid
+for longer, and a right that has ended so stays ended. Such a pause is noticed CHECK_SECONDS later at most.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import NamedTuple
+
+MIN_MARGIN_SECONDS = 0.5
+# The time of day is compared at least this often, in seconds.
+CHECK_SECONDS = 0.1
+
+
+def margin_of(seconds: float) -> float:
+    """Return by how many seconds a right of `seconds` ends sooner here than for those that granted it.
+
+    Half of a right of less than a second, which would otherwise never be valid.
+    """
+    return min(max(MIN_MARGIN_SECONDS, seconds / 10), seconds / 2)
+
+
+class Right(NamedTuple):
+    """A right to serve.
+
+    until: when it ends, in seconds of the node's clock
+    epoch: of the ring by which it was granted
+    ahead: by how many seconds the time of day was ahead of the clock when it was requested
+    margin: in seconds, see `margin_of`
+    seen: by how much the time of day was ahead at the last check
+    lost: by how many seconds it ends sooner, because the time of day has gained that much on the clock in all
+    members: the ids of the processes that promised; None for the lease of a router, which covers every ring
+    """
+
+    until: float
+    epoch: int
+    ahead: float
+    margin: float
+    members: frozenset[str] | None
+    seen: float
+    lost: float = 0.0
+
+    def at(self, now: float, ahead: float) -> Right | None:
+        """Return the right as it is at `now`, when the time of day is ahead by `ahead`; None if it has ended."""
+        lost = self.lost + max(0.0, ahead - self.seen)
+        if abs(ahead - self.ahead) > self.margin or lost > self.margin or now >= self.until - lost:
+            return None
+        return self._replace(seen=ahead, lost=lost)
+
+    @property
+    def end(self) -> float:
+        """Return when it ends, in seconds of the node's clock."""
+        return self.until - self.lost
+
+
+class Fence:
+    """The rights of one node. With several routers, the lease of any one of them is enough.
+
+    seconds: the length of the newest lease; 0 before the first
+    is_open: the result of the last `check`
+    by_promise: True if at the last check only promises were valid
+    check_at: when to check again, in seconds of the node's clock: before that the result cannot change
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.is_open = True
+        self.by_promise = False
+        self.check_at = inf
+        self._leases: dict[str, Right] = {}
+        self._promise: Right | None = None
+        self._epoch = 0
+        self._others: frozenset[str] = frozenset()
+
+    def ring_changed(self, epoch: int, others: frozenset[str]) -> None:
+        """Record the epoch of the newest ring, and the ids of its other processes.
+
+        Without others nothing is fenced: the ring is of one node, which no other can replace; or this process is
+        not in it, and serves nothing anyway; or its nodes do not fence.
+        """
+        self._epoch, self._others = epoch, others
+
+    @property
+    def active(self) -> bool:
+        """True if the node needs a right."""
+        return bool(self._others)
+
+    def granted(self, router: str, seconds: float, sent_at: float, epoch: int, ahead: float) -> None:
+        """Record a lease of `seconds` that was requested of `router` at `sent_at`; see `Right` for the rest."""
+        self.seconds = seconds
+        margin = margin_of(seconds)
+        self._leases[router] = Right(sent_at + seconds - margin, epoch, ahead, margin, None, ahead)
+
+    def returned(self, router: str) -> None:
+        """Record that the node has given back the lease of `router`."""
+        self._leases.pop(router, None)
+
+    def promised(self, seconds: float, asked_at: float, epoch: int, ahead: float, members: frozenset[str]) -> None:
+        """Record that `members` stand by the ring with `epoch` for `seconds`; they were asked at `asked_at`."""
+        margin = margin_of(seconds)
+        self._promise = Right(asked_at + seconds - margin, epoch, ahead, margin, members, ahead)
+
+    def check(self, now: float, wall: float) -> bool:
+        """Return True if the node may serve at `now`, seconds of its clock; `wall`: the time of day then."""
+        self._drop_ended(now, wall - now)
+        leases_end, promise_ends = self._ends()
+        until = max(leases_end, promise_ends)
+        self.is_open = not self.active or now < until
+        self.by_promise = self.active and leases_end <= now < promise_ends
+        # While closed, only a new right or ring can open it, after which it is checked.
+        self.check_at = min(now + CHECK_SECONDS, until) if self.active and self.is_open else inf
+        return self.is_open
+
+    def ask_at(self) -> float:
+        """Return when to ask for promises: when less than half of the longest right is left; inf if never."""
+        if not self.active or not self.seconds:
+            return inf
+        return max(self._ends()) - (self.seconds - margin_of(self.seconds)) / 2
+
+    def _drop_ended(self, now: float, ahead: float) -> None:
+        for router, right in tuple(self._leases.items()):
+            if (left := right.at(now, ahead)) is None:
+                del self._leases[router]
+            else:
+                self._leases[router] = left
+        if self._promise is not None:
+            self._promise = self._promise.at(now, ahead)
+
+    def _ends(self) -> tuple[float, float]:
+        """Return when the rights end that are valid with the present ring: leases and promises; -inf if none is."""
+        lease = max((right.end for right in self._leases.values() if right.epoch <= self._epoch), default=-inf)
+        promise = self._promise
+        if promise is None or promise.epoch > self._epoch or not self._others <= (promise.members or frozenset()):
+            return lease, -inf
+        return lease, promise.end

@@ -1,0 +1,120 @@
+"""Coordination. The fence of a running node: opens and closes its ownership of slots as `fence.Fence` decides.
+
+The hot path compares the time of a batch of requests with `check_at`, and calls `check` only from then on. So a
+process that was stopped for longer than its lease, and goes on with commands waiting in its sockets, checks before
+the first of them. What it serves in the microseconds between the comparison and the sending of a reply cannot be
+checked: a read is then as old as its request, and a write is acknowledged only after a comparison of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from math import inf
+from typing import Literal
+
+from milena_cache.membership.coordinator import Lease
+from milena_cache.membership.fence import Fence
+from milena_cache.membership.ownership import Ownership
+from milena_common.api.errors import NoNodes
+from milena_common.runtime.clock import Clock
+
+log = logging.getLogger(__name__)
+
+FencedReads = Literal["refuse", "stale"]
+FENCED_READS: tuple[FencedReads, ...] = ("refuse", "stale")
+# After how many seconds a caller may try again: as often as promises are asked for.
+RETRY_SECONDS = 0.25
+CLOSED = (
+    "this node is fenced: no router has renewed its lease, and not all other members of its ring have promised to "
+    "wait, so another node may own its slots; it serves again once a router renews the lease"
+)
+UNKNOWN = (
+    "the lease of this node ended before the write was acknowledged, so its outcome is unknown: it is kept, and "
+    "may still take effect"
+)
+
+
+class NodeFence:
+    """The fence of one node. `clock` is the machine's: its time of day must not be corrected by that of S3.
+
+    check_at: monotonic seconds from which on `check` must be called before anything is served
+    closures: how often the fence was closed
+    on_change: called after it was closed or opened
+    """
+
+    def __init__(self, ownership: Ownership, clock: Clock, reads: FencedReads = "refuse") -> None:
+        self.check_at = inf
+        self.closures = 0
+        self.on_change: list[Callable[[], None]] = []
+        self.serves_stale = reads == "stale"
+        self.fence = Fence()
+        self._ownership = ownership
+        self._clock = clock
+
+    @property
+    def closed(self) -> bool:
+        """True if the node may not serve now."""
+        now = self._clock.now()
+        return not (self.check(now) if now >= self.check_at else self.fence.is_open)
+
+    def ahead(self) -> float:
+        """Return by how many seconds the time of day is ahead of the clock; read it before requesting a right."""
+        return self._clock.wall() - self._clock.now()
+
+    def granted(self, router: str, lease: Lease, ahead: float) -> None:
+        """Count a lease of `router`; `ahead` was read before the request."""
+        self.fence.granted(router, lease.seconds, lease.sent_at, lease.epoch, ahead)
+        self.check(self._clock.now())
+
+    def returned(self, router: str) -> None:
+        """Forget the lease of `router`, which was given back."""
+        self.fence.returned(router)
+        self.check(self._clock.now())
+
+    def promised(self, seconds: float, asked_at: float, epoch: int, ahead: float, members: frozenset[str]) -> None:
+        """Count the promises of `members`; see `Fence.promised`."""
+        self.fence.promised(seconds, asked_at, epoch, ahead, members)
+        self.check(self._clock.now())
+
+    def ring_changed(self) -> None:
+        """Look at the newest ring of the ownership, and check."""
+        self.fence.ring_changed(self._ownership.epoch, self._ownership.other_members)
+        self.check(self._clock.now())
+
+    def check(self, now: float) -> bool:
+        """Return True if the node may serve at `now`; open or close its ownership accordingly."""
+        before = self.fence.is_open
+        is_open = self.fence.check(now, self._clock.wall())
+        self.check_at = self.fence.check_at
+        if is_open is not before:
+            if is_open:
+                self._ownership.open()
+            else:
+                self._ownership.close(CLOSED, RETRY_SECONDS)
+            if self.fence.seconds:  # not when the ring arrives before the first lease
+                self.closures += not is_open
+                log.warning("the node serves its slots again" if is_open else f"the node serves no slot: {CLOSED}")
+            for changed in self.on_change:
+                changed()
+        return is_open
+
+    def refusal(self) -> NoNodes | None:
+        """Return the error for what may not begin now; None if it may."""
+        return NoNodes(f"{CLOSED}; nothing was done", RETRY_SECONDS) if self.closed else None
+
+    def unacknowledged(self) -> str:
+        """Return why writes that have just become durable must not be acknowledged; "" if they may be."""
+        return UNKNOWN if self.closed else ""
+
+    # ---- for the status
+
+    def not_ready(self) -> list[str]:
+        return [CLOSED] if self.closed else []
+
+    def degraded(self) -> list[str]:
+        if self.closed:
+            return ["fence: closed, the node serves no slot, and uploads wait until it is open"]
+        if self.fence.by_promise:
+            return ["fence: no router renews the lease, the node serves by promises of all other nodes"]
+        return []
