@@ -39,8 +39,8 @@ class Entry:
     - `etag`: the ETag, quotes included; "" if it is not known yet.
     - `age`: seconds since S3 last confirmed the node's entry.
     - `outcome`: how the read was served: "hit", "stale" (older than TTL_SECONDS, renewed meanwhile), "stale_error"
-      (S3 fails), "miss", "revalidated" (S3 confirmed it), "changed", "coalesced" (with a read that was in flight),
-      "bypass" (too large to keep).
+      (S3 fails), "stale_fenced" (the node has no lease, and FENCED_READS is stale), "miss", "revalidated" (S3
+      confirmed it), "changed", "coalesced" (with a read that was in flight), "bypass" (too large to keep).
     - `node`: the address of the node that replied.
     - `size`: bytes of the whole value, also if `value` is a part of it.
     - `dirty`: True if it was acknowledged and S3 does not have it yet.
