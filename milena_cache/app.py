@@ -337,7 +337,7 @@ def build_servers(
     fence = NodeFence(ownership, clock.machine, config.fenced_reads)
     parts.journal.unacknowledged = fence.unacknowledged
     parts.writes.refusal = parts.write_through.refusal = fence.refusal
-    parts.writeback.paused = lambda: fence.closed
+    parts.writeback.paused = parts.writes.reaper.paused = lambda: fence.closed
     status.concerns.append(fence)
     promises = PromisesGiven(
         ownership, clock, parts.journal.store_metadata, parts.journal.disk.metadata().get(PROMISES, "")

@@ -106,8 +106,9 @@ class Fence:
         self._leases[router] = Right(sent_at + seconds - margin, epoch, ahead, margin, None, ahead)
 
     def returned(self, router: str) -> None:
-        """Record that the node has given back the lease of `router`."""
+        """Record that the node gives back the lease of `router`, which then does not wait for promises either."""
         self._leases.pop(router, None)
+        self._promise = None
 
     def promised(self, seconds: float, asked_at: float, epoch: int, ahead: float, members: frozenset[str]) -> None:
         """Record that `members` stand by the ring with `epoch` for `seconds`; they were asked at `asked_at`."""

@@ -76,7 +76,8 @@ class LateWriteInvalidation:
             self._notify(key)
 
     def _has_moved(self, key: bytes, owned_since: int) -> bool:
-        epoch, mine = self._ownership.epoch, self._ownership.mine_since(key)
+        # With a closed fence the slot has not moved, as far as this node knows.
+        epoch, mine = self._ownership.epoch, self._ownership.unfenced_since(key)
         # A write from before a restart has `owned_since` -1, which would equal that of a slot of another node:
         # hence `mine < 0`. A write with a newer epoch than the known ring's came by a ring that has not arrived
         # here yet.
@@ -92,7 +93,7 @@ class LateWriteInvalidation:
         for attempt in range(1, ATTEMPTS + 1):
             # Looked up for each attempt: the slot may move again while this waits.
             slot = slot_of(key)
-            if self._ownership.since[slot] >= 0:
+            if self._ownership.unfenced_since(key) >= 0:
                 return  # it is this node's again, and entries of an earlier ownership are revalidated anyway
             address = self._ownership.resp_address_of(slot)
             if not address:

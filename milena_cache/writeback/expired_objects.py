@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from math import inf
 
 from milena_cache.memory.entries import Entries
@@ -48,6 +49,8 @@ class ExpiredObjectReaper:
         clock: CorrectedClock,
     ) -> None:
         self.removed = 0
+        # True while nothing may be deleted: another node may own the slot, and have written the object anew.
+        self.paused: Callable[[], bool] = lambda: False
         self._conditions = conditions
         self._origin = origin
         self._dirty = dirty
@@ -92,13 +95,15 @@ class ExpiredObjectReaper:
             async with self._s3_locks.hold(key, None):
                 if key in self._dirty:
                     return  # a write of the key is dirty: its upload replaces or deletes the expired object
+                if self.paused():
+                    return
                 requested_at = self._clock.now()
                 found = await self._origin.describe(ref, inf)
                 if found is not None:
                     if not self.is_over(found, ref):
                         self._entries.invalidate(key)
                         return
-                    if self._is_over_at_s3(found, ref):
+                    if not self.paused() and self._is_over_at_s3(found, ref):
                         await self._delete(key, ref, found.etag)
                 if key not in self._dirty:
                     self._entries.keep(key, Entry(None, "", requested_at, owned_since))

@@ -11,7 +11,7 @@ import pytest
 
 from milena_cache.journal import group_commit as journal_module
 from milena_cache.journal import lmdb_disk as journal_lmdb
-from milena_cache.journal.commit import JournalFailed, JournalFull, QueuedWrite
+from milena_cache.journal.commit import JournalFailed, JournalFull, NotAcknowledged, QueuedWrite
 from milena_cache.journal.commit_counts import CommitCounts
 from milena_cache.journal.disk import DiskFailed, DiskFull
 from milena_cache.journal.group_commit import DEFER_SECONDS, PROBE_SECONDS, Journal
@@ -599,3 +599,48 @@ async def test_numbers_are_reserved_before_they_are_given(under: Under, monkeypa
             await under.clock.advance(DEFER_SECONDS)
         after: Journal[int] = Journal(under.disk.after_crash(), FakeClock(wall=1000.0))
         assert after.next_version(0).seq > last.seq
+
+
+# ---- what must not be acknowledged, and metadata that is needed now
+
+
+async def test_writes_that_must_not_be_acknowledged_are_durable_and_asked_about_once_a_commit() -> None:
+    disk = MemoryDisk()
+    journal: Journal[int] = Journal(disk, FakeClock())
+    async for _ in journal.replay():
+        pass
+    asked: list[str] = []
+
+    def unacknowledged() -> str:
+        asked.append("the lease ended")
+        return asked[-1]
+
+    journal.unacknowledged = unacknowledged
+    done: list[tuple[int, bool]] = []
+    futures = [
+        journal.write(seq, b"raw", seq, lambda token, durable: done.append((token, durable)), 5.0) for seq in (1, 2)
+    ]
+    for future in futures:
+        with pytest.raises(NotAcknowledged, match="the lease ended"):
+            await future
+    assert done == [(1, True), (2, True)]
+    assert set(disk.committed.records) == {1, 2}
+    assert len(asked) == 1
+    await journal.close()
+
+
+async def test_metadata_that_is_needed_now_is_durable_when_that_is_reported() -> None:
+    disk = MemoryDisk()
+    journal: Journal[int] = Journal(disk, clock := FakeClock())
+    async for _ in journal.replay():
+        pass
+    assert await journal.store_metadata("promises", "7:6")
+    assert disk.committed.metadata["promises"] == "7:6"
+    disk.failure = DiskFull("No space left on device")
+    assert not await journal.store_metadata("promises", "8:6")
+    assert disk.committed.metadata["promises"] == "7:6"
+    assert not await journal.store_metadata("promises", "9:6"), "while it is full nothing waits for room"
+    disk.failure = None
+    await clock.advance(2 * PROBE_SECONDS)
+    assert disk.committed.metadata["promises"] == "8:6", "tried again, as all deferred operations are"
+    await journal.close()

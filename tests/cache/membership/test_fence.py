@@ -83,6 +83,14 @@ def test_any_router_will_do_and_a_lease_given_back_is_over() -> None:
     assert not is_open(fence, 107.0)
 
 
+def test_with_a_lease_given_back_promises_are_over_too() -> None:
+    fence = fence_of()
+    fence.granted("r", LEASE, 100.0, 7, AHEAD)
+    fence.promised(LEASE, 100.0, 7, AHEAD, OTHERS)
+    fence.returned("r")
+    assert not is_open(fence, 101.0), "the router gives the slots away at once"
+
+
 @pytest.mark.parametrize("moved", [0.61, -0.61, 3600.0, -3600.0])
 def test_a_jump_of_the_time_of_day_beyond_the_margin_ends_what_there_is_for_good(moved: float) -> None:
     fence = fence_of()

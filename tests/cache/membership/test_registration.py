@@ -7,14 +7,17 @@ import logging
 
 import pytest
 
-from milena_cache.membership.coordinator import NodeDescription, Renewal
+from milena_cache.membership.coordinator import NodeDescription, Renewal, RingStatus
 from milena_cache.membership.identity import NodeIdentity
+from milena_cache.membership.node_fence import NodeFence
+from milena_cache.membership.ownership import Ownership
 from milena_cache.membership.registration import LOG_AGAIN_SECONDS, Registration
 from milena_cache.objects.object_store import Fault
 from milena_cache.origin.bucket_check import BucketCheck
 from milena_common.api.errors import FailedPrecondition, Unavailable
 from milena_common.cluster.missing_node import NodeStatus
-from milena_common.cluster.slot_map import SlotMap
+from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
+from milena_common.cluster.slots import SLOTS
 from tests.support.fake_clock import FakeClock, run_ready_tasks
 from tests.support.fake_coordinator import FakeCoordinator, FakeRing
 from tests.support.s3.memory_store import MemoryStore
@@ -173,3 +176,91 @@ async def test_a_bucket_that_cannot_be_used_is_logged_once_for_each_reason(
     await clock.advance(30)
     assert watch.problem == ""
     await task
+
+
+# ---- fencing
+
+
+class FencedHarness:
+    """A member of a ring of two that fences, with `status` as its part in the changing ring."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.coordinator = FakeCoordinator(FakeRing(self.clock, LEASE))
+        self.ownership = Ownership(NODE.address, NODE.node_id)
+        me, other = MapNode(NODE.address, "n1:6379", NODE.node_id), MapNode("n2:1", "n2:6379", "id2")
+        ranges = (MapRange(0, SLOTS - 1, me, 1),)
+        self.ownership.update(SlotMap(7, "bucket", (me, other), ranges, released_epoch=7))
+        self.fence = NodeFence(self.ownership, self.clock)
+        self.fence.ring_changed()
+        self.status = RingStatus(7)
+        self.registration = Registration(
+            self.coordinator,
+            NODE,
+            self.clock,
+            lambda: 1.0,
+            lambda: 7,
+            lambda: self.ownership.slot_map,
+            lambda slot_map: None,
+            NodeIdentity("bucket", "id"),
+            lambda: NodeStatus(0),
+            lambda: self.status,
+            self.fence,
+        )
+
+    async def joined(self) -> asyncio.Task[None]:
+        task = asyncio.create_task(self.registration.run())
+        await run_ready_tasks()
+        self.coordinator.ring.current = self.ownership.slot_map
+        await self.clock.advance(LEASE / 3)
+        return task
+
+
+async def test_a_lease_opens_the_fence_from_the_time_of_its_request_on() -> None:
+    harness = FencedHarness()
+    assert harness.ownership.slots == 0
+    harness.coordinator.ring.current = harness.ownership.slot_map
+    task = await harness.joined()
+    assert harness.ownership.single
+    harness.coordinator.problem = Unavailable("cut off")
+    await harness.clock.advance(LEASE - 0.7)
+    assert not harness.fence.closed
+    await harness.clock.advance(0.2)
+    assert harness.fence.closed
+    task.cancel()
+
+
+async def test_giving_the_lease_back_closes_the_fence_before_the_router_learns_of_it() -> None:
+    harness = FencedHarness()
+    task = await harness.joined()
+    task.cancel()
+    open_then: list[bool] = []
+    leave = harness.coordinator.leave_ring
+
+    async def leave_ring(node: NodeDescription, status: NodeStatus, timeout: float) -> None:
+        open_then.append(not harness.fence.closed)
+        await leave(node, status, timeout)
+
+    harness.coordinator.leave_ring = leave_ring  # type: ignore[method-assign]
+    await harness.registration.leave_ring(1.0)
+    assert open_then == [False]
+
+
+async def test_a_new_part_in_the_ring_is_reported_at_once_also_if_it_came_during_a_renewal() -> None:
+    harness = FencedHarness()
+    task = await harness.joined()
+    before = len(harness.coordinator.renewals)
+    harness.registration.ring_changed()
+    await run_ready_tasks()
+    assert len(harness.coordinator.renewals) == before, "nothing new to report"
+    harness.status = RingStatus(9)
+    harness.registration.ring_changed()
+    await run_ready_tasks()
+    assert harness.coordinator.renewals[-1][1].ring_status.acknowledged_epoch == 9
+    harness.coordinator.reply_seconds = 0.5
+    await harness.clock.advance(LEASE / 3)
+    harness.status = RingStatus(9, taken=((1, 2, 9),))
+    harness.registration.ring_changed()
+    await harness.clock.advance(0.5)
+    assert harness.coordinator.renewals[-1][1].ring_status.taken == ((1, 2, 9),)
+    task.cancel()

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from milena_cache.membership.coordinator import Lease
-from milena_common.api.errors import Moved, NoNodes
+from milena_cache.membership.peers import Peers
+from milena_common.api.errors import Moved, NoNodes, Unavailable
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.cluster.slot_map import SlotMap
+from milena_common.network.addresses import Address
 from milena_common.resp.encoding import command
+from milena_common.resp.identity import Identity
 from tests.cache.servers.resp.server_under_test import ME, ServerUnderTest, WireClient, parsed, ring
 from tests.support.fake_clock import run_ready_tasks
 
@@ -292,3 +295,20 @@ async def test_promises_are_for_connections_that_named_cluster_and_node() -> Non
     newer = await client.value(b"MILENA.PROMISE", b"1", b"6000")
     assert isinstance(newer, bytes)
     assert "2:6" in server.t.disk.committed.metadata["promises"]
+
+
+async def test_nodes_ask_each_other_over_their_links() -> None:
+    server = Fenced()
+    listens = await server.server.start(Address("127.0.0.1", 0))
+    peers = Peers(lambda address: Identity("c1", "", "n1"))
+    try:
+        assert await peers.promise(str(listens), 2, LEASE, 5.0) is True
+        newer = await peers.promise(str(listens), 1, LEASE, 5.0)
+        assert isinstance(newer, bytes)
+        with pytest.raises(Unavailable, match="no member"):
+            await peers.promise(str(listens), 3, LEASE, 5.0)
+    finally:
+        await peers.close()
+        stopping = asyncio.create_task(server.server.stop(0.0))
+        await server.t.clock.advance(1.0)
+        await stopping
