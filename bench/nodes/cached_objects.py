@@ -13,7 +13,6 @@ import asyncio
 import gc
 import resource
 import sys
-import time
 from pathlib import Path
 
 import uvloop
@@ -28,6 +27,7 @@ from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
 from milena_common.cluster.slots import SLOTS
 from milena_common.network.addresses import Address
 from milena_common.process.run import GC_THRESHOLD
+from milena_common.runtime.clock import SystemClock
 from tests.support.memory_disk import MemoryDisk
 from tests.support.s3.memory_store import MemoryStore
 
@@ -41,7 +41,7 @@ def key(number: int) -> bytes:
 
 
 def fill_memory(memory: Memory, number: int, value_bytes: int = SMALL) -> None:
-    now = time.monotonic()
+    now = SystemClock.now()
     for each in range(number):
         memory.store(key(each), Entry(each.to_bytes(value_bytes), f'"{each:032x}"', now, 0))
 

@@ -4,8 +4,9 @@ Durations and deadlines use a monotonic clock. The time of day is for what other
 and epochs.
 
 The monotonic clock is CLOCK_BOOTTIME where the system has it (Linux), which goes on while the machine is suspended:
-a lease, and the age of an entry, count that time too. A call costs the same as of `time.monotonic`, which stands
-still then. Event loops use the latter, so that a sleep may last longer than it should, and never ends early.
+a lease, and the age of an entry, count that time too. `time.monotonic` stands still then; a call of it takes some 30
+ns less, of which a hit over a socket has two, in 20 µs or more. Event loops use it, so that a sleep may last longer
+than it should, and never ends early.
 """
 
 from __future__ import annotations
