@@ -22,6 +22,7 @@ from bench.workload.load import with_callers
 from bench.workload.new_objects import VALUE_BYTES
 from milena_cache.memory.lru import Entry
 from milena_common.api.durability import THROUGH
+from milena_common.runtime.clock import SystemClock
 
 _HOT_KEYS = 100
 
@@ -32,7 +33,7 @@ async def read(endpoint_url: str, callers: int, seconds: float, backlog: int) ->
     async with running_node(journal, endpoint_url) as parts:
         targets = [BUCKETS.resolve("", b"hot/%d" % number) for number in range(_HOT_KEYS)]
         for each in targets:
-            parts.memory.store(each.cache_key, Entry(bytes(VALUE_BYTES), f'"{0:032x}"', time.monotonic(), 0))
+            parts.memory.store(each.cache_key, Entry(bytes(VALUE_BYTES), f'"{0:032x}"', SystemClock.now(), 0))
         objects, lookup = cycle(targets), parts.node.lookup
 
         async def call() -> None:

@@ -3,10 +3,10 @@
 Durations and deadlines use a monotonic clock. The time of day is for what other processes read, such as expiries
 and epochs.
 
-The monotonic clock is CLOCK_BOOTTIME where the system has it (Linux), which goes on while the machine is suspended:
-a lease, and the age of an entry, count that time too. `time.monotonic` stands still then; a call of it takes some 30
-ns less, of which a hit over a socket has two, in 20 µs or more. Event loops use it, so that a sleep may last longer
-than it should, and never ends early.
+The monotonic clock is CLOCK_BOOTTIME where the system has it (Linux), which goes on while the machine is
+suspended: a lease, and the age of an entry, count that time too. `time.monotonic` stands still then; a call of it
+takes some 30 ns less, of which a hit over a socket has two, in 20 µs or more. Event loops use it, so that a sleep
+may last longer than it should, and never ends early.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -43,6 +42,7 @@ from milena_cache.origin.s3.responses import error_document, is_error_document, 
 from milena_cache.origin.s3.settings import S3Settings
 from milena_common.api.byte_range import ByteRange
 from milena_common.limits.byte_budget import ByteBudget
+from milena_common.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -111,7 +111,7 @@ class Boto3Store:
         date = date_of(http_response.headers.get("date", ""))
         if date is not None:
             self._response.date = date
-            self._clock.observed(date, self._response.requested_at, time.monotonic())
+            self._clock.observed(date, self._response.requested_at, SystemClock.now())
 
     async def _call(
         self,
@@ -137,7 +137,7 @@ class Boto3Store:
             client = self._client(region, held)
             if not self._pooled:
                 client.close()  # closes idle connections; those in use are closed when their requests end
-            self._response.requested_at, self._response.date = time.monotonic(), None
+            self._response.requested_at, self._response.date = SystemClock.now(), None
             return work(client)
 
         try:
