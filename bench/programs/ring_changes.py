@@ -146,7 +146,7 @@ def followers(results: Results, name: str, ring: Ring) -> None:
     """Print the sizes of updates about `ring` and a join, and the time that a follower spends on them."""
     joined = ring.with_members([*ring.members, member(10**6)], ring.epoch + 1)
     old, whole, change = (
-        ring_update(*published(joined)),
+        ring_update(*published(joined)[:5]),
         short_update(published(joined)),
         short_update(published(joined), published(ring)),
     )
