@@ -17,6 +17,7 @@ from milena_common.limits.memory_limit import memory_limit
 from milena_common.limits.token_bucket import TokenBucket
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.metrics.http_server import OpsServer
+from milena_common.network.connecting import is_refused
 from milena_common.process import run as process
 from milena_common.rpc.server import GrpcServer
 from milena_common.runtime.clock import SystemClock
@@ -24,6 +25,7 @@ from milena_router.config import Config, load
 from milena_router.forwarding.forward import Forwarder
 from milena_router.forwarding.node_connection import connect
 from milena_router.metrics import router_registry
+from milena_router.ring.fast_death import FastDeath, ports_refuse
 from milena_router.ring.leases import Leases
 from milena_router.ring.membership import Change, Membership
 from milena_router.ring.recovery import Recovery
@@ -51,9 +53,12 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         forwarder.member_changed(change)
         watchers.wake_watchers()
 
-    leases = Leases(membership, clock, ring_changed)
+    leases = Leases(membership, clock, ring_changed, watchers.wake_watchers)
     limiter = TokenBucket(config.rate_limit, clock.now())
-    service = RouterService(config, leases, forwarder, limiter, clock, budget)
+    fast_death = FastDeath(leases, [ports_refuse(is_refused, clock)])
+    service = RouterService(
+        config, leases, forwarder, limiter, clock, budget, fast_death if config.fast_death else None
+    )
     calls = CallCounts(ROUTER_OPERATIONS)
     server = GrpcServer(
         ROUTER_SERVICE, config.max_value_bytes, budget, config.request_timeout, MAX_WATCHERS, MAX_LEASES
@@ -64,13 +69,14 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
 
     def degraded() -> list[str]:
         # Not "not ready": a load balancer that uses ready routers only would keep the awaited nodes away.
-        recovering = [leases.why()] if leases.recovering and membership.leases else []
-        return recovering + [node.described(clock.wall()) for node in membership.missing.all()[:MAX_REASONS]]
+        return leases.degraded()[:MAX_REASONS] + [
+            node.described(clock.wall()) for node in membership.missing.all()[:MAX_REASONS]
+        ]
 
     ops = OpsServer(router_registry(calls, leases, limiter, watchers, budget), not_ready, degraded)
     address = server.bind(config.listen, "LISTEN_ADDR")
     metrics = await ops.start(config.metrics, "METRICS_PORT")
-    await server.start(service.methods(), calls, watchers.streams(), service.exchanges())
+    await server.start(service.methods(), calls, watchers.streams(), service.exchanges(), service.exchange_ended)
     expiry = asyncio.create_task(leases.run())
     limit = f"{config.rate_limit:g} requests a second" if config.rate_limit else "off"
     log.info("router listens on %s, metrics on http://%s/metrics, rate limit: %s", address, metrics, limit)
@@ -82,6 +88,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         await server.stop(STOP_GRACE_SECONDS)
     finally:
         expiry.cancel()
+        await fast_death.close()
         await forwarder.close()
         await ops.stop()
     log.info("router stopped")

@@ -30,6 +30,7 @@ class Config:
     max_in_flight_bytes: int
     request_timeout: float
     direct_access: bool
+    fast_death: bool
     log_level: str
     log_format: str
 
@@ -55,6 +56,7 @@ def load(env: Environment, memory_limit: int) -> Config:
         ),
         request_timeout=env.seconds("REQUEST_TIMEOUT_SECONDS", 5, 0.1, 3600),
         direct_access=env.choice("DIRECT_ACCESS", "true", ("true", "false")) == "true",
+        fast_death=env.choice("FAST_DEATH", "on", ("on", "off")) == "on",
         log_level=env.choice("LOG_LEVEL", "info", logs.LEVELS),
         log_format=env.choice("LOG_FORMAT", "json", logs.FORMATS),
     )

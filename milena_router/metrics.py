@@ -55,6 +55,22 @@ def router_registry(
             "1 after the start, until a ring is published",
             float(leases.recovering),
         )
+        membership = leases.membership
+        yield gauge(
+            "milena_router_ring_frozen",
+            "1 while all nodes of the ring are silent and keep their places, because this router may be isolated",
+            float(bool(membership.frozen)),
+        )
+        yield gauge(
+            "milena_router_ring_pending_slots",
+            "Slots that their owners hand over to other nodes",
+            sum(last + 1 - first for first, last, _, _ in ring.pending),
+        )
+        yield gauge(
+            "milena_router_ring_unreleased_losses",
+            "Lost nodes whose slots the new owners do not serve yet",
+            len(membership.releases) if membership.moving else 0,
+        )
         yield gauge(
             "milena_router_missing_nodes",
             "Nodes that left without handing over, and are neither back nor written off",

@@ -43,8 +43,10 @@ from milena_router.config import Config
 from milena_router.forwarding.forward import Forwarder
 from milena_router.forwarding.refresh import refresh
 from milena_router.forwarding.writeback import WriteBack
+from milena_router.ring.fast_death import FastDeath
 from milena_router.ring.known_ring import MAX_ADDRESS, MAX_ID, MAX_WEIGHT, knowledge, node_status
 from milena_router.ring.leases import Leases
+from milena_router.ring.ring_report import ring_report
 
 # Addresses that a member may report; the router keeps them.
 MAX_ADDRESSES = 16
@@ -63,7 +65,9 @@ class RouterService:
         limiter: TokenBucket,
         clock: Clock,
         budget: ByteBudget,
+        fast_death: FastDeath | None = None,
     ) -> None:
+        self._fast_death = fast_death
         self._config = config
         self._leases = leases
         self._forwarder = forwarder
@@ -87,6 +91,11 @@ class RouterService:
     def exchanges(self) -> Mapping[str, tuple[str, type[Message], Method]]:
         """Return the methods that are called for each request of a stream, for a `GrpcServer`."""
         return served_by_router({KEEP_LEASE: self.join})
+
+    def exchange_ended(self, request: pb.JoinRequest) -> None:
+        """Notice that the stream of renewals ended whose last request this is."""
+        if self._fast_death is not None:
+            self._fast_death.stream_ended(_node_address(request.address), request.node_id)
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
         timeout = self._admit(remaining)
@@ -185,7 +194,8 @@ class RouterService:
             check_bucket(request.default_bucket)
         member = Member(address, request.node_id, weight, dict(request.addresses), request.journal_id)
         known = knowledge(request, self._clock.wall())
-        self._leases.join(member, request.default_bucket, request.epoch, known, node_status(request))
+        report = ring_report(request, address)
+        self._leases.join(member, request.default_bucket, request.epoch, known, node_status(request), report)
         membership, ring = self._leases.membership, self._leases.ring
         return pb.JoinResponse(
             successful=True,
@@ -194,6 +204,7 @@ class RouterService:
             ring_size=len(ring.members),
             cluster_id=membership.cluster_id,
             send_ring=membership.recovery is not None and membership.recovery.wants_ring(known),
+            released_epoch=membership.released_epoch,
         ).SerializeToString()
 
     async def leave(self, request: pb.LeaveRequest, remaining: float | None) -> bytes:

@@ -146,7 +146,7 @@ def followers(results: Results, name: str, ring: Ring) -> None:
     """Print the sizes of updates about `ring` and a join, and the time that a follower spends on them."""
     joined = ring.with_members([*ring.members, member(10**6)], ring.epoch + 1)
     old, whole, change = (
-        ring_update(*published(joined)),
+        ring_update(*published(joined)[:5]),
         short_update(published(joined)),
         short_update(published(joined), published(ring)),
     )
@@ -199,6 +199,12 @@ def main() -> int:
         f"{NODES} nodes, a join", 1000 * median_of(lambda: ring.with_members(members, 2)), "ms", 1000 * JOIN_SECONDS
     )
     results.show(
+        f"{NODES} nodes, a join that hands slots over",
+        1000 * median_of(lambda: ring.with_members(members, 2, moving=True)),
+        "ms",
+        1000 * JOIN_SECONDS,
+    )
+    results.show(
         f"{NODES} nodes, a leave",
         1000 * median_of(lambda: joined.with_members(members[1:], 3)),
         "ms",
@@ -214,6 +220,12 @@ def main() -> int:
         f"{len(last.members)} nodes after that, a join",
         1000 * median_of(lambda: last.with_members([*last.members, member(10**6)], last.epoch + 1)),
         "ms",
+    )
+    results.show(
+        f"{len(last.members)} nodes after that, a join that hands slots over",
+        1000 * median_of(lambda: last.with_members([*last.members, member(10**6)], last.epoch + 1, moving=True)),
+        "ms",
+        1000 * JOIN_SECONDS,
     )
     followers(results, f"{len(last.members)} nodes after that", last)
     return 1 if results.failed else 0

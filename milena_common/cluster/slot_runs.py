@@ -6,7 +6,7 @@ and not 16384. A whole assignment is a list of runs in ascending order that has 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, repeat
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
@@ -95,6 +95,28 @@ def replaced(runs: Iterable[R], changes: Iterable[R]) -> list[R]:
                 made.append(piece)
                 last_owner, last_since = piece[2:]
     return made
+
+
+def overlaps(some: Sequence[R], others: Sequence[Run]) -> Iterator[tuple[int, int, R, Run]]:
+    """Yield first and last slot of each part that a run of `some` and a run of `others` share, and both runs.
+
+    Both ascend; slots may be in neither.
+    """
+    at = 0
+    for run in some:
+        while at < len(others) and others[at].last < run[0]:
+            at += 1
+        place = at
+        while place < len(others) and others[place].first <= run[1]:
+            other = others[place]
+            yield max(run[0], other.first), min(run[1], other.last), run, other
+            place += 1
+
+
+def without(runs: Iterable[Run], removed: Iterable[tuple[int, int]]) -> list[Run]:
+    """Return the parts of `runs`, which ascend, that are in none of `removed`, pairs of first and last slot."""
+    gaps = [Run(first, last, "", 0) for first, last in removed]
+    return [run for run in replaced(whole(runs, 0), gaps) if run.address]
 
 
 def differences(old: Iterable[Run], new: Iterable[Run]) -> list[Run]:

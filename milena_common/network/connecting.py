@@ -72,6 +72,33 @@ async def open_connection(protocol: Callable[[], P], address: str) -> P:
     return opened
 
 
+async def is_refused(address: str, timeout: float) -> bool:
+    """Return True if each endpoint of `address`, host:port, refuses a connection, within `timeout` seconds.
+
+    A host refuses them where no process listens. False for anything else, such as silence, an unreachable host, or
+    a name that is not known.
+    """
+    try:
+        return await asyncio.wait_for(_all_refuse(address), timeout)
+    except OSError:  # TimeoutError is one
+        return False
+
+
+async def _all_refuse(address: str) -> bool:
+    host, port = parse_address(address)
+    loop = asyncio.get_running_loop()
+    endpoints = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for family, kind, protocol, _, sockaddr in endpoints:
+        with socket.socket(family, kind, protocol) as connecting:
+            connecting.setblocking(False)
+            try:
+                await loop.sock_connect(connecting, sockaddr)
+            except ConnectionRefusedError:
+                continue
+            return False
+    return bool(endpoints)
+
+
 def _keep_alive(connected: socket.socket) -> None:
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 

@@ -68,6 +68,8 @@ StreamMethod = Callable[[Any, float | None], AsyncGenerator[bytes, None]]
 
 # Raises WrongNode if the call is meant for another process.
 Check = Callable[[Identity], None]
+# Called with the last request of an exchange that has ended.
+Ended = Callable[[Any], None]
 
 # Cached handlers of calls that name the process they are meant for, by method and name. All callers of a process
 # use the same name; 64 names of 16 KiB, the limit of metadata, are a megabyte.
@@ -185,13 +187,22 @@ def _stream_handler(
 
 
 def _exchange_handler(
-    method: Method, request: type[Message], counts: OperationCounts, streams: Streams, stopping: asyncio.Event
+    method: Method,
+    request: type[Message],
+    counts: OperationCounts,
+    streams: Streams,
+    stopping: asyncio.Event,
+    ended: Ended | None,
 ) -> grpc.RpcMethodHandler[Any, Any]:
-    """Return a handler that calls `method` for each request of the stream; a failure ends it, with its status."""
+    """Return a handler that calls `method` for each request of the stream; a failure ends it, with its status.
+
+    `ended` is called with the last request when the stream ends for another reason than a stop of this process.
+    """
 
     async def response(requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         stopped = asyncio.ensure_future(stopping.wait())
         reading: asyncio.Future[Any] | None = None
+        last: Any = None
         try:
             with streams:
                 while True:
@@ -202,7 +213,8 @@ def _exchange_handler(
                     started = time.perf_counter()
                     counts.requests += 1
                     try:
-                        message = await method(_parse(request, received), None)
+                        last = _parse(request, received)
+                        message = await method(last, None)
                     finally:
                         counts.durations.observe(time.perf_counter() - started)
                     await context.write(message)
@@ -212,6 +224,8 @@ def _exchange_handler(
             stopped.cancel()
             if reading is not None:
                 reading.cancel()
+            if ended is not None and last is not None and not stopping.is_set():
+                ended(last)
         _reject(problem, context, counts)
 
     return grpc.stream_stream_rpc_method_handler(response)
@@ -370,11 +384,13 @@ class GrpcServer:
         counts: CallCounts,
         streams: Mapping[str, tuple[str, type[Message], StreamMethod]] = MappingProxyType({}),
         exchanges: Mapping[str, tuple[str, type[Message], Method]] = MappingProxyType({}),
+        exchange_ended: Ended | None = None,
     ) -> None:
         """Start to serve calls. `methods` maps a name to (operation name for the counts, request class, method).
 
         `streams` does the same for methods that end by themselves when the process stops, and `exchanges` for
-        methods that are called for each request of a stream.
+        methods that are called for each request of a stream. `exchange_ended` is called with the last request of
+        such a stream when its caller has ended it, or is gone.
         """
         makers = {
             f"/{self._service}/{name}": partial(
@@ -389,7 +405,9 @@ class GrpcServer:
             for name, (operation, request, method) in streams.items()
         }
         handlers |= {
-            name: _exchange_handler(method, request, counts[operation], self._exchanges, self._stopping)
+            name: _exchange_handler(
+                method, request, counts[operation], self._exchanges, self._stopping, exchange_ended
+            )
             for name, (operation, request, method) in exchanges.items()
         }
         # gRPC tries the handlers in this order.

@@ -26,7 +26,7 @@ from milena_common.resp.identity import Identity
 from milena_common.runtime.clock import Clock
 from milena_common.runtime.deadlines import inner
 from milena_router.forwarding.node_connection import NodeConnection
-from milena_router.ring.membership import Change, Membership
+from milena_router.ring.membership import ENDED, EXPIRED, Change, Membership
 
 LEAVE_GRACE_SECONDS = 10.0
 # The minimum of remaining seconds for another attempt.
@@ -133,6 +133,8 @@ class Forwarder:
 
     def member_changed(self, change: Change) -> None:
         """Close the connection to a node that left, and reconnect to one that joined again."""
+        if change.kind == "Move":
+            return
         self._warn_again.pop(change.address, None)
         gone = [self._connections.pop(change.address, None)]
         if self._cluster_id != self._membership.cluster_id:
@@ -141,7 +143,7 @@ class Forwarder:
             gone += self._connections.values()
             self._connections = {}
         for connection in filter(None, gone):
-            grace = 0.0 if change.reason == "lease expired" else LEAVE_GRACE_SECONDS
+            grace = 0.0 if change.reason in (EXPIRED, ENDED) else LEAVE_GRACE_SECONDS
             task = asyncio.get_running_loop().create_task(connection.close(grace))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)

@@ -13,6 +13,7 @@ from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.missing_node import MAX_REASON, MissingNode, NodeStatus, shortened
 from milena_common.cluster.slot_assignment import Member, Ring
 from milena_common.cluster.slot_map import SlotMap
+from milena_common.cluster.slot_runs import Run
 from milena_router.ring.membership import MAX_AHEAD_MS, MAX_MEMBERS
 from milena_router.ring.missing_nodes import MAX_MISSING
 from milena_router.ring.recovery import Knowledge, LastRing
@@ -72,7 +73,10 @@ def _last_ring(request: pb.JoinRequest, newest: int) -> LastRing | None:
         if len(slot_map.missing) > MAX_MISSING or not all(map(_is_allowed, slot_map.missing)):
             raise ValueError(f"missing: allowed are {MAX_MISSING} nodes, with an address, ids and a reason")
         ranges = ((first, last, node.address, since) for first, last, node, since in slot_map.ranges)
-        ring = Ring.restored(update.epoch, members, ranges)
+        pending = (Run(first, last, node.address, since) for first, last, node, since in slot_map.pending)
+        ring = Ring.restored(update.epoch, members, ranges, pending)
+        if slot_map.released_epoch > update.epoch:
+            raise ValueError(f"released_epoch {slot_map.released_epoch} is above its epoch {update.epoch}")
     except ValueError as error:
         raise InvalidRequest(f"last_ring: {error}") from None
     lease_seconds = request.last_ring.lease_seconds
@@ -81,7 +85,7 @@ def _last_ring(request: pb.JoinRequest, newest: int) -> LastRing | None:
             f"last_ring: lease_seconds: got {lease_seconds:g}; allowed: 0 to {MAX_LEASE_SECONDS:g}"
         )
     bucket = update.default_bucket or request.default_bucket
-    return LastRing(ring, bucket, update.cluster_id, lease_seconds, slot_map.missing)
+    return LastRing(ring, bucket, update.cluster_id, lease_seconds, slot_map.missing, slot_map.released_epoch)
 
 
 def _is_allowed(node: MissingNode) -> bool:

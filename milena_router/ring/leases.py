@@ -2,7 +2,7 @@
 
 After the router's start, requests wait here until the last ring is recovered.
 
-The log lines start with `Join`, `Leave` and `Forget`: operators search for these words.
+The log lines start with `Join`, `Leave`, `Forget` and `Move`: operators search for these words.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from milena_common.runtime.clock import Clock
 from milena_common.runtime.deadlines import inner
 from milena_router.ring.membership import NOTHING_KNOWN, Change, Membership
 from milena_router.ring.recovery import Knowledge
+from milena_router.ring.ring_report import NO_REPORT, RingReport
 
 log = logging.getLogger(__name__)
 
@@ -28,13 +29,24 @@ RETRY_SECONDS = 1.0
 
 
 class Leases:
-    """The membership on a clock. `on_change` is called after every change, before any response is sent."""
+    """The membership on a clock. `on_change` is called after every change, before any response is sent, and
+    `on_released` when more slots of the same ring may be served.
+    """
 
-    def __init__(self, membership: Membership, clock: Clock, on_change: Callable[[Change], None]) -> None:
+    def __init__(
+        self,
+        membership: Membership,
+        clock: Clock,
+        on_change: Callable[[Change], None],
+        on_released: Callable[[], None] = lambda: None,
+    ) -> None:
         self.membership = membership
-        self.changes = {"join": 0, "leave": 0, "forget": 0}
+        self.changes = {"join": 0, "leave": 0, "forget": 0, "move": 0}
         self._clock = clock
         self._on_change = on_change
+        self._on_released = on_released
+        self._released = (0, 0)  # epoch of the ring, and the released one
+        self._frozen = False
         self._recovered = asyncio.Event()
 
     @property
@@ -53,15 +65,18 @@ class Leases:
         seen_epoch: int,
         known: Knowledge = NOTHING_KNOWN,
         node_status: NodeStatus | None = None,
+        report: RingReport = NO_REPORT,
     ) -> bool:
         """Return True if the ring or a member changed. Raises FailedPrecondition for another default bucket or
         cluster.
         """
         now, wall = self._clock.now(), self._clock.wall()
-        change = self.membership.join(member, default_bucket, seen_epoch, now, wall, known, node_status)
+        change = self.membership.join(member, default_bucket, seen_epoch, now, wall, known, node_status, report)
         if change:
             self._announce(change)
-        return change is not None or self._recover()
+        recovered = change is None and self._recover()
+        self._settle(now)
+        return change is not None or recovered
 
     def leave(self, address: str, node_id: str = "", node_status: NodeStatus | None = None) -> bool:
         """Remove a node; return True if it existed and, if `node_id` is given, has that id.
@@ -72,9 +87,20 @@ class Leases:
             known = self.membership.withdraw(address, node_id, self._clock.wall(), node_status)
             self._recover()
             return known
-        change = self.membership.remove_member(address, node_id, self._clock.wall(), node_status)
+        now, wall = self._clock.now(), self._clock.wall()
+        change = self.membership.remove_member(address, node_id, now, wall, node_status)
         if change:
             self._announce(change)
+        self._settle(now)
+        return change is not None
+
+    def process_ended(self, address: str, node_id: str) -> bool:
+        """Remove a node whose process has provably ended; return True if it was a member."""
+        now, wall = self._clock.now(), self._clock.wall()
+        change = self.membership.process_ended(address, node_id, now, wall)
+        if change:
+            self._announce(change)
+        self._settle(now)
         return change is not None
 
     def write_off(self, address: str) -> bool:
@@ -82,6 +108,7 @@ class Leases:
         change = self.membership.write_off(address, self._clock.wall())
         if change:
             self._announce(change)
+        self._settle(self._clock.now())
         return change is not None
 
     async def run(self) -> None:
@@ -89,9 +116,14 @@ class Leases:
         while True:
             pause = self.membership.lease_seconds / 10
             await self._clock.sleep(min(pause, RECOVERY_CHECK_SECONDS) if self.recovering else pause)
-            for change in self.membership.expire(self._clock.now(), self._clock.wall()):
+            now, wall = self._clock.now(), self._clock.wall()
+            for change in self.membership.expire(now, wall):
                 self._announce(change)
+            moves = self.membership.balance(wall)
+            if moves:
+                self._announce(moves)
             self._recover()
+            self._settle(now)
 
     async def published(self, timeout: float) -> float:
         """Wait for the end of recovery, and return the seconds left of `timeout`.
@@ -123,6 +155,36 @@ class Leases:
         waits = f"waits for {', '.join(missing[:5])}" if missing else "waits for nodes that have the last ring"
         limit = f", at most {recovery.seconds_left(self._clock.now()):.1f} s more" if joined else ""
         return f"recovers the last ring: {joined} nodes have joined, it {waits}{limit}"
+
+    def degraded(self) -> list[str]:
+        """Return why an operator should look at the ring; empty if there is no reason."""
+        membership = self.membership
+        reasons = [self.why()] if self.recovering and membership.leases else []
+        if membership.frozen:
+            reasons.append(
+                f"all {len(membership.frozen)} nodes of the ring fell silent within one lease: the ring is kept as "
+                "it is, because this router may be the isolated one; nodes that are gone must be removed by hand "
+                "(milena leave ADDRESS)"
+            )
+        if membership.moving:
+            reasons += [loss.described() for loss in membership.releases.all()]
+        return reasons
+
+    def _settle(self, now: float) -> None:
+        """Publish the released epoch if it has changed for the same ring, and log the ring's freeze and its end."""
+        membership = self.membership
+        membership.releases.settle(now)
+        if bool(membership.frozen) != self._frozen:
+            self._frozen = not self._frozen
+            if self._frozen:
+                log.warning("Frozen: %s", self.degraded()[0])
+            else:
+                log.info("the ring is not frozen any more: a node renewed its lease, or all were removed")
+        released = (membership.ring.epoch, membership.released_epoch)
+        before, self._released = self._released, released
+        if released[0] == before[0] and released[1] != before[1]:
+            log.info("Release epoch=%d released_epoch=%d", *released)
+            self._on_released()
 
     def _recover(self) -> bool:
         """End recovery if its conditions are met; return True if it ended."""

@@ -19,6 +19,12 @@ ring, and `recover` returns nothing.
 **A node that leaves without handing over** is recorded (`milena_router.ring.missing_nodes`). Each change of these
 records makes a new ring, because the nodes keep them with the ring for the next router.
 
+**Where all members hand slots over** (they report it), a change of members makes moves, and a ring follows each
+report of slots that a node has taken over. `released_epoch` says which slots of lost processes may be served
+(`milena_router.ring.releases`). In such a ring a node that falls silent is lost only if another one is heard after
+it: if all fall silent, this router is the isolated one. Then the ring is frozen: all members keep their places
+until one of them is heard again, or a person removes them.
+
 **The cluster id** is created with the first ring and kept by the nodes. A node that holds a ring or dirty writes of
 another cluster is rejected: its slots and versions are not comparable. Two routers that share nodes each created an
 id; a node that is a member here reports the smaller one, and that becomes the id of both.
@@ -34,7 +40,9 @@ from milena_common.cluster.missing_node import NodeStatus
 from milena_common.cluster.slot_assignment import Member, Ring
 from milena_router.ring import shared_journals
 from milena_router.ring.missing_nodes import MissingNodes
-from milena_router.ring.recovery import Knowledge, Lease, Recovery
+from milena_router.ring.recovery import Knowledge, LastRing, Lease, Recovery
+from milena_router.ring.releases import Loss, Releases
+from milena_router.ring.ring_report import NO_REPORT, RingReport
 
 # Bounds the epoch that a node with a wrong clock can report.
 MAX_AHEAD_MS = 10 * 366 * 86_400_000
@@ -44,7 +52,10 @@ MAX_MEMBERS = 320
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One membership change, and the ring after it. `kind` is "Join", "Leave" or "Forget"."""
+    """One membership change, and the ring after it.
+
+    `kind` is "Join", "Leave", "Forget", or "Move" if only slots move; then `address` may be "".
+    """
 
     kind: str
     address: str
@@ -53,6 +64,8 @@ class Change:
 
 
 NOT_BACK = "not back after the router's start"
+EXPIRED = "lease expired"
+ENDED = "its process has ended"
 NOTHING_KNOWN = Knowledge()
 
 
@@ -73,6 +86,10 @@ class Membership:
         self.leases: dict[str, Lease] = {}
         self.missing = MissingNodes()
         self.recovery = recovery
+        self.frozen: set[str] = set()  # addresses of the members that all fell silent
+        self.releases = Releases()
+        self._promise_seconds = lease_seconds  # the longest lease, and so the longest promise
+        self._balanced: Ring | None = None  # a ring that is known to need no moves
         self._new_cluster_id = new_cluster_id
         self._checked_at = now
 
@@ -80,6 +97,16 @@ class Membership:
     def recovering(self) -> bool:
         """True while the ring of the previous router is not known yet."""
         return self.recovery is not None
+
+    @property
+    def moving(self) -> bool:
+        """True if all members fence themselves and hand slots over."""
+        return bool(self.leases) and all(lease.report.moves for lease in self.leases.values())
+
+    @property
+    def released_epoch(self) -> int:
+        """Return the greatest epoch whose slots may be served; 0 if the members do not fence themselves."""
+        return self.releases.released(self.ring.epoch) if self.moving and self.recovery is None else 0
 
     def join(
         self,
@@ -90,17 +117,21 @@ class Membership:
         wall: float,
         known: Knowledge = NOTHING_KNOWN,
         node_status: NodeStatus | None = None,
+        report: RingReport = NO_REPORT,
     ) -> Change | None:
         """Add `member` or renew its lease; return a Change if something changed, which it does not during recovery.
 
-        `node_status` is the node's report of its writes, None if it sends none.
+        `node_status` is the node's report of its writes, None if it sends none; `report` that of its part in the
+        ring.
 
         Raises FailedPrecondition if its default bucket differs from the members' (the same bare key would name
         different objects on different nodes), if it belongs to another cluster, and if a node at another address
         has its journal.
         """
         if self.recovery is not None:
-            self._join_recovering(self.recovery, member, default_bucket, seen_epoch, now, wall, known, node_status)
+            self._join_recovering(
+                self.recovery, member, default_bucket, seen_epoch, now, wall, known, node_status, report
+            )
             return None
         address = member.address
         others = any(other != address for other in self.leases)
@@ -125,28 +156,106 @@ class Membership:
         cluster_id = known.cluster_id if adopts else self.cluster_id or self._new_cluster_id
         adopts, self.cluster_id = cluster_id != self.cluster_id, cluster_id
         if lease is None:
-            self.leases[address] = Lease(member, now, now + self.lease_seconds, node_status=node_status)
+            lease = self.leases[address] = Lease(
+                member, now, now + self.lease_seconds, now, node_status=node_status, report=report
+            )
             self.missing.returned(member)
-            return self._changed("Join", address, "new", seen_epoch, wall)
-        lease.until = now + self.lease_seconds
-        previous = lease.member
+            self.releases.restarted(member)
+            joined = self._changed("Join", address, "new", seen_epoch, wall)
+            lease.member_epoch = self.ring.epoch
+            if not self.releases.is_lost(address, member.node_id):
+                lease.acknowledged = self.ring.epoch  # a lease counts at a node that has this ring
+            self._acknowledge(lease)
+            return joined
+        if address in self.frozen:
+            self._thaw(now)
+        held, lease.until, lease.heard_at = lease.until, now + self.lease_seconds, now
+        previous, reported = lease.member, lease.report
         if previous.node_id and not member.node_id:
             return None  # a caller that sends only the address
+        lease.report = report
+        is_replaced = previous.node_id != member.node_id
         self._replace(lease, member, node_status, wall)
+        reason = ""
         if adopts:
-            return self._changed("Join", address, "cluster id of another router", seen_epoch, wall)
-        if previous.weight != member.weight:
-            return self._changed("Join", address, "weight changed", seen_epoch, wall)
-        if previous.node_id != member.node_id:
+            reason = "cluster id of another router"
+        elif is_replaced:
             # Another process, without the entries of the old one; or two processes that alternate at one address.
             twins = member.node_id == lease.replaced_id
             reason = "two nodes advertise this address: set ADVERTISE_ADDR" if twins else "restarted"
             lease.replaced_id = previous.node_id
-            return self._changed("Join", address, reason, seen_epoch, wall, renewed=[address])
-        if previous.addresses != member.addresses:
+        elif previous.weight != member.weight:
+            reason = "weight changed"
+        elif previous.addresses != member.addresses:
             # Clients with direct connections to the node need its new addresses.
-            return self._changed("Join", address, "addresses changed", seen_epoch, wall)
-        return None
+            reason = "addresses changed"
+        elif reported.moves != report.moves:
+            reason = "features changed"
+        elif reported.leaving != report.leaving and self.moving:
+            reason = "is leaving" if report.leaving else "is not leaving any more"
+        change: Change | None = None
+        if reason:
+            renewed = [address] if is_replaced else []
+            change = self._changed("Join", address, reason, seen_epoch, wall, renewed=renewed)
+        if is_replaced:
+            self._process_replaced(lease, previous, held)
+        self._acknowledge(lease)
+        taken = self._take_over(lease, seen_epoch, wall)
+        if change is not None:
+            return replace(change, ring=self.ring)
+        return taken
+
+    def _process_replaced(self, lease: Lease, previous: Member, held_until: float) -> None:
+        """Record that `previous` is gone, whose place and lease another process has: `held_until` was its end."""
+        address, journal_id = previous.address, previous.journal_id
+        lease.acknowledged = self.ring.epoch
+        if journal_id and journal_id == lease.member.journal_id:
+            self.releases.restarted(lease.member)  # the journal's promises are the new process's
+            return
+        self.releases.member_lost(address, held_until + self._promise_seconds)
+        others = self.leases.keys() - {address}
+        self.releases.add(Loss(address, previous.node_id, journal_id, self.ring.epoch, held_until, set(others)))
+
+    def _acknowledge(self, lease: Lease) -> None:
+        """Record the epoch that a member acknowledges, at most that of the present ring."""
+        epoch = min(lease.report.acknowledged_epoch, self.ring.epoch)
+        lease.acknowledged = max(lease.acknowledged, epoch)
+        self.releases.acknowledged(lease.member.address, lease.member.node_id, epoch)
+
+    def _take_over(self, lease: Lease, seen_epoch: int, wall: float) -> Change | None:
+        """Give a member the slots that it reports as taken over; return the change, None if there is none."""
+        address, report = lease.member.address, lease.report
+        if not report.taken or not self.ring.pending or not self.moving:
+            return None
+        before = self.ring.slots_by_node()[address]
+        ring = self.ring.with_taken(address, report.taken, self._next_epoch(seen_epoch, wall))
+        if ring is None:
+            return None
+        self.ring = ring
+        number = ring.slots_by_node()[address] - before
+        change = Change("Move", address, f"took over {number} slots", ring)
+        return replace(change, ring=self.ring) if self._balance(wall) else change
+
+    def balance(self, wall: float) -> Change | None:
+        """Plan the moves that the ring needs when those in progress are done; return the change, None without."""
+        return self._balance(wall) if self.recovery is None else None
+
+    def _balance(self, wall: float) -> Change | None:
+        if self.ring is self._balanced or self.ring.pending or not self.moving:
+            return None
+        if self.ring.is_balanced(self._leaving()):
+            self._balanced = self.ring
+            return None
+        return self._changed("Move", "", "the next moves", 0, wall)
+
+    def _leaving(self) -> list[str]:
+        return [address for address, lease in self.leases.items() if lease.report.leaving]
+
+    def _thaw(self, now: float) -> None:
+        """End the freeze: a member is heard again, and the others get a lease's time to be heard too."""
+        self.frozen.clear()
+        for lease in self.leases.values():
+            lease.until = max(lease.until, now + self.lease_seconds)
 
     def _replace(self, lease: Lease, member: Member, node_status: NodeStatus | None, wall: float) -> None:
         """Replace the lease's member by `member`, and record the old one as missing if its journal is gone."""
@@ -161,25 +270,58 @@ class Membership:
         return [lease.member for lease in self.leases.values()]
 
     def write_off(self, address: str, wall: float) -> Change | None:
-        """Remove the record of the missing node at `address`; None if there is none. Members are not affected."""
-        return self._changed("Forget", address, "written off", 0, wall) if self.missing.write_off(address) else None
+        """Remove the record of the missing node at `address`; None if there is none. Members are not affected.
+
+        It is also a person's word that no process of that node runs any more, so its slots are released.
+        """
+        found = [self.missing.write_off(address), self.releases.write_off(address)]
+        return self._changed("Forget", address, "written off", 0, wall) if any(found) else None
 
     def remove_member(
-        self, address: str, node_id: str, wall: float, node_status: NodeStatus | None = None
+        self, address: str, node_id: str, now: float, wall: float, node_status: NodeStatus | None = None
     ) -> Change | None:
         """Remove the node at `address`; None if there is none, or it has another id than `node_id` (if given).
 
         `node_status` is the leaving node's own report, None if another caller removes it.
-
-        A process that stops late must not remove the one that was started in its place. During recovery there is no
-        ring yet, and `withdraw` must be called instead.
         """
         lease = self.leases.get(address)
         if lease is None or (node_id and lease.member.node_id and node_id != lease.member.node_id):
             return None
-        del self.leases[address]
+        self._remove(address)
         self._departed(lease, node_id, node_status, wall)
-        return self._changed("Leave", address, "left", 0, wall)
+        change = self._changed("Leave", address, "left", 0, wall)
+        if node_id:
+            self.releases.member_ended(address, now + self._promise_seconds)
+        else:
+            # A person decides that it goes, and not that it has stopped.
+            self.releases.member_lost(address, lease.until + self._promise_seconds)
+            self._add_loss(lease, set(self.leases), None)
+        return change
+
+    def process_ended(self, address: str, node_id: str, now: float, wall: float) -> Change | None:
+        """Remove the node at `address`, whose process `node_id` has provably ended; None if that is no member.
+
+        It serves nothing any more, so nothing is waited for.
+        """
+        lease = self.leases.get(address)
+        if lease is None or not node_id or lease.member.node_id != node_id or self.recovery is not None:
+            return None
+        self._remove(address)
+        self.missing.add_lost(lease.member, lease.node_status, self._members(), wall, ENDED)
+        change = self._changed("Leave", address, ENDED, 0, wall)
+        self.releases.member_ended(address, now + self._promise_seconds)
+        return change
+
+    def _remove(self, address: str) -> Lease:
+        self.frozen.discard(address)
+        return self.leases.pop(address)
+
+    def _add_loss(self, lease: Lease, others: set[str], witnesses: set[str] | None) -> None:
+        """Record that a member was lost with the present ring."""
+        member = lease.member
+        self.releases.add(
+            Loss(member.address, member.node_id, member.journal_id, self.ring.epoch, lease.until, others, witnesses)
+        )
 
     def _departed(self, lease: Lease, node_id: str, node_status: NodeStatus | None, wall: float) -> None:
         """Record a node that left with acknowledged writes as missing."""
@@ -196,18 +338,44 @@ class Membership:
                 lease.until = min(lease.until + away, now + self.lease_seconds)
             if self.recovery is not None:
                 self.recovery.delayed(away)
-        over = [address for address, lease in self.leases.items() if lease.until <= now]
-        gone = [self.leases.pop(address) for address in over]
+        over = self._over(now)
+        # A ring that is not fenced has no promises, for which a witness is needed.
+        fenced = self.released_epoch > 0
+        gone = [self._remove(address) for address in over]
         for lease in gone:
-            self.missing.add_lost(lease.member, lease.node_status, self._members(), wall, "lease expired")
+            self.missing.add_lost(lease.member, lease.node_status, self._members(), wall, EXPIRED)
         if self.recovery is not None:
             if not self.leases:
                 self.recovery.emptied()
             return []
         if not over:
             return []
-        last = self._changed("Leave", over[-1], "lease expired", 0, wall)
+        last = self._changed("Leave", over[-1], EXPIRED, 0, wall)
+        for lease in gone:
+            self.releases.member_lost(lease.member.address, lease.until + self._promise_seconds)
+            witnesses = {
+                address for address, other in self.leases.items() if other.member_epoch <= lease.acknowledged
+            }
+            self._add_loss(lease, set(self.leases), witnesses if fenced else None)
+        for lease in gone:
+            # Each was a member of the ring before the losses of the others.
+            for other in gone:
+                if other is not lease:
+                    self.releases.promised(lease.member.address, other.until + self._promise_seconds)
         return [replace(last, address=address) for address in over]
+
+    def _over(self, now: float) -> list[str]:
+        """Return the addresses of the nodes that are lost; freeze the ring if all fell silent."""
+        over = [address for address, lease in self.leases.items() if lease.until <= now]
+        if not over or self.recovery is not None or not (self.moving or self.frozen):
+            return over
+        if len(over) == len(self.leases):
+            self.frozen = set(over)
+        # Nodes renew every third of their leases. If none was heard for half of one, they may all be silent.
+        heard_since = now - self.lease_seconds / 2
+        if all(lease.heard_at < heard_since for lease in self.leases.values()):
+            return []
+        return [address for address in over if address not in self.frozen]
 
     # ---- recovery
 
@@ -221,6 +389,7 @@ class Membership:
         wall: float,
         known: Knowledge,
         node_status: NodeStatus | None,
+        report: RingReport,
     ) -> None:
         """Grant a lease.
 
@@ -233,11 +402,12 @@ class Membership:
             missing = recovery.awaited(self.leases)
             if address not in missing and len(self.leases) + len(missing) >= MAX_MEMBERS:
                 raise _full()
-            lease = self.leases[address] = Lease(member, now, 0.0)
-        lease.until = now + self.lease_seconds
+            lease = self.leases[address] = Lease(member, now, 0.0, now)
+        lease.until, lease.heard_at = now + self.lease_seconds, now
         if member.node_id or not lease.member.node_id:
             self._replace(lease, member, node_status, wall)
             lease.default_bucket, lease.cluster_id = default_bucket, known.cluster_id
+            lease.report = report
         recovery.member_joined(member, known, seen_epoch, now)
 
     def withdraw(self, address: str, node_id: str, wall: float, node_status: NodeStatus | None = None) -> bool:
@@ -270,39 +440,106 @@ class Membership:
         self.leases = {address: lease for address, lease in self.leases.items() if recovered.admits(lease)}
         self.default_bucket = recovered.default_bucket
         self.cluster_id = recovered.cluster_id or self._new_cluster_id
-        if recovered.last is not None:
-            self.ring = Ring.restored(
-                recovered.last.ring.epoch, recovered.last.ring.members, recovered.last.ring.ranges()
-            )
+        last = recovered.last
+        if last is not None:
+            self.ring = Ring.restored(last.ring.epoch, last.ring.members, last.ring.ranges(), last.ring.pending)
+            self._promise_seconds = max(self._promise_seconds, last.lease_seconds)
         self.leases = shared_journals.without_copies(self.leases, self.ring.members)
         members = {address: lease.member for address, lease in self.leases.items()}
-        if recovered.last is not None:
-            self.missing.restore(recovered.last.missing, members.values())
-        for member in self.ring.members:
-            if member.address not in members and not recovery.has_withdrawn(member):
-                self.missing.add_lost(member, None, members.values(), wall, NOT_BACK)
-        differences = _differences(self.ring.members, members)
-        if recovered.last is not None and not differences and not recovered.superseded:
-            # Members as they joined: fields that are not published, such as the metrics port, may differ.
-            self.ring = Ring.restored(self.ring.epoch, members.values(), self.ring.ranges())
-            return [Change("Join", address, "in the last ring", self.ring) for address in members]
-        renewed = [address for _, address, reason in differences if reason == "restarted"]
-        last = self._changed("Join", "", "", seen_epoch, wall, renewed=members if recovered.superseded else renewed)
-        return [
-            Change(kind, address, reason, last.ring)
-            for kind, address, reason in differences
-            or [("Join", address, "a newer ring is not known") for address in members]
+        if last is not None:
+            self.missing.restore(last.missing, members.values())
+        gone = [
+            member
+            for member in self.ring.members
+            if member.address not in members and not recovery.has_withdrawn(member)
         ]
+        for member in gone:
+            self.missing.add_lost(member, None, members.values(), wall, NOT_BACK)
+        known = {member.address: member for member in self.ring.members}
+        differences = _differences(self.ring.members, members)
+        stays = not recovered.superseded and (self.moving or not self.ring.pending)
+        if last is not None and not differences and stays:
+            # Members as they joined: fields that are not published, such as the metrics port, may differ.
+            self.ring = Ring.restored(self.ring.epoch, members.values(), self.ring.ranges(), self.ring.pending)
+            self._balanced = self.ring
+            changes = [Change("Join", address, "in the last ring", self.ring) for address in members]
+        else:
+            renewed = [address for _, address, reason in differences if reason == "restarted"]
+            ring = self._changed(
+                "Join", "", "", seen_epoch, wall, renewed=members if recovered.superseded else renewed
+            ).ring
+            changes = [
+                Change(kind, address, reason, ring)
+                for kind, address, reason in differences
+                or [("Join", address, "a newer ring is not known") for address in members]
+            ]
+        if last is not None:
+            leases_end = max(now, recovery.first_join + self._promise_seconds)
+            self._recover_releases(last, known, gone, leases_end, recovered.superseded)
+        for address, lease in self.leases.items():
+            old = known.get(address)
+            lease.member_epoch = 0 if old is not None else self.ring.epoch
+            if old is None or old.node_id != lease.member.node_id:
+                lease.acknowledged = self.ring.epoch
+            self._acknowledge(lease)
+        return changes
+
+    def _recover_releases(
+        self, last: LastRing, known: dict[str, Member], gone: list[Member], leases_end: float, superseded: bool
+    ) -> None:
+        """Begin with what is not released: losses since the last ring, and those that the router before knew of.
+
+        `known` are the members of the last ring by address, and `gone` those of them that are lost. All leases that
+        the router before granted are over at `leases_end`.
+        """
+        present = set(self.leases)
+        promises_end = leases_end + self._promise_seconds
+        if superseded or last.released_epoch < last.ring.epoch:
+            # Its members must acknowledge this ring again: which acknowledgements the router before waited for is
+            # not known.
+            self.releases.add(
+                Loss("", "", "", last.released_epoch + 1, promises_end, set(present), acknowledge=self.ring.epoch)
+            )
+        witnesses = present & known.keys()
+        for member in gone:
+            ends = promises_end if len(gone) > 1 else leases_end
+            self.releases.add(
+                Loss(
+                    member.address,
+                    member.node_id,
+                    member.journal_id,
+                    self.ring.epoch,
+                    ends,
+                    set(present),
+                    witnesses if last.released_epoch and witnesses else None,
+                )
+            )
+        for address, lease in self.leases.items():
+            old = known.get(address)
+            if old is not None and old.node_id != lease.member.node_id:
+                if old.journal_id and old.journal_id == lease.member.journal_id:
+                    continue
+                ends = promises_end if gone else leases_end
+                self.releases.add(
+                    Loss(address, old.node_id, old.journal_id, self.ring.epoch, ends, present - {address})
+                )
+
+    def _next_epoch(self, seen_epoch: int, wall: float) -> int:
+        wall_epoch = int(wall * 1000)
+        # No correct node has seen an epoch far in the future, and an accepted one could never be undone.
+        seen_epoch = min(seen_epoch, wall_epoch + MAX_AHEAD_MS)
+        return max(self.ring.epoch + 1, seen_epoch + 1, wall_epoch)
 
     def _changed(
         self, kind: str, address: str, reason: str, seen_epoch: int, wall: float, *, renewed: Collection[str] = ()
     ) -> Change:
-        wall_epoch = int(wall * 1000)
-        # No correct node has seen an epoch far in the future, and an accepted one could never be undone.
-        seen_epoch = min(seen_epoch, wall_epoch + MAX_AHEAD_MS)
-        epoch = max(self.ring.epoch + 1, seen_epoch + 1, wall_epoch)
-        members = [lease.member for lease in self.leases.values()]
-        self.ring = self.ring.with_members(members, epoch, renewed=renewed)
+        self.ring = self.ring.with_members(
+            [lease.member for lease in self.leases.values()],
+            self._next_epoch(seen_epoch, wall),
+            renewed=renewed,
+            moving=self.moving,
+            leaving=self._leaving(),
+        )
         return Change(kind, address, reason, self.ring)
 
 

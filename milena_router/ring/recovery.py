@@ -31,6 +31,7 @@ from dataclasses import dataclass
 
 from milena_common.cluster.missing_node import MissingNode, NodeStatus
 from milena_common.cluster.slot_assignment import Member, Ring
+from milena_router.ring.ring_report import NO_REPORT, RingReport
 
 # Nodes that cannot reach a router retry within this time: 2 s of pause, 2 s of a call or of gRPC's own pause.
 NODE_RETRY_SECONDS = 5.0
@@ -42,7 +43,8 @@ MAX_CLUSTERS = 8
 class LastRing:
     """The newest ring that a node holds. `lease_seconds`: the longest lease that its routers have granted.
 
-    `missing`: the records of nodes that had left without handing over.
+    `missing`: the records of nodes that had left without handing over. `released_epoch`: the last one that the node
+    received of its router, 0 if none.
     """
 
     ring: Ring
@@ -50,6 +52,7 @@ class LastRing:
     cluster_id: str
     lease_seconds: float
     missing: tuple[MissingNode, ...] = ()
+    released_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +73,22 @@ class Lease:
     """A member, the time of its Join and of its lease's end (seconds on the router's monotonic clock).
 
     `replaced_id` is the id of the previous process at this address. `node_status` is the member's last report,
-    None from a node that sends none.
+    None from a node that sends none. `report` is its last one about the ring. `acknowledged` is an epoch such that
+    the process has no older ring; `member_epoch` that of the first ring with a member at this address, 0 if a
+    router before this one made it. `heard_at` is the time of its last renewal.
     """
 
     member: Member
     since: float
     until: float
+    heard_at: float = 0.0
     replaced_id: str = ""
     default_bucket: str = ""
     cluster_id: str = ""
     node_status: NodeStatus | None = None
+    report: RingReport = NO_REPORT
+    acknowledged: int = 0
+    member_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +123,11 @@ class Recovery:
         self._outstanding: set[str] = set()  # addresses of nodes whose ring was requested
         self._gone: set[tuple[str, str]] = set()  # address and process id of nodes that left
         self._first_join: float | None = None
+
+    @property
+    def first_join(self) -> float:
+        """Return when the first node joined, after which no other router granted a lease; 0 before that."""
+        return self._first_join or 0.0
 
     def member_joined(self, member: Member, known: Knowledge, seen_epoch: int, now: float) -> None:
         """Record a Join or a renewal."""

@@ -3,8 +3,11 @@
 A watcher gets the ring at once and then after each change. It gets the newest ring when it is ready for one, so a
 slow reader skips rings, and nothing is queued for it.
 
-A watcher that announces the feature gets the first ring of a stream in a short form, and then only what differs
-from the ring that the stream sent last. Watchers of the version before get whole rings of ranges.
+A watcher that announces the feature RUNS gets the first ring of a stream in a short form, and then only what
+differs from the ring that the stream sent last. Watchers of the version before get whole rings of ranges.
+
+A watcher that announces MOVES too, as nodes do, also gets the moves in progress and the released epoch, and an
+update when only that changes.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from milena_common.api.errors import FailedPrecondition
 from milena_common.api.methods import WATCH_RING, served_by_router
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.missing_node import MissingNode
-from milena_common.cluster.runs_message import RUNS, runs_message
+from milena_common.cluster.runs_message import MOVES, RUNS, runs_message
 from milena_common.cluster.slot_assignment import Member, Ring
 from milena_common.rpc.server import Message, StreamMethod
 from milena_router.ring.membership import Membership
@@ -37,6 +40,7 @@ class Published(NamedTuple):
     cluster_id: str
     max_value_bytes: int
     missing: tuple[MissingNode, ...]
+    released_epoch: int = 0
 
 
 class RingWatchers:
@@ -56,8 +60,8 @@ class RingWatchers:
         self._stopped = False
         self._newest: Published | None = None
         self._bases: deque[Published] = deque(maxlen=MAX_BASES)
-        # The update to the newest ring, by the form that the watcher reads and the epoch of the ring that it has.
-        self._updates: dict[tuple[bool, int], bytes] = {}
+        # The update to the newest ring, by the features of the watcher and the epoch of the ring that it has.
+        self._updates: dict[tuple[int, int], bytes] = {}
 
     def streams(self) -> Mapping[str, tuple[str, type[Message], StreamMethod]]:
         """Return the router's streams, for a `GrpcServer`."""
@@ -71,23 +75,24 @@ class RingWatchers:
         self._check_access(request.node_id)
         self.open += 1
         try:
-            short = bool(request.features & RUNS)
-            sent = -1
+            features = request.features & (RUNS | MOVES) if request.features & RUNS else 0
+            sent, released = -1, 0
             while not self._stopped:
                 epoch = self._membership.ring.epoch
-                if epoch == sent or self._membership.recovering:
+                now_released = self._membership.released_epoch if features & MOVES else 0
+                if (epoch == sent and now_released == released) or self._membership.recovering:
                     await self._changed.wait()
                 else:
                     if sent < 0:
                         self._check_access(request.node_id)  # the members were not known during recovery
                     # The epoch and not the ring: a thousand slow watchers must not keep a thousand old rings.
-                    base, sent = sent, epoch
-                    yield self._serialized(short, base)
+                    base, sent, released = sent, epoch, now_released
+                    yield self._serialized(features, base)
         finally:
             self.open -= 1
 
     def wake_watchers(self) -> None:
-        """Wake all watchers: there is a new ring."""
+        """Wake all watchers: there is a new ring, or another released epoch."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -105,8 +110,8 @@ class RingWatchers:
                 "requests to the router"
             )
 
-    def _serialized(self, short: bool, base_epoch: int) -> bytes:
-        """Return the update for a watcher that has the ring with `base_epoch`, -1: none; `short`: it reads runs.
+    def _serialized(self, features: int, base_epoch: int) -> bytes:
+        """Return the update for a watcher that has the ring with `base_epoch`, -1: none; `features` are bits.
 
         Cached: building one costs as much as sending it to a hundred.
         """
@@ -122,14 +127,32 @@ class RingWatchers:
                 membership.cluster_id,
                 self._max_value_bytes,
                 membership.missing.all(),
+                membership.released_epoch,
             )
-        base = next((each for each in self._bases if short and each.ring.epoch == base_epoch), None)
-        key = (short, base.ring.epoch if base else 0)
+        elif newest.released_epoch != membership.released_epoch:
+            self._updates.clear()
+            newest = self._newest = newest._replace(released_epoch=membership.released_epoch)
+        if base_epoch == newest.ring.epoch:
+            base: Published | None = newest
+        else:
+            base = next((each for each in self._bases if features and each.ring.epoch == base_epoch), None)
+        key = (features, base.ring.epoch if base else 0)
         update = self._updates.get(key)
         if update is None:
-            message = short_update(newest, base) if short else ring_update(*newest)
+            if base is newest:
+                message = released_update(newest)
+            elif features:
+                message = short_update(newest, base, moves=bool(features & MOVES))
+            else:
+                message = ring_update(*newest[:5])
             update = self._updates[key] = message.SerializeToString()
         return update
+
+
+def released_update(published: Published) -> pb.RingUpdate:
+    """Return the update of a watcher that has this ring with another released epoch."""
+    epoch = published.ring.epoch
+    return pb.RingUpdate(epoch=epoch, base_epoch=epoch, released_epoch=published.released_epoch)
 
 
 def ring_update(
@@ -157,8 +180,11 @@ def ring_update(
     return update
 
 
-def short_update(published: Published, base: Published | None = None) -> pb.RingUpdate:
-    """Return the ring with runs: what differs from `base`, whole without one."""
+def short_update(published: Published, base: Published | None = None, *, moves: bool = False) -> pb.RingUpdate:
+    """Return the ring with runs: what differs from `base`, whole without one.
+
+    `moves`: with all moves in progress, and the released epoch.
+    """
     ring = published.ring
     places = {member.address: place for place, member in enumerate(ring.members)}
     update = pb.RingUpdate(
@@ -180,6 +206,10 @@ def short_update(published: Published, base: Published | None = None) -> pb.Ring
         update.runs.CopyFrom(runs_message(ring.differences(base.ring), places))
     update.nodes.extend(node for address, node in nodes.items() if known.get(address) != node)
     update.same_missing = base is not None and base.missing == published.missing
+    if moves:
+        update.released_epoch = published.released_epoch
+        if ring.pending:
+            update.pending.CopyFrom(runs_message(ring.pending, places))
     if not update.same_missing:
         update.missing.extend(node.to_message() for node in published.missing)
     return update

@@ -23,6 +23,7 @@ from milena_common.rpc.server import GrpcServer
 from milena_common.rpc.status import from_grpc
 from milena_router.config import load
 from milena_router.forwarding.forward import Forwarder
+from milena_router.ring.fast_death import FastDeath, ports_refuse
 from milena_router.ring.leases import Leases
 from milena_router.ring.membership import Change, Membership
 from milena_router.ring.watch_streams import MAX_WATCHERS, RingWatchers
@@ -49,11 +50,22 @@ class Router:
             self.forwarder.member_changed(change)
             self.watchers.wake_watchers()
 
-        self.leases = Leases(membership, self.clock, ring_changed)
+        self.leases = Leases(membership, self.clock, ring_changed, self.watchers.wake_watchers)
         self.limiter = TokenBucket(rate_limit, self.clock.now())
         self.budget = ByteBudget(2**30)
+        self.refusing: set[str] = set()  # addresses at which no process listens
+
+        async def is_refused(address: str, _: float) -> bool:
+            return address in self.refusing
+
         self.service = RouterService(
-            self.config, self.leases, self.forwarder, self.limiter, self.clock, self.budget
+            self.config,
+            self.leases,
+            self.forwarder,
+            self.limiter,
+            self.clock,
+            self.budget,
+            FastDeath(self.leases, [ports_refuse(is_refused, self.clock)]),
         )
         self.calls = CallCounts(ROUTER_OPERATIONS)
         self.address: Address
@@ -82,7 +94,11 @@ async def running_router(rate_limit: float = 0.0, *, direct_access: bool = True)
     router = Router(rate_limit, direct_access=direct_access)
     router.address = router.server.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
     await router.server.start(
-        router.service.methods(), router.calls, router.watchers.streams(), router.service.exchanges()
+        router.service.methods(),
+        router.calls,
+        router.watchers.streams(),
+        router.service.exchanges(),
+        router.service.exchange_ended,
     )
     try:
         async with grpc.aio.insecure_channel(str(router.address)) as router.channel:

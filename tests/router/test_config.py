@@ -21,6 +21,7 @@ def test_defaults() -> None:
         max_in_flight_bytes=2**28,
         request_timeout=5,
         direct_access=True,
+        fast_death=True,
         log_level="info",
         log_format="json",
     )
@@ -40,6 +41,7 @@ def test_every_variable_is_heeded() -> None:
                 "MAX_IN_FLIGHT_BYTES": "2MiB",
                 "REQUEST_TIMEOUT_SECONDS": "2",
                 "DIRECT_ACCESS": "False",
+                "FAST_DEATH": "off",
                 "LOG_LEVEL": "DEBUG",
                 "LOG_FORMAT": "text",
             }
@@ -47,7 +49,7 @@ def test_every_variable_is_heeded() -> None:
         2**30,
     )
     assert config == Config(
-        Address("0.0.0.0", 1), Address("127.0.0.2", 2), 0, 1.5, 0, 1024, 2**21, 2, False, "debug", "text"
+        Address("0.0.0.0", 1), Address("127.0.0.2", 2), 0, 1.5, 0, 1024, 2**21, 2, False, False, "debug", "text"
     )
 
 
@@ -76,6 +78,7 @@ def test_metrics_are_on_the_host_of_the_server_by_default() -> None:
         ("MAX_IN_FLIGHT_BYTES", "1KiB"),
         ("REQUEST_TIMEOUT_SECONDS", "0"),
         ("DIRECT_ACCESS", "perhaps"),
+        ("FAST_DEATH", "maybe"),
         ("LOG_LEVEL", "trace"),
         ("LOG_FORMAT", "xml"),
     ],
@@ -99,6 +102,7 @@ def test_the_list_of_variables_is_what_is_read() -> None:
         "MAX_VALUE_BYTES",
         "REQUEST_TIMEOUT_SECONDS",
         "DIRECT_ACCESS",
+        "FAST_DEATH",
         "LOG_LEVEL",
         "LOG_FORMAT",
     }

@@ -100,10 +100,11 @@ def _writes(node: Node | MissingNode) -> int | None:
 def leave(ctx: click.Context, session: Session, address: str, forget: bool) -> None:
     """Remove the node at ADDRESS (host:port) from the ring.
 
-    A node that still runs joins again within seconds: stop it first, or stop it instead. With --forget a missing
-    node, which is out of the ring already, is no longer shown and alerted on, because it will not come back. Its
-    writes are
-    not deleted, and are uploaded if its journal does come back.
+    A node that still runs joins again within seconds: stop it first, or stop it instead. If all nodes fell silent,
+    the router keeps them in the ring, and this removes those that will not come back. With --forget a missing
+    node, which is out of the ring already, is no longer shown and alerted on, and its slots are served by their new
+    owners, because it will not come back: use it only if the node's process has ended. Its writes are not deleted,
+    and are uploaded if its journal does come back.
     """
     with session.admin() as admin:
         known = admin.leave(address, forget=forget)

@@ -118,7 +118,7 @@ def test_changes_of_a_ring_lead_to_the_same_map_as_the_whole_one(history: list[t
         if base is None:
             base = received(short_update(old))
         by_change = received(short_update(sent, old), base)
-        whole, by_ranges = received(short_update(sent)), received(ring_update(*sent))
+        whole, by_ranges = received(short_update(sent)), received(ring_update(*sent[:5]))
         for slot_map in (by_change, whole):
             assert slot_map.targets == by_ranges.targets
             assert slot_map.ranges == by_ranges.ranges
@@ -189,7 +189,7 @@ def test_a_join_in_a_ring_of_300_nodes_is_at_most_64_kib_for_each_watcher() -> N
     assert change.ByteSize() <= 4 * 1024
     with_missing = short_update(published(joined, missing), published(scattered))
     assert with_missing.ByteSize() <= 64 * 1024
-    assert short_update(published(joined)).ByteSize() < ring_update(*published(joined)).ByteSize() / 2
+    assert short_update(published(joined)).ByteSize() < ring_update(*published(joined)[:5]).ByteSize() / 2
 
 
 # ---- moves in progress, and what is released

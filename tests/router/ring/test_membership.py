@@ -65,7 +65,7 @@ def test_a_lease_that_ends_takes_the_node_out(membership: Membership) -> None:
 def test_leaving(membership: Membership) -> None:
     join(membership, A)
     join(membership, B)
-    change = membership.remove_member(A.address, "", WALL)
+    change = membership.remove_member(A.address, "", 0.0, WALL)
     assert change == Change("Leave", A.address, "left", membership.ring)
     assert membership.ring.members == (B,)
 
@@ -73,7 +73,7 @@ def test_leaving(membership: Membership) -> None:
 def test_leaving_without_being_there_changes_nothing(membership: Membership) -> None:
     join(membership, A)
     ring = membership.ring
-    assert membership.remove_member(B.address, "", WALL) is None
+    assert membership.remove_member(B.address, "", 0.0, WALL) is None
     assert membership.ring is ring
 
 
@@ -137,8 +137,8 @@ def test_a_join_without_an_id_renews_and_changes_nothing(membership: Membership)
 def test_a_process_that_stops_late_does_not_take_out_its_successor(membership: Membership) -> None:
     join(membership, A)
     join(membership, Member(A.address, "successor"))
-    assert membership.remove_member(A.address, A.node_id, WALL) is None
-    assert membership.remove_member(A.address, "successor", WALL) is not None
+    assert membership.remove_member(A.address, A.node_id, 0.0, WALL) is None
+    assert membership.remove_member(A.address, "successor", 0.0, WALL) is not None
 
 
 def test_the_ring_takes_no_more_nodes_than_its_maximum(
@@ -212,7 +212,7 @@ def test_an_empty_or_lone_ring_may_change_its_bucket(membership: Membership) -> 
     membership.join(A, "photos", 0, 0.0, WALL)
     membership.join(A, "videos", 0, 1.0, WALL)
     assert membership.default_bucket == "videos"
-    membership.remove_member(A.address, "", WALL)
+    membership.remove_member(A.address, "", 0.0, WALL)
     assert membership.join(B, "music", 0, 2.0, WALL)
     assert membership.default_bucket == "music"
 
@@ -277,7 +277,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(address=ADDRESSES)
     def leave(self, address: str) -> None:
-        change = self.membership.remove_member(address, "", self.wall)
+        change = self.membership.remove_member(address, "", self.now, self.wall)
         assert (change is not None) == (address in self.expected)
         self.expected.pop(address, None)
 

@@ -41,27 +41,27 @@ def test_a_node_without_reports_is_missing_with_an_unknown_number(router: Router
 
 
 def test_a_node_that_hands_over_is_not_missing(router: Router) -> None:
-    router.membership.remove_member(B.address, B.node_id, WALL, NOTHING)
+    router.membership.remove_member(B.address, B.node_id, router.now, WALL, NOTHING)
     assert router.missing == []
 
 
 def test_a_node_that_takes_writes_along_is_missing(router: Router) -> None:
-    router.membership.remove_member(B.address, B.node_id, WALL, NodeStatus(4))
+    router.membership.remove_member(B.address, B.node_id, router.now, WALL, NodeStatus(4))
     assert router.missing == [("b:1", 4, 0, "left with acknowledged writes")]
-    router.membership.remove_member(A.address, A.node_id, WALL, NodeStatus(0, 1))
+    router.membership.remove_member(A.address, A.node_id, router.now, WALL, NodeStatus(0, 1))
     assert router.missing[1] == ("a:1", 0, 1, "left with acknowledged writes")
 
 
 def test_taking_out_a_lost_node_by_hand_does_not_drop_its_writes(router: Router) -> None:
-    router.membership.remove_member(B.address, "", WALL)
+    router.membership.remove_member(B.address, "", router.now, WALL)
     assert router.missing == [("b:1", 9, 2, "taken out of the ring by hand")]
-    router.membership.remove_member(A.address, "", WALL)
+    router.membership.remove_member(A.address, "", router.now, WALL)
     assert len(router.missing) == 1, "it had none"
 
 
 def test_clients_of_the_old_protocol_leave_as_before(router: Router) -> None:
     router.join(Member("d:1"), None)
-    router.membership.remove_member("d:1", "", WALL)
+    router.membership.remove_member("d:1", "", router.now, WALL)
     assert router.missing == []
 
 

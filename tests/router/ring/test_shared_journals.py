@@ -57,7 +57,7 @@ def test_a_node_restarted_at_its_address_is_no_copy(router: Router) -> None:
 @pytest.mark.parametrize("leaves", [True, False], ids=["left", "lease over"])
 def test_a_node_takes_the_place_of_another_when_that_one_is_gone(router: Router, leaves: bool) -> None:
     if leaves:
-        router.membership.remove_member(B.address, B.node_id, WALL, NOTHING)
+        router.membership.remove_member(B.address, B.node_id, router.now, WALL, NOTHING)
     else:
         router.after(2 * LEASE, A)
     router.join(COPY)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import grpc
 import pytest
@@ -11,13 +11,15 @@ from prometheus_client import generate_latest
 
 from milena_common.api.errors import FailedPrecondition
 from milena_common.api.pb import router_server_pb2 as pb
-from milena_common.cluster.runs_message import RUNS
+from milena_common.cluster.runs_message import MOVES, RUNS
 from milena_common.cluster.slot_assignment import Member
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.rpc.status import from_grpc
 from milena_router.metrics import router_registry
 from milena_router.ring.membership import Membership
 from milena_router.ring.watch_streams import MAX_BASES, RingWatchers
+from tests.router.ring.moving_ring import LEASE, node, ring_of
+from tests.router.ring.moving_ring import Router as MovingRouter
 from tests.router.router_under_test import SOON, Router, running_router
 from tests.support.fake_clock import run_ready_tasks
 from tests.support.processes import Metrics
@@ -194,6 +196,112 @@ async def test_a_watcher_that_missed_few_rings_gets_what_differs_from_its_own() 
     slot_map = SlotMap.from_update(update, known)
     for slot in range(0, 16384, 99):
         assert slot_map.targets[slot].address == membership.ring.owner(slot)
+
+
+# ---- moves and released epochs
+
+
+def moving_watch(router: MovingRouter, features: int) -> tuple[RingWatchers, AsyncGenerator[bytes, None]]:
+    watching = RingWatchers(router.membership, direct_access=True)
+    return watching, watching.watch(pb.WatchRingRequest(features=features), None)
+
+
+async def received(updates: AsyncGenerator[bytes, None]) -> pb.RingUpdate:
+    return pb.RingUpdate.FromString(await anext(updates))
+
+
+async def test_a_watcher_that_knows_moves_gets_those_in_progress_with_each_ring() -> None:
+    a, b, c = node("a"), node("b"), node("c")
+    router = ring_of(a, b)
+    watching, updates = moving_watch(router, RUNS | MOVES)
+    slot_map = SlotMap.from_update(await received(updates))
+    assert slot_map.pending == ()
+    assert slot_map.released_epoch == router.membership.ring.epoch
+    router.join(c)
+    watching.wake_watchers()
+    update = await received(updates)
+    assert update.base_epoch
+    slot_map = SlotMap.from_update(update, slot_map)
+    pending = router.membership.ring.pending
+    assert [(part.first, part.last, part.node.address, part.owned_since) for part in slot_map.pending] == [*pending]
+    c.taken = pending
+    router.join(c)
+    watching.wake_watchers()
+    slot_map = SlotMap.from_update(await received(updates), slot_map)
+    assert slot_map.pending == ()
+    assert slot_map.targets[pending[0].first].address == c.address
+
+
+async def test_a_released_epoch_is_sent_alone_when_the_ring_has_not_changed() -> None:
+    a, b, c = node("a"), node("b"), node("c")
+    router = ring_of(a, b, c)
+    a.acknowledged = router.membership.ring.epoch
+    router.after(LEASE + 1, a, b)
+    watching, updates = moving_watch(router, RUNS | MOVES)
+    slot_map = SlotMap.from_update(await received(updates))
+    assert slot_map.released_epoch == slot_map.epoch - 1
+    waiting = asyncio.ensure_future(received(updates))
+    watching.wake_watchers()
+    await run_ready_tasks()
+    assert not waiting.done()
+    a.acknowledged = None
+    router.join(a)
+    watching.wake_watchers()
+    update = await waiting
+    epoch = router.membership.ring.epoch
+    assert update == pb.RingUpdate(epoch=epoch, base_epoch=epoch, released_epoch=epoch)
+    assert SlotMap.from_update(update, slot_map).released_epoch == epoch
+
+
+@pytest.mark.parametrize("features", [0, RUNS, MOVES])
+async def test_watchers_that_do_not_know_moves_get_none(features: int) -> None:
+    a, b, c = node("a"), node("b"), node("c")
+    router = ring_of(a, b)
+    router.join(c)
+    watching, updates = moving_watch(router, features)
+    update = await received(updates)
+    assert not update.HasField("pending")
+    assert not update.released_epoch
+    router.membership.remove_member(c.address, "", router.now, router.wall)
+    watching.wake_watchers()
+    update = await received(updates)
+    router.after(LEASE, a, b)
+    assert router.is_released
+    watching.wake_watchers()
+    waiting = asyncio.ensure_future(received(updates))
+    await run_ready_tasks()
+    assert not waiting.done()
+    waiting.cancel()
+
+
+async def test_a_release_wakes_watchers_of_a_running_router() -> None:
+    async with running_router() as router:
+        request = pb.JoinRequest(address=A, node_id="1", features=MOVES, default_bucket="photos")
+        for address in (A, B):
+            request.address = address
+            reply = await router.stub.Join(request, timeout=SOON)
+        epoch = router.leases.ring.epoch
+        assert reply.released_epoch == epoch
+        call = router.stub.WatchRing(pb.WatchRingRequest(features=RUNS | MOVES))
+        assert (await following(call)).released_epoch == epoch
+        request.node_id = "2"
+        reply = await router.stub.Join(request, timeout=SOON)
+        assert reply.released_epoch == epoch
+        update = await following(call)
+        assert (update.epoch, update.released_epoch) == (reply.epoch, epoch)
+        request.address, request.node_id, request.acknowledged_epoch = A, "1", reply.epoch
+        await router.stub.Join(request, timeout=SOON)
+        running = asyncio.create_task(router.leases.run())
+        await router.clock.advance(router.config.lease_seconds / 2)
+        await router.stub.Join(request, timeout=SOON)
+        request.address, request.node_id = B, "2"
+        await router.stub.Join(request, timeout=SOON)
+        await router.clock.advance(router.config.lease_seconds / 2 + 1)
+        moves = await following(call)
+        assert (moves.base_epoch, moves.released_epoch) == (reply.epoch, epoch), "A hands slots over to B again"
+        update = await following(call)
+        assert update == pb.RingUpdate(epoch=moves.epoch, base_epoch=moves.epoch, released_epoch=moves.epoch)
+        running.cancel()
 
 
 async def test_the_message_is_made_once_for_all_watchers() -> None:
