@@ -111,6 +111,7 @@ class Journal(Generic[T]):
                 await asyncio.sleep(0)
             else:
                 self.versions.seen(found.record.version)
+                self.versions.seen(Version(found.record.version.epoch, found.record.stored_as))
                 yield found
         self.quarantined += len(damaged)
         for seq in damaged:
@@ -152,7 +153,7 @@ class Journal(Generic[T]):
         self, record: Record, token: T, on_done: Callable[[T, bool], None], timeout: float
     ) -> asyncio.Future[None]:
         """Put the record into the next commit; see `writes.durable`, which this implements."""
-        return self.write(record.version.seq, encode(record), token, on_done, timeout)
+        return self.write(record.stored_as, encode(record), token, on_done, timeout)
 
     def write(
         self, seq: int, raw: bytes, token: T, on_done: Callable[[T, bool], None], timeout: float

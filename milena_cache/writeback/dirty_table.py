@@ -72,6 +72,7 @@ class DirtyEntry:
     expires_at: when the object expires, in seconds since 1970; once the expiry has been noticed, the entry is a
         delete that is `expired`.
     journaled: False for a write of the class `memory`.
+    number: the sequence number of its record in the journal; that of its version, unless another node made the write.
     shadowed_seq: the sequence number of an earlier write's record, which stays in the journal until S3 has this
         entry, because this entry has no record; 0 without one.
     acknowledged_at: monotonic seconds.
@@ -91,6 +92,7 @@ class DirtyEntry:
         "journaled",
         "keeping",
         "key",
+        "number",
         "shadowed_seq",
         "size",
         "upload",
@@ -113,9 +115,11 @@ class DirtyEntry:
         acknowledged_at: float,
         etag: str = "",
         expires_at: float = NEVER,
+        number: int = 0,
     ) -> None:
         self.key = key
         self.version = version
+        self.number = number or version.seq
         self.value = value
         self.size = size
         self.keeping = len(key) + ENTRY_OVERHEAD
@@ -134,7 +138,7 @@ class DirtyEntry:
         if self.shadowed_seq:
             yield self.shadowed_seq
         if self.journaled:
-            yield self.version.seq
+            yield self.number
 
     def overwritable(self, owned_since: int) -> bool:
         """Return True if another value of the same ownership may replace this one without a new entry.
