@@ -140,6 +140,16 @@ class Journal(Generic[T]):
         if version is not None and lineage_of(metadata) not in self.lineages.kin:
             self.versions.learn(version)
 
+    def learned(self, version: Version) -> None:
+        """Make later versions greater than that of another node of the cluster, which has handed over its write.
+
+        Raises nothing: a version that no clock gives before about the year 4200 is ignored, see `Versions.learn`.
+        """
+        self.versions.learn(version)
+        if self.versions.due and not self._storing_metadata:
+            self._storing_metadata = True
+            self.defer(self._store_metadata)
+
     def joined(self, lineage: str) -> None:
         """Stamp writes with the lineage of the ring that this node is a member of."""
         if self.lineages.joined(lineage):

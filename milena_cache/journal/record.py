@@ -9,10 +9,10 @@
     56  CRC-32 of the value
     60  cache key, base ETag, value
 
-Format 2 is for the write of another node, which has handed it over. Numbers of two nodes may be equal, so the number
-of its version cannot be the key in the file: the sequence number in the head is one of this journal, and in place of
-`owned_since`, which says nothing about this node's ownership, there is the number of its version, which stays what
-it was. Builds without format 2 report such a record as one of another version, and quarantine it.
+Format 2 is for the write of another node, which has handed it over. Numbers of two nodes may be equal, so the
+number of its version cannot be the key in the file: the sequence number in the head is one of this journal, and in
+place of `owned_since`, which says nothing about this node's ownership, there is the number of its version, which
+stays what it was. Builds without format 2 report such a record as one of another version, and quarantine it.
 
 All little-endian. There are two checksums because a record whose value is damaged still identifies the key that has
 lost its acknowledged value: reads of that key must fail rather than return S3's older object. The sequence number
