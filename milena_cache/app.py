@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from milena_cache.configuration.config import Config
 from milena_cache.handover.destination import Destination
+from milena_cache.handover.former_owner import FormerOwner
 from milena_cache.handover.frames import Range
 from milena_cache.handover.handover import Handover
 from milena_cache.handover.merging import Merging
@@ -438,7 +439,18 @@ def build_handover(config: Config, parts: NodeParts, ownership: Ownership, links
     old_owner = OldOwner(ownership, parts.memory, config.freshness, links, parts.clock, source.served_before, watch)
     destination = Destination(ownership, parts.dirty, parts.dirty_writes, parts.writeback, journal, merging)
     destination.on_change = old_owner.took
-    handover = Handover(ownership, source, destination, old_owner, merging)
+    former_owner = FormerOwner(
+        ownership,
+        parts.dirty,
+        parts.dirty_writes,
+        links,
+        parts.clock,
+        parts.budget,
+        parts.rng,
+        lambda slot: source.holds_back(slot) or destination.holds_back(slot),
+        source.write_of,
+    )
+    handover = Handover(ownership, source, destination, old_owner, former_owner, merging)
     parts.writeback.holds_back = handover.holds_back
     parts.writes.check_owner = handover.check_owner
     parts.node.from_old_owner = parts.node.uncounted.from_old_owner = old_owner.fetch_entry

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from milena_cache.handover.destination import Destination
+from milena_cache.handover.former_owner import FormerOwner
 from milena_cache.handover.frames import HandedOver
 from milena_cache.handover.merging import Merging
 from milena_cache.handover.old_owner import OldOwner
@@ -25,14 +26,16 @@ class Handover:
         source: Source,
         destination: Destination,
         old_owner: OldOwner,
+        former_owner: FormerOwner,
         merging: Merging,
     ) -> None:
         self.source = source
         self.destination = destination
         self.old_owner = old_owner
+        self.former_owner = former_owner
         self.leaving = False
         self._ownership = ownership
-        self._merging = merging
+        self.merging = merging
 
     def update_moves(self, slot_map: SlotMap) -> None:
         """Begin, continue and abort moves by the newest ring, which `Ownership` has already."""
@@ -40,11 +43,14 @@ class Handover:
         self.destination.update_moves(receiving)
         self.source.update_moves(slot_map, giving)
         self.old_owner.update_nodes(slot_map)
+        self.former_owner.update_moves()
 
     def holds_back(self, key: bytes) -> bool:
         """Return True if the key must not be uploaded now: its slot moves, and another node is to upload it."""
         slot = slot_of(key)
-        return self.source.holds_back(slot) or self.destination.holds_back(slot)
+        return (
+            self.source.holds_back(slot) or self.destination.holds_back(slot) or self.former_owner.holds_back(slot)
+        )
 
     async def merge(self, writes: Sequence[HandedOver], timeout: float) -> int:
         """Take dirty writes that another node has of slots that this node owns; return how many there were.
@@ -54,7 +60,7 @@ class Handover:
         """
         for write in writes:
             self._ownership.owned_since(write.record.cache_key)
-        await self._merging.merge(writes, UNCONFIRMED, timeout)
+        await self.merging.merge(writes, UNCONFIRMED, timeout)
         return len(writes)
 
     def check_owner(self, key: bytes) -> None:
@@ -80,3 +86,4 @@ class Handover:
     async def cancel_moves(self) -> None:
         """Cancel all moves, at the end of the process."""
         await self.source.cancel_moves()
+        await self.former_owner.cancel_moves()

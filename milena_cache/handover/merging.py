@@ -64,6 +64,8 @@ class Merging:
         # Handed over writes that are queued for the journal, by key.
         self._merging: dict[bytes, HandedOver] = {}
         self.merged = 0
+        # Returns True if this node has acknowledged a later write of the key that is over, such as a delete.
+        self.superseded: Callable[[bytes, Version], bool] = lambda key, version: False
 
     async def merge(self, writes: Sequence[HandedOver], owned_since: int, timeout: float) -> None:
         """Return when each of `writes`, or a newer one of its key, is in the journal.
@@ -103,6 +105,8 @@ class Merging:
         if known is not None and not is_newer(record.version, known.version):
             if known.version == record.version:
                 self._update(known, write, owned_since)
+            return None
+        if known is None and self.superseded(key, record.version):
             return None
         size = len(record.value or b"")
         keeping = len(key) + ENTRY_OVERHEAD

@@ -108,6 +108,7 @@ class Source:
         # Handed over, and not published yet: the move by slot.
         self._confirmed: dict[int, Move] = {}
         self._aborted = False
+        self._retired: set[int] = set()  # published, while their writes are given up
         self._retiring: set[asyncio.Task[None]] = set()
 
     # ---- the ring
@@ -159,13 +160,14 @@ class Source:
         return (
             slot in self._confirmed
             or slot in self.stopped
+            or slot in self._retired
             or any(slot in outgoing.slots for outgoing in self._moves.values())
         )
 
     @property
     def busy(self) -> bool:
         """Return True while slots are to be handed over, or wait to be published."""
-        return bool(self._moves or self._confirmed)
+        return bool(self._moves or self._confirmed or self._retired)
 
     def abort_all(self) -> None:
         """Abort all moves for good, and have what is left uploaded; slots that were released stay stopped."""
@@ -379,13 +381,14 @@ class Source:
         if entry.dead is not None and entry.dead.damaged:
             return None  # its value is lost; it stays here as a dead letter
         try:
-            write = self._write_of(entry)
+            write = self.write_of(entry)
         except FailedPrecondition:
             return None  # it has just been found damaged
         versions[key] = entry.version
         return encode_write(write)
 
-    def _write_of(self, entry: DirtyEntry) -> HandedOver:
+    def write_of(self, entry: DirtyEntry) -> HandedOver:
+        """Return an entry as it is sent to another node. Raises FailedPrecondition if its record is damaged."""
         belief = entry.belief
         self._dirty_writes.is_gone(entry)  # an expired object becomes a delete
         value = None if entry.deleted else self._dirty_writes.value(entry)
@@ -419,12 +422,19 @@ class Source:
     # ---- afterwards
 
     def _spawn_retire(self, slots: set[int]) -> None:
+        self._retired |= slots
         task = asyncio.get_running_loop().create_task(self._retire(slots))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
     async def _retire(self, slots: set[int]) -> None:
         """Give up the writes of slots that are published as another node's, which has them."""
+        try:
+            await self._retire_all(slots)
+        finally:
+            self._retired -= slots
+
+    async def _retire_all(self, slots: set[int]) -> None:
         for number, key in enumerate(list(self._dirty)):
             entry = self._dirty.get(key)
             if entry is None or slot_of(key) not in slots or (entry.dead is not None and entry.dead.damaged):

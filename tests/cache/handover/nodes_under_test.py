@@ -21,6 +21,8 @@ from tests.cache.node_under_test import BUCKET, NodeUnderTest
 from tests.cache.servers.resp.server_under_test import WireClient
 from tests.support.fake_clock import FakeClock, run_ready_tasks
 
+# Greater than the epochs of nodes' versions, which begin with the time of day in milliseconds, as a router's are.
+FIRST_EPOCH = 2 * 10**12
 # Slots as owner and destination have them, with the epoch of the move.
 Pending = tuple[int, int, str, int]
 
@@ -28,7 +30,7 @@ Pending = tuple[int, int, str, int]
 class Ring:
     """A ring by hand: owner and epoch of each slot, and the moves in progress."""
 
-    def __init__(self, names: Iterable[str], owner: str, epoch: int = 1) -> None:
+    def __init__(self, names: Iterable[str], owner: str, epoch: int = FIRST_EPOCH) -> None:
         self.epoch = epoch
         self.released = epoch
         self.nodes = {name: MapNode(f"{name}:1", f"{name}:2", f"id-{name}") for name in names}
@@ -156,6 +158,10 @@ class Cluster:
             await member.t.start()
         await self.publish()
         return self
+
+    def restarted(self, name: str) -> None:
+        """Make another process of the node, whose parts are new."""
+        self.members[name] = Member(self, name, self.members[name].t)
 
     async def publish(self, *names: str) -> None:
         """Send the ring to all nodes, or to `names`."""

@@ -10,7 +10,7 @@ import pytest
 from milena_cache.objects.object_store import Fault
 from milena_common.api.errors import MilenaError, Moved, TryAgain
 from milena_common.cluster.slots import SLOTS, slot_of
-from tests.cache.handover.nodes_under_test import Cluster
+from tests.cache.handover.nodes_under_test import FIRST_EPOCH, Cluster
 from tests.support.fake_clock import run_ready_tasks
 
 ALL = range(SLOTS)
@@ -93,7 +93,7 @@ async def test_what_was_handed_over_survives_a_crash_of_the_new_owner_with_its_v
     entry = t.dirty.get(b"k")
     assert entry is not None
     assert entry.version == version
-    assert await t.outcome("k", 5) == ("hit", b"new")
+    assert await t.outcome("k", FIRST_EPOCH + 5) == ("hit", b"new")
     await t.stop()
 
 
@@ -250,7 +250,7 @@ async def test_a_destination_with_an_older_ring_takes_the_slots_when_it_has_the_
 async def test_a_write_in_the_journals_queue_goes_with_the_slot() -> None:
     c = await cluster()
     c["a"].t.disk.gate.clear()
-    writing = asyncio.create_task(c["a"].t.put("k", b"1", 1))
+    writing = asyncio.create_task(c["a"].t.put("k", b"1", FIRST_EPOCH))
     await run_ready_tasks()
     c.ring.plan(ALL, "b")
     await c.publish()
@@ -346,7 +346,7 @@ async def test_a_write_that_waited_while_its_slot_was_stopped_does_nothing() -> 
     t = c["a"].t
     lock = t.writes.lock(b"k", 1)
     await lock.__aenter__()
-    writing = asyncio.create_task(t.put("k", b"1", 1, if_none_match="*"))
+    writing = asyncio.create_task(t.put("k", b"1", FIRST_EPOCH, if_none_match="*"))
     await run_ready_tasks()
     c["a"].ownership.stop(0, SLOTS - 1)
     await lock.__aexit__(None, None, None)
