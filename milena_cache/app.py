@@ -19,6 +19,7 @@ from milena_cache.handover.destination import Destination
 from milena_cache.handover.former_owner import FormerOwner
 from milena_cache.handover.frames import Range
 from milena_cache.handover.handover import Handover
+from milena_cache.handover.hot_entries import HotEntries
 from milena_cache.handover.merging import Merging
 from milena_cache.handover.old_owner import OldOwner
 from milena_cache.handover.source import Links, Source
@@ -436,7 +437,12 @@ def build_handover(config: Config, parts: NodeParts, ownership: Ownership, links
     def watch(on_write: Callable[[bytes], None] | None) -> None:
         entries.on_write = on_write
 
-    old_owner = OldOwner(ownership, parts.memory, config.freshness, links, parts.clock, source.served_before, watch)
+    def is_known(key: bytes) -> bool:
+        return key in parts.memory or key in parts.dirty or key in parts.node.fetches
+
+    old_owner = OldOwner(
+        ownership, parts.memory, config.freshness, links, parts.clock, source.served_before, watch, is_known
+    )
     destination = Destination(ownership, parts.dirty, parts.dirty_writes, parts.writeback, journal, merging)
     destination.on_change = old_owner.took
     former_owner = FormerOwner(
@@ -450,7 +456,11 @@ def build_handover(config: Config, parts: NodeParts, ownership: Ownership, links
         lambda slot: source.holds_back(slot) or destination.holds_back(slot),
         source.write_of,
     )
-    handover = Handover(ownership, source, destination, old_owner, former_owner, merging)
+    hot_entries = HotEntries(
+        old_owner, parts.memory.newest_first, links, parts.clock, config.handover_bytes_per_second
+    )
+    source.on_handed_over = hot_entries.handed_over
+    handover = Handover(ownership, source, destination, old_owner, former_owner, hot_entries, merging)
     parts.writeback.holds_back = handover.holds_back
     parts.writes.check_owner = handover.check_owner
     parts.node.from_old_owner = parts.node.uncounted.from_old_owner = old_owner.fetch_entry

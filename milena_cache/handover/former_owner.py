@@ -2,9 +2,9 @@
 
 A node has such writes when it returns with its journal after another one got its slots, or when it lost slots
 without a hand-over. If it uploaded them itself, two nodes would write the same keys in S3: (1) this node returns
-with a put of key k; (2) the owner acknowledges a delete of k and uploads it, which leaves no version in S3; (3) this
-node's upload finds no object, and the deleted one is back. Instead the owner decides, by version, and it alone
-uploads. What it knows of writes that are over already is in `Merging.superseded`: the seam for tombstones.
+with a put of key k; (2) the owner acknowledges a delete of k and uploads it, which leaves no version in S3; (3) the
+upload of this node finds no object, and the deleted one is back. Instead the owner decides, by version, and it
+alone uploads. What it knows of writes that are over already is in `Merging.superseded`: the seam for tombstones.
 
 Active in rings whose nodes fence; in others the writes are uploaded here, with the version as the only protection.
 """
@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from milena_cache.handover.frames import MAX_BYTES, MAX_WRITES, HandedOver, encode_write
+from milena_cache.handover.frames import MAX_BYTES, MAX_WRITES, HandedOver, encode_write, seconds_for
 from milena_cache.handover.source import BACKOFF, CALL_SECONDS, ROOM_SECONDS, STEP, Links
 from milena_cache.membership.ownership import Ownership
 from milena_cache.objects.version import Version
@@ -132,7 +132,8 @@ class FormerOwner:
                     continue  # its record was just found damaged: it stays here as a dead letter
                 sent.append((entry, entry.version))
             if frame:
-                await self._links.request(address, command(b"MILENA.MERGE", *frame), CALL_SECONDS)
+                merge = command(b"MILENA.MERGE", *frame)
+                await self._links.request(address, merge, CALL_SECONDS + seconds_for(len(merge)))
         finally:
             self._budget.release(size)
         taken = 0

@@ -27,6 +27,9 @@ _HEAD = struct.Struct("<BdH")
 _GONE, _REJECTED, _CONFIRMED, _MAYBE_ABSENT, _INDETERMINATE = 1, 2, 4, 8, 16
 MAX_REASON_BYTES = 2000
 
+# Bytes in a second that a connection and a journal manage at least, for the timeouts of large values.
+MIN_RATE = 5e6
+
 # Slots as first and last, both included.
 Range = tuple[int, int]
 
@@ -47,6 +50,11 @@ class HandedOver(NamedTuple):
     confirmed: bool = False
     maybe_absent: bool = False
     indeterminate: bool = False
+
+
+def seconds_for(size: int) -> float:
+    """Return for how many seconds a command of `size` bytes may take longer than a small one."""
+    return size / MIN_RATE
 
 
 def encode_write(write: HandedOver) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from milena_cache.handover.destination import Destination
 from milena_cache.handover.former_owner import FormerOwner
 from milena_cache.handover.frames import HandedOver
+from milena_cache.handover.hot_entries import HotEntries
 from milena_cache.handover.merging import Merging
 from milena_cache.handover.old_owner import OldOwner
 from milena_cache.handover.plan import moves_of
@@ -27,12 +28,14 @@ class Handover:
         destination: Destination,
         old_owner: OldOwner,
         former_owner: FormerOwner,
+        hot_entries: HotEntries,
         merging: Merging,
     ) -> None:
         self.source = source
         self.destination = destination
         self.old_owner = old_owner
         self.former_owner = former_owner
+        self.hot_entries = hot_entries
         self.leaving = False
         self._ownership = ownership
         self.merging = merging
@@ -87,3 +90,4 @@ class Handover:
         """Cancel all moves, at the end of the process."""
         await self.source.cancel_moves()
         await self.former_owner.cancel_moves()
+        await self.hot_entries.cancel_moves()

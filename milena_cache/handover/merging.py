@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from milena_cache.handover.frames import HandedOver
+from milena_cache.handover.frames import HandedOver, seconds_for
 from milena_cache.journal.group_commit import Journal
 from milena_cache.memory.entries import Entries
 from milena_cache.objects.expiry import NEVER
@@ -72,8 +72,9 @@ class Merging:
 
         `owned_since`: the epoch since which this node owns the slots, or will; UNCONFIRMED: as after a restart each
         is revalidated before it is served. Raises Overloaded if there is no room, DeadlineExceeded after `timeout`
-        seconds, or JournalFailed; what was merged by then stays, and may be sent again.
+        seconds (longer for large values), or JournalFailed; what was merged by then stays, and may be sent again.
         """
+        timeout += seconds_for(sum(len(write.record.value or b"") for write in writes))
         appended: list[asyncio.Future[None]] = []
         try:
             for write in writes:

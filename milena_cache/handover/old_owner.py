@@ -30,6 +30,8 @@ FETCH_SECONDS = 60.0
 # Timeout of one request; S3 would respond in some tens of milliseconds.
 PEEK_SECONDS = 0.1
 MAX_WRITTEN = 200_000
+# Bytes that an entry takes at most besides its key and value.
+ROOM = 1000
 
 
 class Links(Protocol):
@@ -52,6 +54,7 @@ class OldOwner:
 
     served_before: by slot that this node has stopped or handed over, since which epoch it owned it, and when it was
         stopped, monotonic seconds
+    is_known: returns True for a key with an entry, a dirty entry or a read in flight
     requests, found: number of requests to old owners, and of entries that were found
     """
 
@@ -64,6 +67,7 @@ class OldOwner:
         clock: Clock,
         served_before: dict[int, tuple[int, float]],
         watch: Callable[[Callable[[bytes], None] | None], None],
+        is_known: Callable[[bytes], bool],
     ) -> None:
         self.requests = self.found = 0
         self._ownership = ownership
@@ -73,6 +77,7 @@ class OldOwner:
         self._clock = clock
         self._served_before = served_before
         self._watch = watch
+        self._is_known = is_known
         self._taken: dict[int, _Taken] = {}
         self._written: set[bytes] = set()
         self._until = 0.0
@@ -139,6 +144,25 @@ class OldOwner:
             return None
         self.found += 1
         return entry_of(value, etag.decode(), requested_at - int(age_ms) / 1000, owned_since, float(expires_at))
+
+    def keep(self, epoch: int, key: bytes, entry: Entry) -> bool:
+        """Keep a clean entry that the old owner has sent, if there is room; return True if it was kept.
+
+        `epoch`: since which this node owns the slot.
+        """
+        slot = slot_of(key)
+        taken = self._taken.get(slot)
+        if taken is None or taken.since != epoch or self._ownership.since[slot] != epoch or key in self._written:
+            return False
+        memory = self._memory
+        fits = len(memory) < memory.max_entries and memory.bytes + entry.size + len(key) + ROOM < memory.max_bytes
+        if not fits or self._is_known(key):
+            return False
+        return memory.store(key, entry)
+
+    def clean_entry(self, epoch: int, value: bytes, etag: str, age: float, expires_at: float) -> Entry:
+        """Return an entry as the old owner describes it; `age` in seconds, `expires_at` in seconds since 1970."""
+        return entry_of(value, etag, self._clock.now() - age, epoch, expires_at)
 
     # ---- the old owner
 

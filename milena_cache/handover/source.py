@@ -21,7 +21,15 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
-from milena_cache.handover.frames import MAX_WRITES, HandedOver, Range, encode_ranges, encode_write, ranges_of
+from milena_cache.handover.frames import (
+    MAX_WRITES,
+    HandedOver,
+    Range,
+    encode_ranges,
+    encode_write,
+    ranges_of,
+    seconds_for,
+)
 from milena_cache.handover.outgoing import REST_SECONDS, Outgoing
 from milena_cache.handover.plan import Move
 from milena_cache.journal.record import Record
@@ -70,7 +78,8 @@ class Links(Protocol):
 class Source:
     """What one node hands over.
 
-    handed_over: called when slots were stopped or handed over, for what depends on the slots that are served
+    on_change: called when slots were stopped, for what depends on the slots that are served
+    on_handed_over: called with a move and those of its slots that the destination serves now
     moved: number of slots that were handed over
     """
 
@@ -88,6 +97,7 @@ class Source:
         rng: Callable[[], float],
     ) -> None:
         self.on_change: Callable[[], None] = lambda: None
+        self.on_handed_over: Callable[[Move, set[int]], None] = lambda move, slots: None
         self.moved = 0
         # Slots that are not served here any more, and since which epoch they were; see `old_owner`.
         self.served_before: dict[int, tuple[int, float]] = {}
@@ -257,7 +267,7 @@ class Source:
                     self._confirmed[slot] = move
             outgoing.handed_over(slots)
             self.moved += len(slots)
-            self.on_change()
+            self.on_handed_over(move, set(slots))
             return True
         except _REJECTED:
             released = False
@@ -352,7 +362,7 @@ class Source:
                 if frame:
                     started = self._clock.now()
                     sent = self._command(b"WRITES", move, outgoing, *frame)
-                    await self._links.request(move.resp_address, sent, CALL_SECONDS)
+                    await self._links.request(move.resp_address, sent, CALL_SECONDS + seconds_for(len(sent)))
                     outgoing.measured(sum(map(len, frame)), self._clock.now() - started)
                 for key, version in versions.items():
                     if version is None:

@@ -361,6 +361,7 @@ async def test_a_miss_is_read_from_the_old_owner_before_s3() -> None:
     c["a"].t.in_s3("k", b"1")
     assert await get(c, "k") == ("miss", b"1")
     await move(c)
+    c["b"].t.memory.remove(b"k")
     requests = len(c.store.calls)
     assert await get(c, "k") == ("hit", b"1")
     assert len(c.store.calls) == requests
@@ -389,6 +390,7 @@ async def test_the_old_owner_gets_requests_for_a_bounded_time() -> None:
     await move(c)
     c.requests.clear()
     await c.clock.advance(61)
+    c["b"].t.memory.remove(b"k")
     assert (await get(c, "k"))[0] == "miss"
     assert b"MILENA.PEEK" not in c.requests
     await c.stop()
@@ -406,6 +408,41 @@ async def test_what_cannot_be_handed_over_is_uploaded_when_the_owner_aborts() ->
     await c.clock.advance(3)
     assert c["a"].t.s3_has("k") == b"1"
     assert c.server_of("k") == ["a"]
+    await c.stop()
+
+
+async def test_slots_that_were_released_stay_stopped_when_the_owner_aborts() -> None:
+    """The destination may serve them."""
+    c = await cluster()
+    await put(c, "k", b"1")
+    c.broken = [(b"RELEASE", "after")]
+    c.ring.plan([K], "b")
+    await c.publish("a")
+    c["b"].ring_changed(c.ring.map())
+    await c.released()
+    assert c.server_of("k") == ["b"]
+    c["a"].handover.source.abort_all()
+    await c.clock.advance(1)
+    assert c.server_of("k") == ["b"]
+    await c.stop()
+
+
+async def test_clean_entries_follow_and_later_writes_stay() -> None:
+    c = await cluster()
+    for key in ("k", "l", "m"):
+        c["a"].t.in_s3(key, b"1")
+        await get(c, key)
+    c.ring.plan(ALL, "b")
+    await c.publish()
+    await c.until(lambda: c.server_of("k") == ["b"])
+    await put(c, "k", b"2", durability="through")
+    await c.finish_moves()
+    await c.clock.advance(5)
+    assert c["a"].handover.hot_entries.sent >= 3
+    assert {key for key in (b"k", b"l", b"m") if key in c["b"].t.memory} == {b"k", b"l", b"m"}
+    c["b"].t.in_s3("l", None)
+    assert await get(c, "l") == ("hit", b"1")
+    assert await get(c, "k") == ("hit", b"2")
     await c.stop()
 
 

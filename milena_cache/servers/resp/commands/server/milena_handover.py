@@ -11,6 +11,7 @@ from typing import Any
 
 from milena_cache.handover.destination import MERGE_SECONDS
 from milena_cache.handover.frames import decode_ranges, decode_write
+from milena_cache.handover.hot_entries import FIELDS
 from milena_cache.objects.version import Version
 from milena_cache.servers.resp.dispatch.command import CommandError, integer
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
@@ -72,6 +73,34 @@ def release(context: Context, session: Session, argv: list[bytes]) -> Coroutine[
     return context.handover.destination.take_slots(
         owner, epoch, ring_epoch, serial, version, decode_ranges(argv[7])
     )
+
+
+@COMMANDS.command(
+    "milena.handover|hot",
+    arity=-8,
+    flags=("write", "denyoom"),
+    complexity="O(N) where N is the number of entries.",
+    summary="Keeps clean entries of slots that this node has taken, if there is room, and returns how many.",
+    usage="<epoch> <key> <value> <etag> <age_ms> <expires_at> [<key> ...]",
+)
+def hot(context: Context, session: Session, argv: list[bytes]) -> int:
+    """Keep the entries of `MILENA.HANDOVER HOT epoch (key value etag age_ms expires_at) …`; return how many.
+
+    Raises InvalidRequest.
+    """
+    check_identified(session)
+    epoch, fields = integer(argv[2]), argv[3:]
+    if len(fields) % FIELDS:
+        raise InvalidRequest(f"entries: got {len(fields)} fields; allowed: {FIELDS} for each")
+    old_owner = context.handover.old_owner
+    kept = 0
+    for key, value, etag, age_ms, expires_at in zip(*[iter(fields)] * FIELDS, strict=True):
+        try:
+            entry = old_owner.clean_entry(epoch, value, etag.decode(), integer(age_ms) / 1000, float(expires_at))
+        except ValueError:
+            raise InvalidRequest("entries: an ETag is not UTF-8, or an expiry no number") from None
+        kept += old_owner.keep(epoch, key, entry)
+    return kept
 
 
 def _move(argv: list[bytes]) -> tuple[str, int, int, int]:
