@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from milena_cache.app import (
+    Membership,
     build,
     build_membership,
     build_servers,
@@ -21,6 +22,7 @@ from milena_cache.app import (
 from milena_cache.configuration.advertised import advertised_resp, derive_advertised
 from milena_cache.configuration.config import Config, load
 from milena_cache.exit_code import exit_code
+from milena_cache.handover.handover import Handover
 from milena_cache.journal.disk import CannotOpen
 from milena_cache.journal.group_commit import Journal
 from milena_cache.journal.identity import JournalIdentity, record_node
@@ -43,7 +45,7 @@ from milena_common.limits.memory_limit import memory_limit
 from milena_common.metrics.http_server import OpsServer
 from milena_common.network.addresses import Address, parse_address
 from milena_common.process import run as process
-from milena_common.runtime.clock import SystemClock
+from milena_common.runtime.clock import Clock, SystemClock
 
 log = logging.getLogger("milena_cache")
 
@@ -53,6 +55,8 @@ LEAVE_SECONDS = 1.0
 LINGER_SECONDS = 0.3
 STOP_GRACE_SECONDS = 6.0
 FINISH_SECONDS = 2.0
+# Seconds between two looks whether all slots are handed over.
+HANDOVER_PAUSE_SECONDS = 0.02
 SYNC_SECONDS = 1.0
 
 
@@ -140,7 +144,10 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         await _either(stop, journal.failed)
         await server.set_serving(False)
         if not journal.failure:
-            await _drain(parts.writes, parts.flush_waiters, journal, config.drain)
+            until = clock.now() + config.drain
+            # The other half is for uploads, if no node takes the slots.
+            await _hand_over(servers.handover, membership, clock, config.drain / 2)
+            await _drain(parts.writes, parts.flush_waiters, journal, max(0.0, until - clock.now()))
         for task in background:
             task.cancel()
         await asyncio.gather(*(each.leave_ring(LEAVE_SECONDS) for each in membership.registrations))
@@ -154,6 +161,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         for task in (*background, *watching):
             task.cancel()
         await writeback.stop()
+        await servers.handover.cancel_moves()
         await membership.late_writes.cancel()
         servers.peer_listings.cancel()
         await servers.peers.close()
@@ -202,6 +210,23 @@ async def _either(*events: asyncio.Event) -> None:
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for each in tasks:
         each.cancel()
+
+
+async def _hand_over(handover: Handover, membership: Membership, clock: Clock, seconds: float) -> None:
+    """Have all slots moved to other nodes, if there are any that take them, within `seconds`.
+
+    The node serves meanwhile. Whatever is left is uploaded, as in a ring whose nodes do not hand over.
+    """
+    if not handover.can_leave:
+        return
+    handover.leaving = True
+    for registration in membership.registrations:
+        registration.ring_changed()
+    until = clock.now() + seconds
+    while handover.has_slots and handover.can_leave and clock.now() < until:
+        await clock.sleep(HANDOVER_PAUSE_SECONDS)
+    handover.source.abort_all()
+    log.info("handed over %d slots before the stop", handover.source.moved)
 
 
 async def _drain(writes: Writes, flush_waiters: FlushWaiters, journal: Journal[DirtyEntry], seconds: float) -> None:

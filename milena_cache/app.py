@@ -15,6 +15,14 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from milena_cache.configuration.config import Config
+from milena_cache.handover.destination import Destination
+from milena_cache.handover.former_owner import FormerOwner
+from milena_cache.handover.frames import Range
+from milena_cache.handover.handover import Handover
+from milena_cache.handover.hot_entries import HotEntries
+from milena_cache.handover.merging import Merging
+from milena_cache.handover.old_owner import OldOwner
+from milena_cache.handover.source import Links, Source
 from milena_cache.journal.commit_counts import CommitCounts
 from milena_cache.journal.disk import Disk
 from milena_cache.journal.group_commit import Journal
@@ -29,6 +37,7 @@ from milena_cache.membership.promises import NAME as PROMISES
 from milena_cache.membership.promises import PromiseRequests, PromisesGiven
 from milena_cache.membership.registration import Registration
 from milena_cache.membership.router_coordinator import RouterCoordinator
+from milena_cache.membership.slot_waiters import SlotWaiters
 from milena_cache.memory.entries import Entries
 from milena_cache.memory.lru import Memory
 from milena_cache.memory.single_flight import SingleFlight
@@ -36,6 +45,7 @@ from milena_cache.metrics import node_registry
 from milena_cache.objects.lineage import UNNAMED, lineage_of_cluster
 from milena_cache.objects.object_store import ObjectStore
 from milena_cache.objects.read_outcomes import ReadCounts
+from milena_cache.objects.version import Version
 from milena_cache.origin.bucket_check import BucketCheck, Probe
 from milena_cache.origin.conditions import Conditions
 from milena_cache.origin.health_probe import S3Watch
@@ -100,6 +110,7 @@ class NodeParts:
     dead_letters: DeadLetters
     stuck: StuckWrites
     failed_writes: FailedWrites
+    entries: Entries
     writeback: WriteBack
     write_through: WriteThrough
     writes: Writes
@@ -129,6 +140,7 @@ class Servers:
     identity: NodeIdentity
     peers: Peers
     peer_listings: PeerListings
+    handover: Handover
     resp: RespServer
     grpc_methods: Mapping[str, Named]
 
@@ -276,6 +288,7 @@ def build(
         dead_letters=dead_letters,
         stuck=stuck,
         failed_writes=failed_writes,
+        entries=entries,
         writeback=writeback,
         write_through=write_through,
         writes=writes,
@@ -310,11 +323,12 @@ def build_servers(
     identity: NodeIdentity,
     stopping: Callable[[], bool],
     probes: Sequence[Probe] = (),
+    links: Links | None = None,
 ) -> Servers:
     """Return the servers. `address` is the node's advertised address.
 
     `stopping` returns True once the node must accept no more requests. `probes` probe the store when it first
-    responds.
+    responds. `links`: connections to other nodes for moving slots, if not those of `Peers`.
     """
     clock, bucket = parts.clock, config.buckets.default
     calls = CallCounts((*NODE_OPERATIONS, "other"))
@@ -345,6 +359,9 @@ def build_servers(
     limiter = TokenBucket(config.rate_limit, clock.now())
     peers = Peers(ownership.identity_at)
     peer_listings = PeerListings(parts.dirty, parts.dirty_writes, parts.node.recent, ownership, clock)
+    slot_waiters = SlotWaiters(clock)
+    ownership.on_change = slot_waiters.changed
+    handover = build_handover(config, parts, ownership, links or peers)
     requests = Requests(
         parts.node,
         ClusterListings(ownership, peers, config.buckets, clock),
@@ -367,6 +384,8 @@ def build_servers(
         promises=promises,
         requests=requests,
         peer_listings=peer_listings,
+        handover=handover,
+        slot_waiters=slot_waiters,
         api=ApiMethods(requests, status, address, believes_owner=False),
         status=status,
         calls=calls,
@@ -375,8 +394,9 @@ def build_servers(
     )
     # Over gRPC a router, or another node, may leave out since when this node owns the object.
     api = ApiMethods(requests, status, address, believes_owner=True)
-    methods = grpc_methods(api, requests, parts.budget, clock)
+    methods = grpc_methods(api, requests, parts.budget, clock, slot_waiters)
     fence.on_change.append(resp.ring_changed)
+    handover.source.on_change = resp.ring_changed
     return Servers(
         calls,
         bucket_check,
@@ -389,9 +409,62 @@ def build_servers(
         identity,
         peers,
         peer_listings,
+        handover,
         resp,
         methods,
     )
+
+
+def build_handover(config: Config, parts: NodeParts, ownership: Ownership, links: Links) -> Handover:
+    """Return what moves slots between this node and others, and have uploads and writes heed it."""
+    journal, entries = parts.journal, parts.entries
+    merging = Merging(
+        journal, parts.dirty, parts.dirty_writes, parts.writeback, entries, parts.clock, parts.writes.journaling
+    )
+    source = Source(
+        ownership,
+        parts.dirty,
+        parts.dirty_writes,
+        parts.writes,
+        parts.writeback,
+        links,
+        lambda: Version(journal.versions.epoch, journal.versions.seq),
+        parts.clock,
+        parts.budget,
+        parts.rng,
+    )
+
+    def watch(on_write: Callable[[bytes], None] | None) -> None:
+        entries.on_write = on_write
+
+    def is_known(key: bytes) -> bool:
+        return key in parts.memory or key in parts.dirty or key in parts.node.fetches
+
+    old_owner = OldOwner(
+        ownership, parts.memory, config.freshness, links, parts.clock, source.served_before, watch, is_known
+    )
+    destination = Destination(ownership, parts.dirty, parts.dirty_writes, parts.writeback, journal, merging)
+    destination.on_change = old_owner.took
+    former_owner = FormerOwner(
+        ownership,
+        parts.dirty,
+        parts.dirty_writes,
+        links,
+        parts.clock,
+        parts.budget,
+        parts.rng,
+        lambda slot: source.holds_back(slot) or destination.holds_back(slot),
+        source.write_of,
+    )
+    hot_entries = HotEntries(
+        old_owner, parts.memory.newest_first, links, parts.clock, config.handover_bytes_per_second
+    )
+    source.on_handed_over = hot_entries.handed_over
+    handover = Handover(ownership, source, destination, old_owner, former_owner, hot_entries, merging)
+    parts.writeback.holds_back = handover.holds_back
+    parts.writes.check_owner = handover.check_owner
+    parts.node.from_old_owner = parts.node.uncounted.from_old_owner = old_owner.fetch_entry
+    return handover
 
 
 def metrics_registry(parts: NodeParts, servers: Servers, replayed: Replay) -> CollectorRegistry:
@@ -439,6 +512,7 @@ def build_membership(
         servers.fence.ring_changed()
         if ownership.epoch > known and slot_map.nodes:
             journal.defer(store_ring)
+        servers.handover.update_moves(ownership.slot_map)
         servers.identity.ring_changed(ownership.slot_map.cluster_id)
         if ownership.slot_map.cluster_id:
             journal.joined(lineage_of_cluster(ownership.slot_map.cluster_id))
@@ -451,7 +525,15 @@ def build_membership(
     def ring_status() -> RingStatus:
         if not ownership.slot_map.released_epoch:
             return RingStatus()  # nodes of this ring do not fence: as it was before they did
-        return RingStatus(servers.promises.acknowledged_epoch, ownership.taken)
+        return RingStatus(servers.promises.acknowledged_epoch, ownership.taken, servers.handover.leaving)
+
+    def took(ranges: Sequence[Range]) -> None:
+        servers.handover.old_owner.took(ranges)
+        servers.resp.ring_changed()
+        for registration in status.registrations:
+            registration.ring_changed()  # until a router knows it, it sends clients to the old owner
+
+    servers.handover.destination.on_change = took
 
     for router in routers:
         connection = AsyncGrpcTransport(str(router))

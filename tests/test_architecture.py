@@ -59,7 +59,7 @@ LEVELS = (
     ("milena_cache/writeback/uploads",),
     ("milena_cache/writeback", "milena_cache/configuration"),
     ("milena_cache/writes",),
-    ("milena_cache/reads",),
+    ("milena_cache/reads", "milena_cache/handover"),
     ("milena_cache/service",),
     ("milena_cache/servers",),
     ("milena_cache/servers/resp/dispatch",),

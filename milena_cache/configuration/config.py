@@ -74,6 +74,7 @@ class Config:
     write_conflict: Policy
     stuck_after: float
     drain: float
+    handover_bytes_per_second: float
     log_level: str
     log_format: str
 
@@ -147,6 +148,7 @@ def load(env: Environment, memory_limit: int) -> Config:
         write_conflict=_one_of(env, "WRITE_CONFLICT", "overwrite", POLICIES),
         stuck_after=env.seconds("DEAD_LETTER_AFTER", 600, 1, YEAR),
         drain=env.seconds("DRAIN_SECONDS", 20, 0, 3600),
+        handover_bytes_per_second=env.size("HANDOVER_BYTES_PER_SECOND", 64 * 2**20, 0, 2**40),
         log_level=env.choice("LOG_LEVEL", "info", logs.LEVELS),
         log_format=env.choice("LOG_FORMAT", "json", logs.FORMATS),
     )

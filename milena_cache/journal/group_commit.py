@@ -111,6 +111,7 @@ class Journal(Generic[T]):
                 await asyncio.sleep(0)
             else:
                 self.versions.seen(found.record.version)
+                self.versions.seen(Version(found.record.version.epoch, found.record.stored_as))
                 yield found
         self.quarantined += len(damaged)
         for seq in damaged:
@@ -139,6 +140,16 @@ class Journal(Generic[T]):
         if version is not None and lineage_of(metadata) not in self.lineages.kin:
             self.versions.learn(version)
 
+    def learned(self, version: Version) -> None:
+        """Make later versions greater than that of another node of the cluster, which has handed over its write.
+
+        Raises nothing: a version that no clock gives before about the year 4200 is ignored, see `Versions.learn`.
+        """
+        self.versions.learn(version)
+        if self.versions.due and not self._storing_metadata:
+            self._storing_metadata = True
+            self.defer(self._store_metadata)
+
     def joined(self, lineage: str) -> None:
         """Stamp writes with the lineage of the ring that this node is a member of."""
         if self.lineages.joined(lineage):
@@ -152,7 +163,7 @@ class Journal(Generic[T]):
         self, record: Record, token: T, on_done: Callable[[T, bool], None], timeout: float
     ) -> asyncio.Future[None]:
         """Put the record into the next commit; see `writes.durable`, which this implements."""
-        return self.write(record.version.seq, encode(record), token, on_done, timeout)
+        return self.write(record.stored_as, encode(record), token, on_done, timeout)
 
     def write(
         self, seq: int, raw: bytes, token: T, on_done: Callable[[T, bool], None], timeout: float

@@ -9,6 +9,11 @@
     56  CRC-32 of the value
     60  cache key, base ETag, value
 
+Format 2 is for the write of another node, which has handed it over. Numbers of two nodes may be equal, so the
+number of its version cannot be the key in the file: the sequence number in the head is one of this journal, and in
+place of `owned_since`, which says nothing about this node's ownership, there is the number of its version, which
+stays what it was. Builds without format 2 report such a record as one of another version, and quarantine it.
+
 All little-endian. There are two checksums because a record whose value is damaged still identifies the key that has
 lost its acknowledged value: reads of that key must fail rather than return S3's older object. The sequence number
 is also the record's key in the file; a record found under another number is damaged. LMDB has no checksums of its
@@ -24,6 +29,8 @@ from zlib import crc32
 from milena_cache.objects.version import ABSENT, UNKNOWN, Base, Version
 
 FORMAT = 1
+# The format of another node's write.
+MERGED_FORMAT = 2
 _PUT, _DELETE = 1, 2
 _HEAD = struct.Struct("<4B2HI3Q2d")
 _SUMS = struct.Struct("<2I")
@@ -47,10 +54,11 @@ class Record(NamedTuple):
     value: the bytes; None for a delete.
     base: S3's object when the write was made, as far as known.
     conditional: True if the write was acknowledged on the condition that S3 holds `base`.
-    owned_since: the ring epoch since which this node owned the key's slot.
+    owned_since: the ring epoch since which this node owned the key's slot; 0 for another node's write.
     written_at: seconds since 1970.
     expires_at: seconds since 1970; 0 means never.
     keeps: True if `value` is the value of `base`, and only the expiry changes.
+    number: of another node's write, the sequence number that it has in this journal; 0: that of its version.
     """
 
     cache_key: bytes
@@ -62,15 +70,21 @@ class Record(NamedTuple):
     written_at: float = 0.0
     expires_at: float = 0.0
     keeps: bool = False
+    number: int = 0
+
+    @property
+    def stored_as(self) -> int:
+        """Return the record's key in the file."""
+        return self.number or self.version.seq
 
 
 def encode(record: Record) -> bytes:
     """Return the record as bytes."""
-    cache_key, version, value, base, conditional, owned_since, written_at, expires_at, keeps = record
+    cache_key, version, value, base, conditional, owned_since, written_at, expires_at, keeps, number = record
     etag = b"" if base is UNKNOWN or base is ABSENT else base.encode()
     body = b"" if value is None else value
     head = _HEAD.pack(
-        FORMAT,
+        MERGED_FORMAT if number else FORMAT,
         _DELETE if value is None else _PUT,
         _BASE_UNKNOWN if base is UNKNOWN else _BASE_ABSENT if base is ABSENT else _BASE_ETAG,
         _CONDITIONAL * conditional | _KEEPS * keeps,
@@ -78,8 +92,8 @@ def encode(record: Record) -> bytes:
         len(etag),
         len(body),
         version[0],
-        version[1],
-        owned_since,
+        number or version[1],
+        version[1] if number else owned_since,
         written_at,
         expires_at,
     )
@@ -103,18 +117,21 @@ def decode(seq: int, raw: bytes | memoryview, *, with_value: bool = True) -> tup
     names = raw[_VALUE_AT:value_at]
     if crc32(names, crc32(head)) != names_sum or len(names) != key_length + etag_length:
         raise Damaged("its head or key is damaged")
-    if form != FORMAT:
-        raise Damaged(f"has format {form}; this version reads {FORMAT}")
+    if form not in (FORMAT, MERGED_FORMAT):
+        raise Damaged(f"has format {form}; this version reads {FORMAT} and {MERGED_FORMAT}")
     if own_seq != seq:
         raise Damaged(f"is record {own_seq}, found under {seq}")
     body = raw[value_at:]
     etag = bytes(names[key_length:]).decode(errors="replace")
     owned_since, written_at, expires_at = rest
+    number, written_seq = 0, own_seq
+    if form == MERGED_FORMAT:
+        number, written_seq, owned_since = own_seq, owned_since, 0
     deleted = operation == _DELETE
     intact = len(body) == size and crc32(body) == value_sum
     record = Record(
         cache_key=bytes(names[:key_length]),
-        version=Version(epoch, own_seq),
+        version=Version(epoch, written_seq),
         value=None if deleted else bytes(body) if with_value and intact else b"",
         base=UNKNOWN if kind == _BASE_UNKNOWN else ABSENT if kind == _BASE_ABSENT else etag,
         conditional=bool(flags & _CONDITIONAL),
@@ -122,6 +139,7 @@ def decode(seq: int, raw: bytes | memoryview, *, with_value: bool = True) -> tup
         written_at=written_at,
         expires_at=expires_at,
         keeps=bool(flags & _KEEPS),
+        number=number,
     )
     if not intact:
         raise Damaged(f"its value of {size} bytes is damaged", record)

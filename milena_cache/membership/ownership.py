@@ -12,6 +12,7 @@ revalidated first.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha1
 from typing import NamedTuple
@@ -134,6 +135,8 @@ class Ownership:
         # What `since` is while the fence is open.
         self._unfenced = [ELSEWHERE] * SLOTS
         self._closed: NoNodes | None = None
+        # Called after each change of `since`.
+        self.on_change: Callable[[], None] = lambda: None
 
     def update(self, slot_map: SlotMap) -> bool:
         """Take over a ring that is newer than the known one, or the same with a greater released epoch.
@@ -174,6 +177,7 @@ class Ownership:
         self.since[:] = since
         self.slots = SLOTS - since.count(ELSEWHERE)
         self.single = self.slots == SLOTS and since.count(since[0]) == SLOTS
+        self.on_change()
 
     # ---- moves of slots
 

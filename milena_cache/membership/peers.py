@@ -39,7 +39,7 @@ class Peers:
         """Have the node at `address` invalidate a cache key, within `timeout` seconds. Raises MilenaError."""
         bucket, object_key = split_cache_key(key)
         request = pb.InvalidateRequest(key=object_key, bucket=bucket).SerializeToString()
-        await self._call(address, call(INVALIDATE.name, timeout, request), timeout)
+        await self.request(address, call(INVALIDATE.name, timeout, request), timeout)
 
     async def begin_listing(self, address: str, seconds: float, timeout: float) -> int:
         """Announce to the node at `address` a listing that ends within `seconds`; return its number there.
@@ -47,7 +47,7 @@ class Peers:
         Raises MilenaError.
         """
         milliseconds = b"%d" % max(1, ceil(seconds * 1000))
-        number = await self._call(address, command(b"MILENA.LISTING", b"BEGIN", milliseconds), timeout)
+        number = await self.request(address, command(b"MILENA.LISTING", b"BEGIN", milliseconds), timeout)
         if not isinstance(number, int):
             raise InternalError(f"node {address}: its reply to MILENA.LISTING BEGIN is no number: {number!r:.80}")
         return number
@@ -59,7 +59,7 @@ class Peers:
 
         Raises MilenaError.
         """
-        deleted = await self._call(address, command(b"MILENA.LISTING", b"END", b"%d" % number, *keys), timeout)
+        deleted = await self.request(address, command(b"MILENA.LISTING", b"END", b"%d" % number, *keys), timeout)
         if deleted is not None and not isinstance(deleted, list):
             raise InternalError(f"node {address}: its reply to MILENA.LISTING END is no array: {deleted!r:.80}")
         return deleted
@@ -71,15 +71,15 @@ class Peers:
         MilenaError.
         """
         sent = command(b"MILENA.PROMISE", b"%d" % epoch, milliseconds(seconds))
-        reply = await self._call(address, sent, timeout)
+        reply = await self.request(address, sent, timeout)
         if reply != 1 and not isinstance(reply, bytes):
             raise InternalError(
                 f"node {address}: its reply to MILENA.PROMISE is neither 1 nor a ring: {reply!r:.80}"
             )
         return reply if isinstance(reply, bytes) else True
 
-    async def _call(self, address: str, sent: bytes, timeout: float) -> Any:
-        """Return the reply of the node at `address` to a command. Raises MilenaError."""
+    async def request(self, address: str, sent: bytes, timeout: float) -> Any:
+        """Return the reply of the node with the RESP server `address` to an encoded command. Raises MilenaError."""
         identity = self._identity_at(address)
         known, link = self._links.get(address, (identity, None))
         if link is None or known != identity:

@@ -15,7 +15,7 @@ from milena_cache.membership.coordinator import Lease, NodeDescription, Renewal
 from milena_common.api.methods import KEEP_LEASE, LEAVE
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.missing_node import NodeStatus
-from milena_common.cluster.runs_message import runs_message
+from milena_common.cluster.runs_message import MOVES, RUNS, runs_message
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slot_map_watch import AsyncRingWatch, AsyncStreams
 from milena_common.cluster.slot_runs import Run
@@ -67,6 +67,7 @@ class RouterCoordinator:
             journal_id=node.journal_id,
             acknowledged_epoch=ring_status.acknowledged_epoch,
             leaving=ring_status.leaving,
+            features=MOVES,
         )
         if ring_status.taken:
             runs = [Run(first, last, node.address, since) for first, last, since in ring_status.taken]
@@ -100,6 +101,7 @@ class RouterCoordinator:
             node_id=self._node_id,
             rejected_pause=RING_PAUSE_SECONDS,
             on_disconnected=on_disconnected,
+            features=RUNS | MOVES,
         )
         await watch.run()
 

@@ -12,6 +12,7 @@ readers that wait for them, but are not kept, and no later reader joins them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from milena_cache.memory.existence import Existence, Known
@@ -28,6 +29,8 @@ class Entries:
 
     def __init__(self, memory: Memory, fetches: SingleFlight[Any], freshness: Freshness, clock: Clock) -> None:
         self.change_feed = memory.change_feed
+        # Called with the key before each write of it; None without a subscriber.
+        self.on_write: Callable[[bytes], None] | None = None
         self.existence = Existence(freshness, clock, fetches.late_after)
         self._memory = memory
         self._fetches = fetches
@@ -46,8 +49,7 @@ class Entries:
 
     def invalidate(self, key: bytes) -> bool:
         """Drop the entry of the object, and fence its reads; True if there was an entry."""
-        self._fetches.detach(key)
-        self.existence.clear_known(key)
+        self.fence_reads(key)
         if key in self._memory:
             self._memory.remove(key)
             return True
@@ -64,6 +66,8 @@ class Entries:
         A write through to S3 calls this twice. Before it: reads that began earlier may return the old object. After
         it: a read that began while the write was in flight may have reached S3 before the write did.
         """
+        if self.on_write is not None:
+            self.on_write(key)
         self._fetches.detach(key)
         self.existence.clear_known(key)
 

@@ -135,6 +135,10 @@ class Memory:
         """Iterate over the keys, in no particular order."""
         return iter(self._entries)
 
+    def newest_first(self) -> Iterator[bytes]:
+        """Iterate over the keys, the most recently used first."""
+        return reversed(self._entries)
+
     def peek(self, key: bytes) -> Entry | None:
         """Return the entry without a change of its place in the LRU order; None if there is none."""
         return self._entries.get(key)

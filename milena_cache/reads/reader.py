@@ -117,6 +117,9 @@ class Node:
         self._shared = SharedReads(reads, clock, revalidate_timeout)
         self._listings = Listings(store, buckets, dirty, dirty_writes, recent, clock)
         self.refresher = Refresher(entries, dirty)
+        # Returns an entry of another node that is to be served instead of S3's object, for the ownership since an
+        # epoch; None if there is none, see `milena_cache.handover.old_owner`.
+        self.from_old_owner: Callable[[bytes, int], Awaitable[Entry | None]] | None = None
         # The same node for reads on behalf of writes, which the hit ratio leaves out.
         self.uncounted = copy(self)
         self.uncounted.reads = ReadCounts()
@@ -325,6 +328,12 @@ class Node:
                 return FetchResult("revalidated", cached)  # another read has renewed it since the lookup
             if window is Window.GONE or cached.value is None or self._is_expired(cached):
                 cached = None
+        if self.from_old_owner is not None and cached is None:
+            handed = await self.from_old_owner(target.cache_key, owned_since)
+            if handed is not None and call.attached and not self._is_expired(handed):
+                self.fetches.detach(target.cache_key)
+                kept = self._entries.keep(target.cache_key, handed)
+                return FetchResult("hit" if kept else "bypass", handed)
         requested_at = self.clock.now()
         try:
             got = await self._shared.observed(target, self._request(target.ref, cached, owned_since))

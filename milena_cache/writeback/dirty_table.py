@@ -72,6 +72,7 @@ class DirtyEntry:
     expires_at: when the object expires, in seconds since 1970; once the expiry has been noticed, the entry is a
         delete that is `expired`.
     journaled: False for a write of the class `memory`.
+    number: the sequence number of its record in the journal: that of its version, unless another node wrote it.
     shadowed_seq: the sequence number of an earlier write's record, which stays in the journal until S3 has this
         entry, because this entry has no record; 0 without one.
     acknowledged_at: monotonic seconds.
@@ -91,6 +92,7 @@ class DirtyEntry:
         "journaled",
         "keeping",
         "key",
+        "number",
         "shadowed_seq",
         "size",
         "upload",
@@ -113,9 +115,11 @@ class DirtyEntry:
         acknowledged_at: float,
         etag: str = "",
         expires_at: float = NEVER,
+        number: int = 0,
     ) -> None:
         self.key = key
         self.version = version
+        self.number = number or version.seq
         self.value = value
         self.size = size
         self.keeping = len(key) + ENTRY_OVERHEAD
@@ -134,7 +138,7 @@ class DirtyEntry:
         if self.shadowed_seq:
             yield self.shadowed_seq
         if self.journaled:
-            yield self.version.seq
+            yield self.number
 
     def overwritable(self, owned_since: int) -> bool:
         """Return True if another value of the same ownership may replace this one without a new entry.
@@ -192,6 +196,8 @@ class Dirty:
         self.dead_letters = 0
         self.dead_bytes = 0
         self.damaged = 0
+        # Called with the key of each entry that is new, replaced, changed or removed; None without a subscriber.
+        self.on_change: Callable[[bytes], None] | None = None
         self._requeued: set[bytes] = set()
         self._flush_epoch = 0
         self._pending: dict[int, int] = {}
@@ -251,6 +257,8 @@ class Dirty:
                 upload.next_flush_epoch = self._flush_epoch
         self._entries[entry.key] = entry
         self._count(entry)
+        if self.on_change is not None:
+            self.on_change(entry.key)
         return old
 
     def revalue(self, entry: DirtyEntry, value: bytes, version: Version) -> None:
@@ -263,30 +271,34 @@ class Dirty:
             entry.cost += more
             self.bytes += more
             self.memory_bytes += more
+        if self.on_change is not None:
+            self.on_change(entry.key)
 
     def expire(self, entry: DirtyEntry) -> None:
         """Turn the entry into a delete, because its object has expired."""
         self._uncount(entry)
         entry.value, entry.deleted = None, True
-        self._count(entry)
+        self._changed(entry)
 
     def pop(self, entry: DirtyEntry) -> None:
         """Remove an entry that is in S3, or that an operator dropped."""
         del self._entries[entry.key]
         self._uncount(entry)
+        if self.on_change is not None:
+            self.on_change(entry.key)
 
     def kill(self, entry: DirtyEntry, reason: str, at: float, *, damaged: bool = False) -> None:
         """Make the entry a dead letter; `at` is in seconds since 1970. `damaged`: its value must not be served."""
         self._uncount(entry)
         entry.dead = DeadLetter(reason, at, damaged)
-        self._count(entry)
+        self._changed(entry)
 
     def requeue(self, entry: DirtyEntry) -> None:
         """Turn a dead letter back into an entry that waits for its upload."""
         self._uncount(entry)
         entry.dead, entry.upload.failures = None, 0
         entry.upload.flush_epoch = self._flush_epoch
-        self._count(entry)
+        self._changed(entry)
         self._requeued.add(entry.key)
 
     def upload_began(self, entry: DirtyEntry) -> None:
@@ -313,6 +325,12 @@ class Dirty:
         """Move `entry` to the end of the table, which is in the order of `upload.since`."""
         del self._entries[entry.key]
         self._entries[entry.key] = entry
+
+    def _changed(self, entry: DirtyEntry) -> None:
+        """Count an entry that was changed in its place."""
+        self._count(entry)
+        if self.on_change is not None:
+            self.on_change(entry.key)
 
     def _count(self, entry: DirtyEntry) -> None:
         self.bytes += entry.cost

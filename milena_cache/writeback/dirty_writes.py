@@ -83,9 +83,9 @@ class DirtyWrites:
             if entry.value is not None:
                 return entry.value
             try:
-                return self._journal.read(entry.version.seq)
+                return self._journal.read(entry.number)
             except Damaged as damage:
-                log.critical("%s: its journal record %d %s", self.ref(entry), entry.version.seq, damage)
+                log.critical("%s: its journal record %d %s", self.ref(entry), entry.number, damage)
                 self.mark_dead(entry, f"damaged: the journal record {damage}", damaged=True)
         raise FailedPrecondition(
             f"{self.ref(entry)}: the acknowledged value is damaged in the journal, and S3 has an older one; write "
@@ -138,6 +138,6 @@ class DirtyWrites:
         if damaged:
             self._entries.change_feed.notify(entry.key)
         elif entry.journaled:
-            seq = entry.version.seq
+            seq = entry.number
             self._journal.defer(lambda disk: disk.reject_record(seq, reason, at))
         self._flush_waiters.progress(entry.key)

@@ -97,6 +97,9 @@ class WriteBack:
         self.wrote: Callable[[bytes, int], Awaitable[None] | None] = lambda key, owned_since: None
         # True while nothing may be uploaded: another node may own the slots, and have later writes.
         self.paused: Callable[[], bool] = lambda: False
+        # Returns True for a key that must not be uploaded now, because its slot moves; see `milena_cache.handover`.
+        self.holds_back: Callable[[bytes], bool] | None = None
+        self._held_back: set[bytes] = set()
         self._dirty = dirty
         self._dirty_writes = dirty_writes
         self._releases = releases
@@ -142,6 +145,14 @@ class WriteBack:
     def _queue(self, entry: DirtyEntry, due: float) -> None:
         entry.upload.queued = True
         self._queued.add(entry.key, due)
+
+    def requeue_held_back(self) -> None:
+        """Queue the entries that were held back and are not any more."""
+        for key in [key for key in self._held_back if self.holds_back is None or not self.holds_back(key)]:
+            self._held_back.discard(key)
+            entry = self._dirty.get(key)
+            if entry is not None and not entry.upload.queued and not entry.upload.uploading and not entry.dead:
+                self._queue(entry, self._clock.now())
 
     def _retry(self, entry: DirtyEntry, reason: str) -> None:
         now = self._clock.now()
@@ -233,6 +244,9 @@ class WriteBack:
                 return
             if self.paused():  # since it was taken from the queue, while it waited for the key's lock
                 self._queue(entry, entry.upload.since)
+                return
+            if self.holds_back is not None and self.holds_back(key):
+                self._held_back.add(key)
                 return
             if self._dirty_writes.is_gone(entry) and entry.deleted and not self._may_be_in_s3(entry):
                 await self._releases.has_released(key)

@@ -61,6 +61,7 @@ async def replay(
             journaled=True,
             acknowledged_at=started - max(0.0, wall - record.written_at),
             expires_at=record.expires_at or NEVER,
+            number=record.number,
         )
         records += 1
         dirty_writes.replace(entry)

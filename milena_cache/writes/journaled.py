@@ -8,6 +8,7 @@ if the commit failed after a read had returned it, that read would have shown a 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 from milena_cache.journal.record import Record
 from milena_cache.memory.entries import Entries
@@ -54,6 +55,10 @@ class JournaledWrites:
     def __contains__(self, key: bytes) -> bool:
         """Return True while a write of `key` is queued for the journal or in a commit."""
         return key in self._last
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Iterate over the keys with a write that is queued for the journal or in a commit."""
+        return iter(self._last)
 
     async def wait_for_commit(self) -> None:
         """Return after the next commit, whether it succeeded or not."""

@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import chain
 from typing import Any, TypeVar
 
 from milena_cache.memory.entries import Entries
@@ -85,6 +86,9 @@ class Writes:
         # Returns the error for a write that may not go on, because the node may not own its slot any more.
         self.refusal: Callable[[], MilenaError | None] = lambda: None
         self.reaper = ExpiredObjectReaper(origin, write_through.conditions, dirty, entries, s3_locks, clock)
+        # Raises if the key's slot is not this node's any more; called before a write that had to wait takes effect.
+        self.check_owner: Callable[[bytes], None] = lambda key: None
+        self._s3_locks = s3_locks
         self._revalidation = OwnershipRevalidation(origin, dirty, dirty_writes, s3_locks, entries, clock, lineages)
         self._origin = origin
         self._write_through = write_through
@@ -206,6 +210,7 @@ class Writes:
 
     async def _make(self, change: Change, durability: Durability, timeout: float) -> Ack:
         change = self._checked(change)
+        self.check_owner(change.target.cache_key)
         appending = self._write_at_once(change, durability, timeout)
         if isinstance(appending, Ack):
             return appending
@@ -327,6 +332,7 @@ class Writes:
             base = await self._check_condition(change, deadline)
         # After everything that waits: the lock, and S3's reply about the condition.
         self.check_fence()
+        self.check_owner(key)
         reason = ""
         if durability == MEMORY:
             if self._journaled.fits_in_memory(change):
@@ -383,6 +389,14 @@ class Writes:
         """Raise what `refusal` returns."""
         if (refused := self.refusal()) is not None:
             raise refused
+
+    def journaling(self, key: bytes) -> bool:
+        """Return True while a write of `key` is queued for the journal or in a commit."""
+        return key in self._journaled
+
+    def busy(self) -> Iterator[bytes]:
+        """Iterate over the keys with a write or an upload in flight; a key may come twice."""
+        return chain(self._journaled, self._write_locks, self._s3_locks)
 
     async def revalidate(self, entry: DirtyEntry, owned_since: int, deadline: float) -> None:
         """Revalidate a dirty entry of an earlier ownership, see `OwnershipRevalidation`. Raises as `put` does."""

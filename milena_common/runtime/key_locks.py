@@ -6,7 +6,7 @@ Two concurrent writes of one key could leave S3 with one of them, and memory wit
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,10 @@ class KeyLocks:
     def __contains__(self, key: bytes) -> bool:
         """True if the lock of `key` is held, awaited or announced."""
         return key in self._locks
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Iterate over the keys whose locks are held, awaited or announced."""
+        return iter(self._locks)
 
     def announce(self, key: bytes, until: asyncio.Future[Any]) -> None:
         """Record that a holder will come for the lock of `key` before `until` is done."""

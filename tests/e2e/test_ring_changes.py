@@ -250,3 +250,29 @@ def test_a_router_that_stops_on_request_finishes_calls_in_flight(quick: Cluster)
 def _owned(m: Milena, keys: list[str], node: Server) -> list[str]:
     entries = {key: m.get_entry(key) for key in keys}
     return [key for key, entry in entries.items() if entry is not None and entry.node == node.address]
+
+
+def test_a_node_joins_and_one_leaves_while_2000_writes_are_dirty(
+    start_cluster: StartCluster, s3_proxy: FaultProxy
+) -> None:
+    cluster = start_cluster(3, node_env={"FLUSH_DELAY_MS": "600000", "DRAIN_SECONDS": "10"})
+    keys = [f"k{number}" for number in range(2000)]
+    with Milena(cluster.address) as m:
+        m.set_many(dict.fromkeys(keys, b"old"))
+        m.set_many(dict.fromkeys(keys, b"new"))
+        s3_proxy.clear_requests()
+        newcomer = cluster.add_node()
+        found = m.get_many(keys)
+        assert sum(found[key] != b"new" for key in keys) == 0
+        wait_until(
+            "the newcomer has its share", lambda: newcomer.metrics().value("milena_ring_slots") >= 4000 or None, 20
+        )
+        found = m.get_many(keys)
+        assert sum(found[key] != b"new" for key in keys) == 0
+        assert s3_proxy.count("GET") <= 40
+        leaver = cluster.nodes[0]
+        leaver.terminate()
+        assert leaver.wait() == 0
+        found = m.get_many(keys)
+        assert sum(found[key] != b"new" for key in keys) == 0
+        assert s3_proxy.count("GET") <= 40

@@ -10,9 +10,11 @@ import logging
 from dataclasses import replace
 
 from milena_cache.configuration.config import Config
+from milena_cache.handover.handover import Handover
 from milena_cache.membership.node_fence import NodeFence
 from milena_cache.membership.ownership import Ownership
 from milena_cache.membership.promises import PromisesGiven
+from milena_cache.membership.slot_waiters import SlotWaiters
 from milena_cache.objects.names import Buckets
 from milena_cache.reads.peer_listings import PeerListings
 from milena_cache.reads.reader import Node
@@ -55,6 +57,8 @@ def resp_server(
     promises: PromisesGiven,
     requests: Requests,
     peer_listings: PeerListings,
+    handover: Handover,
+    slot_waiters: SlotWaiters,
     api: ApiMethods,
     status: Status,
     calls: CallCounts,
@@ -82,6 +86,8 @@ def resp_server(
         promises=promises,
         requests=requests,
         peer_listings=peer_listings,
+        handover=handover,
+        slot_waiters=slot_waiters,
         api=api,
         status=status,
         calls=calls,

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import CoroutineType
 from typing import Any
 
@@ -39,6 +39,7 @@ from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.pending_replies import LARGE, CommandsInFlight, Large, PendingReply, Reply
 from milena_cache.servers.resp.state.tracking import Work
 from milena_cache.servers.resp.unknown_command import UNKNOWN
+from milena_common.api.errors import TryAgain
 from milena_common.resp.encoding import OK, Pieces, Raw, encode
 
 _OK = (OK,)
@@ -124,7 +125,7 @@ class Running:
         command = context.commands.get(argv[0].upper(), UNKNOWN)
         session.last_command = command.name
         waited = session.waited if place is None else started - max(place.started, self.slow_until)
-        begun = False
+        begun = repeated = False
         work: Work | None = None
         try:
             if session.in_transaction:
@@ -145,10 +146,14 @@ class Running:
             begun = True
             if session.tracking:
                 work = context.tracking.begin(session.id, *context.touched(command, argv))
-            result = command.handler(context, session, argv)
+            try:
+                result = command.handler(context, session, argv)
+            except TryAgain as error:
+                result, repeated = self._repeat(command, argv, error), True
             if isinstance(result, CoroutineType | asyncio.Future):
                 pending = place or PendingReply(None, command, session.last_command, argv, started)
                 pending.name, pending.started, pending.work = session.last_command, started, work
+                pending.repeated = repeated
                 self._wait(pending, result, parked=place is not None)
                 return
             reply = self._encode(result)
@@ -201,6 +206,11 @@ class Running:
             self._session.mute -= 1
         return True
 
+    def _repeat(self, command: Command[Context], argv: list[bytes], error: TryAgain) -> Coroutine[Any, Any, Any]:
+        """Carry out a command once more when the slots change; it has had no effect, its slot is handed over."""
+        context = self._context
+        return context.slot_waiters.repeat(lambda: command.handler(context, self._session, argv), error)
+
     def _wait(self, pending: PendingReply, result: Any, *, parked: bool) -> None:
         """Wait for `result` in a task or future of its own. `parked`: the command has its place already."""
         if parked:
@@ -229,15 +239,21 @@ class Running:
     def _finished(
         self, pending: PendingReply, task: asyncio.Future[Any], busy: CommandOrdering[PendingReply]
     ) -> None:
-        self.in_flight.end(pending.argv)
-        self._session.last_at = self._now()
         command = pending.command
         try:
             reply = self._encode(task.result())
         except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, TryAgain) and not pending.repeated:
+                # The slot was stopped while the command waited for something else.
+                pending.repeated = True
+                again = asyncio.get_running_loop().create_task(self._repeat(command, pending.argv, error))
+                again.add_done_callback(lambda task: self._finished(pending, task, busy))
+                return
             reply = (self._command_metrics.error_reply(error, command, pending.name, pending.argv),)
             if pending.work is not None:
                 pending.work.failed = True
+        self.in_flight.end(pending.argv)
+        self._session.last_at = self._now()
         self._command_metrics.replied(command, pending.name, pending.argv, self._session, pending.started)
         if not pending.deferred:
             busy.remove(*pending.touched)

@@ -11,6 +11,7 @@ from milena_cache.membership.coordinator import NodeDescription, Renewal
 from milena_cache.membership.router_coordinator import UNLIMITED_LEASE_SECONDS, RouterCoordinator
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.missing_node import NodeStatus
+from milena_common.cluster.runs_message import MOVES
 from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
 from tests.support.fake_clock import FakeClock
 
@@ -74,6 +75,7 @@ async def test_a_renewal_has_all_that_the_node_is() -> None:
     assert method == "KeepLease"
     assert sent == pb.JoinRequest(
         address="n1:50051",
+        features=MOVES,
         node_id="id",
         weight=2.0,
         addresses={"ops": "n1:9091"},

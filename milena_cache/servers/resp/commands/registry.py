@@ -16,6 +16,7 @@ from milena_cache.servers.resp.commands.server import cluster, command_docs, inf
 from milena_cache.servers.resp.commands.server import config as config_commands
 from milena_cache.servers.resp.commands.server import memory as memory_commands
 from milena_cache.servers.resp.commands.server import milena_call as call
+from milena_cache.servers.resp.commands.server import milena_handover as handing_over
 from milena_cache.servers.resp.commands.server import milena_listing as listing
 from milena_cache.servers.resp.commands.server import milena_promise as promising
 from milena_cache.servers.resp.dispatch.command import Command
@@ -33,6 +34,7 @@ MODULES = (
     cluster,
     command_docs,
     config_commands,
+    handing_over,
     handshake,
     identity,
     info,

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from milena_cache.configuration.config import Config
+from milena_cache.handover.handover import Handover
 from milena_cache.membership.node_fence import NodeFence
 from milena_cache.membership.ownership import Ownership
 from milena_cache.membership.promises import PromisesGiven
+from milena_cache.membership.slot_waiters import SlotWaiters
 from milena_cache.objects.names import Buckets
 from milena_cache.reads.peer_listings import PeerListings
 from milena_cache.reads.reader import Node
@@ -51,6 +53,8 @@ class Context:
     promises: what this node has promised to other nodes
     requests, api: the API methods, independent of a protocol and over protobuf
     peer_listings: the listings of other nodes
+    handover: the moves of slots
+    slot_waiters: commands that wait for a slot that is handed over
     status: reasons not to be ready, and metrics by name
     calls: counts and durations by operation, for the metrics
     tracking: the table of tracked keys
@@ -79,6 +83,8 @@ class Context:
     promises: PromisesGiven
     requests: Requests
     peer_listings: PeerListings
+    handover: Handover
+    slot_waiters: SlotWaiters
     api: ApiMethods
     status: Status
     calls: CallCounts

@@ -37,10 +37,11 @@ class PendingReply:
     touched: its access and its cache keys, by which it excludes conflicting commands
     deferred: the number of its deferred reply; 0 if it is not deferred
     muted: True if the client gets no reply (CLIENT REPLY)
+    repeated: True if it was carried out again, or waits to be, because its slot was handed over
     work: its tracking, see `Tracking.begin`; None without tracking
     """
 
-    __slots__ = ("argv", "command", "deferred", "muted", "name", "reply", "started", "touched", "work")
+    __slots__ = ("argv", "command", "deferred", "muted", "name", "repeated", "reply", "started", "touched", "work")
 
     def __init__(
         self, reply: Reply | None, command: Command[Any], name: str, argv: list[bytes], started: float
@@ -53,6 +54,7 @@ class PendingReply:
         self.touched: tuple[Access, list[bytes]] = ("none", [])
         self.deferred = 0
         self.muted = False
+        self.repeated = False
         self.work: Work | None = None
 
 

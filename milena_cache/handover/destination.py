@@ -1,0 +1,181 @@
+"""Coordination. The receiving side of moves: takes dirty writes of slots that are to come, and then the slots.
+
+What arrives before the slots do is not uploaded: only their owner uploads. If the move is aborted it is dropped,
+since the owner has it; if this node becomes the owner because the other one was lost, it is kept, and each write is
+compared with S3 before it is served.
+
+All commands may be repeated: writes are merged by version, and slots that were taken are not taken again. A command
+for a move that the newest ring does not have is rejected, so that an owner with an older ring hands nothing over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from milena_cache.handover.frames import HandedOver, Range
+from milena_cache.handover.merging import Merging
+from milena_cache.handover.plan import Move
+from milena_cache.journal.group_commit import Journal
+from milena_cache.membership.ownership import ELSEWHERE, Ownership
+from milena_cache.objects.version import Version
+from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
+from milena_cache.writeback.dirty_writes import DirtyWrites
+from milena_cache.writeback.loop import WriteBack
+from milena_common.api.errors import FailedPrecondition, TryAgain
+from milena_common.cluster.slots import slot_of
+
+log = logging.getLogger(__name__)
+
+# How long a command waits for the journal, in seconds; less than its sender waits.
+MERGE_SECONDS = 1.5
+RETRY_SECONDS = 0.1
+
+
+class Destination:
+    """What one node receives.
+
+    on_change: called when slots were taken, for what depends on the slots that are served
+    taken: number of slots that were taken
+    """
+
+    def __init__(
+        self,
+        ownership: Ownership,
+        dirty: Dirty,
+        dirty_writes: DirtyWrites,
+        writeback: WriteBack,
+        journal: Journal[DirtyEntry],
+        merging: Merging,
+    ) -> None:
+        self.on_change: Callable[[Sequence[Range]], None] = lambda ranges: None
+        self.taken = 0
+        self._ownership = ownership
+        self._dirty = dirty
+        self._dirty_writes = dirty_writes
+        self._writeback = writeback
+        self._journal = journal
+        self._merging = merging
+        self._moves: dict[Move, set[int]] = {}
+        # By move the keys that were received of slots that are not this node's yet, with their versions.
+        self._received: dict[Move, dict[bytes, Version]] = {}
+        self._serials: dict[Move, int] = {}
+        self._locks: dict[Move, asyncio.Lock] = {}
+
+    # ---- the ring
+
+    def update_moves(self, receiving: dict[Move, set[int]]) -> None:
+        """Drop what was received for moves that the new ring does not have, unless the slots are this node's."""
+        self._moves = receiving
+        for move in [move for move in self._serials if move not in receiving]:
+            del self._serials[move]
+            self._locks.pop(move, None)
+        slot_map = self._ownership.slot_map
+        for move, keys in list(self._received.items()):
+            left = receiving.get(move, set())
+            for key, version in list(keys.items()):
+                slot = slot_of(key)
+                if slot in left:
+                    continue
+                del keys[key]
+                entry = self._dirty.get(key)
+                if (
+                    slot_map.targets[slot].address != self._ownership.me
+                    and entry is not None
+                    and entry.version == version
+                    and not entry.upload.uploading
+                ):
+                    self._dirty_writes.retire(entry)
+            if move not in receiving:
+                del self._received[move]
+        self._writeback.requeue_held_back()
+
+    def holds_back(self, slot: int) -> bool:
+        """Return True if keys of `slot` must not be uploaded, because another node owns it still."""
+        return self._ownership.since[slot] == ELSEWHERE and any(slot in slots for slots in self._moves.values())
+
+    # ---- commands of the owner
+
+    async def receive(
+        self, owner: str, epoch: int, ring_epoch: int, serial: int, writes: Sequence[HandedOver]
+    ) -> int:
+        """Merge dirty writes of moving slots, and return how many there were.
+
+        `ring_epoch`: of the ring by which the owner sends them. `serial` grows with each command of a move. Raises
+        FailedPrecondition if the newest ring does not have the move, TryAgain if this node has an older ring than
+        the owner, and as `Merging.merge` does.
+        """
+        slots = {slot_of(write.record.cache_key) for write in writes}
+        move = self._move(owner, epoch, ring_epoch, slots)
+        async with self._in_order(move, serial):
+            if any(self._ownership.since[slot] == epoch for slot in slots):
+                raise FailedPrecondition("this node serves the slots already")
+            received = {write.record.cache_key: write.record.version for write in writes}
+            self._received.setdefault(move, {}).update(received)
+            try:
+                await self._merging.merge(writes, epoch, MERGE_SECONDS)
+            finally:
+                if move not in self._moves:
+                    # The ring has changed: what was merged after that was not dropped with the rest.
+                    self._received[move] = received
+                    self.update_moves(self._moves)
+        if move not in self._moves:
+            raise FailedPrecondition(f"the ring with epoch {self._ownership.epoch} does not have the move any more")
+        return len(writes)
+
+    async def take_slots(
+        self, owner: str, epoch: int, ring_epoch: int, serial: int, newest: Version, ranges: Sequence[Range]
+    ) -> int:
+        """Serve the slots of `ranges`, which their owner has stopped and has sent all writes of; return how many.
+
+        `newest`: the greatest version that the owner has given to any write. Raises as `receive` does.
+        """
+        slots = {slot for first, last in ranges for slot in range(first, last + 1)}
+        since = self._ownership.since
+        if all(since[slot] == epoch for slot in slots):
+            return len(slots)  # the reply to an earlier release was lost
+        move = self._move(owner, epoch, ring_epoch, slots)
+        async with self._in_order(move, serial):
+            self._journal.learned(newest)
+            await self._journal.sync_barrier()
+        # The ring may have changed during the await: `Ownership.take` raises then, and nothing else has happened.
+        move = self._move(owner, epoch, ring_epoch, slots)
+        for first, last in ranges:
+            self._ownership.take(first, last, epoch)
+        received = self._received.get(move, {})
+        for key in [key for key in received if slot_of(key) in slots]:
+            del received[key]
+        self.taken += len(slots)
+        self.on_change(ranges)
+        self._writeback.requeue_held_back()
+        return len(slots)
+
+    @asynccontextmanager
+    async def _in_order(self, move: Move, serial: int) -> AsyncIterator[None]:
+        """Carry out the commands of a move one after the other. Raises FailedPrecondition for one that is late.
+
+        The interleaving that this avoids: (1) the owner sends a write, and gets no reply on a connection that is
+        stuck; (2) it sends the write on another one, and that it is gone, since S3 has a later one; (3) the first
+        command arrives, and the write would be back.
+        """
+        lock = self._locks.setdefault(move, asyncio.Lock())
+        async with lock:
+            if serial <= self._serials.get(move, 0):
+                raise FailedPrecondition("a later command of the move was carried out already")
+            self._serials[move] = serial
+            yield
+
+    def _move(self, owner: str, epoch: int, ring_epoch: int, slots: set[int]) -> Move:
+        known = self._ownership.epoch
+        for move, moving in self._moves.items():
+            if move.owner == owner and move.epoch == epoch and slots <= moving:
+                return move
+        if known < ring_epoch:
+            raise TryAgain(
+                f"this node has the ring with epoch {known}, and not yet that with {ring_epoch}", RETRY_SECONDS
+            )
+        raise FailedPrecondition(
+            f"the ring with epoch {known} does not move these slots from {owner} to this node since epoch {epoch}"
+        )

@@ -1,0 +1,93 @@
+"""Coordination. The parts of moving slots together: changes of the ring and commands of other nodes go to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from milena_cache.handover.destination import Destination
+from milena_cache.handover.former_owner import FormerOwner
+from milena_cache.handover.frames import HandedOver
+from milena_cache.handover.hot_entries import HotEntries
+from milena_cache.handover.merging import Merging
+from milena_cache.handover.old_owner import OldOwner
+from milena_cache.handover.plan import moves_of
+from milena_cache.handover.source import Source
+from milena_cache.membership.ownership import ELSEWHERE, Ownership
+from milena_cache.writeback.uploads.s3_belief import UNCONFIRMED
+from milena_common.cluster.slot_map import SlotMap
+from milena_common.cluster.slots import slot_of
+
+
+class Handover:
+    """The moves of one node. `leaving`: all its slots are to be moved to others."""
+
+    def __init__(
+        self,
+        ownership: Ownership,
+        source: Source,
+        destination: Destination,
+        old_owner: OldOwner,
+        former_owner: FormerOwner,
+        hot_entries: HotEntries,
+        merging: Merging,
+    ) -> None:
+        self.source = source
+        self.destination = destination
+        self.old_owner = old_owner
+        self.former_owner = former_owner
+        self.hot_entries = hot_entries
+        self.leaving = False
+        self._ownership = ownership
+        self.merging = merging
+
+    def update_moves(self, slot_map: SlotMap) -> None:
+        """Begin, continue and abort moves by the newest ring, which `Ownership` has already."""
+        giving, receiving = moves_of(slot_map, self._ownership.me)
+        self.destination.update_moves(receiving)
+        self.source.update_moves(slot_map, giving)
+        self.old_owner.update_nodes(slot_map)
+        self.former_owner.update_moves()
+
+    def holds_back(self, key: bytes) -> bool:
+        """Return True if the key must not be uploaded now: its slot moves, and another node is to upload it."""
+        slot = slot_of(key)
+        return (
+            self.source.holds_back(slot) or self.destination.holds_back(slot) or self.former_owner.holds_back(slot)
+        )
+
+    async def merge(self, writes: Sequence[HandedOver], timeout: float) -> int:
+        """Take dirty writes that another node has of slots that this node owns; return how many there were.
+
+        Each is compared with S3 before it is served. Raises Moved, TryAgain or NoNodes if this node does not serve
+        all of their slots, and as `Merging.merge` does.
+        """
+        for write in writes:
+            self._ownership.owned_since(write.record.cache_key)
+        await self.merging.merge(writes, UNCONFIRMED, timeout)
+        return len(writes)
+
+    def check_owner(self, key: bytes) -> None:
+        """Raise as `Ownership.owned_since` does if this node does not serve the key, in a ring of nodes that fence.
+
+        A write that has waited may have been admitted before its slot was stopped. If it took effect after that,
+        the destination would not know of it.
+        """
+        if self._ownership.slot_map.released_epoch:
+            self._ownership.owned_since(key)
+
+    @property
+    def has_slots(self) -> bool:
+        """Return True while this node serves slots, or has handed over some that the ring still has as its own."""
+        return self.source.busy or any(since != ELSEWHERE for since in self._ownership.since)
+
+    @property
+    def can_leave(self) -> bool:
+        """Return True if there are other nodes that take slots over."""
+        slot_map = self._ownership.slot_map
+        return bool(slot_map.released_epoch) and len(slot_map.nodes) > 1
+
+    async def cancel_moves(self) -> None:
+        """Cancel all moves, at the end of the process."""
+        await self.source.cancel_moves()
+        await self.former_owner.cancel_moves()
+        await self.hot_entries.cancel_moves()

@@ -1,0 +1,480 @@
+"""Slots move between nodes: what was acknowledged is served by the new owner, and S3 is not asked for it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from milena_cache.objects.object_store import Fault
+from milena_common.api.errors import MilenaError, Moved, TryAgain
+from milena_common.cluster.slots import SLOTS, slot_of
+from tests.cache.handover.nodes_under_test import FIRST_EPOCH, Cluster
+from tests.support.fake_clock import run_ready_tasks
+
+ALL = range(SLOTS)
+K = slot_of(b"k")
+
+
+async def cluster(*names: str, **options: Any) -> Cluster:
+    return await Cluster(*(names or ("a", "b")), **{"delay": 1000.0, **options}).start()
+
+
+def since(c: Cluster, name: str, key: str) -> int:
+    return c[name].ownership.owned_since(key.encode())
+
+
+async def get(c: Cluster, key: str) -> tuple[str, bytes | None]:
+    """Read the key where it is served."""
+    (name,) = c.server_of(key)
+    return await c[name].t.outcome(key, since(c, name, key))
+
+
+async def put(c: Cluster, key: str, value: bytes, **how: Any) -> None:
+    (name,) = c.server_of(key)
+    await c[name].t.put(key, value, since(c, name, key), **how)
+
+
+async def delete(c: Cluster, key: str, **how: Any) -> None:
+    (name,) = c.server_of(key)
+    await c[name].t.delete(key, since(c, name, key), **how)
+
+
+async def move(c: Cluster, to: str = "b", slots: Any = ALL) -> None:
+    c.ring.plan(slots, to)
+    await c.publish()
+    await c.finish_moves()
+
+
+async def test_dirty_writes_move_with_their_slots_and_s3_gets_no_request() -> None:
+    c = await cluster()
+    for number in range(300):
+        await put(c, f"key{number}", b"%d" % number)
+    await move(c)
+    requests = len(c.store.calls)
+    for number in range(300):
+        assert await get(c, f"key{number}") == ("hit", b"%d" % number)
+        assert c.server_of(f"key{number}") == ["b"]
+    assert len(c.store.calls) == requests
+    assert len(c["a"].t.dirty) == 0
+    assert len(c["b"].t.dirty) == 300
+    await c.stop()
+
+
+async def test_writes_of_every_class_move() -> None:
+    c = await cluster()
+    await put(c, "back", b"1")
+    await put(c, "memory", b"2", durability="memory")
+    await put(c, "through", b"3", durability="through")
+    c["a"].t.in_s3("deleted", b"4")
+    await delete(c, "deleted")
+    await put(c, "expires", b"5", expires_at=c.clock.wall() + 50)
+    await move(c)
+    assert [(await get(c, key))[1] for key in ("back", "memory", "through", "deleted", "expires")] == [
+        b"1",
+        b"2",
+        b"3",
+        None,
+        b"5",
+    ]
+    await c.clock.advance(60)
+    assert (await get(c, "expires"))[1] is None
+    await c.stop()
+
+
+async def test_what_was_handed_over_survives_a_crash_of_the_new_owner_with_its_version() -> None:
+    c = await cluster()
+    await put(c, "k", b"old", durability="through")
+    await put(c, "k", b"new")
+    version = c["a"].t.dirty.values().__iter__().__next__().version
+    await move(c)
+    t = await c["b"].t.crash()
+    entry = t.dirty.get(b"k")
+    assert entry is not None
+    assert entry.version == version
+    assert await t.outcome("k", FIRST_EPOCH + 5) == ("hit", b"new")
+    await t.stop()
+
+
+async def test_later_writes_at_the_new_owner_have_greater_versions() -> None:
+    c = await cluster()
+    a, b = c["a"].t, c["b"].t
+    a.journal.versions.seq = b.journal.versions.seq + 10**9
+    await put(c, "k", b"1")
+    await put(c, "through", b"1", durability="through")
+    newest = a.journal.versions.seq
+    await move(c)
+    await put(c, "k", b"2")
+    entry = b.dirty.get(b"k")
+    assert entry is not None
+    assert entry.version.seq > newest
+    t = await b.crash()
+    assert t.journal.versions.seq > newest
+    await t.stop()
+
+
+async def test_a_write_that_went_through_to_s3_during_the_rounds_is_not_undone() -> None:
+    """(1) a write was sent; (2) a delete goes through to S3, which keeps no version; (3) the slot is released."""
+    c = await cluster()
+    await put(c, "k", b"1")
+    c.held = asyncio.Event()
+    c.ring.plan([K], "b")
+    await c.publish()
+    await c.released()
+    assert b"k" in c["b"].t.dirty
+    # As if the release had been rejected: the owner serves on, and the destination has the write.
+    c.rejected = 1
+    c.held.set()
+    c.held = asyncio.Event()
+    await c.until(lambda: c.server_of("k") == ["a"])
+    await delete(c, "k", durability="through")
+    c.held.set()
+    await c.finish_moves()
+    assert c.server_of("k") == ["b"]
+    assert (await get(c, "k"))[1] is None
+    await c.stop()
+
+
+@pytest.mark.parametrize("how", ["before", "after"])
+async def test_after_a_release_without_a_reply_no_node_serves_until_the_destination_replies(how: str) -> None:
+    c = await cluster()
+    await put(c, "k", b"1")
+    c.broken = [(b"RELEASE", how)]
+    c.ring.plan([K], "b")
+    await c.publish()
+    await c.released()
+    assert len(c.server_of("k")) <= 1
+    with pytest.raises((TryAgain, Moved)):
+        since(c, "a", "k")
+    await c.finish_moves()
+    assert c.server_of("k") == ["b"]
+    assert (await get(c, "k"))[1] == b"1"
+    await c.stop()
+
+
+async def test_a_broken_link_before_the_release_leaves_the_owner_serving() -> None:
+    c = await cluster()
+    await put(c, "k", b"1")
+    c.cut.add("b")
+    c.ring.plan(ALL, "b")
+    await c.publish()
+    await c.clock.advance(3)
+    await put(c, "k", b"2")
+    assert await get(c, "k") == ("hit", b"2")
+    assert c.server_of("k") == ["a"]
+    c.cut.clear()
+    await c.finish_moves()
+    assert c.server_of("k") == ["b"]
+    assert await get(c, "k") == ("hit", b"2")
+    await c.stop()
+
+
+async def test_an_aborted_move_leaves_nothing_at_the_destination_and_can_be_repeated() -> None:
+    c = await cluster()
+    await put(c, "k", b"1")
+    c.broken = [(b"RELEASE", "before")] * 1
+    c["b"].t.disk.gate.clear()
+    c.ring.plan(ALL, "b")
+    await c.publish()
+    await c.clock.advance(0.2)
+    c["b"].t.disk.gate.set()
+    c.ring.abort()
+    await c.publish()
+    await c.clock.advance(0.5)
+    assert c.server_of("k") == ["a"]
+    assert len(c["b"].t.dirty) == 0
+    await put(c, "k", b"2")
+    await move(c)
+    assert await get(c, "k") == ("hit", b"2")
+    await c.stop()
+
+
+async def test_the_destination_keeps_what_it_received_if_the_owner_is_lost() -> None:
+    c = await cluster()
+    await put(c, "k", b"1")
+    c.broken = [(b"RELEASE", "before")] * 100
+    c.ring.plan([K], "b")
+    await c.publish()
+    await c.released()
+    c.ring.lose("a")
+    await c.publish("b")
+    assert c["b"].ownership.owned_since(b"k") == c.ring.epoch
+    assert (await c["b"].t.outcome("k", c.ring.epoch))[1] == b"1"
+    await c.stop()
+
+
+async def test_the_owner_keeps_its_writes_until_a_ring_has_their_new_owner() -> None:
+    """Otherwise a destination that is lost before it has reported the slots takes acknowledged writes along."""
+    c = await cluster()
+    await put(c, "k", b"1")
+    c.ring.plan(ALL, "b")
+    await c.publish()
+    for _ in range(100):
+        await c.clock.advance(0.02)
+    assert c.server_of("k") == ["b"]
+    c.ring.lose("b")
+    await c.publish("a")
+    assert (await c["a"].t.outcome("k", c.ring.epoch))[1] == b"1"
+    assert await c["a"].t.flush("k") == (0, 0, 1)
+    await c.stop()
+
+
+async def test_a_destination_with_a_newer_ring_takes_nothing() -> None:
+    c = await cluster()
+    await put(c, "k", b"1")
+    c.ring.plan(ALL, "b")
+    older = c.ring.map()
+    c.ring.abort()
+    await c.publish("b")
+    c["a"].ring_changed(older)
+    await c.clock.advance(2)
+    assert c.server_of("k") == ["a"]
+    assert len(c["b"].t.dirty) == 0
+    await c.stop()
+
+
+async def test_a_destination_with_an_older_ring_takes_the_slots_when_it_has_the_new_one() -> None:
+    c = await cluster()
+    await put(c, "k", b"1")
+    c.ring.plan(ALL, "b")
+    await c.publish("a")
+    await c.clock.advance(1)
+    assert c.server_of("k") == ["a"]
+    await c.publish("b")
+    await c.finish_moves()
+    assert c.server_of("k") == ["b"]
+    await c.stop()
+
+
+async def test_a_write_in_the_journals_queue_goes_with_the_slot() -> None:
+    c = await cluster()
+    c["a"].t.disk.gate.clear()
+    writing = asyncio.create_task(c["a"].t.put("k", b"1", FIRST_EPOCH))
+    await run_ready_tasks()
+    c.ring.plan(ALL, "b")
+    await c.publish()
+    await c.clock.advance(0.5)
+    # The owner does not wait for it for long, and serves on.
+    assert c.server_of("k") in (["a"], [])
+    c["a"].t.disk.gate.set()
+    await writing
+    await c.finish_moves()
+    assert await get(c, "k") == ("hit", b"1")
+    await c.stop()
+
+
+async def test_an_upload_in_flight_ends_before_the_release_and_no_other_begins() -> None:
+    c = await cluster(delay=0.1)
+    await put(c, "k", b"1")
+    c.store.gate.clear()
+    await c.clock.advance(0.2)
+    assert c["a"].t.writeback.uploads == 1
+    await put(c, "other", b"1")
+    c.ring.plan(ALL, "b")
+    await c.publish()
+    await c.clock.advance(2)
+    assert c.server_of("k") == ["a"]
+    assert c["a"].t.writeback.uploads == 1
+    await put(c, "k", b"2")
+    c.store.gate.set()
+    await c.finish_moves()
+    assert c.server_of("k") == ["b"]
+    assert await get(c, "k") == ("hit", b"2")
+    await c.clock.advance(3)
+    assert c["b"].t.s3_has("k") == b"2"
+    assert c["b"].t.s3_has("other") == b"1"
+    await c.stop()
+
+
+async def test_a_dead_letter_moves_as_one() -> None:
+    c = await cluster(delay=0.1)
+    c.store.fail(Fault.DENIED)
+    await put(c, "k", b"1")
+    await c.clock.advance(1)
+    assert c["a"].t.dirty.dead_letters == 1
+    await move(c)
+    assert c["b"].t.dirty.dead_letters == 1
+    assert await get(c, "k") == ("hit", b"1")
+    t = await c["b"].t.crash()
+    assert t.dirty.dead_letters == 1
+    await t.stop()
+
+
+async def test_a_command_for_a_stopped_slot_waits_and_is_redirected() -> None:
+    c = await cluster()
+    await put(c, "k", b"1")
+    client = c["a"].client()
+    c.broken = [(b"RELEASE", "before")]
+    c.ring.plan([K], "b")
+    await c.publish()
+    await c.released()
+    assert c.server_of("k") == []
+    client.send(b"GET k\r\n")
+    await run_ready_tasks()
+    assert client.take() == b""
+    await c.finish_moves()
+    assert client.take() == b"-MOVED %d b:2\r\n" % K
+    await c.stop()
+
+
+async def test_a_command_for_a_stopped_slot_gets_tryagain_after_a_tenth_of_a_second() -> None:
+    c = await cluster()
+    client = c["a"].client()
+    c["a"].ownership.stop(0, SLOTS - 1)
+    client.send(b"SET k 1\r\n")
+    await c.clock.advance(0.09)
+    assert client.take() == b""
+    await c.clock.advance(0.02)
+    assert client.take().startswith(b"-TRYAGAIN retry-after-ms=100 ")
+    await c.stop()
+
+
+async def test_a_command_for_a_stopped_slot_is_carried_out_if_the_slot_is_served_again() -> None:
+    c = await cluster()
+    client = c["a"].client()
+    c["a"].ownership.stop(0, SLOTS - 1)
+    client.send(b"SET k 1\r\nGET k\r\n")
+    await c.clock.advance(0.05)
+    c["a"].ownership.resume(0, SLOTS - 1)
+    assert await client.replies(2) == b"+OK\r\n$1\r\n1\r\n"
+    await c.stop()
+
+
+async def test_a_write_that_waited_while_its_slot_was_stopped_does_nothing() -> None:
+    c = await cluster()
+    t = c["a"].t
+    lock = t.writes.lock(b"k", 1)
+    await lock.__aenter__()
+    writing = asyncio.create_task(t.put("k", b"1", FIRST_EPOCH, if_none_match="*"))
+    await run_ready_tasks()
+    c["a"].ownership.stop(0, SLOTS - 1)
+    await lock.__aexit__(None, None, None)
+    with pytest.raises(TryAgain):
+        await writing
+    assert b"k" not in t.dirty
+    await c.stop()
+
+
+async def test_a_miss_is_read_from_the_old_owner_before_s3() -> None:
+    c = await cluster()
+    c["a"].t.in_s3("k", b"1")
+    assert await get(c, "k") == ("miss", b"1")
+    await move(c)
+    c["b"].t.memory.remove(b"k")
+    requests = len(c.store.calls)
+    assert await get(c, "k") == ("hit", b"1")
+    assert len(c.store.calls) == requests
+    await c.stop()
+
+
+async def test_the_old_owner_gets_no_request_for_what_was_written_since() -> None:
+    c = await cluster(delay=0.1, max_entries=1)
+    c["a"].t.in_s3("k", b"1")
+    await get(c, "k")
+    await move(c)
+    await put(c, "k", b"2")
+    await c.clock.advance(1)
+    await put(c, "evicts", b"k")
+    await c.clock.advance(1)
+    assert b"k" not in c["b"].t.memory
+    assert await get(c, "k") == ("miss", b"2")
+    await c.stop()
+
+
+async def test_the_old_owner_gets_requests_for_a_bounded_time() -> None:
+    c = await cluster()
+    for key in ("k", "l"):
+        c["a"].t.in_s3(key, b"1")
+        await get(c, key)
+    await move(c)
+    c.requests.clear()
+    await c.clock.advance(61)
+    c["b"].t.memory.remove(b"k")
+    assert (await get(c, "k"))[0] == "miss"
+    assert b"MILENA.PEEK" not in c.requests
+    await c.stop()
+
+
+async def test_what_cannot_be_handed_over_is_uploaded_when_the_owner_aborts() -> None:
+    c = await cluster(delay=0.1)
+    c.cut.add("b")
+    c.ring.plan(ALL, "b")
+    await c.publish()
+    await put(c, "k", b"1")
+    await c.clock.advance(3)
+    assert c["a"].t.s3_has("k") is None
+    c["a"].handover.source.abort_all()
+    await c.clock.advance(3)
+    assert c["a"].t.s3_has("k") == b"1"
+    assert c.server_of("k") == ["a"]
+    await c.stop()
+
+
+async def test_slots_that_were_released_stay_stopped_when_the_owner_aborts() -> None:
+    """The destination may serve them."""
+    c = await cluster()
+    await put(c, "k", b"1")
+    c.broken = [(b"RELEASE", "after")]
+    c.ring.plan([K], "b")
+    await c.publish("a")
+    c["b"].ring_changed(c.ring.map())
+    await c.released()
+    assert c.server_of("k") == ["b"]
+    c["a"].handover.source.abort_all()
+    await c.clock.advance(1)
+    assert c.server_of("k") == ["b"]
+    await c.stop()
+
+
+async def test_clean_entries_follow_and_later_writes_stay() -> None:
+    c = await cluster()
+    for key in ("k", "l", "m"):
+        c["a"].t.in_s3(key, b"1")
+        await get(c, key)
+    c.ring.plan(ALL, "b")
+    await c.publish()
+    await c.until(lambda: c.server_of("k") == ["b"])
+    await put(c, "k", b"2", durability="through")
+    await c.finish_moves()
+    await c.clock.advance(5)
+    assert c["a"].handover.hot_entries.sent >= 3
+    assert {key for key in (b"k", b"l", b"m") if key in c["b"].t.memory} == {b"k", b"l", b"m"}
+    c["b"].t.in_s3("l", None)
+    assert await get(c, "l") == ("hit", b"1")
+    assert await get(c, "k") == ("hit", b"2")
+    await c.stop()
+
+
+async def test_three_nodes_share_the_slots_of_one() -> None:
+    c = await cluster("a", "b", "c")
+    for number in range(100):
+        await put(c, f"key{number}", b"%d" % number)
+    c.ring.plan(range(5000), "b")
+    c.ring.plan(range(5000, 11000), "c")
+    await c.publish()
+    await c.finish_moves()
+    for number in range(100):
+        assert await get(c, f"key{number}") == ("hit", b"%d" % number)
+    assert {name for number in range(100) for name in c.server_of(f"key{number}")} == {"a", "b", "c"}
+    await c.stop()
+
+
+async def test_another_node_hands_in_what_this_one_owns() -> None:
+    c = await cluster()
+    from milena_cache.handover.frames import HandedOver, encode_write
+    from milena_cache.journal.record import Record
+    from milena_cache.objects.version import Version
+    from milena_common.resp.encoding import command
+
+    await put(c, "known", b"newer")
+    writes = [HandedOver(Record(key, Version(1, 7), b"old")) for key in (b"known", b"k")]
+    sent = command(b"MILENA.MERGE", *map(encode_write, writes))
+    assert await c.request("a:2", sent, 1) == 2
+    assert await get(c, "known") == ("hit", b"newer")
+    assert (await get(c, "k"))[1] == b"old"
+    with pytest.raises(MilenaError):
+        await c.request("b:2", sent, 1)
+    client = c["a"].client()
+    assert (await client.request(b"MILENA.MERGE", b"x")).startswith(b"-NOPERM")
+    await c.stop()

@@ -1,0 +1,71 @@
+"""What of a move is to be sent, and which slots are handed over next."""
+
+from __future__ import annotations
+
+from milena_cache.handover.frames import MAX_BYTES, MAX_WRITES
+from milena_cache.handover.outgoing import FIRST_RATE, MAX_RANGES, MAX_SLOTS, REST_SECONDS, Outgoing
+from milena_common.cluster.slots import slot_of
+
+KEYS = [b"key%d" % number for number in range(2000)]
+SLOTS_OF_KEYS = {slot_of(key) for key in KEYS}
+
+
+def small(key: bytes) -> int:
+    del key
+    return 10
+
+
+def test_a_frame_is_bounded_in_writes_and_in_bytes() -> None:
+    outgoing = Outgoing(SLOTS_OF_KEYS)
+    for key in KEYS:
+        outgoing.changed(key)
+    assert len(outgoing.next_keys(SLOTS_OF_KEYS, small)) <= MAX_WRITES
+    assert len(outgoing.next_keys(SLOTS_OF_KEYS, lambda key: MAX_BYTES // 3)) == 2
+    assert len(outgoing.next_keys(SLOTS_OF_KEYS, lambda key: 10 * MAX_BYTES)) == 1
+
+
+def test_each_key_is_sent_once_and_again_after_a_change() -> None:
+    outgoing = Outgoing(SLOTS_OF_KEYS)
+    for key in KEYS:
+        outgoing.changed(key)
+    sent = []
+    while keys := outgoing.next_keys(SLOTS_OF_KEYS, small):
+        sent += keys
+    assert sorted(sent) == sorted(KEYS)
+    outgoing.changed(KEYS[0])
+    assert outgoing.next_keys(SLOTS_OF_KEYS, small) == [KEYS[0]]
+    outgoing.put_back([KEYS[0]])
+    assert outgoing.waiting == 1
+
+
+def test_keys_of_other_slots_are_of_no_concern() -> None:
+    outgoing = Outgoing({slot_of(b"a")})
+    outgoing.changed(b"b")
+    assert not outgoing.waiting
+
+
+def test_a_batch_has_a_short_rest_and_few_slots_and_ranges() -> None:
+    outgoing = Outgoing(range(4000))
+    assert outgoing.next_batch(small) == [(0, MAX_SLOTS - 1)]
+    outgoing = Outgoing(range(0, 4000, 2))
+    assert len(outgoing.next_batch(small)) == MAX_RANGES
+    slot = slot_of(b"key")
+    outgoing = Outgoing(range(slot - 2, slot + 3))
+    outgoing.changed(b"key")
+    assert outgoing.next_batch(lambda key: int(2 * REST_SECONDS * FIRST_RATE)) == [(slot - 2, slot - 1)]
+
+
+def test_a_slot_with_a_long_rest_is_a_batch_of_its_own() -> None:
+    slot = slot_of(b"key")
+    outgoing = Outgoing(range(slot, slot + 3))
+    outgoing.changed(b"key")
+    assert outgoing.next_batch(lambda key: int(1e12)) == [(slot, slot)]
+
+
+def test_the_rest_is_shorter_the_faster_writes_are_confirmed() -> None:
+    slot = slot_of(b"key")
+    outgoing = Outgoing([slot])
+    outgoing.changed(b"key")
+    before = outgoing.rest_seconds([slot], small)
+    outgoing.measured(10**9, 0.1)
+    assert outgoing.rest_seconds([slot], small) < before
