@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from tests.faults.linearizability.operations import to_json
@@ -32,28 +33,30 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seeds", default="0:100", metavar="FIRST:LAST", help="seeds from FIRST to before LAST")
     parser.add_argument("--seed", type=int, help="only this seed, with everything that happens")
+    parser.add_argument("--routers", type=int, default=0, help="the number of routers; 0: the seed decides")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--histories", type=Path, default=Path("simulation-histories"), metavar="FOLDER")
     options = parser.parse_args(arguments)
     if options.seed is not None:
-        return _one(options.seed, options.histories)
+        return _one(options.seed, options.routers, options.histories)
     first, _, last = options.seeds.partition(":")
-    return _many(range(int(first), int(last)), options.processes, options.histories)
+    return _many(range(int(first), int(last)), options.routers, options.processes, options.histories)
 
 
-def _one(seed: int, histories: Path) -> int:
-    result = run_seed(seed, lambda line: print(line[:400]))
+def _one(seed: int, routers: int, histories: Path) -> int:
+    result = run_seed(seed, routers, lambda line: print(line[:400]))
     print(f"digest {result.digest}")
     return _summary([result], histories)
 
 
-def _many(seeds: range, processes: int, histories: Path) -> int:
+def _many(seeds: range, routers: int, processes: int, histories: Path) -> int:
     started = time.perf_counter()
+    run = partial(run_seed, routers=routers)
     if processes == 1:
-        code = _summary(map(run_seed, seeds), histories)
+        code = _summary(map(run, seeds), histories)
     else:
         with ProcessPoolExecutor(processes) as pool:
-            code = _summary(pool.map(run_seed, seeds, chunksize=5), histories)
+            code = _summary(pool.map(run, seeds, chunksize=5), histories)
     took = time.perf_counter() - started
     print(f"{took:.1f} s, {took / len(seeds):.2f} s a seed, {processes} processes")
     return code
@@ -89,12 +92,13 @@ def failure(result: SeedResult, histories: Path) -> Iterator[str]:
     histories.mkdir(parents=True, exist_ok=True)
     file = histories / f"seed-{result.seed}.jsonl"
     file.write_text("".join(to_json(each) + "\n" for each in result.operations))
-    yield f"seed {result.seed}: {result.verdict}"
+    yield f"seed {result.seed}: {result.verdict}, {result.routers} routers"
     yield from (f"  {fault}" for fault in result.plan)
     yield from result.reports
     yield f"  history: {file}; checked again by: python -m tests.faults.linearizability {file}"
     hash_seed = os.environ.get("PYTHONHASHSEED", "random")
-    yield f"  the same run: PYTHONHASHSEED={hash_seed} python -m tests.simulation --seed {result.seed}"
+    arguments = f"--seed {result.seed} --routers {result.routers}"
+    yield f"  the same run: PYTHONHASHSEED={hash_seed} python -m tests.simulation {arguments}"
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from tests.support.s3.memory_store import MemoryStore
 NODES = 4
 CLIENTS = 6
 KEYS = 10
+ROUTERS = (1, 1, 1, 2)
 CALLS = 50  # of each client
 # Virtual seconds within which the first ring is there, and everything is in S3 after the last fault.
 START_SECONDS = 10.0
@@ -37,8 +38,14 @@ class SimulatedCluster:
     """The cluster of one seed."""
 
     def __init__(
-        self, loop: VirtualLoop, seed: int, store: MemoryStore, log: Callable[[str], None] | None = None
+        self,
+        loop: VirtualLoop,
+        seed: int,
+        store: MemoryStore,
+        routers: int = 0,
+        log: Callable[[str], None] | None = None,
     ) -> None:
+        """`routers`: how many there are, 0 if the seed decides."""
         rng = self._rng = Random(seed)
         self.loop = loop
         self.network = network = Network(loop, Random(rng.random()))
@@ -46,7 +53,7 @@ class SimulatedCluster:
         self.plan = faults.plan(Random(rng.random()), LEASE_SECONDS)
         store.date = lambda: WALL + loop.time()
         self.s3 = S3(store, Random(rng.random()))
-        routers = rng.choice((1, 1, 2))
+        routers = routers or rng.choice(ROUTERS)
         self.routers = [
             SimulatedRouter(
                 network, f"10.0.0.{number + 1}", Random(rng.random()), self._clock(), self._ring_changed
@@ -105,8 +112,8 @@ class SimulatedCluster:
 
     def _ring_changed(self, change: Change) -> None:
         self.network.record(change.kind, change.address, change.reason, change.ring.epoch)
-        node = next(node for node in self.nodes if node.address == change.address)
-        if change.kind == "Leave" and change.reason != "left":
+        node = next((node for node in self.nodes if node.address == change.address), None)
+        if node is not None and change.kind == "Leave" and change.reason != "left":
             self._absent[change.address] = node
         self.record_losses()
         if change.kind == "Join":

@@ -28,7 +28,7 @@ class Network:
     """Which machine reaches which, how long a message takes, and who listens.
 
     slow: seconds that messages of a direction take longer
-    duplicates: share of the calls to a router that arrive twice
+    duplicates: share of the renewals at a router that arrive twice
     trace: a digest of everything that was sent, and when
     log: takes a line about each event, if there is one
     """
@@ -54,7 +54,7 @@ class Network:
         """Add an event to the trace."""
         self.trace.update(repr((self.loop.time(), *what)).encode())
         if self.log is not None:
-            self.log(" ".join(map(str, what)))
+            self.log(" ".join((f"{self.loop.time():.4f}", *map(str, what))))
 
     # ---- faults
 

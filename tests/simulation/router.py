@@ -2,7 +2,7 @@
 
 `RouterConnection` stands at the seam `RouterTransport`: requests and responses are serialized and travel on wires
 of the simulated network; a call is answered within its timeout or fails as over gRPC. A request whose caller has
-given up may still arrive, and while messages are duplicated one may arrive a second time, later.
+given up may still arrive, and while messages are duplicated a renewal may arrive a second time, later.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, cast
 from google.protobuf.message import Message
 
 from milena_common.api.errors import DeadlineExceeded, MilenaError, NodeUnreachable, Unavailable
-from milena_common.api.methods import METHODS
+from milena_common.api.methods import JOIN, KEEP_LEASE, METHODS
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.token_bucket import TokenBucket
 from milena_common.process.env import Environment
@@ -37,6 +37,7 @@ LEASE_SECONDS = 2.0
 CONFIG: Config = replace(
     load(Environment({"LEASE_SECONDS": str(LEASE_SECONDS), "RATE_LIMIT": "0"}), 2**30), ring_recovery=2.5
 )
+RENEWALS = (JOIN.name, KEEP_LEASE.name)
 # Virtual seconds after which a duplicate of a request arrives, at most.
 MAX_LATE = 3.0
 _RESPONSES = {method.name: method.router.response for method in METHODS if method.router}
@@ -127,10 +128,10 @@ class RouterConnection:
         sent = request.SerializeToString()
         future: asyncio.Future[bytes] = network.loop.create_future()
         self._pending[future] = None
-        # A duplicate arrives without anybody waiting for the response.
         network.record(self._process.name, method, self._router.host, sent)
         self._there.send(self._arrived, SYSTEM, method, sent, future)
-        if network.duplicates and network.rng.random() < network.duplicates:
+        # A write is never sent twice by gRPC; a renewal may be, when a proxy or a new stream repeats it.
+        if method in RENEWALS and network.duplicates and network.rng.random() < network.duplicates:
             late = network.rng.uniform(0.0, MAX_LATE)
             network.loop.call_later(late, self._arrived, method, sent, None, context=SYSTEM)
         try:

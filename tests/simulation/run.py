@@ -45,6 +45,7 @@ class SeedResult:
     """What came of one seed.
 
     keys: the number of keys by verdict
+    routers: the number of routers
     digest: of all that was sent and when; equal for equal runs
     reports: a violation or problem each, in lines
     """
@@ -53,6 +54,7 @@ class SeedResult:
     verdict: Verdict
     keys: Counter[Verdict]
     plan: list[Fault]
+    routers: int
     fencing: bool
     digest: str
     seconds: float
@@ -62,11 +64,16 @@ class SeedResult:
 
 
 def run_seed(
-    seed: int, log: Callable[[str], None] | None = None, store: Callable[[str], MemoryStore] = MemoryStore
+    seed: int,
+    routers: int = 0,
+    log: Callable[[str], None] | None = None,
+    store: Callable[[str], MemoryStore] = MemoryStore,
 ) -> SeedResult:
     """Run the simulation of `seed`.
 
-    `log` gets a line for everything that happens. `store` returns the S3 that has the bucket of that name.
+    routers: how many there are, 0 if the seed decides
+    log: takes a line for each event
+    store: returns the S3 that has the bucket of that name
     """
     # Parts of the product draw the jitter of their pauses from here.
     random.seed(seed)
@@ -76,7 +83,7 @@ def run_seed(
     gc.disable()
     loop = VirtualLoop()
     try:
-        cluster = SimulatedCluster(loop, seed, store(BUCKET), log)
+        cluster = SimulatedCluster(loop, seed, store(BUCKET), routers, log)
         try:
             loop.run_until_complete(cluster.run())
         finally:
@@ -105,6 +112,7 @@ def _judged(seed: int, cluster: SimulatedCluster) -> SeedResult:
         verdict=Verdict.VIOLATION if cluster.problems or cluster.loop.errors else worst,
         keys=keys,
         plan=cluster.plan,
+        routers=len(cluster.routers),
         fencing=fencing,
         digest=cluster.network.trace.hexdigest(),
         seconds=cluster.loop.time(),
