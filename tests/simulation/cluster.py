@@ -20,7 +20,7 @@ from tests.simulation.machine import WALL, MachineClock
 from tests.simulation.network import Network
 from tests.simulation.node import BUCKET, SimulatedNode
 from tests.simulation.router import LEASE_SECONDS, SimulatedRouter
-from tests.simulation.store import HOST, S3
+from tests.simulation.store import HOST, MAX_SLOW, S3
 from tests.support.s3.memory_store import MemoryStore
 
 NODES = 4
@@ -249,7 +249,7 @@ class SimulatedCluster:
             network.duplicates = share
             return lambda: setattr(network, "duplicates", 0.0)
         if kind is Kind.S3_SLOW:
-            self.s3.slow = min(2.0, abs(fault.size))
+            self.s3.slow = min(MAX_SLOW, abs(fault.size))
             return lambda: setattr(self.s3, "slow", 0.0)
         if kind is Kind.S3_FAILING:
             self.s3.failing = share

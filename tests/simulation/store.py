@@ -1,7 +1,9 @@
 """Coordination. S3 as one node of a simulation reaches it: over the network, with its delays, losses and outages.
 
-A request that S3 has received happens, also if the node was killed or has given up meanwhile; one that is lost on
-its way never happens, and the node finds out by its timeout. `slow` and `failing` are faults of S3 itself.
+A request that S3 has received happens, also if the node was killed meanwhile; one that is lost on its way never
+happens, and the node finds out by its timeout. `slow` and `failing` are faults of S3 itself. No request arrives
+after its node's timeout: a PUT that did so would bring back an object that was deleted since, and S3 has no means
+against that.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ HOST = "s3"
 # Virtual seconds that S3 takes for a request, and after which a node gives up, one attempt.
 MIN_SECONDS, MAX_SECONDS = 0.005, 0.03
 TIMEOUT = 1.5
+MAX_SLOW = 1.2
 
 
 class S3:
