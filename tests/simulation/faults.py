@@ -15,6 +15,8 @@ from typing import NamedTuple
 MIN_FAULTS, MAX_FAULTS = 5, 8
 # Virtual seconds in which faults and ring changes begin.
 FIRST, LAST = 1.0, 11.0
+# A ring change without faults moves its slots within about this time.
+MOVE_SECONDS = 0.05
 # Two faults are a pair if the second begins within so many seconds after the first was over.
 PAIR_SECONDS = 1.0
 
@@ -71,11 +73,15 @@ class Fault(NamedTuple):
 def plan(rng: Random, lease: float) -> list[Fault]:
     """Return at least MIN_FAULTS faults and a ring change; `lease` in seconds."""
     kinds = [rng.choice(FAULTS + FREQUENT) for _ in range(rng.randint(MIN_FAULTS, MAX_FAULTS))]
-    kinds += rng.choice(([Kind.JOIN], [Kind.LEAVE], [Kind.JOIN, Kind.LEAVE]))
     rng.shuffle(kinds)
+    # Ring changes first, so that faults are drawn close to them.
+    changes = rng.choice(([Kind.JOIN], [Kind.LEAVE], [Kind.JOIN, Kind.LEAVE]))
     found: list[Fault] = []
-    for kind in kinds:
-        if found and rng.random() < 0.5:
+    for kind in [*changes, *kinds]:
+        chosen = rng.random()
+        if kind in FAULTS and chosen < 0.25:
+            start = rng.choice(found[: len(changes)]).start + rng.uniform(0.0, MOVE_SECONDS)
+        elif found and chosen < 0.6:
             start = min(LAST, max(FIRST, rng.choice(found).start + rng.uniform(-0.3, 1.0)))
         else:
             start = rng.uniform(FIRST, LAST)
