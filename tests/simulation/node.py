@@ -159,6 +159,7 @@ class SimulatedNode:
         )
         background = [asyncio.create_task(parts.writeback.run())]
         background += [asyncio.create_task(each.run()) for each in membership.registrations]
+        background.append(asyncio.create_task(membership.promise_requests.run()))
         watching = [asyncio.create_task(each.follow_ring()) for each in membership.registrations]
         await stop.wait()
         await self._leave(membership, background)
