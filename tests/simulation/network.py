@@ -18,6 +18,7 @@ from hashlib import blake2b
 from random import Random
 from typing import Any
 
+from milena_common.network.addresses import parse_address
 from tests.simulation.loop import Process, VirtualLoop, here
 
 # Virtual seconds that a message takes, between these.
@@ -127,6 +128,18 @@ class Network:
 
         there.send(requested, None)
         return await opened
+
+    async def is_refused(self, address: str, timeout: float) -> bool:
+        """Implement `milena_common.network.connecting.is_refused`."""
+        to = parse_address(address)
+        try:
+            transport, _ = await asyncio.wait_for(self._connect(asyncio.Protocol, to.host, to.port), timeout)
+        except ConnectionRefusedError:
+            return True
+        except TimeoutError:
+            return False
+        transport.abort()
+        return False
 
     def _serve(self, factory: Callable[[], asyncio.Protocol], host: str, port: int) -> Listener:
         process = here()

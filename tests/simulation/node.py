@@ -29,7 +29,7 @@ from tests.support.conditions import made_conditions
 from tests.support.memory_disk import Contents
 
 BUCKET = "bucket"
-RESP_PORT = 6379
+GRPC_PORT, RESP_PORT = 50051, 6379
 VARIABLES = {
     "ROUTER_ADDR": "10.0.0.1:50050",
     "AWS_REGION": "eu-central-1",
@@ -64,7 +64,7 @@ class SimulatedNode:
         flush_delay: float,
     ) -> None:
         self.host = host
-        self.address = f"{host}:50051"
+        self.address = f"{host}:{GRPC_PORT}"
         self.resp_address = f"{host}:{RESP_PORT}"
         self.clock = clock
         self.contents = Contents()
@@ -140,6 +140,8 @@ class SimulatedNode:
         identity = node_identity(config, parts, f"{rng.getrandbits(128):032x}")
         servers = self.servers = build_servers(config, parts, self.address, identity, stop.is_set)
         await parts.replay("simulated")
+        # No call comes over gRPC; a router only finds out that something listens.
+        listening = await asyncio.get_running_loop().create_server(asyncio.Protocol, self.host, GRPC_PORT)
         await servers.resp.start(Address(self.host, RESP_PORT), lambda address, variable: None)
         member = NodeDescription(
             address=self.address,
@@ -171,6 +173,7 @@ class SimulatedNode:
         await servers.peers.close()
         await asyncio.gather(*(each.close() for each in membership.registrations))
         await parts.journal.close()
+        listening.close()
         assert self.process is not None
         self._network.loop.call_soon(self._network.loop.kill, self.process)
 

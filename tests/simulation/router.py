@@ -24,6 +24,7 @@ from milena_common.resp.identity import Identity
 from milena_router.config import Config, load
 from milena_router.forwarding.forward import Forwarder
 from milena_router.forwarding.node_connection import NodeConnection, RespNodeConnection
+from milena_router.ring.fast_death import FastDeath, ports_refuse
 from milena_router.ring.leases import Leases
 from milena_router.ring.membership import Change, Membership
 from milena_router.ring.recovery import Recovery
@@ -59,6 +60,7 @@ class SimulatedRouter:
         self._starts = 0
         self.process: Process
         self.leases: Leases
+        self.service: RouterService
         self.handlers: Mapping[str, tuple[str, type[Message], Any]]
 
     @property
@@ -84,8 +86,10 @@ class SimulatedRouter:
             watchers.wake_watchers()
             self._on_change(change)
 
-        leases = self.leases = Leases(membership, clock, ring_changed)
-        service = RouterService(CONFIG, leases, forwarder, TokenBucket(0, clock.now()), clock, ByteBudget(2**30))
+        leases = self.leases = Leases(membership, clock, ring_changed, watchers.wake_watchers)
+        fast_death = FastDeath(leases, [ports_refuse(self._network.is_refused, clock)])
+        limiter, budget = TokenBucket(0, clock.now()), ByteBudget(2**30)
+        service = self.service = RouterService(CONFIG, leases, forwarder, limiter, clock, budget, fast_death)
         self.handlers = {**service.methods(), **service.exchanges(), **watchers.streams()}
         self._network.loop.create_task(leases.run())
 
@@ -120,7 +124,9 @@ class RouterConnection:
         self._back = Wire(network, router.host, self._process.host)
         self._pending: dict[asyncio.Future[Any], None] = {}
         self._streams: dict[asyncio.Queue[Any], asyncio.Task[None] | None] = {}
+        self._renewed: dict[Process, Any] = {}  # by the router's process, the last renewal of the open stream
         router.connections[self] = None
+        self._process.on_kill.append(self._killed)
         network.breakable.append((self._process.host, router.host, self.break_off))
 
     async def call(self, method: str, request: Message, timeout: float) -> Message:
@@ -163,8 +169,7 @@ class RouterConnection:
     def break_off(self) -> None:
         """Break the connection: calls in flight and streams fail when this side hears of it."""
         pending, streams = list(self._pending), list(self._streams)
-        for queue in streams:
-            self._unwatched(queue)
+        self._there.send(self._streams_ended, SYSTEM)
         self._back.send(self._broken, self._process.context, pending, streams)
 
     def _broken(self, pending: list[asyncio.Future[Any]], streams: list[asyncio.Queue[Any]]) -> None:
@@ -185,7 +190,22 @@ class RouterConnection:
 
     def _serve(self, method: str, sent: bytes, future: asyncio.Future[bytes] | None) -> None:
         _, message, handler = self._router.handlers[method]
-        self._network.loop.create_task(self._handle(handler, message.FromString(sent), future))
+        request = message.FromString(sent)
+        if method == KEEP_LEASE.name and future is not None:
+            self._renewed[here()] = request
+        self._network.loop.create_task(self._handle(handler, request, future))
+
+    def _killed(self) -> None:
+        self._there.send(self._streams_ended, SYSTEM)
+
+    def _streams_ended(self) -> None:
+        """Have the router notice that the streams of this connection ended."""
+        for queue in list(self._streams):
+            self._unwatched(queue)
+        router = self._router
+        request = self._renewed.pop(router.process, None)
+        if request is not None and router.alive:
+            self._network.loop.call_soon(router.service.exchange_ended, request, context=router.process.context)
 
     async def _handle(
         self, handler: Callable[[Any, float | None], Awaitable[bytes]], request: Any, future: Any
