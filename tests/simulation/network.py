@@ -129,8 +129,8 @@ class Network:
         there.send(requested, None)
         return await opened
 
-    async def is_refused(self, address: str, timeout: float) -> bool:
-        """Implement `milena_common.network.connecting.is_refused`."""
+    async def rejects_connections(self, address: str, timeout: float) -> bool:
+        """Implement `is_refused` of `milena_common.network.connecting`."""
         to = parse_address(address)
         try:
             transport, _ = await asyncio.wait_for(self._connect(asyncio.Protocol, to.host, to.port), timeout)

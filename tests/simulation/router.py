@@ -87,7 +87,7 @@ class SimulatedRouter:
             self._on_change(change)
 
         leases = self.leases = Leases(membership, clock, ring_changed, watchers.wake_watchers)
-        fast_death = FastDeath(leases, [ports_refuse(self._network.is_refused, clock)])
+        fast_death = FastDeath(leases, [ports_refuse(self._network.rejects_connections, clock)])
         limiter, budget = TokenBucket(0, clock.now()), ByteBudget(2**30)
         service = self.service = RouterService(CONFIG, leases, forwarder, limiter, clock, budget, fast_death)
         self.handlers = {**service.methods(), **service.exchanges(), **watchers.streams()}
@@ -169,7 +169,7 @@ class RouterConnection:
     def break_off(self) -> None:
         """Break the connection: calls in flight and streams fail when this side hears of it."""
         pending, streams = list(self._pending), list(self._streams)
-        self._there.send(self._streams_ended, SYSTEM)
+        self._there.send(self._streams_broke, SYSTEM)
         self._back.send(self._broken, self._process.context, pending, streams)
 
     def _broken(self, pending: list[asyncio.Future[Any]], streams: list[asyncio.Queue[Any]]) -> None:
@@ -196,9 +196,9 @@ class RouterConnection:
         self._network.loop.create_task(self._handle(handler, request, future))
 
     def _killed(self) -> None:
-        self._there.send(self._streams_ended, SYSTEM)
+        self._there.send(self._streams_broke, SYSTEM)
 
-    def _streams_ended(self) -> None:
+    def _streams_broke(self) -> None:
         """Have the router notice that the streams of this connection ended."""
         for queue in list(self._streams):
             self._unwatched(queue)
