@@ -36,7 +36,7 @@ from milena_cache.membership.peers import Peers
 from milena_cache.membership.promises import NAME as PROMISES
 from milena_cache.membership.promises import PromiseRequests, PromisesGiven
 from milena_cache.membership.registration import Registration
-from milena_cache.membership.router_coordinator import RouterCoordinator
+from milena_cache.membership.router_coordinator import RouterCoordinator, RouterTransport
 from milena_cache.membership.slot_waiters import SlotWaiters
 from milena_cache.memory.entries import Entries
 from milena_cache.memory.lru import Memory
@@ -491,9 +491,16 @@ def metrics_registry(parts: NodeParts, servers: Servers, replayed: Replay) -> Co
 
 
 def build_membership(
-    parts: NodeParts, servers: Servers, member: NodeDescription, routers: Sequence[Address]
+    parts: NodeParts,
+    servers: Servers,
+    member: NodeDescription,
+    routers: Sequence[Address],
+    connect: Callable[[str], RouterTransport] = AsyncGrpcTransport,
 ) -> Membership:
-    """Return the parts that join the ring of each of `routers` as the node `member`."""
+    """Return the parts that join the ring of each of `routers` as the node `member`.
+
+    `connect` returns a connection to the router at an address, host:port.
+    """
     ownership, journal, status = servers.ownership, parts.journal, servers.status
     late_writes = LateWriteInvalidation(ownership, servers.peers.invalidate_at, parts.clock)
     parts.writeback.wrote = parts.write_through.wrote = late_writes.wrote
@@ -523,8 +530,6 @@ def build_membership(
             each.ring_changed()
 
     def ring_status() -> RingStatus:
-        if not ownership.slot_map.released_epoch:
-            return RingStatus()  # nodes of this ring do not fence: as it was before they did
         return RingStatus(servers.promises.acknowledged_epoch, ownership.taken, servers.handover.leaving)
 
     def took(ranges: Sequence[Range]) -> None:
@@ -536,8 +541,7 @@ def build_membership(
     servers.handover.destination.on_change = took
 
     for router in routers:
-        connection = AsyncGrpcTransport(str(router))
-        coordinator = RouterCoordinator(str(router), connection, member.node_id, parts.clock, parts.rng)
+        coordinator = RouterCoordinator(str(router), connect(str(router)), member.node_id, parts.clock, parts.rng)
         registration = Registration(
             coordinator,
             member,

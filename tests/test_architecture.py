@@ -77,7 +77,7 @@ MAX_FILES = 15
 
 # The tests of a package mirror it; these folders have the tests that are about no folder of the packages.
 MIRRORS = {"cache": "milena_cache", "client": "milena_client", "common": "milena_common", "router": "milena_router"}
-OTHER_TESTS = {"behaviour", "contracts", "docs", "e2e", "faults", "mutants", "stack", "support"}
+OTHER_TESTS = {"behaviour", "contracts", "docs", "e2e", "faults", "mutants", "simulation", "stack", "support"}
 
 # Which modules import which library. A library that is not here is not used.
 LIBRARIES = {

@@ -349,6 +349,12 @@ class Writes:
                     return Ack(BACK, change.etag, change.value)
         if reason:
             self.forced[reason] += 1
+        if key in self._dirty:
+            # What S3 holds under a dirty entry is determined when the write has the key's turn in S3. Otherwise:
+            # (1) a delete is dirty over etag "1", and is being uploaded; (2) the condition of this write holds, and
+            # its base is "1"; (3) the upload is done, and the entry is gone; (4) this write finds no object where
+            # it expects "1", and takes our own delete for one by another writer.
+            base = UNKNOWN
         try:
             ack = await self._write_through.write(change, base, deadline, decided=decided)
         except ConditionFailed:

@@ -8,6 +8,7 @@ a tuple.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import repeat
 from typing import NamedTuple, Self
 
 from milena_common.api.pb import router_server_pb2 as pb
@@ -208,6 +209,8 @@ class SlotMap:
 
 
 def _targets(ranges: tuple[MapRange, ...]) -> tuple[Target, ...]:
+    if not ranges:
+        return _UNOWNED
     targets: list[Target] = list(_UNOWNED)
     free = 0
     for first, last, _, _ in ranges:
@@ -269,5 +272,6 @@ def _changed(
 def _fill(targets: list[Target], ranges: Iterable[MapRange]) -> None:
     """Set the targets of the slots of `ranges`."""
     for first, last, (address, resp_address, *_), owned_since in ranges:
-        for slot in range(first, last + 1):
-            targets[slot] = Target(slot, address, resp_address, owned_since)
+        fields = zip(range(first, last + 1), repeat(address), repeat(resp_address), repeat(owned_since))
+        # Without Target's own constructor, which is a Python function: a ring has 16,384 of them.
+        targets[first : last + 1] = map(tuple.__new__, repeat(Target), fields)

@@ -6,12 +6,14 @@ a package to install takes the name from here, and the version is looked up unde
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import metadata
 
 NAME = "milena-cache"
 UNKNOWN = "unknown"
 
 
+@cache  # each connection begins with it, and looking it up reads a file
 def installed_version() -> str:
     """Return the installed version, "unknown" where the source tree runs without being installed."""
     try:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from time import monotonic
 from typing import Final, Protocol
 
 import grpc
@@ -120,9 +119,10 @@ class RespNodeConnection:
         fast = method in FAST and len(request) <= LARGE_BYTES and response_bytes <= LARGE_BYTES
         stream = self._link.stream if fast else None
         if stream is None and fast:
-            started = monotonic()
+            now = asyncio.get_running_loop().time
+            started = now()
             stream = await self._link.open(min(timeout / 2, CONNECT_SECONDS))
-            timeout -= monotonic() - started
+            timeout -= now() - started
         if stream is None:
             return await self._other.call(method, request, timeout)
         try:

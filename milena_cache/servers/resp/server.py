@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from milena_cache.servers.resp.commands.server.info_sections import totals
 from milena_cache.servers.resp.connection import Connection
@@ -44,11 +45,15 @@ class RespServer:
         self._sweeper: asyncio.Task[None] | None = None
         self._stalled: dict[int, int] = {}  # by connection id, for how many sweeps it has read nothing
 
-    async def start(self, address: Address) -> Address:
-        """Listen, and return the address with the real port. Raises CannotListen."""
+    async def start(self, address: Address, check: Callable[[Address, str], None] = check_free) -> Address:
+        """Listen, and return the address with the real port. Raises CannotListen.
+
+        `check` raises it if the address, of the variable given, is in use; only a loop without sockets needs
+        another one.
+        """
         # Without this two processes could share the port: the loop sets SO_REUSEPORT, or a wildcard address is
         # hidden by a listener on one interface.
-        check_free(address, "RESP_ADDR")
+        check(address, "RESP_ADDR")
         clients = self.context.clients
         self._server, listens = await listen(
             lambda: Connection(self.context, self.context.plain_gets, clients.next_id()),

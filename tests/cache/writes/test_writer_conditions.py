@@ -1,0 +1,49 @@
+"""Conditional writes that wait while an earlier write of their key is uploaded."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.cache.node_under_test import SOON, NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
+
+
+@pytest.mark.parametrize("max_bytes", [10**6, 0], ids=["kept in memory", "not kept"])
+async def test_a_write_over_a_delete_that_is_uploaded_meanwhile_takes_it_for_no_foreign_one(max_bytes: int) -> None:
+    t = NodeUnderTest(mode="back", max_bytes=max_bytes)
+    await t.start()
+    await t.put("k", b"old", durability="through")
+    await t.delete("k")
+    t.store.write_gate.clear()
+    flushing = asyncio.create_task(t.flush("k"))
+    await t.clock.advance(2)
+    await t.store.arrived("delete")
+    writing = asyncio.create_task(t.put("k", b"new", durability="through", if_none_match="*"))
+    await run_ready_tasks()
+    t.store.write_gate.set()
+    await t.clock.advance(SOON)
+    assert (await writing).durability == "through"
+    await flushing
+    assert t.s3_has("k") == b"new"
+    await t.stop()
+
+
+async def test_a_write_over_a_put_that_is_uploaded_meanwhile_takes_it_for_no_foreign_one() -> None:
+    t = NodeUnderTest(mode="back")
+    await t.start()
+    first = await t.put("k", b"first", durability="through")
+    second = await t.put("k", b"second", if_match=first.etag)
+    t.store.write_gate.clear()
+    flushing = asyncio.create_task(t.flush("k"))
+    await t.clock.advance(2)
+    await t.store.arrived("put", 2)
+    writing = asyncio.create_task(t.put("k", b"third", durability="through", if_match=second.etag))
+    await run_ready_tasks()
+    t.store.write_gate.set()
+    await t.clock.advance(SOON)
+    assert (await writing).durability == "through"
+    await flushing
+    assert t.s3_has("k") == b"third"
+    await t.stop()

@@ -1,0 +1,111 @@
+"""Shell. Run many seeds: ``python -m tests.simulation --seeds 0:10000 --processes 2``, or one, with a line for all
+that happens.
+
+Prints the verdicts, the coverage of pairs of faults, and for each violation the operations that show it, the file
+that has the history, and the command that runs the seed again. Exits with 1 after a violation, with 2 if a key is
+undecided.
+
+The order of sets of texts depends on PYTHONHASHSEED, and with it the run: it is set to 0, unless it is set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from tests.faults.linearizability.operations import to_json
+from tests.simulation.faults import Kind, coverage, pairs
+from tests.simulation.run import SeedResult, Verdict, run_seed
+
+# Violations that are printed in full.
+MAX_REPORTS = 10
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what the arguments say, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seeds", default="0:100", metavar="FIRST:LAST", help="seeds from FIRST to before LAST")
+    parser.add_argument("--seed", type=int, help="only this seed, with everything that happens")
+    parser.add_argument("--routers", type=int, default=0, help="the number of routers; 0: the seed decides")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--histories", type=Path, default=Path("simulation-histories"), metavar="FOLDER")
+    options = parser.parse_args(arguments)
+    if options.seed is not None:
+        return _one(options.seed, options.routers, options.histories)
+    first, _, last = options.seeds.partition(":")
+    return _many(range(int(first), int(last)), options.routers, options.processes, options.histories)
+
+
+def _one(seed: int, routers: int, histories: Path) -> int:
+    result = run_seed(seed, routers, lambda line: print(line[:400]))
+    print(f"digest {result.digest}")
+    return _summary([result], histories)
+
+
+def _many(seeds: range, routers: int, processes: int, histories: Path) -> int:
+    started = time.perf_counter()
+    run = partial(run_seed, routers=routers)
+    if processes == 1:
+        code = _summary(map(run, seeds), histories)
+    else:
+        with ProcessPoolExecutor(processes) as pool:
+            code = _summary(pool.map(run, seeds, chunksize=5), histories)
+    took = time.perf_counter() - started
+    print(f"{took:.1f} s, {took / len(seeds):.2f} s a seed, {processes} processes")
+    return code
+
+
+def _summary(results: Iterable[SeedResult], histories: Path) -> int:
+    """Print what came of the seeds, and return the exit code."""
+    seeds: Counter[Verdict] = Counter()
+    keys: Counter[Verdict] = Counter()
+    outcomes: Counter[str] = Counter()
+    kinds: Counter[tuple[Kind, Kind]] = Counter()
+    fencing = 0
+    for result in results:
+        seeds[result.verdict] += 1
+        keys += result.keys
+        outcomes += result.outcomes
+        kinds += pairs(result.plan)
+        fencing += result.fencing
+        if result.verdict in (Verdict.VIOLATION, Verdict.UNDECIDED) and seeds[result.verdict] <= MAX_REPORTS:
+            print("\n".join(failure(result, histories)), flush=True)
+    print("\n".join(coverage(kinds)))
+    print(f"operations: {', '.join(f'{number} {outcome}' for outcome, number in outcomes.items())}")
+    print(f"fencing rings in {fencing} of {seeds.total()} seeds")
+    print(f"keys: {', '.join(f'{keys[verdict]} {verdict}' for verdict in Verdict)}")
+    print(f"seeds: {', '.join(f'{seeds[verdict]} {verdict}' for verdict in Verdict)}")
+    if seeds[Verdict.VIOLATION]:
+        return 1
+    return 2 if seeds[Verdict.UNDECIDED] else 0
+
+
+def failure(result: SeedResult, histories: Path) -> Iterator[str]:
+    """Save the history of a seed that failed; yield the lines that say what is wrong and how to run it again."""
+    histories.mkdir(parents=True, exist_ok=True)
+    file = histories / f"seed-{result.seed}.jsonl"
+    file.write_text("".join(to_json(each) + "\n" for each in result.operations))
+    yield f"seed {result.seed}: {result.verdict}, {result.routers} routers"
+    yield from (f"  {fault}" for fault in result.plan)
+    yield from result.reports
+    yield f"  history: {file}; checked again by: python -m tests.faults.linearizability {file}"
+    hash_seed = os.environ.get("PYTHONHASHSEED", "random")
+    arguments = f"--seed {result.seed} --routers {result.routers}"
+    yield f"  the same run: PYTHONHASHSEED={hash_seed} python -m tests.simulation {arguments}"
+
+
+if __name__ == "__main__":
+    if "PYTHONHASHSEED" not in os.environ:
+        os.execve(
+            sys.executable,
+            [sys.executable, "-m", "tests.simulation", *sys.argv[1:]],
+            {**os.environ, "PYTHONHASHSEED": "0"},
+        )
+    sys.exit(main())

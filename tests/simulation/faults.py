@@ -1,0 +1,116 @@
+"""Pure. The plan of a simulation: which faults and ring changes happen when, all from the seed.
+
+Faults are drawn in clusters, so that many of them overlap: single ones are what other tests have.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from itertools import combinations
+from random import Random
+from typing import NamedTuple
+
+MIN_FAULTS, MAX_FAULTS = 5, 8
+# Virtual seconds in which faults and ring changes begin.
+FIRST, LAST = 1.0, 11.0
+# A ring change without faults moves its slots within about this time.
+MOVE_SECONDS = 0.05
+# Two faults are a pair if the second begins within so many seconds after the first was over.
+PAIR_SECONDS = 1.0
+
+
+class Kind(StrEnum):
+    """What happens. The name before the first space is what it happens to."""
+
+    NODE_PAUSE = "node pause"
+    NODE_CRASH = "node crash"
+    NODE_CLOCK = "node clock jump"
+    ROUTER_PAUSE = "router pause"
+    ROUTER_CRASH = "router crash"
+    ROUTER_CLOCK = "router clock jump"
+    PARTITION_ROUTER_NODE = "partition router-node"
+    PARTITION_ROUTER_NODE_ONE_WAY = "partition router-node one way"
+    PARTITION_NODES = "partition node-node"
+    PARTITION_NODES_ONE_WAY = "partition node-node one way"
+    ISOLATE_NODE = "partition node from all but clients"
+    PARTITION_CLIENT = "partition client-node"
+    PARTITION_S3 = "partition node-s3"
+    PARTITION_S3_ONE_WAY = "partition s3-node one way"
+    BREAK = "break connections"
+    SLOW = "slow link"
+    DUPLICATES = "duplicate joins"
+    S3_SLOW = "s3 slow"
+    S3_FAILING = "s3 failing"
+    JOIN = "join"
+    LEAVE = "leave"
+
+
+RING_CHANGES = (Kind.JOIN, Kind.LEAVE)
+FAULTS = tuple(kind for kind in Kind if kind not in RING_CHANGES)
+# These are drawn more often than the others.
+FREQUENT = (Kind.NODE_PAUSE, Kind.NODE_CRASH, Kind.ROUTER_CRASH, Kind.PARTITION_ROUTER_NODE, Kind.ISOLATE_NODE)
+
+
+class Fault(NamedTuple):
+    """`kind` from `start` until `stop`, virtual seconds; `one` and `two`: numbers of what it happens to.
+
+    `size`: seconds of a jump or of slowness, or a share, by kind.
+    """
+
+    kind: Kind
+    start: float
+    stop: float
+    one: int
+    two: int
+    size: float
+
+    def __str__(self) -> str:
+        return f"{self.start:6.2f}-{self.stop:5.2f} {self.kind} ({self.one}, {self.two}, {self.size:.2f})"
+
+
+def plan(rng: Random, lease: float) -> list[Fault]:
+    """Return at least MIN_FAULTS faults and a ring change; `lease` in seconds."""
+    kinds = [rng.choice(FAULTS + FREQUENT) for _ in range(rng.randint(MIN_FAULTS, MAX_FAULTS))]
+    rng.shuffle(kinds)
+    # Ring changes first, so that faults are drawn close to them.
+    changes = rng.choice(([Kind.JOIN], [Kind.LEAVE], [Kind.JOIN, Kind.LEAVE]))
+    found: list[Fault] = []
+    for kind in [*changes, *kinds]:
+        chosen = rng.random()
+        if kind in FAULTS and chosen < 0.25:
+            start = rng.choice(found[: len(changes)]).start + rng.uniform(0.0, MOVE_SECONDS)
+        elif found and chosen < 0.6:
+            start = min(LAST, max(FIRST, rng.choice(found).start + rng.uniform(-0.3, 1.0)))
+        else:
+            start = rng.uniform(FIRST, LAST)
+        lasts = rng.choice((rng.uniform(0.05, 0.5), rng.uniform(0.5, 1.0) * lease, rng.uniform(1.0, 2.5) * lease))
+        size = rng.choice((-1, 1)) * rng.choice((rng.uniform(0.1, 1.0), rng.uniform(1.0, 30.0)))
+        found.append(Fault(kind, start, start + lasts, rng.randrange(100), rng.randrange(100), size))
+    return sorted(found, key=lambda fault: fault.start)
+
+
+def pairs(faults: Sequence[Fault]) -> Counter[tuple[Kind, Kind]]:
+    """Return the pairs of kinds that overlapped, or followed each other within PAIR_SECONDS."""
+    found: Counter[tuple[Kind, Kind]] = Counter()
+    for one, two in combinations(sorted(faults, key=lambda fault: fault.start), 2):
+        if two.start <= one.stop + PAIR_SECONDS:
+            first, second = sorted((one.kind, two.kind))
+            found[first, second] += 1
+    return found
+
+
+def coverage(found: Counter[tuple[Kind, Kind]]) -> Iterable[str]:
+    """Yield lines that say how often each pair of kinds occurred."""
+    order = list(Kind)
+    possible = [(one, two) for at, one in enumerate(order) for two in order[at:]]
+    counts = Counter({tuple(sorted(pair)): number for pair, number in found.items()})
+    seen = [pair for pair in possible if counts[tuple(sorted(pair))]]
+    yield f"fault pairs: {len(seen)} of {len(possible)} kinds of pairs occurred, {sum(found.values())} in all"
+    for at, one in enumerate(order):
+        row = " ".join(f"{counts[tuple(sorted((one, two)))]:4}" for two in order[: at + 1])
+        yield f"  {one:<32}{row}"
+    never = [f"{one} + {two}" for one, two in possible if not counts[tuple(sorted((one, two)))]]
+    if never:
+        yield f"  never: {', '.join(never[:12])}{' ...' if len(never) > 12 else ''}"
