@@ -43,6 +43,7 @@ VARIABLES = {
     "DRAIN_SECONDS": "3",
 }
 CONFIG: Config = load(Environment(VARIABLES), 2**30)
+HANDOVER_PAUSE_SECONDS = 0.02
 LEAVE_SECONDS = 1.0
 LINGER_SECONDS = 0.3
 STOP_GRACE_SECONDS = 2.0
@@ -168,6 +169,7 @@ class SimulatedNode:
         for task in (*background, *watching):
             task.cancel()
         await parts.writeback.stop()
+        await servers.handover.cancel_moves()
         await membership.late_writes.cancel()
         servers.peer_listings.cancel()
         await servers.peers.close()
@@ -179,6 +181,15 @@ class SimulatedNode:
 
     async def _leave(self, membership: Membership, background: Sequence[asyncio.Task[None]]) -> None:
         parts, servers = self.parts, self.servers
+        handover = servers.handover
+        if handover.can_leave:
+            handover.leaving = True
+            for registration in membership.registrations:
+                registration.ring_changed()
+            until = parts.clock.now() + self.config.drain / 2
+            while handover.has_slots and handover.can_leave and parts.clock.now() < until:
+                await parts.clock.sleep(HANDOVER_PAUSE_SECONDS)
+            handover.source.abort_all()
         parts.writes.draining = True
         with suppress(TimeoutError):
             await asyncio.wait_for(parts.journal.sync_barrier(), SYNC_SECONDS)
