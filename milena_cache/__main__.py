@@ -221,7 +221,7 @@ async def _hand_over(handover: Handover, membership: Membership, clock: Clock, s
         return
     handover.leaving = True
     for registration in membership.registrations:
-        registration.ring_changed()
+        registration.renew_if_changed()
     until = clock.now() + seconds
     while handover.has_slots and handover.can_leave and clock.now() < until:
         await clock.sleep(HANDOVER_PAUSE_SECONDS)

@@ -350,7 +350,7 @@ def build_servers(
     ownership = Ownership(address, identity.node_id)
     fence = NodeFence(ownership, clock.machine, config.fenced_reads)
     parts.journal.unacknowledged = fence.unacknowledged
-    parts.writes.refusal = parts.write_through.refusal = fence.refusal
+    parts.writes.fence_error = parts.write_through.fence_error = fence.fence_error
     parts.writeback.paused = parts.writes.reaper.paused = lambda: fence.closed
     status.concerns.append(fence)
     promises = PromisesGiven(
@@ -516,7 +516,7 @@ def build_membership(
         known = ownership.epoch
         changed = ownership.update(slot_map)
         # Nothing awaits in between: no request is served by the new ring before its fence is looked at.
-        servers.fence.ring_changed()
+        servers.fence.adopt_ring()
         if ownership.epoch > known and slot_map.nodes:
             journal.defer(store_ring)
         servers.handover.update_moves(ownership.slot_map)
@@ -527,7 +527,7 @@ def build_membership(
             late_writes.ring_changed()
             servers.resp.ring_changed()
         for each in status.registrations:
-            each.ring_changed()
+            each.renew_if_changed()
 
     def ring_status() -> RingStatus:
         return RingStatus(servers.promises.acknowledged_epoch, ownership.taken, servers.handover.leaving)
@@ -536,7 +536,7 @@ def build_membership(
         servers.handover.old_owner.took(ranges)
         servers.resp.ring_changed()
         for registration in status.registrations:
-            registration.ring_changed()  # until a router knows it, it sends clients to the old owner
+            registration.renew_if_changed()  # until a router knows it, it sends clients to the old owner
 
     servers.handover.destination.on_change = took
 

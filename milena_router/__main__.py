@@ -17,7 +17,7 @@ from milena_common.limits.memory_limit import memory_limit
 from milena_common.limits.token_bucket import TokenBucket
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.metrics.http_server import OpsServer
-from milena_common.network.connecting import is_refused
+from milena_common.network.connecting import rejects_connections
 from milena_common.process import run as process
 from milena_common.rpc.server import GrpcServer
 from milena_common.runtime.clock import SystemClock
@@ -25,7 +25,7 @@ from milena_router.config import Config, load
 from milena_router.forwarding.forward import Forwarder
 from milena_router.forwarding.node_connection import connect
 from milena_router.metrics import router_registry
-from milena_router.ring.fast_death import FastDeath, ports_refuse
+from milena_router.ring.fast_death import FastDeath, ports_reject
 from milena_router.ring.leases import Leases
 from milena_router.ring.membership import Change, Membership
 from milena_router.ring.recovery import Recovery
@@ -55,7 +55,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
 
     leases = Leases(membership, clock, ring_changed, watchers.wake_watchers)
     limiter = TokenBucket(config.rate_limit, clock.now())
-    fast_death = FastDeath(leases, [ports_refuse(is_refused, clock)])
+    fast_death = FastDeath(leases, [ports_reject(rejects_connections, clock)])
     service = RouterService(
         config, leases, forwarder, limiter, clock, budget, fast_death if config.fast_death else None
     )
@@ -76,7 +76,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     ops = OpsServer(router_registry(calls, leases, limiter, watchers, budget), not_ready, degraded)
     address = server.bind(config.listen, "LISTEN_ADDR")
     metrics = await ops.start(config.metrics, "METRICS_PORT")
-    await server.start(service.methods(), calls, watchers.streams(), service.exchanges(), service.exchange_ended)
+    await server.start(service.methods(), calls, watchers.streams(), service.exchanges(), service.exchange_closed)
     expiry = asyncio.create_task(leases.run())
     limit = f"{config.rate_limit:g} requests a second" if config.rate_limit else "off"
     log.info("router listens on %s, metrics on http://%s/metrics, rate limit: %s", address, metrics, limit)

@@ -46,7 +46,7 @@ from milena_router.forwarding.writeback import WriteBack
 from milena_router.ring.fast_death import FastDeath
 from milena_router.ring.known_ring import MAX_ADDRESS, MAX_ID, MAX_WEIGHT, knowledge, node_status
 from milena_router.ring.leases import Leases
-from milena_router.ring.ring_report import ring_report
+from milena_router.ring.ring_status import ring_status
 
 # Addresses that a member may report; the router keeps them.
 MAX_ADDRESSES = 16
@@ -92,10 +92,10 @@ class RouterService:
         """Return the methods that are called for each request of a stream, for a `GrpcServer`."""
         return served_by_router({KEEP_LEASE: self.join})
 
-    def exchange_ended(self, request: pb.JoinRequest) -> None:
+    def exchange_closed(self, request: pb.JoinRequest) -> None:
         """Notice that the stream of renewals ended whose last request this is."""
         if self._fast_death is not None:
-            self._fast_death.stream_ended(_node_address(request.address), request.node_id)
+            self._fast_death.stream_closed(_node_address(request.address), request.node_id)
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
         timeout = self._admit(remaining)
@@ -194,8 +194,8 @@ class RouterService:
             check_bucket(request.default_bucket)
         member = Member(address, request.node_id, weight, dict(request.addresses), request.journal_id)
         known = knowledge(request, self._clock.wall())
-        report = ring_report(request, address)
-        self._leases.join(member, request.default_bucket, request.epoch, known, node_status(request), report)
+        status = ring_status(request, address)
+        self._leases.join(member, request.default_bucket, request.epoch, known, node_status(request), status)
         membership, ring = self._leases.membership, self._leases.ring
         return pb.JoinResponse(
             successful=True,

@@ -143,7 +143,7 @@ class Destination:
         # The ring may have changed during the await: `Ownership.take` raises then, and nothing else has happened.
         move = self._move(owner, epoch, ring_epoch, slots)
         for first, last in ranges:
-            self._ownership.take(first, last, epoch)
+            self._ownership.take_slots(first, last, epoch)
         received = self._received.get(move, {})
         for key in [key for key in received if slot_of(key) in slots]:
             del received[key]

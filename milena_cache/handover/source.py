@@ -133,7 +133,7 @@ class Source:
         for slot in stale:
             del self.stopped[slot]
         for first, last in ranges_of(stale):
-            self._ownership.resume(first, last)
+            self._ownership.resume_slots(first, last)
         for move, slots in giving.items() if not self._aborted else ():
             left = slots - {slot for slot, confirmed in self._confirmed.items() if confirmed == move}
             if move in self._moves:
@@ -284,7 +284,7 @@ class Source:
             if self._ownership.since[slot] != ELSEWHERE:
                 self.served_before[slot] = (self._ownership.since[slot], now)
         for first, last in batch:
-            self._ownership.stop(first, last)
+            self._ownership.stop_slots(first, last)
         # From the release on the destination acknowledges writes: clients must not keep what they have cached.
         self.on_change()
 
@@ -295,7 +295,7 @@ class Source:
             del self.stopped[slot]
             self.served_before.pop(slot, None)
         for first, last in ranges_of(mine):
-            self._ownership.resume(first, last)
+            self._ownership.resume_slots(first, last)
 
     def _is_busy(self, slots: Collection[int]) -> bool:
         return any(slot_of(key) in slots for key in self._writes.busy())

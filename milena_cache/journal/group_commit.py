@@ -347,13 +347,13 @@ class Journal(Generic[T]):
             self._observe(batch, self._clock.now() - commit.started)
             if self.full and batch:
                 self._has_room()
-            refused = self.unacknowledged() if batch else ""
+            rejected = self.unacknowledged() if batch else ""
             for write in batch:
                 write.on_done(write.token, True)
                 if write.future.done():
                     pass
-                elif refused:
-                    write.future.set_exception(NotAcknowledged(refused))
+                elif rejected:
+                    write.future.set_exception(NotAcknowledged(rejected))
                 else:
                     write.future.set_result(None)
         finally:

@@ -62,7 +62,7 @@ class Right(NamedTuple):
         return self._replace(seen=ahead, lost=lost)
 
     @property
-    def end(self) -> float:
+    def expires_at(self) -> float:
         """Return when it ends, in seconds of the node's clock."""
         return self.until - self.lost
 
@@ -71,7 +71,7 @@ class Fence:
     """The rights of one node. With several routers, the lease of any one of them is enough.
 
     seconds: the length of the newest lease; 0 before the first
-    is_open: the result of the last `check`
+    is_open: the result of the last `may_serve`
     by_promise: True if at the last check only promises were valid
     check_at: when to check again, in seconds of the node's clock: before that the result cannot change
     """
@@ -86,7 +86,7 @@ class Fence:
         self._epoch = 0
         self._others: frozenset[str] = frozenset()
 
-    def ring_changed(self, epoch: int, others: frozenset[str]) -> None:
+    def adopt_ring(self, epoch: int, others: frozenset[str]) -> None:
         """Record the epoch of the newest ring, and the ids of its other processes.
 
         Without others nothing is fenced: the ring is of one node, which no other can replace; or this process is
@@ -110,29 +110,32 @@ class Fence:
         self._leases.pop(router, None)
         self._promise = None
 
-    def promised(self, seconds: float, asked_at: float, epoch: int, ahead: float, members: frozenset[str]) -> None:
-        """Record that `members` stand by the ring with `epoch` for `seconds`; they were asked at `asked_at`."""
+    def promised(
+        self, seconds: float, requested_at: float, epoch: int, ahead: float, members: frozenset[str]
+    ) -> None:
+        """Record that `members` stand by the ring with `epoch` for `seconds`; they were requested at
+        `requested_at`."""
         margin = margin_of(seconds)
-        self._promise = Right(asked_at + seconds - margin, epoch, ahead, margin, members, ahead)
+        self._promise = Right(requested_at + seconds - margin, epoch, ahead, margin, members, ahead)
 
-    def check(self, now: float, wall: float) -> bool:
+    def may_serve(self, now: float, wall: float) -> bool:
         """Return True if the node may serve at `now`, seconds of its clock; `wall`: the time of day then."""
-        self._drop_ended(now, wall - now)
-        leases_end, promise_ends = self._ends()
-        until = max(leases_end, promise_ends)
+        self._drop_expired(now, wall - now)
+        leases_end, promise_expires_at = self._expire_at()
+        until = max(leases_end, promise_expires_at)
         self.is_open = not self.active or now < until
-        self.by_promise = self.active and leases_end <= now < promise_ends
+        self.by_promise = self.active and leases_end <= now < promise_expires_at
         # While closed, only a new right or ring can open it, after which it is checked.
         self.check_at = min(now + CHECK_SECONDS, until) if self.active and self.is_open else inf
         return self.is_open
 
-    def ask_at(self) -> float:
+    def request_at(self) -> float:
         """Return when to ask for promises: when less than half of the longest right is left; inf if never."""
         if not self.active or not self.seconds:
             return inf
-        return max(self._ends()) - (self.seconds - margin_of(self.seconds)) / 2
+        return max(self._expire_at()) - (self.seconds - margin_of(self.seconds)) / 2
 
-    def _drop_ended(self, now: float, ahead: float) -> None:
+    def _drop_expired(self, now: float, ahead: float) -> None:
         for router, right in tuple(self._leases.items()):
             if (left := right.at(now, ahead)) is None:
                 del self._leases[router]
@@ -141,10 +144,12 @@ class Fence:
         if self._promise is not None:
             self._promise = self._promise.at(now, ahead)
 
-    def _ends(self) -> tuple[float, float]:
+    def _expire_at(self) -> tuple[float, float]:
         """Return when the rights end that are valid with the present ring: leases and promises; -inf if none is."""
-        lease = max((right.end for right in self._leases.values() if right.epoch <= self._epoch), default=-inf)
+        lease = max(
+            (right.expires_at for right in self._leases.values() if right.epoch <= self._epoch), default=-inf
+        )
         promise = self._promise
         if promise is None or promise.epoch > self._epoch or not self._others <= (promise.members or frozenset()):
             return lease, -inf
-        return lease, promise.end
+        return lease, promise.expires_at

@@ -1,6 +1,6 @@
 """Coordination. The fence of a running node: opens and closes its ownership of slots as `fence.Fence` decides.
 
-The hot path compares the time of a batch of requests with `check_at`, and calls `check` only from then on. So a
+The hot path compares the time of a batch of requests with `check_at`, and calls `may_serve` only from then on. So a
 process that was stopped for longer than its lease, and goes on with commands waiting in its sockets, checks before
 the first of them. What it serves in the microseconds between the comparison and the sending of a reply cannot be
 checked: a read is then as old as its request, and a write is acknowledged only after a comparison of its own.
@@ -38,7 +38,7 @@ UNKNOWN = (
 class NodeFence:
     """The fence of one node. `clock` is the machine's: its time of day must not be corrected by that of S3.
 
-    check_at: monotonic seconds from which on `check` must be called before anything is served
+    check_at: monotonic seconds from which on `may_serve` must be called before anything is served
     closures: how often the fence was closed
     on_change: called after it was closed or opened
     """
@@ -56,7 +56,7 @@ class NodeFence:
     def closed(self) -> bool:
         """True if the node may not serve now."""
         now = self._clock.now()
-        return not (self.check(now) if now >= self.check_at else self.fence.is_open)
+        return not (self.may_serve(now) if now >= self.check_at else self.fence.is_open)
 
     def ahead(self) -> float:
         """Return by how many seconds the time of day is ahead of the clock; read it before requesting a right."""
@@ -65,27 +65,29 @@ class NodeFence:
     def granted(self, router: str, lease: Lease, ahead: float) -> None:
         """Count a lease of `router`; `ahead` was read before the request."""
         self.fence.granted(router, lease.seconds, lease.sent_at, lease.epoch, ahead)
-        self.check(self._clock.now())
+        self.may_serve(self._clock.now())
 
     def returned(self, router: str) -> None:
         """Forget the lease of `router`, which was given back."""
         self.fence.returned(router)
-        self.check(self._clock.now())
+        self.may_serve(self._clock.now())
 
-    def promised(self, seconds: float, asked_at: float, epoch: int, ahead: float, members: frozenset[str]) -> None:
+    def promised(
+        self, seconds: float, requested_at: float, epoch: int, ahead: float, members: frozenset[str]
+    ) -> None:
         """Count the promises of `members`; see `Fence.promised`."""
-        self.fence.promised(seconds, asked_at, epoch, ahead, members)
-        self.check(self._clock.now())
+        self.fence.promised(seconds, requested_at, epoch, ahead, members)
+        self.may_serve(self._clock.now())
 
-    def ring_changed(self) -> None:
+    def adopt_ring(self) -> None:
         """Look at the newest ring of the ownership, and check."""
-        self.fence.ring_changed(self._ownership.epoch, self._ownership.other_members)
-        self.check(self._clock.now())
+        self.fence.adopt_ring(self._ownership.epoch, self._ownership.other_members)
+        self.may_serve(self._clock.now())
 
-    def check(self, now: float) -> bool:
+    def may_serve(self, now: float) -> bool:
         """Return True if the node may serve at `now`; open or close its ownership accordingly."""
         before = self.fence.is_open
-        is_open = self.fence.check(now, self._clock.wall())
+        is_open = self.fence.may_serve(now, self._clock.wall())
         self.check_at = self.fence.check_at
         if is_open is not before:
             if is_open:
@@ -99,7 +101,7 @@ class NodeFence:
                 changed()
         return is_open
 
-    def refusal(self) -> NoNodes | None:
+    def fence_error(self) -> NoNodes | None:
         """Return the error for what may not begin now; None if it may."""
         return NoNodes(f"{CLOSED}; nothing was done", RETRY_SECONDS) if self.closed else None
 

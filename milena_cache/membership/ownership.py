@@ -152,10 +152,10 @@ class Ownership:
         self.epoch = slot_map.epoch
         self._map = slot_map
         self._nodes = None
-        self._forget_past_moves()
+        self._drop_past_moves()
         return self._recompute()
 
-    def _forget_past_moves(self) -> None:
+    def _drop_past_moves(self) -> None:
         """Drop what this node did in moves that the ring has no more."""
         taken, handed_over, stopped = self._moves
         if not (taken or handed_over or stopped):
@@ -181,7 +181,7 @@ class Ownership:
 
     # ---- moves of slots
 
-    def take(self, first: int, last: int, since: int) -> bool:
+    def take_slots(self, first: int, last: int, since: int) -> bool:
         """Serve the slots `first` to `last`, which their owner has handed over, since the epoch of the move.
 
         May be repeated. Raises FailedPrecondition if the newest ring does not move all of them to this process
@@ -202,14 +202,15 @@ class Ownership:
         self._moves.taken.update(dict.fromkeys(slots, since))
         return self._recompute()
 
-    def stop(self, first: int, last: int) -> bool:
+    def stop_slots(self, first: int, last: int) -> bool:
         """Stop serving the slots `first` to `last`, of those that this node serves, to hand them over.
 
-        It ends with `resume`, with `hand_over`, and when a newer ring has another owner or another `owned_since`.
+        It ends with `resume_slots`, with `hand_over`, and when a newer ring has another owner or another
+        `owned_since`.
         """
         return self._leave(self._moves.stopped, first, last)
 
-    def resume(self, first: int, last: int) -> bool:
+    def resume_slots(self, first: int, last: int) -> bool:
         """Serve the stopped slots of `first` to `last` again; those that were handed over stay so."""
         for slot in range(first, last + 1):
             self._moves.stopped.pop(slot, None)

@@ -135,30 +135,30 @@ class PromiseRequests:
         self._peers = peers
         self._clock = clock
         self._adopt = adopt
-        self._refused_by = ""
+        self._rejected_by = ""
 
     async def run(self) -> None:
         """Ask whenever it is due, until cancelled."""
         while True:
             now = self._clock.now()
-            due = self._fence.fence.ask_at()
+            due = self._fence.fence.request_at()
             if now < due:
                 await self._clock.sleep(min(due - now, IDLE_SECONDS))
                 # Also while no request comes: so that a closed fence is noticed, and readiness and the log show it.
-                self._fence.check(self._clock.now())
+                self._fence.may_serve(self._clock.now())
                 continue
-            self._fence.check(now)
+            self._fence.may_serve(now)
             epoch = self._ownership.epoch
-            if not await self.ask() and self._ownership.epoch == epoch:
+            if not await self.request_promises() and self._ownership.epoch == epoch:
                 await self._clock.sleep(RETRY_SECONDS)
 
-    async def ask(self) -> bool:
+    async def request_promises(self) -> bool:
         """Ask all other members once; True if all have promised. Adopts a newer ring that one of them has."""
         slot_map, seconds = self._ownership.slot_map, self._fence.fence.seconds
         others = [node for node in slot_map.nodes if node.address != self._ownership.me]
         timeout = min(MAX_ROUND_SECONDS, seconds / 4)
-        ahead, asked_at = self._fence.ahead(), self._clock.now()
-        replies = await asyncio.gather(*(self._ask(node, slot_map.epoch, seconds, timeout) for node in others))
+        ahead, requested_at = self._fence.ahead(), self._clock.now()
+        replies = await asyncio.gather(*(self._request(node, slot_map.epoch, seconds, timeout) for node in others))
         newer = [ring for ring in map(_ring, replies) if ring is not None]
         for ring in sorted(newer, key=lambda ring: ring.epoch):
             if ring.cluster_id == slot_map.cluster_id and ring.epoch > self._ownership.epoch:
@@ -166,16 +166,18 @@ class PromiseRequests:
                 self._adopt(ring)
         if self._ownership.epoch != slot_map.epoch:
             return False
-        refused = [(node, reply) for node, reply in zip(others, replies, strict=True) if reply is not True]
-        if refused:
-            self._note(*refused[0])
+        rejected = [(node, reply) for node, reply in zip(others, replies, strict=True) if reply is not True]
+        if rejected:
+            self._log_rejection(*rejected[0])
             return False
-        self._refused_by = ""
+        self._rejected_by = ""
         members = self._ownership.other_members
-        self._fence.promised(seconds, asked_at, slot_map.epoch, ahead, members)
+        self._fence.promised(seconds, requested_at, slot_map.epoch, ahead, members)
         return True
 
-    async def _ask(self, node: MapNode, epoch: int, seconds: float, timeout: float) -> bool | bytes | MilenaError:
+    async def _request(
+        self, node: MapNode, epoch: int, seconds: float, timeout: float
+    ) -> bool | bytes | MilenaError:
         if not node.resp_address:
             return Unavailable("it does not speak the Redis protocol (RESP_ADDR), over which promises are given")
         try:
@@ -183,10 +185,10 @@ class PromiseRequests:
         except MilenaError as error:
             return error
 
-    def _note(self, node: MapNode, reply: bool | bytes | MilenaError) -> None:
+    def _log_rejection(self, node: MapNode, reply: bool | bytes | MilenaError) -> None:
         """Log the first member without a promise, once until that changes."""
-        if self._refused_by != node.address:
-            self._refused_by = node.address
+        if self._rejected_by != node.address:
+            self._rejected_by = node.address
             log.warning("no router renews the lease, and node %s has not promised to wait: %s", node.address, reply)
 
 

@@ -104,7 +104,7 @@ class Registration:
                 logged_at = float("-inf")
                 await self._renewal_is_due(lease / 3)
 
-    def ring_changed(self) -> None:
+    def renew_if_changed(self) -> None:
         """Renew now if the node's part in the changing ring is not what was reported last."""
         if self._ring_status() != self._reported:
             self._hurried.set()

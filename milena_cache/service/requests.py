@@ -158,7 +158,7 @@ class Requests:
         """Check if it is time to, for a request that does not come over RESP."""
         now = self._clock.now()
         if now >= self._fence.check_at:
-            self._fence.check(now)
+            self._fence.may_serve(now)
 
     # ---- objects
 
@@ -289,8 +289,8 @@ class Requests:
         It is without what any node has deleted. Raises NoNodes if the fence is closed, and as
         `ClusterListings.page` and `Node.list` do.
         """
-        if (refused := self._fence.refusal()) is not None:
-            raise refused
+        if (rejected := self._fence.fence_error()) is not None:
+            raise rejected
         limit = min(limit or MAX_LIST, MAX_LIST)
 
         def list_page(timeout: float) -> Coroutine[Any, Any, Page]:

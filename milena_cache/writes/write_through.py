@@ -58,7 +58,7 @@ class WriteThrough:
         # Called as `WriteBack.wrote` is.
         self.wrote: Callable[[bytes, int], Awaitable[None] | None] = lambda key, owned_since: None
         # Returns the error for a request to S3 that may not begin, because the node may not own the slot any more.
-        self.refusal: Callable[[], MilenaError | None] = lambda: None
+        self.fence_error: Callable[[], MilenaError | None] = lambda: None
         self._uploader = uploader
         self._durable = durable
         self._dirty = dirty
@@ -120,8 +120,8 @@ class WriteThrough:
                     f"{write.ref}: deleted in S3, but the journal has no room to remove the record of an earlier "
                     "write, which a crash could bring back; delete it again when there is room"
                 )
-            if (refused := self.refusal()) is not None:
-                raise _unknown(write, refused)
+            if (rejected := self.fence_error()) is not None:
+                raise _unknown(write, rejected)
             return Ack(THROUGH, etag, None)
 
     async def _let_go(self, key: bytes, change: Change, deadline: float) -> bool:
@@ -161,8 +161,8 @@ class WriteThrough:
         failures = 0
         ambiguous = False
         while True:
-            if (refused := self.refusal()) is not None:
-                raise _unknown(write, refused) if ambiguous else refused
+            if (rejected := self.fence_error()) is not None:
+                raise _unknown(write, rejected) if ambiguous else rejected
             try:
                 return await self._uploader.upload(write, deadline)
             except OriginFailure as failure:
@@ -185,7 +185,7 @@ class WriteThrough:
             self._entries.mark_stale(key)
 
 
-def _unknown(write: Write, refused: MilenaError) -> Unavailable:
+def _unknown(write: Write, rejected: MilenaError) -> Unavailable:
     """Return the error for a write that S3 may have, or has, and that must not be acknowledged."""
-    why = str(refused).removesuffix("; nothing was done")
+    why = str(rejected).removesuffix("; nothing was done")
     return Unavailable(f"{write.ref}: the outcome of the write is unknown: {why}")

@@ -84,7 +84,7 @@ class Writes:
         self.acknowledged: dict[str, int] = dict.fromkeys(DURABILITIES, 0)
         self.forced = dict.fromkeys(FORCED, 0)
         # Returns the error for a write that may not go on, because the node may not own its slot any more.
-        self.refusal: Callable[[], MilenaError | None] = lambda: None
+        self.fence_error: Callable[[], MilenaError | None] = lambda: None
         self.reaper = ExpiredObjectReaper(origin, write_through.conditions, dirty, entries, s3_locks, clock)
         # Raises if the key's slot is not this node's any more; called before a write that had to wait takes effect.
         self.check_owner: Callable[[bytes], None] = lambda key: None
@@ -393,8 +393,8 @@ class Writes:
 
     def check_fence(self) -> None:
         """Raise what `refusal` returns."""
-        if (refused := self.refusal()) is not None:
-            raise refused
+        if (rejected := self.fence_error()) is not None:
+            raise rejected
 
     def journaling(self, key: bytes) -> bool:
         """Return True while a write of `key` is queued for the journal or in a commit."""

@@ -72,19 +72,19 @@ async def open_connection(protocol: Callable[[], P], address: str) -> P:
     return opened
 
 
-async def is_refused(address: str, timeout: float) -> bool:
+async def rejects_connections(address: str, timeout: float) -> bool:
     """Return True if each endpoint of `address`, host:port, refuses a connection, within `timeout` seconds.
 
     A host refuses them where no process listens. False for anything else, such as silence, an unreachable host, or
     a name that is not known.
     """
     try:
-        return await asyncio.wait_for(_all_refuse(address), timeout)
+        return await asyncio.wait_for(_all_reject(address), timeout)
     except OSError:  # TimeoutError is one
         return False
 
 
-async def _all_refuse(address: str) -> bool:
+async def _all_reject(address: str) -> bool:
     host, port = parse_address(address)
     loop = asyncio.get_running_loop()
     endpoints = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)

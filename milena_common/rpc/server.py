@@ -69,7 +69,7 @@ StreamMethod = Callable[[Any, float | None], AsyncGenerator[bytes, None]]
 # Raises WrongNode if the call is meant for another process.
 Check = Callable[[Identity], None]
 # Called with the last request of an exchange that has ended.
-Ended = Callable[[Any], None]
+OnClosed = Callable[[Any], None]
 
 # Cached handlers of calls that name the process they are meant for, by method and name. All callers of a process
 # use the same name; 64 names of 16 KiB, the limit of metadata, are a megabyte.
@@ -192,7 +192,7 @@ def _exchange_handler(
     counts: OperationCounts,
     streams: Streams,
     stopping: asyncio.Event,
-    ended: Ended | None,
+    on_closed: OnClosed | None,
 ) -> grpc.RpcMethodHandler[Any, Any]:
     """Return a handler that calls `method` for each request of the stream; a failure ends it, with its status.
 
@@ -224,8 +224,8 @@ def _exchange_handler(
             stopped.cancel()
             if reading is not None:
                 reading.cancel()
-            if ended is not None and last is not None and not stopping.is_set():
-                ended(last)
+            if on_closed is not None and last is not None and not stopping.is_set():
+                on_closed(last)
         _reject(problem, context, counts)
 
     return grpc.stream_stream_rpc_method_handler(response)
@@ -384,7 +384,7 @@ class GrpcServer:
         counts: CallCounts,
         streams: Mapping[str, tuple[str, type[Message], StreamMethod]] = MappingProxyType({}),
         exchanges: Mapping[str, tuple[str, type[Message], Method]] = MappingProxyType({}),
-        exchange_ended: Ended | None = None,
+        exchange_closed: OnClosed | None = None,
     ) -> None:
         """Start to serve calls. `methods` maps a name to (operation name for the counts, request class, method).
 
@@ -406,7 +406,7 @@ class GrpcServer:
         }
         handlers |= {
             name: _exchange_handler(
-                method, request, counts[operation], self._exchanges, self._stopping, exchange_ended
+                method, request, counts[operation], self._exchanges, self._stopping, exchange_closed
             )
             for name, (operation, request, method) in exchanges.items()
         }

@@ -26,7 +26,7 @@ from milena_common.resp.identity import Identity
 from milena_common.runtime.clock import Clock
 from milena_common.runtime.deadlines import inner
 from milena_router.forwarding.node_connection import NodeConnection
-from milena_router.ring.membership import ENDED, EXPIRED, Change, Membership
+from milena_router.ring.membership import EXITED, EXPIRED, Change, Membership
 
 LEAVE_GRACE_SECONDS = 10.0
 # The minimum of remaining seconds for another attempt.
@@ -143,7 +143,7 @@ class Forwarder:
             gone += self._connections.values()
             self._connections = {}
         for connection in filter(None, gone):
-            grace = 0.0 if change.reason in (EXPIRED, ENDED) else LEAVE_GRACE_SECONDS
+            grace = 0.0 if change.reason in (EXPIRED, EXITED) else LEAVE_GRACE_SECONDS
             task = asyncio.get_running_loop().create_task(connection.close(grace))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)

@@ -40,7 +40,7 @@ class FastDeath:
         self._proofs = proofs
         self._checks: dict[str, asyncio.Task[None]] = {}
 
-    def stream_ended(self, address: str, node_id: str) -> None:
+    def stream_closed(self, address: str, node_id: str) -> None:
         """Check the process `node_id` at `address`, whose stream of renewals has ended; in the background."""
         member = self._member(address, node_id)
         if member is not None and address not in self._checks:
@@ -60,17 +60,17 @@ class FastDeath:
                 return
         # Another process may have joined at the address meanwhile.
         if self._member(member.address, member.node_id) is not None:
-            self._leases.process_ended(member.address, member.node_id)
+            self._leases.process_exited(member.address, member.node_id)
 
     def _member(self, address: str, node_id: str) -> Member | None:
         """Return the member, None unless this process is one whose refusal of connections proves something."""
         lease = self._leases.membership.leases.get(address)
-        if lease is None or not node_id or lease.member.node_id != node_id or not lease.report.moves:
+        if lease is None or not node_id or lease.member.node_id != node_id or not lease.ring_status.moves:
             return None
         return lease.member
 
 
-def ports_refuse(is_refused: Callable[[str, float], Awaitable[bool]], clock: Clock) -> Proof:
+def ports_reject(rejects_connections: Callable[[str, float], Awaitable[bool]], clock: Clock) -> Proof:
     """Return the proof by refused connections; `is_refused` tries to connect to an address for some seconds."""
 
     async def proof(member: Member) -> bool:
@@ -78,7 +78,7 @@ def ports_refuse(is_refused: Callable[[str, float], Awaitable[bool]], clock: Clo
         for attempt in range(ATTEMPTS):
             if attempt:
                 await clock.sleep(PAUSE_SECONDS)
-            if not all(await asyncio.gather(*(is_refused(port, CONNECT_SECONDS) for port in ports))):
+            if not all(await asyncio.gather(*(rejects_connections(port, CONNECT_SECONDS) for port in ports))):
                 return False
         return True
 

@@ -18,7 +18,7 @@ from milena_common.runtime.clock import Clock
 from milena_common.runtime.deadlines import inner
 from milena_router.ring.membership import NOTHING_KNOWN, Change, Membership
 from milena_router.ring.recovery import Knowledge
-from milena_router.ring.ring_report import NO_REPORT, RingReport
+from milena_router.ring.ring_status import NO_STATUS, RingStatus
 
 log = logging.getLogger(__name__)
 
@@ -65,17 +65,17 @@ class Leases:
         seen_epoch: int,
         known: Knowledge = NOTHING_KNOWN,
         node_status: NodeStatus | None = None,
-        report: RingReport = NO_REPORT,
+        status: RingStatus = NO_STATUS,
     ) -> bool:
         """Return True if the ring or a member changed. Raises FailedPrecondition for another default bucket or
         cluster.
         """
         now, wall = self._clock.now(), self._clock.wall()
-        change = self.membership.join(member, default_bucket, seen_epoch, now, wall, known, node_status, report)
+        change = self.membership.join(member, default_bucket, seen_epoch, now, wall, known, node_status, status)
         if change:
             self._announce(change)
         recovered = change is None and self._recover()
-        self._settle(now)
+        self._release_proved(now)
         return change is not None or recovered
 
     def leave(self, address: str, node_id: str = "", node_status: NodeStatus | None = None) -> bool:
@@ -91,16 +91,16 @@ class Leases:
         change = self.membership.remove_member(address, node_id, now, wall, node_status)
         if change:
             self._announce(change)
-        self._settle(now)
+        self._release_proved(now)
         return change is not None
 
-    def process_ended(self, address: str, node_id: str) -> bool:
+    def process_exited(self, address: str, node_id: str) -> bool:
         """Remove a node whose process has provably ended; return True if it was a member."""
         now, wall = self._clock.now(), self._clock.wall()
-        change = self.membership.process_ended(address, node_id, now, wall)
+        change = self.membership.process_exited(address, node_id, now, wall)
         if change:
             self._announce(change)
-        self._settle(now)
+        self._release_proved(now)
         return change is not None
 
     def write_off(self, address: str) -> bool:
@@ -108,7 +108,7 @@ class Leases:
         change = self.membership.write_off(address, self._clock.wall())
         if change:
             self._announce(change)
-        self._settle(self._clock.now())
+        self._release_proved(self._clock.now())
         return change is not None
 
     async def run(self) -> None:
@@ -123,7 +123,7 @@ class Leases:
             if moves:
                 self._announce(moves)
             self._recover()
-            self._settle(now)
+            self._release_proved(now)
 
     async def published(self, timeout: float) -> float:
         """Wait for the end of recovery, and return the seconds left of `timeout`.
@@ -170,10 +170,10 @@ class Leases:
             reasons += [loss.described() for loss in membership.releases.all()]
         return reasons
 
-    def _settle(self, now: float) -> None:
+    def _release_proved(self, now: float) -> None:
         """Publish the released epoch if it has changed for the same ring, and log the ring's freeze and its end."""
         membership = self.membership
-        membership.releases.settle(now)
+        membership.releases.drop_proved(now)
         if bool(membership.frozen) != self._frozen:
             self._frozen = not self._frozen
             if self._frozen:

@@ -42,7 +42,7 @@ from milena_router.ring import shared_journals
 from milena_router.ring.missing_nodes import MissingNodes
 from milena_router.ring.recovery import Knowledge, LastRing, Lease, Recovery
 from milena_router.ring.releases import Loss, Releases
-from milena_router.ring.ring_report import NO_REPORT, RingReport
+from milena_router.ring.ring_status import NO_STATUS, RingStatus
 
 # Bounds the epoch that a node with a wrong clock can report.
 MAX_AHEAD_MS = 10 * 366 * 86_400_000
@@ -65,7 +65,7 @@ class Change:
 
 NOT_BACK = "not back after the router's start"
 EXPIRED = "lease expired"
-ENDED = "its process has ended"
+EXITED = "its process has ended"
 NOTHING_KNOWN = Knowledge()
 
 
@@ -101,7 +101,7 @@ class Membership:
     @property
     def moving(self) -> bool:
         """True if all members fence themselves and hand slots over."""
-        return bool(self.leases) and all(lease.report.moves for lease in self.leases.values())
+        return bool(self.leases) and all(lease.ring_status.moves for lease in self.leases.values())
 
     @property
     def released_epoch(self) -> int:
@@ -117,7 +117,7 @@ class Membership:
         wall: float,
         known: Knowledge = NOTHING_KNOWN,
         node_status: NodeStatus | None = None,
-        report: RingReport = NO_REPORT,
+        status: RingStatus = NO_STATUS,
     ) -> Change | None:
         """Add `member` or renew its lease; return a Change if something changed, which it does not during recovery.
 
@@ -130,7 +130,7 @@ class Membership:
         """
         if self.recovery is not None:
             self._join_recovering(
-                self.recovery, member, default_bucket, seen_epoch, now, wall, known, node_status, report
+                self.recovery, member, default_bucket, seen_epoch, now, wall, known, node_status, status
             )
             return None
         address = member.address
@@ -157,7 +157,7 @@ class Membership:
         adopts, self.cluster_id = cluster_id != self.cluster_id, cluster_id
         if lease is None:
             lease = self.leases[address] = Lease(
-                member, now, now + self.lease_seconds, now, node_status=node_status, report=report
+                member, now, now + self.lease_seconds, now, node_status=node_status, ring_status=status
             )
             self.missing.returned(member)
             self.releases.restarted(member)
@@ -170,10 +170,10 @@ class Membership:
         if address in self.frozen:
             self._thaw(now)
         held, lease.until, lease.heard_at = lease.until, now + self.lease_seconds, now
-        previous, reported = lease.member, lease.report
+        previous, reported = lease.member, lease.ring_status
         if previous.node_id and not member.node_id:
             return None  # a caller that sends only the address
-        lease.report = report
+        lease.ring_status = status
         is_replaced = previous.node_id != member.node_id
         self._replace(lease, member, node_status, wall)
         reason = ""
@@ -189,10 +189,10 @@ class Membership:
         elif previous.addresses != member.addresses:
             # Clients with direct connections to the node need its new addresses.
             reason = "addresses changed"
-        elif reported.moves != report.moves:
+        elif reported.moves != status.moves:
             reason = "features changed"
-        elif reported.leaving != report.leaving and self.moving:
-            reason = "is leaving" if report.leaving else "is not leaving any more"
+        elif reported.leaving != status.leaving and self.moving:
+            reason = "is leaving" if status.leaving else "is not leaving any more"
         change: Change | None = None
         if reason:
             renewed = [address] if is_replaced else []
@@ -218,17 +218,17 @@ class Membership:
 
     def _acknowledge(self, lease: Lease) -> None:
         """Record the epoch that a member acknowledges, at most that of the present ring."""
-        epoch = min(lease.report.acknowledged_epoch, self.ring.epoch)
+        epoch = min(lease.ring_status.acknowledged_epoch, self.ring.epoch)
         lease.acknowledged = max(lease.acknowledged, epoch)
         self.releases.acknowledged(lease.member.address, lease.member.node_id, epoch)
 
     def _take_over(self, lease: Lease, seen_epoch: int, wall: float) -> Change | None:
         """Give a member the slots that it reports as taken over; return the change, None if there is none."""
-        address, report = lease.member.address, lease.report
-        if not report.taken or not self.ring.pending or not self.moving:
+        address, status = lease.member.address, lease.ring_status
+        if not status.taken or not self.ring.pending or not self.moving:
             return None
         before = self.ring.slots_by_node()[address]
-        ring = self.ring.with_taken(address, report.taken, self._next_epoch(seen_epoch, wall))
+        ring = self.ring.with_taken(address, status.taken, self._next_epoch(seen_epoch, wall))
         if ring is None:
             return None
         self.ring = ring
@@ -249,7 +249,7 @@ class Membership:
         return self._changed("Move", "", "the next moves", 0, wall)
 
     def _leaving(self) -> list[str]:
-        return [address for address, lease in self.leases.items() if lease.report.leaving]
+        return [address for address, lease in self.leases.items() if lease.ring_status.leaving]
 
     def _thaw(self, now: float) -> None:
         """End the freeze: a member is heard again, and the others get a lease's time to be heard too."""
@@ -291,14 +291,14 @@ class Membership:
         self._departed(lease, node_id, node_status, wall)
         change = self._changed("Leave", address, "left", 0, wall)
         if node_id:
-            self.releases.member_ended(address, now + self._promise_seconds)
+            self.releases.member_exited(address, now + self._promise_seconds)
         else:
             # A person decides that it goes, and not that it has stopped.
             self.releases.member_lost(address, lease.until + self._promise_seconds)
             self._add_loss(lease, set(self.leases), None)
         return change
 
-    def process_ended(self, address: str, node_id: str, now: float, wall: float) -> Change | None:
+    def process_exited(self, address: str, node_id: str, now: float, wall: float) -> Change | None:
         """Remove the node at `address`, whose process `node_id` has provably ended; None if that is no member.
 
         It serves nothing any more, so nothing is waited for.
@@ -307,9 +307,9 @@ class Membership:
         if lease is None or not node_id or lease.member.node_id != node_id or self.recovery is not None:
             return None
         self._remove(address)
-        self.missing.add_lost(lease.member, lease.node_status, self._members(), wall, ENDED)
-        change = self._changed("Leave", address, ENDED, 0, wall)
-        self.releases.member_ended(address, now + self._promise_seconds)
+        self.missing.add_lost(lease.member, lease.node_status, self._members(), wall, EXITED)
+        change = self._changed("Leave", address, EXITED, 0, wall)
+        self.releases.member_exited(address, now + self._promise_seconds)
         return change
 
     def _remove(self, address: str) -> Lease:
@@ -389,7 +389,7 @@ class Membership:
         wall: float,
         known: Knowledge,
         node_status: NodeStatus | None,
-        report: RingReport,
+        status: RingStatus,
     ) -> None:
         """Grant a lease.
 
@@ -407,7 +407,7 @@ class Membership:
         if member.node_id or not lease.member.node_id:
             self._replace(lease, member, node_status, wall)
             lease.default_bucket, lease.cluster_id = default_bucket, known.cluster_id
-            lease.report = report
+            lease.ring_status = status
         recovery.member_joined(member, known, seen_epoch, now)
 
     def withdraw(self, address: str, node_id: str, wall: float, node_status: NodeStatus | None = None) -> bool:
@@ -502,14 +502,14 @@ class Membership:
             )
         witnesses = present & known.keys()
         for member in gone:
-            ends = promises_end if len(gone) > 1 else leases_end
+            expires_at = promises_end if len(gone) > 1 else leases_end
             self.releases.add(
                 Loss(
                     member.address,
                     member.node_id,
                     member.journal_id,
                     self.ring.epoch,
-                    ends,
+                    expires_at,
                     set(present),
                     witnesses if last.released_epoch and witnesses else None,
                 )
@@ -519,9 +519,9 @@ class Membership:
             if old is not None and old.node_id != lease.member.node_id:
                 if old.journal_id and old.journal_id == lease.member.journal_id:
                     continue
-                ends = promises_end if gone else leases_end
+                expires_at = promises_end if gone else leases_end
                 self.releases.add(
-                    Loss(address, old.node_id, old.journal_id, self.ring.epoch, ends, present - {address})
+                    Loss(address, old.node_id, old.journal_id, self.ring.epoch, expires_at, present - {address})
                 )
 
     def _next_epoch(self, seen_epoch: int, wall: float) -> int:

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 from milena_common.cluster.missing_node import MissingNode, NodeStatus
 from milena_common.cluster.slot_assignment import Member, Ring
-from milena_router.ring.ring_report import NO_REPORT, RingReport
+from milena_router.ring.ring_status import NO_STATUS, RingStatus
 
 # Nodes that cannot reach a router retry within this time: 2 s of pause, 2 s of a call or of gRPC's own pause.
 NODE_RETRY_SECONDS = 5.0
@@ -73,8 +73,8 @@ class Lease:
     """A member, the time of its Join and of its lease's end (seconds on the router's monotonic clock).
 
     `replaced_id` is the id of the previous process at this address. `node_status` is the member's last report,
-    None from a node that sends none. `report` is its last one about the ring. `acknowledged` is an epoch such that
-    the process has no older ring; `member_epoch` that of the first ring with a member at this address, 0 if a
+    None from a node that sends none. `ring_status` is its last one about the ring. `acknowledged` is an epoch such
+    that the process has no older ring; `member_epoch` that of the first ring with a member at this address, 0 if a
     router before this one made it. `heard_at` is the time of its last renewal.
     """
 
@@ -86,7 +86,7 @@ class Lease:
     default_bucket: str = ""
     cluster_id: str = ""
     node_status: NodeStatus | None = None
-    report: RingReport = NO_REPORT
+    ring_status: RingStatus = NO_STATUS
     acknowledged: int = 0
     member_epoch: int = 0
 

@@ -150,7 +150,7 @@ class Releases:
             if loss.address == address:
                 loss.over_at = max(loss.over_at, promises_end)
 
-    def member_ended(self, address: str, promises_end: float) -> None:
+    def member_exited(self, address: str, promises_end: float) -> None:
         """Record that the process at `address` left or ended: it gives no promise any more."""
         for loss in self._losses:
             if address in loss.awaited:
@@ -174,7 +174,7 @@ class Releases:
         self._losses = kept
         return found
 
-    def settle(self, now: float) -> None:
+    def drop_proved(self, now: float) -> None:
         """Forget the losses that are proved."""
         self._losses = [loss for loss in self._losses if not loss.is_proved(now)]
 

@@ -23,7 +23,7 @@ from milena_common.rpc.server import GrpcServer
 from milena_common.rpc.status import from_grpc
 from milena_router.config import load
 from milena_router.forwarding.forward import Forwarder
-from milena_router.ring.fast_death import FastDeath, ports_refuse
+from milena_router.ring.fast_death import FastDeath, ports_reject
 from milena_router.ring.leases import Leases
 from milena_router.ring.membership import Change, Membership
 from milena_router.ring.watch_streams import MAX_WATCHERS, RingWatchers
@@ -55,7 +55,7 @@ class Router:
         self.budget = ByteBudget(2**30)
         self.refusing: set[str] = set()  # addresses at which no process listens
 
-        async def is_refused(address: str, _: float) -> bool:
+        async def rejects_connections(address: str, _: float) -> bool:
             return address in self.refusing
 
         self.service = RouterService(
@@ -65,7 +65,7 @@ class Router:
             self.limiter,
             self.clock,
             self.budget,
-            FastDeath(self.leases, [ports_refuse(is_refused, self.clock)]),
+            FastDeath(self.leases, [ports_reject(rejects_connections, self.clock)]),
         )
         self.calls = CallCounts(ROUTER_OPERATIONS)
         self.address: Address
@@ -98,7 +98,7 @@ async def running_router(rate_limit: float = 0.0, *, direct_access: bool = True)
         router.calls,
         router.watchers.streams(),
         router.service.exchanges(),
-        router.service.exchange_ended,
+        router.service.exchange_closed,
     )
     try:
         async with grpc.aio.insecure_channel(str(router.address)) as router.channel:

@@ -185,7 +185,7 @@ class SimulatedNode:
         if handover.can_leave:
             handover.leaving = True
             for registration in membership.registrations:
-                registration.ring_changed()
+                registration.renew_if_changed()
             until = parts.clock.now() + self.config.drain / 2
             while handover.has_slots and handover.can_leave and parts.clock.now() < until:
                 await parts.clock.sleep(HANDOVER_PAUSE_SECONDS)

@@ -136,7 +136,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         now = self._now()
         if now >= self._fence.check_at:
-            self._fence.check(now)
+            self._fence.may_serve(now)
         session, reader, out = self.session, self._reader, self._out
         session.last_at = now
         session.received += len(data)
@@ -294,7 +294,7 @@ class Connection(asyncio.Protocol):
         self._working = True
         started = self._now()
         if started >= self._fence.check_at:
-            self._fence.check(started)
+            self._fence.may_serve(started)
         self.session.waited = started - self._arrived if self._commands or self._reader.more else 0.0
         try:
             goes_on = self._go_on(started + self._share.slice())

@@ -321,7 +321,7 @@ async def test_a_command_for_a_stopped_slot_waits_and_is_redirected() -> None:
 async def test_a_command_for_a_stopped_slot_gets_tryagain_after_a_tenth_of_a_second() -> None:
     c = await cluster()
     client = c["a"].client()
-    c["a"].ownership.stop(0, SLOTS - 1)
+    c["a"].ownership.stop_slots(0, SLOTS - 1)
     client.send(b"SET k 1\r\n")
     await c.clock.advance(0.09)
     assert client.take() == b""
@@ -333,10 +333,10 @@ async def test_a_command_for_a_stopped_slot_gets_tryagain_after_a_tenth_of_a_sec
 async def test_a_command_for_a_stopped_slot_is_carried_out_if_the_slot_is_served_again() -> None:
     c = await cluster()
     client = c["a"].client()
-    c["a"].ownership.stop(0, SLOTS - 1)
+    c["a"].ownership.stop_slots(0, SLOTS - 1)
     client.send(b"SET k 1\r\nGET k\r\n")
     await c.clock.advance(0.05)
-    c["a"].ownership.resume(0, SLOTS - 1)
+    c["a"].ownership.resume_slots(0, SLOTS - 1)
     assert await client.replies(2) == b"+OK\r\n$1\r\n1\r\n"
     await c.stop()
 
@@ -348,7 +348,7 @@ async def test_a_write_that_waited_while_its_slot_was_stopped_does_nothing() -> 
     await lock.__aenter__()
     writing = asyncio.create_task(t.put("k", b"1", FIRST_EPOCH, if_none_match="*"))
     await run_ready_tasks()
-    c["a"].ownership.stop(0, SLOTS - 1)
+    c["a"].ownership.stop_slots(0, SLOTS - 1)
     await lock.__aexit__(None, None, None)
     with pytest.raises(TryAgain):
         await writing

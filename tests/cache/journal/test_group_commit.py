@@ -604,16 +604,16 @@ async def test_numbers_are_reserved_before_they_are_given(under: Under, monkeypa
 # ---- what must not be acknowledged, and metadata that is needed now
 
 
-async def test_writes_that_must_not_be_acknowledged_are_durable_and_asked_about_once_a_commit() -> None:
+async def test_writes_that_must_not_be_acknowledged_are_durable_and_requested_about_once_a_commit() -> None:
     disk = MemoryDisk()
     journal: Journal[int] = Journal(disk, FakeClock())
     async for _ in journal.replay():
         pass
-    asked: list[str] = []
+    requested: list[str] = []
 
     def unacknowledged() -> str:
-        asked.append("the lease ended")
-        return asked[-1]
+        requested.append("the lease ended")
+        return requested[-1]
 
     journal.unacknowledged = unacknowledged
     done: list[tuple[int, bool]] = []
@@ -625,7 +625,7 @@ async def test_writes_that_must_not_be_acknowledged_are_durable_and_asked_about_
             await future
     assert done == [(1, True), (2, True)]
     assert set(disk.committed.records) == {1, 2}
-    assert len(asked) == 1
+    assert len(requested) == 1
     await journal.close()
 
 

@@ -19,12 +19,12 @@ AHEAD = 1_700_000_000.0
 
 def fence_of(epoch: int = 7, others: frozenset[str] = OTHERS) -> Fence:
     fence = Fence()
-    fence.ring_changed(epoch, others)
+    fence.adopt_ring(epoch, others)
     return fence
 
 
 def is_open(fence: Fence, now: float, ahead: float = AHEAD) -> bool:
-    return fence.check(now, now + ahead)
+    return fence.may_serve(now, now + ahead)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_without_a_right_a_node_is_closed_and_alone_or_outside_of_the_ring_it_ne
     assert not is_open(fence_of(), 100.0)
     alone = fence_of(others=frozenset())
     assert is_open(alone, 100.0)
-    assert (alone.check_at, alone.ask_at()) == (inf, inf), "the hot path never looks"
+    assert (alone.check_at, alone.request_at()) == (inf, inf), "the hot path never looks"
 
 
 def test_a_lease_counts_from_its_request_and_ends_before_it_does_at_the_router() -> None:
@@ -66,11 +66,11 @@ def test_a_lease_counts_only_with_a_ring_as_new_as_the_one_by_which_it_was_grant
     fence = fence_of(epoch=7)
     fence.granted("r", LEASE, 100.0, 9, AHEAD)
     assert not is_open(fence, 101.0), "ring 9 may have given its slots to others"
-    fence.ring_changed(8, OTHERS)
+    fence.adopt_ring(8, OTHERS)
     assert not is_open(fence, 101.0)
-    fence.ring_changed(9, OTHERS)
+    fence.adopt_ring(9, OTHERS)
     assert is_open(fence, 101.0)
-    fence.ring_changed(12, OTHERS)
+    fence.adopt_ring(12, OTHERS)
     assert is_open(fence, 101.0)
 
 
@@ -132,21 +132,21 @@ def test_a_promise_covers_no_member_that_did_not_promise() -> None:
     assert not is_open(fence, 101.0)
     fence.promised(LEASE, 100.0, 7, AHEAD, OTHERS)
     assert is_open(fence, 101.0)
-    fence.ring_changed(8, frozenset({"b"}))
+    fence.adopt_ring(8, frozenset({"b"}))
     assert is_open(fence, 101.0), "c has left"
-    fence.ring_changed(9, frozenset({"b", "d"}))
+    fence.adopt_ring(9, frozenset({"b", "d"}))
     assert not is_open(fence, 101.0), "d, which has joined, may acknowledge a ring without this node"
 
 
-def test_promises_are_asked_for_when_half_is_left_and_no_router_has_renewed() -> None:
+def test_promises_are_requested_for_when_half_is_left_and_no_router_has_renewed() -> None:
     fence = fence_of()
-    assert fence.ask_at() == inf, "without any lease it is not known for how long to ask"
+    assert fence.request_at() == inf, "without any lease it is not known for how long to ask"
     fence.granted("r", LEASE, 100.0, 7, AHEAD)
-    assert fence.ask_at() == pytest.approx(102.7)
+    assert fence.request_at() == pytest.approx(102.7)
     fence.granted("r", LEASE, 102.0, 7, AHEAD)
-    assert fence.ask_at() == pytest.approx(104.7)
+    assert fence.request_at() == pytest.approx(104.7)
     is_open(fence, 120.0)
-    assert fence.ask_at() == -inf, "overdue"
+    assert fence.request_at() == -inf, "overdue"
 
 
 # ---- against an observer with the true time
@@ -235,7 +235,7 @@ class Observed(RuleBasedStateMachine):
     # ---- promises
 
     @rule()
-    def ask(self) -> None:
+    def request_promises(self) -> None:
         self.rounds.append((self.clock["a"], self.ahead, self.adopted["a"], set()))
 
     @precondition(lambda self: self.rounds)
@@ -250,9 +250,9 @@ class Observed(RuleBasedStateMachine):
     @precondition(lambda self: self.rounds)
     @rule()
     def promises_arrive(self) -> None:
-        asked_at, ahead, epoch, by = self.rounds.pop()
+        requested_at, ahead, epoch, by = self.rounds.pop()
         if self.adopted["a"] == epoch and by == OTHERS:
-            self.fence.promised(LEASE, asked_at, epoch, ahead, frozenset(by))
+            self.fence.promised(LEASE, requested_at, epoch, ahead, frozenset(by))
 
     @invariant()
     def it_never_serves_what_the_router_may_have_given_away(self) -> None:

@@ -182,9 +182,9 @@ def test_the_destination_serves_a_slot_from_the_hand_over_on() -> None:
     moving = fencing(9, (0, LAST, OTHER, 4), released=7, pending=((10, 19, ME, 9),))
     ownership.update(moving)
     assert isinstance(error_for(ownership, 10), Moved), "the owner serves it until then"
-    assert ownership.take(10, 14, 9)
-    assert not ownership.take(10, 14, 9), "a hand-over may be repeated"
-    assert ownership.take(15, 15, 9)
+    assert ownership.take_slots(10, 14, 9)
+    assert not ownership.take_slots(10, 14, 9), "a hand-over may be repeated"
+    assert ownership.take_slots(15, 15, 9)
     assert ownership.since[10:20] == [9] * 6 + [ELSEWHERE] * 4
     assert ownership.taken == ((10, 15, 9),)
     # The router has heard of some of it. An unsettled loss, of epoch 8, does not concern slots that were taken.
@@ -193,7 +193,7 @@ def test_the_destination_serves_a_slot_from_the_hand_over_on() -> None:
     )
     assert ownership.since[10:20] == [9] * 6 + [ELSEWHERE] * 4
     assert ownership.taken == ((13, 15, 9),)
-    assert not ownership.take(10, 12, 9), "the confirmation was lost, and comes again"
+    assert not ownership.take_slots(10, 12, 9), "the confirmation was lost, and comes again"
 
 
 def test_slots_that_the_ring_does_not_move_here_cannot_be_taken() -> None:
@@ -201,7 +201,7 @@ def test_slots_that_the_ring_does_not_move_here_cannot_be_taken() -> None:
     ownership.update(fencing(9, (0, LAST, OTHER, 4), released=9, pending=((10, 19, ME, 9), (20, 29, MUTE, 9))))
     for first, last, since in ((10, 20, 9), (9, 10, 9), (10, 19, 8), (20, 21, 9)):
         with pytest.raises(FailedPrecondition, match=f"{first} to {last}"):
-            ownership.take(first, last, since)
+            ownership.take_slots(first, last, since)
     assert ownership.slots == 0
     assert ownership.taken == ()
 
@@ -209,7 +209,7 @@ def test_slots_that_the_ring_does_not_move_here_cannot_be_taken() -> None:
 def test_a_slot_taken_in_a_move_that_is_over_is_not_served() -> None:
     ownership = Ownership(ME.address, ME.node_id)
     ownership.update(fencing(9, (0, LAST, OTHER, 4), released=9, pending=((10, 19, ME, 9),)))
-    ownership.take(10, 19, 9)
+    ownership.take_slots(10, 19, 9)
     assert ownership.update(fencing(10, (0, LAST, OTHER, 10), released=9)), "this node was thought to be lost"
     assert isinstance(error_for(ownership, 10), Moved)
     # A later move of the same slots begins from nothing.
@@ -220,16 +220,16 @@ def test_a_slot_taken_in_a_move_that_is_over_is_not_served() -> None:
 def test_a_stopped_slot_is_served_by_no_node_until_it_is_handed_over_or_resumed() -> None:
     ownership = Ownership(ME.address, ME.node_id)
     ownership.update(fencing(9, (0, LAST, ME, 4), released=9, pending=((10, 19, OTHER, 9),)))
-    assert ownership.stop(10, 14)
+    assert ownership.stop_slots(10, 14)
     assert not ownership.single
     error = error_for(ownership, 10)
     assert isinstance(error, TryAgain)
     assert ownership.since[15] == 4
-    assert ownership.resume(10, 14)
+    assert ownership.resume_slots(10, 14)
     assert ownership.single
-    ownership.stop(10, 14)
+    ownership.stop_slots(10, 14)
     assert not ownership.hand_over(10, 14), "nothing is lost by that, which was stopped"
-    assert not ownership.resume(10, 14)
+    assert not ownership.resume_slots(10, 14)
     moved = error_for(ownership, 10)
     assert isinstance(moved, Moved)
     assert moved.address == OTHER.resp_address == ownership.resp_address_of(10)
@@ -265,13 +265,13 @@ def test_behind_a_closed_fence_nothing_is_served_whatever_arrives() -> None:
     error = error_for(ownership, 0)
     assert isinstance(error, NoNodes)
     assert (str(error), error.retry_after) == ("the lease is over; nothing was done", 0.5)
-    assert ownership.stop(10, 10)
+    assert ownership.stop_slots(10, 10)
     assert ownership.update(fencing(10, (0, 9, OTHER, 10), (10, LAST, ME, 4), released=10)), "it has lost slots"
     assert ownership.slots == 0
     ownership.open()
     assert ownership.closed == ""
     assert ownership.since[9:11] == [ELSEWHERE, ELSEWHERE]
-    ownership.resume(10, 10)
+    ownership.resume_slots(10, 10)
     assert ownership.since[9:11] == [ELSEWHERE, 4]
 
 

@@ -139,7 +139,7 @@ class Asker:
         self.ownership = Ownership(A.address, A.node_id)
         self.fence = NodeFence(self.ownership, self.clock)
         self.replies: dict[str, Any] = {node.resp_address: True for node in slot_map.nodes}
-        self.asked: list[tuple[float, str, int]] = []
+        self.requested: list[tuple[float, str, int]] = []
         self.reply_seconds = 0.0
         self.requests = PromiseRequests(self.fence, self.ownership, self, self.clock, self.adopt)
         self.adopt(slot_map)
@@ -148,7 +148,7 @@ class Asker:
 
     def adopt(self, slot_map: SlotMap) -> None:
         self.ownership.update(slot_map)
-        self.fence.ring_changed()
+        self.fence.adopt_ring()
 
     def lease(self) -> None:
         now = self.clock.now()
@@ -156,7 +156,7 @@ class Asker:
 
     async def promise(self, address: str, epoch: int, seconds: float, timeout: float) -> Any:
         assert seconds == LEASE
-        self.asked.append((self.clock.now(), address, epoch))
+        self.requested.append((self.clock.now(), address, epoch))
         if self.reply_seconds:
             await self.clock.sleep(self.reply_seconds)
         reply = self.replies[address]
@@ -169,12 +169,12 @@ class Asker:
         await asyncio.gather(self.task, return_exceptions=True)
 
 
-async def test_nobody_is_asked_while_a_router_renews() -> None:
+async def test_no_node_is_requested_while_a_router_renews() -> None:
     asker = Asker(ring(7, A, B, C))
     for _ in range(10):
         await asker.clock.advance(LEASE / 3)
         asker.lease()
-    assert asker.asked == []
+    assert asker.requested == []
     await asker.over()
 
 
@@ -185,10 +185,10 @@ async def test_without_a_router_a_ring_that_agrees_serves_on() -> None:
         await asker.clock.advance(0.2)
         assert not asker.fence.closed
     assert asker.fence.closures == 0
-    assert {address for _, address, _ in asker.asked} == {B.resp_address, C.resp_address}
-    first = asker.asked[0][0] - start
+    assert {address for _, address, _ in asker.requested} == {B.resp_address, C.resp_address}
+    first = asker.requested[0][0] - start
     assert LEASE / 3 < first < LEASE / 2, "when less than half of the lease is left"
-    assert len(asker.asked) < 2 * 60 / 2, "a round each time that half of the promises is over"
+    assert len(asker.requested) < 2 * 60 / 2, "a round each time that half of the promises is over"
     assert asker.fence.degraded() != []
     await asker.over()
 
@@ -215,13 +215,13 @@ async def test_a_member_without_resp_cannot_promise() -> None:
     await asker.over()
 
 
-async def test_promises_count_from_when_they_were_asked_for() -> None:
+async def test_promises_count_from_when_they_were_requested_for() -> None:
     asker = Asker(ring(7, A, B))
     asker.reply_seconds = 2.0
     await asker.clock.advance(5.0)
-    asked = asker.asked[0][0]
+    requested = asker.requested[0][0]
     asker.replies[B.resp_address] = NodeLost("gone")
-    await asker.clock.advance(asked + LEASE - 0.6 - asker.clock.now() - 0.1)
+    await asker.clock.advance(requested + LEASE - 0.6 - asker.clock.now() - 0.1)
     assert not asker.fence.closed
     await asker.clock.advance(0.2)
     assert asker.fence.closed
@@ -242,7 +242,7 @@ async def test_a_ring_of_another_cluster_or_no_ring_at_all_is_not_adopted() -> N
     foreign = SlotMap(9, "bucket", (B,), (MapRange(0, SLOTS - 1, B, 1),), "c2")
     for reply in (foreign.to_update().SerializeToString(), b"\xff\xff"):
         asker.replies[B.resp_address] = reply
-        assert not await asker.requests.ask()
+        assert not await asker.requests.request_promises()
     assert asker.ownership.epoch == 7
     await asker.over()
 
@@ -253,6 +253,6 @@ async def test_a_process_that_was_stopped_for_longer_than_its_lease_notices_befo
     asker.clock.tick(2 * LEASE)  # no timer has run, no message arrived
     now = asker.clock.now()
     assert now >= asker.fence.check_at, "so the first batch of requests checks"
-    assert not asker.fence.check(now)
+    assert not asker.fence.may_serve(now)
     assert asker.ownership.slots == 0
     await asker.over()

@@ -192,7 +192,7 @@ class FencedHarness:
         ranges = (MapRange(0, SLOTS - 1, me, 1),)
         self.ownership.update(SlotMap(7, "bucket", (me, other), ranges, released_epoch=7))
         self.fence = NodeFence(self.ownership, self.clock)
-        self.fence.ring_changed()
+        self.fence.adopt_ring()
         self.status = RingStatus(7)
         self.registration = Registration(
             self.coordinator,
@@ -250,17 +250,17 @@ async def test_a_new_part_in_the_ring_is_reported_at_once_also_if_it_came_during
     harness = FencedHarness()
     task = await harness.joined()
     before = len(harness.coordinator.renewals)
-    harness.registration.ring_changed()
+    harness.registration.renew_if_changed()
     await run_ready_tasks()
     assert len(harness.coordinator.renewals) == before, "nothing new to report"
     harness.status = RingStatus(9)
-    harness.registration.ring_changed()
+    harness.registration.renew_if_changed()
     await run_ready_tasks()
     assert harness.coordinator.renewals[-1][1].ring_status.acknowledged_epoch == 9
     harness.coordinator.reply_seconds = 0.5
     await harness.clock.advance(LEASE / 3)
     harness.status = RingStatus(9, taken=((1, 2, 9),))
-    harness.registration.ring_changed()
+    harness.registration.renew_if_changed()
     await harness.clock.advance(0.5)
     assert harness.coordinator.renewals[-1][1].ring_status.taken == ((1, 2, 9),)
     task.cancel()

@@ -81,7 +81,7 @@ def test_reports_that_fit_no_move_count_for_nothing(node: str, change) -> None: 
     assert ring.with_taken(node, [change(first)], 4) is None
 
 
-def test_of_a_report_the_part_that_is_pending_counts() -> None:
+def test_of_a_status_the_part_that_is_pending_counts() -> None:
     ring = joining()
     first = ring.pending[0]
     after = ring.with_taken(C.address, [Run(0, first.first + 4, C.address, 3)], 4)

@@ -12,7 +12,7 @@ from milena_common.cluster.slot_runs import Run
 from milena_router.ring.known_ring import knowledge
 from milena_router.ring.membership import Change, Membership
 from milena_router.ring.recovery import Recovery
-from milena_router.ring.ring_report import ring_report
+from milena_router.ring.ring_status import ring_status
 from milena_router.ring.watch_streams import Published, short_update
 
 LEASE = 5.0
@@ -97,11 +97,11 @@ class Router:
             self.now,
             self.wall,
             knowledge(request, self.wall),
-            report=ring_report(request, each.address),
+            status=ring_status(request, each.address),
         )
         self.changes += [change] if change else []
         self.changes += membership.recover(self.now, self.wall)
-        membership.releases.settle(self.now)
+        membership.releases.drop_proved(self.now)
         if receives and not membership.recovering:
             each.ring = self.slot_map()
         return change
@@ -113,7 +113,7 @@ class Router:
         moves = self.membership.balance(self.wall)
         changes += [moves] if moves else []
         changes += self.membership.recover(self.now, self.wall)
-        self.membership.releases.settle(self.now)
+        self.membership.releases.drop_proved(self.now)
         self.changes += changes
         return changes
 

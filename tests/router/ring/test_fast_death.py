@@ -10,11 +10,11 @@ import pytest
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.runs_message import MOVES, RUNS
 from milena_common.cluster.slot_assignment import Member
-from milena_common.network.connecting import is_refused
-from milena_router.ring.fast_death import PAUSE_SECONDS, FastDeath, ports_refuse
+from milena_common.network.connecting import rejects_connections
+from milena_router.ring.fast_death import PAUSE_SECONDS, FastDeath, ports_reject
 from milena_router.ring.leases import Leases
-from milena_router.ring.membership import ENDED, Change, Membership
-from milena_router.ring.ring_report import RingReport
+from milena_router.ring.membership import EXITED, Change, Membership
+from milena_router.ring.ring_status import RingStatus
 from tests.router.router_under_test import running_router
 from tests.support.fake_clock import FakeClock, run_ready_tasks
 from tests.support.waiting import eventually
@@ -31,14 +31,14 @@ class Harness:
         self.refusing: set[str] = set()
         self.tried: list[str] = []
         self.leases = Leases(Membership(5.0, self.clock.now()), self.clock, self.changes.append)
-        self.fast_death = FastDeath(self.leases, [ports_refuse(self.is_refused, self.clock)])
+        self.fast_death = FastDeath(self.leases, [ports_reject(self.rejects_connections, self.clock)])
         for member in (A, B):
             self.join(member)
 
     def join(self, member: Member, *, moves: bool = True) -> None:
-        self.leases.join(member, "b", 0, report=RingReport(moves))
+        self.leases.join(member, "b", 0, status=RingStatus(moves))
 
-    async def is_refused(self, address: str, timeout: float) -> bool:
+    async def rejects_connections(self, address: str, timeout: float) -> bool:
         self.tried.append(address)
         return address in self.refusing
 
@@ -54,22 +54,22 @@ async def harness() -> AsyncIterator[Harness]:
     await made.fast_death.close()
 
 
-async def test_a_process_whose_ports_all_refuse_twice_is_replaced_at_once_and_released(harness: Harness) -> None:
+async def test_a_process_whose_ports_all_reject_twice_is_replaced_at_once_and_released(harness: Harness) -> None:
     harness.refusing = {"b:1", "b:2"}
-    harness.fast_death.stream_ended(B.address, B.node_id)
+    harness.fast_death.stream_closed(B.address, B.node_id)
     await run_ready_tasks()
     assert harness.members == ["a:1", "b:1"], "once is not enough"
     await harness.clock.advance(PAUSE_SECONDS)
     assert harness.members == ["a:1"]
-    assert harness.changes[-1].reason == ENDED
+    assert harness.changes[-1].reason == EXITED
     assert harness.leases.membership.released_epoch == harness.leases.ring.epoch
     assert [node.address for node in harness.leases.membership.missing.all()] == ["b:1"]
 
 
 @pytest.mark.parametrize("refusing", [{"b:1"}, {"b:2"}, set()])
-async def test_a_port_that_does_not_refuse_is_no_proof(harness: Harness, refusing: set[str]) -> None:
+async def test_a_port_that_does_not_reject_is_no_proof(harness: Harness, refusing: set[str]) -> None:
     harness.refusing = refusing
-    harness.fast_death.stream_ended(B.address, B.node_id)
+    harness.fast_death.stream_closed(B.address, B.node_id)
     await harness.clock.advance(1)
     assert harness.members == ["a:1", "b:1"]
     assert sorted(harness.tried) == ["b:1", "b:2"]
@@ -77,7 +77,7 @@ async def test_a_port_that_does_not_refuse_is_no_proof(harness: Harness, refusin
 
 async def test_another_process_at_the_address_is_not_removed(harness: Harness) -> None:
     harness.refusing = {"b:1", "b:2"}
-    harness.fast_death.stream_ended(B.address, B.node_id)
+    harness.fast_death.stream_closed(B.address, B.node_id)
     await run_ready_tasks()
     harness.join(Member(B.address, "another", addresses=B.addresses))
     await harness.clock.advance(1)
@@ -86,9 +86,9 @@ async def test_another_process_at_the_address_is_not_removed(harness: Harness) -
 
 async def test_the_stream_of_a_process_that_is_no_member_is_ignored(harness: Harness) -> None:
     for address, node_id in ((B.address, "another"), (B.address, ""), ("c:1", "id-c")):
-        harness.fast_death.stream_ended(address, node_id)
+        harness.fast_death.stream_closed(address, node_id)
     harness.join(B, moves=False)
-    harness.fast_death.stream_ended(B.address, B.node_id)
+    harness.fast_death.stream_closed(B.address, B.node_id)
     await harness.clock.advance(1)
     assert harness.tried == [], "a node of the version before closes its ports first"
 
@@ -96,7 +96,7 @@ async def test_the_stream_of_a_process_that_is_no_member_is_ignored(harness: Har
 async def test_a_stream_that_breaks_again_is_checked_once(harness: Harness) -> None:
     harness.refusing = {"b:1", "b:2"}
     for _ in range(3):
-        harness.fast_death.stream_ended(B.address, B.node_id)
+        harness.fast_death.stream_closed(B.address, B.node_id)
     await harness.clock.advance(1)
     assert len(harness.tried) == 4
 
@@ -106,8 +106,8 @@ async def test_all_proofs_must_agree(harness: Harness) -> None:
         return False
 
     harness.refusing = {"b:1", "b:2"}
-    strict = FastDeath(harness.leases, [ports_refuse(harness.is_refused, harness.clock), denies])
-    strict.stream_ended(B.address, B.node_id)
+    strict = FastDeath(harness.leases, [ports_reject(harness.rejects_connections, harness.clock), denies])
+    strict.stream_closed(B.address, B.node_id)
     await harness.clock.advance(1)
     assert harness.members == ["a:1", "b:1"]
 
@@ -132,9 +132,9 @@ async def test_ports_are_tried() -> None:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{listening.getsockname()[1]}"
-        assert await is_refused(address, 5.0), "bound, and not listening"
+        assert await rejects_connections(address, 5.0), "bound, and not listening"
         listening.listen()
-        assert not await is_refused(address, 5.0)
-    assert await is_refused(address, 5.0)
-    assert not await is_refused("no-such-host.invalid:1", 5.0)
-    assert not await is_refused(address, 0.0)
+        assert not await rejects_connections(address, 5.0)
+    assert await rejects_connections(address, 5.0)
+    assert not await rejects_connections("no-such-host.invalid:1", 5.0)
+    assert not await rejects_connections(address, 0.0)

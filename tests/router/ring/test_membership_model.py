@@ -166,18 +166,18 @@ class Model(RuleBasedStateMachine):
             self.router.membership.remove_member(f"{name}:1", "", self.router.now, self.router.wall)
 
     @rule(name=NAMES)
-    def a_process_is_known_to_have_ended(self, name: str) -> None:
+    def a_process_is_known_to_be_gone(self, name: str) -> None:
         lease = self.router.membership.leases.get(f"{name}:1")
         process = self.processes.get(name)
         if lease and (process is None or process.node.member.node_id != lease.member.node_id):
-            self.router.membership.process_ended(
+            self.router.membership.process_exited(
                 f"{name}:1", lease.member.node_id, self.router.now, self.router.wall
             )
 
     # ---- nodes among themselves
 
     @rule(name=NAMES)
-    def ask_for_promises(self, name: str) -> None:
+    def request_promises(self, name: str) -> None:
         process, now = self.processes.get(name), self.router.now
         if process is None or process.lease_until <= now:
             return
@@ -231,7 +231,7 @@ class Model(RuleBasedStateMachine):
                 self.renew(name)
                 self.receive(name)
             for name in sorted(asking):
-                self.ask_for_promises(name)
+                self.request_promises(name)
             self.no_slot_is_served_by_two_processes()
             self.router.look(LEASE / 3)
 
@@ -278,7 +278,7 @@ class Model(RuleBasedStateMachine):
         self.epoch, self.released = epoch, max(self.released, released)
 
     @rule()
-    def everything_ends_well_when_all_is_well(self) -> None:
+    def everything_is_right_when_all_is_well(self) -> None:
         """Missing nodes are written off, the others are heard: all slots are served, and moves end."""
         for name in "abcd":
             if name not in self.processes:

@@ -213,8 +213,8 @@ def test_a_journal_that_is_back_proves_an_earlier_loss(nodes: tuple[Node, Node, 
 def test_a_node_that_leaves_or_has_ended_is_released_at_once(nodes: tuple[Node, Node, Node]) -> None:
     a, b, c = nodes
     router = ring_of(a, b, c)
-    assert router.membership.process_ended(c.address, "another", router.now, router.wall) is None
-    change = router.membership.process_ended(c.address, c.member.node_id, router.now, router.wall)
+    assert router.membership.process_exited(c.address, "another", router.now, router.wall) is None
+    change = router.membership.process_exited(c.address, c.member.node_id, router.now, router.wall)
     assert change is not None
     assert change.reason == "its process has ended"
     assert router.is_released

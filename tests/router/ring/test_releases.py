@@ -20,7 +20,7 @@ def releases() -> Releases:
 
 
 def is_released(releases: Releases, now: float) -> bool:
-    releases.settle(now)
+    releases.drop_proved(now)
     return releases.released(99) == 99
 
 
@@ -32,7 +32,7 @@ def test_the_oldest_loss_counts(releases: Releases) -> None:
     releases.add(loss(9))
     releases.add(Loss("y:1", "y-1", "", 7, 20.0, set()))
     assert releases.released(12) == 6
-    releases.settle(20.0)
+    releases.drop_proved(20.0)
     assert releases.released(12) == 12
 
 
@@ -56,7 +56,7 @@ def test_a_member_in_every_ring_of_the_lost_process_must_acknowledge(releases: R
 
 def test_a_member_that_left_is_as_good_after_its_last_promise(releases: Releases) -> None:
     releases.add(loss(7, "b", witnesses={"b"}))
-    releases.member_ended("b", 20.0)
+    releases.member_exited("b", 20.0)
     assert not is_released(releases, 19.9)
     assert is_released(releases, 20.0)
 

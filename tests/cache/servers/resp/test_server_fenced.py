@@ -31,7 +31,7 @@ class Fenced(ServerUnderTest):
         self.fencing = SlotMap(2, alone.default_bucket, both.nodes, alone.ranges, released_epoch=2)
         self.ownership.update(self.fencing)
         self.lease()
-        self.fence.ring_changed()
+        self.fence.adopt_ring()
 
     def lease(self) -> None:
         lease = Lease(LEASE, self.t.clock.now(), 2, 2, "")
@@ -55,7 +55,7 @@ OTHERS = [
 
 @pytest.mark.parametrize("argv", READS + OTHERS, ids=lambda argv: b" ".join(argv).decode())
 @pytest.mark.parametrize("mode", ["back", "memory", "through"])
-async def test_every_command_is_refused_that_waited_in_the_socket(argv: tuple[bytes, ...], mode: str) -> None:
+async def test_every_command_is_rejected_that_waited_in_the_socket(argv: tuple[bytes, ...], mode: str) -> None:
     server = Fenced(mode=mode)
     await server.t.start()
     client = server.connect()
@@ -71,7 +71,7 @@ async def test_every_command_is_refused_that_waited_in_the_socket(argv: tuple[by
     assert await client.value(b"GET", b"hit") == b"1"
 
 
-async def test_a_whole_pipeline_is_refused_and_admin_commands_are_not() -> None:
+async def test_a_whole_pipeline_is_rejected_and_admin_commands_are_not() -> None:
     server = Fenced()
     client = server.connect()
     await server.warm(client, "hit", b"1")
@@ -87,7 +87,7 @@ async def test_one_comparison_a_batch_is_all_until_it_is_time() -> None:
     server = Fenced()
     client = server.connect()
     await server.warm(client, "hit", b"1")
-    server.fence.check(server.t.clock.now())
+    server.fence.may_serve(server.t.clock.now())
     checks = []
     check = server.fence.check
     server.fence.check = lambda now: checks.append(now) or check(now)  # type: ignore[method-assign, func-returns-value]
@@ -102,7 +102,7 @@ async def test_one_comparison_a_batch_is_all_until_it_is_time() -> None:
 async def test_a_node_alone_in_its_ring_serves_on_without_a_router() -> None:
     server = Fenced()
     server.ownership.update(fencing(ring(ME, epoch=3)))
-    server.fence.ring_changed()
+    server.fence.adopt_ring()
     client = server.connect()
     server.lapse()
     assert await client.request(b"SET", b"k", b"v") == b"+OK\r\n"
@@ -130,7 +130,7 @@ API_CALLS = [
 
 
 @pytest.mark.parametrize(("method", "request_"), API_CALLS)
-async def test_calls_over_resp_are_refused(method: str, request_: Any) -> None:
+async def test_calls_over_resp_are_rejected(method: str, request_: Any) -> None:
     server = Fenced(mode="back")
     client = server.connect()
     await server.warm(client, "hit", b"1")
@@ -147,19 +147,19 @@ async def over_grpc(server: Fenced, method: str, request: Any) -> bytes:
 
 
 @pytest.mark.parametrize(("method", "request_"), API_CALLS)
-async def test_calls_over_grpc_are_refused_whatever_the_caller_believes(method: str, request_: Any) -> None:
+async def test_calls_over_grpc_are_rejected_whatever_the_caller_believes(method: str, request_: Any) -> None:
     server = Fenced(mode="back")
     await server.warm(server.connect(), "hit", b"1")
     server.lapse()
-    with pytest.raises(NoNodes, match="fenced") as refused:
+    with pytest.raises(NoNodes, match="fenced") as rejected:
         await over_grpc(server, method, request_)
-    assert refused.value.retry_after > 0
+    assert rejected.value.retry_after > 0
 
 
 async def test_over_grpc_a_slot_of_another_node_is_not_served_in_a_ring_that_fences() -> None:
     server = Fenced()
     server.ownership.update(fencing(ring("127.0.0.2:50051", ME, epoch=3)))
-    server.fence.ring_changed()
+    server.fence.adopt_ring()
     keys = [b"%d" % number for number in range(20)]
     foreign = next(key for key in keys if server.ownership.mine_since(key) < 0)
     with pytest.raises(Moved):
@@ -297,7 +297,7 @@ async def test_promises_are_for_connections_that_named_cluster_and_node() -> Non
     assert "2:6" in server.t.disk.committed.metadata["promises"]
 
 
-async def test_nodes_ask_each_other_over_their_links() -> None:
+async def test_nodes_request_each_other_over_their_links() -> None:
     server = Fenced()
     listens = await server.server.start(Address("127.0.0.1", 0))
     peers = Peers(lambda address: Identity("c1", "", "n1"))

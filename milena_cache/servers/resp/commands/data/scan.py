@@ -95,8 +95,8 @@ async def _page(context: Context, place: Place, glob: Glob, limit: int) -> list[
 
 
 def _check_fence(context: Context) -> None:
-    if (refused := context.fence.refusal()) is not None:
-        raise refused
+    if (rejected := context.fence.fence_error()) is not None:
+        raise rejected
 
 
 def listed_prefix(literal: bytes) -> bytes:

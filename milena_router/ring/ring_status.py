@@ -16,7 +16,7 @@ from milena_common.cluster.slots import SLOTS
 
 
 @dataclass(frozen=True, slots=True)
-class RingReport:
+class RingStatus:
     """A node's part in the ring.
 
     moves: True if it fences itself by its lease, takes part in promises and hands slots over
@@ -31,16 +31,16 @@ class RingReport:
     leaving: bool = False
 
 
-NO_REPORT = RingReport()
+NO_STATUS = RingStatus()
 
 
-def ring_report(request: pb.JoinRequest, address: str) -> RingReport:
+def ring_status(request: pb.JoinRequest, address: str) -> RingStatus:
     """Return what the node at `address` reports. Raises InvalidRequest.
 
     A node without the feature takes no part: the other fields of its report are ignored.
     """
     if not request.features & MOVES:
-        return NO_REPORT
+        return NO_STATUS
     taken: list[Run] = []
     if request.HasField("taken"):
         if len(request.taken.epochs) > SLOTS:
@@ -49,4 +49,4 @@ def ring_report(request: pb.JoinRequest, address: str) -> RingReport:
             taken = read_runs(request.taken, [address])
         except ValueError as error:
             raise InvalidRequest(f"taken: {error}") from None
-    return RingReport(True, request.acknowledged_epoch, tuple(taken), request.leaving)
+    return RingStatus(True, request.acknowledged_epoch, tuple(taken), request.leaving)
