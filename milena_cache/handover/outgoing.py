@@ -92,11 +92,14 @@ class Outgoing:
         total = sum(size_of(key) + WRITE_BYTES for slot in slots for key in self._left.get(slot, ()))
         return total / self._rate
 
-    def next_batch(self, size_of: Callable[[bytes], int]) -> list[Range]:
-        """Return the slots to hand over next: as many as have a rest of REST_SECONDS together, at least one."""
+    def next_batch(self, size_of: Callable[[bytes], int], is_served: Callable[[int], bool]) -> list[Range]:
+        """Return the slots to hand over next: as many as have a rest of REST_SECONDS together, at least one.
+
+        Only slots that are served here, according to `is_served`: none if there are none.
+        """
         batch: list[Range] = []
         seconds = 0.0
-        for number, slot in enumerate(sorted(self.slots)):
+        for number, slot in enumerate(filter(is_served, sorted(self.slots))):
             seconds += self.rest_seconds((slot,), size_of)
             adjacent = bool(batch) and batch[-1][1] == slot - 1
             full = number >= MAX_SLOTS or (not adjacent and len(batch) >= MAX_RANGES)

@@ -237,7 +237,9 @@ class Source:
             if outgoing.waiting <= MAX_WRITES:
                 break
             await self._send(move, outgoing, outgoing.slots)
-        batch = outgoing.next_batch(self._size_of)
+        batch = outgoing.next_batch(self._size_of, self._is_served)
+        if not batch:
+            return False
         slots = _slots(batch)
         for _ in range(MAX_FRAMES):
             if outgoing.rest_seconds(slots, self._size_of) <= REST_SECONDS:
@@ -248,6 +250,8 @@ class Source:
     async def _hand_over(
         self, move: Move, outgoing: Outgoing, batch: Sequence[Range], slots: Collection[int]
     ) -> bool:
+        if not all(map(self._is_served, slots)):
+            return False
         self._stop(move, batch, slots)
         released = False
         try:
@@ -277,12 +281,21 @@ class Source:
             if not released:
                 self._resume(move, slots)
 
+    def _is_served(self, slot: int) -> bool:
+        """Return True if this node serves `slot` now.
+
+        A slot that it does not serve must not be handed over: (1) the slot of a lost node is this node's, and not
+        released; (2) it is pending, and stopped, which has no effect on what is not served; (3) it is released, and
+        this node acknowledges writes; (4) the destination takes the slot without them. And if the lost node lives,
+        the destination would serve the slot beside it.
+        """
+        return self._ownership.since[slot] != ELSEWHERE
+
     def _stop(self, move: Move, batch: Sequence[Range], slots: Collection[int]) -> None:
         now = self._clock.now()
         for slot in slots:
             self.stopped[slot] = move
-            if self._ownership.since[slot] != ELSEWHERE:
-                self.served_before[slot] = (self._ownership.since[slot], now)
+            self.served_before[slot] = (self._ownership.since[slot], now)
         for first, last in batch:
             self._ownership.stop_slots(first, last)
         # From the release on the destination acknowledges writes: clients must not keep what they have cached.

@@ -9,6 +9,8 @@ Invariants:
 - The caller gets a response within its deadline, even from a silent node: the node's timeout is a little shorter.
 - Each connection is for one process of one cluster, and another process at the same address rejects it. A restarted
   node is another process until it has joined: nothing was done, so the request waits up to REJOIN_SECONDS for that.
+- While a slot moves, its owner in the ring may have handed it over already: the request follows to the destination.
+  In the gap, when neither serves it, nothing was done, and the request waits within its deadline.
 - When a node's lease expires, calls that still wait for it fail at once, so that reads go to the new owner instead
   of waiting for a process that may be gone. A node that leaves by itself finishes its calls.
 """
@@ -19,7 +21,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
-from milena_common.api.errors import NodeLost, NoNodes, WrongNode
+from milena_common.api.errors import Moved, NodeLost, NoNodes, TryAgain, WrongNode
 from milena_common.api.methods import INVALIDATE
 from milena_common.cluster.slot_assignment import Member, Owner
 from milena_common.resp.identity import Identity
@@ -97,14 +99,34 @@ class Forwarder:
     ) -> tuple[bytes, Owner]:
         """Return the response of the owner, and the owner."""
         rejoin_deadline = min(deadline - MIN_SECONDS, self._clock.now() + REJOIN_SECONDS)
+        owner = self._owner(cache_key)
         while True:
-            owner = self._owner(cache_key)
+            pause = REJOIN_CHECK_SECONDS
             try:
                 return await self._call(owner, method, build, deadline, response_bytes), owner
             except WrongNode:
-                if self._clock.now() + REJOIN_CHECK_SECONDS >= rejoin_deadline:
+                if self._clock.now() + pause >= rejoin_deadline:
                     raise
-            await self._clock.sleep(REJOIN_CHECK_SECONDS)
+            except (Moved, TryAgain) as error:
+                if self._clock.now() + pause >= deadline - MIN_SECONDS:
+                    raise
+                destination = self._destination(owner) if isinstance(error, Moved) else None
+                if destination is not None:
+                    owner = destination
+                    continue
+            await self._clock.sleep(pause)
+            owner = self._owner(cache_key)
+
+    def _destination(self, owner: Owner) -> Owner | None:
+        """Return the destination of the slot's pending move, to which `owner` has handed it over already.
+
+        None if there is none, or `owner` is the destination: then the ring decides anew after a pause.
+        """
+        ring = self._membership.ring
+        for first, last, address, owned_since in ring.pending:
+            if first <= owner.slot <= last and address != owner.address and ring.owner(owner.slot) == owner.address:
+                return Owner(owner.slot, address, owned_since)
+        return None
 
     def _owner(self, cache_key: bytes) -> Owner:
         owner = self._membership.ring.find(cache_key)

@@ -173,6 +173,8 @@ class Membership:
         previous, reported = lease.member, lease.ring_status
         if previous.node_id and not member.node_id:
             return None  # a caller that sends only the address
+        if previous.node_id == member.node_id and reported.moves and not status.moves:
+            status = reported  # a process keeps its features: this is a caller that sends only some fields
         lease.ring_status = status
         is_replaced = previous.node_id != member.node_id
         self._replace(lease, member, node_status, wall)

@@ -60,7 +60,7 @@ def test_a_lost_node_is_not_forgotten_until_it_is_back_or_written_off(start_clus
         assert writes
         cluster.kill_node(lost)
         cluster.wait_for_ring(2)
-        expected = [(lost.address, writes, "lease expired")]
+        expected = [(lost.address, writes, "its process has ended")]
         assert missing(admin) == expected
         ill = run(cluster, "health")
         assert ill.exit_code == 1

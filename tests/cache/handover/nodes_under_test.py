@@ -38,6 +38,10 @@ class Ring:
         self.pending: dict[int, tuple[str, int]] = {}
         self._map: SlotMap | None = None
 
+    def release_all(self) -> None:
+        """All owners before are known to serve nothing."""
+        self.released, self._map = self.epoch, None
+
     def plan(self, slots: Iterable[int], to: str) -> int:
         """Plan a move; return its epoch."""
         self.epoch += 1

@@ -478,3 +478,21 @@ async def test_another_node_hands_in_what_this_one_owns() -> None:
     client = c["a"].client()
     assert (await client.request(b"MILENA.MERGE", b"x")).startswith(b"-NOPERM")
     await c.stop()
+
+
+async def test_slots_that_are_not_released_are_handed_over_later_with_the_writes_until_then() -> None:
+    """They are of a lost node, which may still serve them. Stopping what is not served has no effect."""
+    c = await cluster()
+    c.ring.released = FIRST_EPOCH - 1
+    c.ring.plan(ALL, "b")
+    await c.publish()
+    await c.clock.advance(1.0)
+    assert c.server_of("k") == []
+    assert b"RELEASE" not in c.requests
+    c.ring.release_all()
+    await c.publish()
+    await put(c, "k", b"v")
+    await c.finish_moves()
+    assert c.server_of("k") == ["b"]
+    assert await get(c, "k") == ("hit", b"v")
+    await c.stop()

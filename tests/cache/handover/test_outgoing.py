@@ -10,6 +10,10 @@ KEYS = [b"key%d" % number for number in range(2000)]
 SLOTS_OF_KEYS = {slot_of(key) for key in KEYS}
 
 
+def served(slot: int) -> bool:
+    return True
+
+
 def small(key: bytes) -> int:
     del key
     return 10
@@ -46,20 +50,20 @@ def test_keys_of_other_slots_are_of_no_concern() -> None:
 
 def test_a_batch_has_a_short_rest_and_few_slots_and_ranges() -> None:
     outgoing = Outgoing(range(4000))
-    assert outgoing.next_batch(small) == [(0, MAX_SLOTS - 1)]
+    assert outgoing.next_batch(small, served) == [(0, MAX_SLOTS - 1)]
     outgoing = Outgoing(range(0, 4000, 2))
-    assert len(outgoing.next_batch(small)) == MAX_RANGES
+    assert len(outgoing.next_batch(small, served)) == MAX_RANGES
     slot = slot_of(b"key")
     outgoing = Outgoing(range(slot - 2, slot + 3))
     outgoing.changed(b"key")
-    assert outgoing.next_batch(lambda key: int(2 * REST_SECONDS * FIRST_RATE)) == [(slot - 2, slot - 1)]
+    assert outgoing.next_batch(lambda key: int(2 * REST_SECONDS * FIRST_RATE), served) == [(slot - 2, slot - 1)]
 
 
 def test_a_slot_with_a_long_rest_is_a_batch_of_its_own() -> None:
     slot = slot_of(b"key")
     outgoing = Outgoing(range(slot, slot + 3))
     outgoing.changed(b"key")
-    assert outgoing.next_batch(lambda key: int(1e12)) == [(slot, slot)]
+    assert outgoing.next_batch(lambda key: int(1e12), served) == [(slot, slot)]
 
 
 def test_the_rest_is_shorter_the_faster_writes_are_confirmed() -> None:
@@ -69,3 +73,9 @@ def test_the_rest_is_shorter_the_faster_writes_are_confirmed() -> None:
     before = outgoing.rest_seconds([slot], small)
     outgoing.measured(10**9, 0.1)
     assert outgoing.rest_seconds([slot], small) < before
+
+
+def test_only_slots_that_are_served_here_are_handed_over() -> None:
+    outgoing = Outgoing({1, 2, 3, 5})
+    assert outgoing.next_batch(lambda key: 0, lambda slot: slot in (2, 5)) == [(2, 2), (5, 5)]
+    assert outgoing.next_batch(lambda key: 0, lambda slot: False) == []
