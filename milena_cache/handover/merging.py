@@ -99,7 +99,8 @@ class Merging:
         self._journal.learned(record.version)
         known = self._dirty.get(key)
         if write.gone:
-            if known is not None and known.version == record.version and not known.upload.uploading:
+            # An older one too: it came by a command without a reply, and S3 has a later write than both.
+            if known is not None and known.version <= record.version and not known.upload.uploading:
                 self._dirty_writes.retire(known)
                 self._entries.invalidate(key)
             return None

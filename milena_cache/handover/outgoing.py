@@ -29,7 +29,7 @@ class Outgoing:
 
     slots: those that are not handed over yet
     serial: number of the latest command of the move
-    sent: by key the version that the destination has confirmed
+    sent: by key the newest version that the destination may have
     """
 
     def __init__(self, slots: Iterable[int]) -> None:

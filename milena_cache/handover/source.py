@@ -372,6 +372,10 @@ class Source:
             try:
                 versions: dict[bytes, Version | None] = {}
                 frame = [raw for key in keys if (raw := self._encoded(key, outgoing, versions)) is not None]
+                for key, version in versions.items():
+                    if version is not None:
+                        # Before the reply, which may be lost: then the destination may have the write.
+                        outgoing.sent[key] = version
                 if frame:
                     started = self._clock.now()
                     sent = self._command(b"WRITES", move, outgoing, *frame)
@@ -380,8 +384,6 @@ class Source:
                 for key, version in versions.items():
                     if version is None:
                         outgoing.sent.pop(key, None)
-                    else:
-                        outgoing.sent[key] = version
                 delivered = True
             finally:
                 self._budget.release(size)

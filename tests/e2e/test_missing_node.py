@@ -75,13 +75,17 @@ def test_a_lost_node_is_not_forgotten_until_it_is_back_or_written_off(start_clus
         assert all(client[f"k{number}"] == b"v" for number in range(KEYS))
 
         leaving = cluster.nodes[1]
-        writes = reported(admin)[leaving.address]
         leaving.terminate()
-        assert leaving.wait() == 3
-        assert missing(admin) == [(leaving.address, writes, "left with acknowledged writes")]
-        assert run(cluster, "leave", leaving.address, "--forget").exit_code == 0
+        assert leaving.wait() == 0, "it hands its writes over"
         assert missing(admin) == []
-        cluster.wait_for_ring(2)
+        wait_until("the router knows of every write", lambda: sum(reported(admin).values()) == KEYS, 20)
+        gone = cluster.nodes[2]
+        writes = reported(admin)[gone.address]
+        cluster.kill_node(gone)
+        cluster.wait_for_ring(1)
+        assert missing(admin) == [(gone.address, writes, "its process has ended")]
+        assert run(cluster, "leave", gone.address, "--forget").exit_code == 0
+        assert missing(admin) == []
         epoch = admin.nodes().epoch
         wait_until(
             "the nodes have heard of it",

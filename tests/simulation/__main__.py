@@ -5,7 +5,9 @@ Prints the verdicts, the coverage of pairs of faults, and for each violation the
 that has the history, and the command that runs the seed again. Exits with 1 after a violation, with 2 if a key is
 undecided.
 
-The order of sets of texts depends on PYTHONHASHSEED, and with it the run: it is set to 0, unless it is set.
+The order of a set depends on PYTHONHASHSEED and on the addresses of objects, and with it the run. So PYTHONHASHSEED
+is set to 0, unless it is set, and each seed runs in a process of its own, forked from one that has only imported the
+modules.
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from tests.faults.linearizability.operations import to_json
 from tests.simulation.faults import Kind, coverage, pairs
-from tests.simulation.run import SeedResult, Verdict, run_seed
+from tests.simulation.run import SeedResult, Verdict, print_line, run_seed
 
 # Violations that are printed in full.
 MAX_REPORTS = 10
@@ -44,19 +47,24 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _one(seed: int, routers: int, histories: Path) -> int:
-    result = run_seed(seed, routers, lambda line: print(line[:400]))
+    with _pool(1) as pool:
+        result = pool.submit(run_seed, seed, routers, print_line).result()
     print(f"digest {result.digest}")
     return _summary([result], histories)
+
+
+def _pool(processes: int) -> ProcessPoolExecutor:
+    """Return a pool of processes, each for one seed."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["tests.simulation.run"])
+    return ProcessPoolExecutor(processes, context, max_tasks_per_child=1)
 
 
 def _many(seeds: range, routers: int, processes: int, histories: Path) -> int:
     started = time.perf_counter()
     run = partial(run_seed, routers=routers)
-    if processes == 1:
-        code = _summary(map(run, seeds), histories)
-    else:
-        with ProcessPoolExecutor(processes) as pool:
-            code = _summary(pool.map(run, seeds, chunksize=5), histories)
+    with _pool(processes) as pool:
+        code = _summary(pool.map(run, seeds), histories)
     took = time.perf_counter() - started
     print(f"{took:.1f} s, {took / len(seeds):.2f} s a seed, {processes} processes")
     return code

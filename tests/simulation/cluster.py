@@ -53,7 +53,8 @@ class SimulatedCluster:
         self.plan = faults.plan(Random(rng.random()), LEASE_SECONDS)
         store.date = lambda: WALL + loop.time()
         self.s3 = S3(store, Random(rng.random()))
-        routers = routers or rng.choice(ROUTERS)
+        decided = rng.choice(ROUTERS)  # also if it is not used, so that the rest of the run is the same
+        routers = routers or decided
         self.routers = [
             SimulatedRouter(
                 network, f"10.0.0.{number + 1}", Random(rng.random()), self._clock(), self._ring_changed

@@ -63,6 +63,11 @@ class SeedResult:
     operations: Sequence[Operation] = ()
 
 
+def print_line(line: str) -> None:
+    """Print the beginning of a line of a run's trace."""
+    print(line[:400], flush=True)
+
+
 def run_seed(
     seed: int,
     routers: int = 0,

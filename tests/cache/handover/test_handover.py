@@ -496,3 +496,18 @@ async def test_slots_that_are_not_released_are_handed_over_later_with_the_writes
     assert c.server_of("k") == ["b"]
     assert await get(c, "k") == ("hit", b"v")
     await c.stop()
+
+
+async def test_a_write_that_was_sent_without_a_reply_is_taken_back_when_s3_has_a_later_one() -> None:
+    """The destination has it, and serves and uploads it unless it is told that it is gone."""
+    c = await cluster()
+    await put(c, "k", b"1")
+    c.broken = [(b"WRITES", "after")]
+    c.ring.plan([K], "b")
+    await c.publish()
+    await c.until(lambda: b"k" in c["b"].t.dirty)
+    await put(c, "k", b"2", durability="through")
+    await c.finish_moves()
+    assert c.server_of("k") == ["b"]
+    assert (await get(c, "k"))[1] == b"2"
+    await c.stop()
