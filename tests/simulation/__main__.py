@@ -6,8 +6,8 @@ that has the history, and the command that runs the seed again. Exits with 1 aft
 undecided.
 
 The order of a set depends on PYTHONHASHSEED and on the addresses of objects, and with it the run. So PYTHONHASHSEED
-is set to 0, unless it is set, and each seed runs in a process of its own, forked from one that has only imported the
-modules.
+is set to 0, unless it is set, and each seed runs in a process of its own, forked from one that has only imported
+the modules.
 """
 
 from __future__ import annotations
