@@ -148,6 +148,12 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
             # The other half is for uploads, if no node takes the slots.
             await _hand_over(servers.handover, membership, clock, config.drain / 2)
             await _drain(parts.writes, parts.flush_waiters, journal, max(0.0, until - clock.now()))
+            if servers.ownership.slot_map.released_epoch:
+                # Giving the lease back ends acknowledgements: those of writes in flight come first.
+                servers.ownership.close("this node leaves the ring")
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(journal.sync_barrier(), SYNC_SECONDS)
+                await parts.writes.finish(SYNC_SECONDS)
         for task in background:
             task.cancel()
         await asyncio.gather(*(each.leave_ring(LEAVE_SECONDS) for each in membership.registrations))

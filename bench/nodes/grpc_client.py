@@ -1,4 +1,4 @@
-"""Shell. A bare client of a cache node's gRPC server, without router, ring, retries or the client library.
+"""Shell. A bare client of a cache node's gRPC server, without router, ring or the client library.
 
 Over gRPC a node serves any key without comparing it with its ring, so no ring is necessary.
 """
@@ -13,6 +13,7 @@ import grpc
 
 from milena_common.api.methods import FLUSH, GET, PUT
 from milena_common.api.pb import cache_server_pb2 as pb
+from milena_common.rpc.status import is_shed
 
 _CALL_SECONDS = 5
 _FLUSH_SECONDS = 600
@@ -47,7 +48,13 @@ class NodeServer:
         )
 
     async def get(self, key: bytes) -> pb.GetResponse:
-        return await self._get(pb.GetRequest(key=key), timeout=_CALL_SECONDS)
+        """Return the object; a call that an overloaded node did not begin is made again, as clients do."""
+        while True:
+            try:
+                return await self._get(pb.GetRequest(key=key), timeout=_CALL_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                if not is_shed(error.code(), error.details()):
+                    raise
 
     async def put_object(self, key: bytes, value: bytes, durability: str) -> pb.PutResponse:
         request = pb.PutRequest(key=key, value=value, durability=durability)

@@ -191,7 +191,7 @@ def test_writes_in_flight_while_their_keys_move_are_read_afterwards(
         m.get_many(keys)
         writing_twice.result()
         assert set(m.get_many(keys).values()) == {b"new"}
-        assert _owned(m, keys, newcomer)
+        wait_until("the newcomer has slots", lambda: bool(_owned(m, keys, newcomer)), 20)
 
 
 def test_reads_that_wait_for_a_frozen_node_go_on_when_its_lease_ends(quick: Cluster) -> None:
@@ -257,7 +257,7 @@ def _owned(m: Milena, keys: list[str], node: Server) -> list[str]:
 def test_a_node_joins_and_one_leaves_while_2000_writes_are_dirty(
     start_cluster: StartCluster, s3_proxy: FaultProxy
 ) -> None:
-    cluster = start_cluster(3, node_env={"FLUSH_DELAY_MS": "600000", "DRAIN_SECONDS": "10"})
+    cluster = start_cluster(3, node_env={"FLUSH_DELAY_MS": "600000", "DRAIN_SECONDS": "30"})
     keys = [f"k{number}" for number in range(2000)]
     with Milena(cluster.address) as m:
         m.set_many(dict.fromkeys(keys, b"old"))

@@ -87,8 +87,9 @@ async def test_another_process_at_the_address_is_not_removed(harness: Harness) -
 async def test_the_stream_of_a_process_that_is_no_member_is_ignored(harness: Harness) -> None:
     for address, node_id in ((B.address, "another"), (B.address, ""), ("c:1", "id-c")):
         harness.fast_death.stream_closed(address, node_id)
-    harness.join(B, moves=False)
-    harness.fast_death.stream_closed(B.address, B.node_id)
+    older = Member(B.address, "older", addresses=B.addresses)
+    harness.join(older, moves=False)
+    harness.fast_death.stream_closed(older.address, older.node_id)
     await harness.clock.advance(1)
     assert harness.tried == [], "a node of the version before closes its ports first"
 

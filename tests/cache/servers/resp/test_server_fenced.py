@@ -89,8 +89,8 @@ async def test_one_comparison_a_batch_is_all_until_it_is_time() -> None:
     await server.warm(client, "hit", b"1")
     server.fence.may_serve(server.t.clock.now())
     checks = []
-    check = server.fence.check
-    server.fence.check = lambda now: checks.append(now) or check(now)  # type: ignore[method-assign, func-returns-value]
+    check = server.fence.may_serve
+    server.fence.may_serve = lambda now: checks.append(now) or check(now)  # type: ignore[method-assign, func-returns-value]
     for _ in range(20):
         client.now(b"GET", b"hit")
     assert checks == []
