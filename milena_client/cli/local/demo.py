@@ -73,7 +73,7 @@ def _tour(cluster: LocalCluster, files: dict[str, bytes]) -> list[str]:
     _say(f"s3 {cluster.s3_endpoint}, router {cluster.router.address}, nodes {_addresses(cluster)}")
     _say(f"logs in {cluster.logs}")
     _say("for this tour the router has RATE_LIMIT=0 (no limit; the default is 100 requests a second)")
-    _say(f"and LEASE_SECONDS={LEASE_SECONDS} (a lost node is detected after that; the default is 5)")
+    _say(f"and LEASE_SECONDS={LEASE_SECONDS} (a node that falls silent is replaced after that; the default is 5)")
     tour = Tour(cluster, s3_client(cluster.s3_endpoint, cluster.environ), files, _say)
     try:
         _heading("Loading files of the Python standard library")

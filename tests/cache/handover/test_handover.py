@@ -499,7 +499,7 @@ async def test_slots_that_are_not_released_are_handed_over_later_with_the_writes
 
 
 async def test_a_write_that_was_sent_without_a_reply_is_taken_back_when_s3_has_a_later_one() -> None:
-    """The destination has it, and serves and uploads it unless it is told that it is gone."""
+    """The destination has it, and serves and uploads it unless it learns that the write is gone."""
     c = await cluster()
     await put(c, "k", b"1")
     c.broken = [(b"WRITES", "after")]

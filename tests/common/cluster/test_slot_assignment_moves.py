@@ -196,7 +196,7 @@ def test_a_restored_ring_has_the_same_moves() -> None:
 @pytest.mark.parametrize(
     "move",
     [
-        Run(0, 9, "nobody:1", 3),
+        Run(0, 9, "absent:1", 3),
         Run(0, 9, A.address, 3),
         Run(0, 9, B.address, 2),
         Run(0, 9, B.address, 4),
