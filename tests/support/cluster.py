@@ -84,12 +84,16 @@ class Cluster:
         node.kill()
 
     def wait_for_ring(self, size: int, timeout: float = READY_SECONDS) -> None:
-        """Block until the router's ring has `size` nodes. Raises TimeoutError."""
-        wait_until(
-            f"the ring has {size} nodes",
-            lambda: self.router.metrics().value("milena_router_ring_nodes") == size,
-            timeout,
-        )
+        """Block until the router's ring has `size` nodes and no slot moves any more. Raises TimeoutError."""
+
+        def complete() -> bool:
+            metrics = self.router.metrics()
+            return (
+                metrics.value("milena_router_ring_nodes") == size
+                and metrics.value("milena_router_ring_pending_slots") == 0
+            )
+
+        wait_until(f"the ring has {size} nodes, and no slot moves", complete, timeout)
 
     def tracebacks(self) -> list[str]:
         """What processes logged about defects; nothing that S3 or a client does should bring one about."""

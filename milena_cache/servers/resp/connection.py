@@ -29,6 +29,7 @@ import asyncio
 from collections import deque
 from typing import cast
 
+from milena_cache.servers.resp.dispatch.admission import MAX_CLIENTS, MEMBER_CONNECTIONS
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.in_flight import COPIES, SMALL, InFlight
 from milena_cache.servers.resp.output_buffer import HIGH_WATER, OutputBuffer
@@ -98,10 +99,11 @@ class Connection(asyncio.Protocol):
         self._out = OutputBuffer(self._transport, self.session)
         self._running = Running(self._context, self.session, self._out, self._on_reply)
         clients = self._context.clients
-        if len(clients) >= self._context.config.resp_max_connections:
-            clients.rejected += 1
+        over = len(clients) - self._context.config.resp_max_connections
+        self.session.over_limit = over >= 0
+        if over >= MEMBER_CONNECTIONS:
             self._out.discard()
-            self._transport.write(error_line("ERR max number of clients reached"))
+            self._transport.write(error_line(MAX_CLIENTS))
             self._transport.close()
             return
         clients.by_id[self._number] = self
@@ -111,6 +113,8 @@ class Connection(asyncio.Protocol):
         self._commands.clear()
         self._running.lost()
         self._in_flight.release_all()
+        if self.session.over_limit and not self.session.identified:
+            self._context.clients.rejected += 1
         self._context.clients.remove(self)
         self._overload.caught_up(self._number)
         self._context.tracking.stop_tracking(self._number)
@@ -207,7 +211,8 @@ class Connection(asyncio.Protocol):
         """True if a command may be replied to without `Running`.
 
         No reply is pending, which the reply would overtake; no rate limit applies; the session has no state that
-        changes the reply or its effect (tracking, CLIENT REPLY, MULTI, SUBSCRIBE); and the bounds allow it.
+        changes the reply or its effect (tracking, CLIENT REPLY, MULTI, SUBSCRIBE, over the limit); and the bounds
+        allow it.
         """
         session, running = self.session, self._running
         return not (
@@ -215,7 +220,7 @@ class Connection(asyncio.Protocol):
             or self._limited
             or session.tracking
             or session.mute
-            or (session.in_transaction or session.subscribed)
+            or (session.in_transaction or session.subscribed or session.over_limit)
             or running.in_flight.full
             or (not self._out.writable and self._is_behind())
         )

@@ -29,7 +29,7 @@ from typing import Any
 from milena_cache.objects.write_request import Ack
 from milena_cache.reads.reader import Reply as ReadReply
 from milena_cache.servers.resp.commands.connection.subscriptions import check_subscriber
-from milena_cache.servers.resp.dispatch.admission import check_deadline, check_keys, check_transaction
+from milena_cache.servers.resp.dispatch.admission import check_deadline, check_keys, check_member, check_transaction
 from milena_cache.servers.resp.dispatch.command import Access, Command, wrong_arity
 from milena_cache.servers.resp.dispatch.command_ordering import CommandOrdering
 from milena_cache.servers.resp.dispatch.session import Session
@@ -128,6 +128,8 @@ class Running:
         begun = repeated = False
         work: Work | None = None
         try:
+            if session.over_limit:
+                check_member(session, command)
             if session.in_transaction:
                 check_transaction(session, command)
             if not command.accepts(len(argv)):

@@ -13,11 +13,13 @@ from collections.abc import Callable
 
 from milena_cache.servers.resp.commands.server.info_sections import totals
 from milena_cache.servers.resp.connection import Connection
+from milena_cache.servers.resp.dispatch.admission import MAX_CLIENTS, MEMBER_SECONDS
 from milena_cache.servers.resp.invalidations import Invalidations
 from milena_cache.servers.resp.output_buffer import HIGH_WATER
 from milena_cache.servers.resp.state.context import Context
 from milena_common.network.addresses import Address
 from milena_common.network.listening import check_free, listen
+from milena_common.resp.encoding import error_line
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +99,11 @@ class RespServer:
         for client in tuple(clients.by_id.values()):
             if client.no_room_since and client.no_room_since < now - self.context.timeout:
                 client.no_room()
+            session = client.session
+            no_member = session.over_limit and not session.identified
+            if no_member and session.created_at < now - MEMBER_SECONDS:
+                client.push(error_line(MAX_CLIENTS))
+                client.finish()
         idle = self.context.config.resp_idle
         if idle:
             latest = self.context.clock.now() - idle

@@ -74,6 +74,26 @@ def test_a_lease_counts_only_with_a_ring_as_new_as_the_one_by_which_it_was_grant
     assert is_open(fence, 101.0)
 
 
+def test_a_lease_by_a_ring_that_has_not_arrived_leaves_the_one_before_valid() -> None:
+    fence = fence_of()
+    fence.granted("r", LEASE, 100.0, 7, AHEAD)
+    fence.granted("r", LEASE, 102.0, 8, AHEAD)
+    fence.granted("r", LEASE, 103.0, 9, AHEAD)
+    assert is_open(fence, 105.39)
+    assert not is_open(fence, 105.4), "that is the end of the first lease"
+    fence.adopt_ring(9, OTHERS)
+    assert is_open(fence, 108.39)
+    assert not is_open(fence, 108.4)
+
+
+def test_the_lease_before_ends_no_later_than_a_shorter_new_one() -> None:
+    fence = fence_of()
+    fence.granted("r", LEASE, 100.0, 7, AHEAD)
+    fence.granted("r", 1.0, 101.0, 8, AHEAD)
+    assert is_open(fence, 101.49)
+    assert not is_open(fence, 101.5)
+
+
 def test_any_router_will_do_and_a_lease_given_back_is_over() -> None:
     fence = fence_of()
     fence.granted("r", LEASE, 100.0, 7, AHEAD)

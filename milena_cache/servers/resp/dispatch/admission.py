@@ -17,6 +17,15 @@ NO_TRANSACTIONS: Final = "transactions are not supported"
 # Milliseconds that a client should wait after a rejection for overload.
 RETRY_AFTER_MS: Final = 500
 
+# Connections over RESP_MAX_CONNECTIONS that are kept for the other nodes: clients that use up the limit must not
+# keep slots from moving, nor promises from being given. A node has one to each member; who gets none tries again.
+MEMBER_CONNECTIONS: Final = 64
+# Seconds in which such a connection names the cluster and this node.
+MEMBER_SECONDS: Final = 5.0
+MAX_CLIENTS: Final = "ERR max number of clients reached"
+_HANDSHAKE: Final = frozenset(("hello", "auth", "client", "milena.hello"))
+_BETWEEN_NODES: Final = frozenset(f"milena.{name}" for name in ("promise", "listing", "handover", "merge", "peek"))
+
 # Maximum number of keys of one command: the work that is not divided takes some milliseconds then.
 MAX_KEYS: Final = 65_536
 
@@ -25,6 +34,13 @@ def check_keys(keys: list[bytes]) -> None:
     """Raise CommandError for a command with more than MAX_KEYS keys."""
     if len(keys) > MAX_KEYS:
         raise CommandError(f"ERR the command has {len(keys)} keys; allowed are at most {MAX_KEYS}")
+
+
+def check_member(session: Session, command: Command[Any]) -> None:
+    """Raise CommandError, and close, unless the command is for nodes and the connection is one's (MILENA.HELLO)."""
+    if command.name not in _HANDSHAKE and not (session.identified and command.name in _BETWEEN_NODES):
+        session.closing = True
+        raise CommandError(MAX_CLIENTS)
 
 
 def check_transaction(session: Session, command: Command[Any]) -> None:

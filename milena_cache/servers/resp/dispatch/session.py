@@ -23,6 +23,7 @@ class Session:
     protocol: RESP2 or RESP3
     name, lib_name, lib_ver: as given by CLIENT SETNAME and CLIENT SETINFO
     identified: True if it named the cluster and the node for which it is meant (MILENA.HELLO), as nodes do
+    over_limit: True if it was opened over RESP_MAX_CONNECTIONS, and may only be used by another node
     deferring: True if replies that have to wait come later, as pushes (CLIENT DEFER)
     no_evict, no_touch: as given by CLIENT NO-EVICT and NO-TOUCH; without effect
     mute: how many commands, the present one included, get no reply; negative: all (CLIENT REPLY)
@@ -50,6 +51,7 @@ class Session:
         "name",
         "no_evict",
         "no_touch",
+        "over_limit",
         "principal",
         "protocol",
         "received",
@@ -70,6 +72,7 @@ class Session:
         self.commands = 0
         self.received = 0  # bytes
         self.sent = 0  # bytes
+        self.over_limit = False
         self.closing = False
         self.waited = 0.0
         self.reset()

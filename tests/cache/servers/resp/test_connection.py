@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from milena_cache.membership.identity import NodeIdentity
+from milena_cache.servers.resp.dispatch.admission import MEMBER_CONNECTIONS, MEMBER_SECONDS
 from milena_cache.servers.resp.in_flight import COPIES
 from milena_cache.servers.resp.output_buffer import HIGH_WATER
 from milena_common.resp.encoding import bulk, command
@@ -148,15 +150,51 @@ async def test_deferred_replies_wait_for_a_slow_reader() -> None:
             assert b"%d" % number * (HIGH_WATER * 2) in taken
 
 
-async def test_connections_over_the_limit_get_an_error_and_are_closed() -> None:
+OVER_LIMIT = b"-ERR max number of clients reached\r\n"
+
+
+async def test_a_connection_over_the_limit_gets_an_error_at_its_first_command_and_is_closed() -> None:
     async with server({"RESP_MAX_CONNECTIONS": "2"}) as d:
         clients = [d.connect() for _ in range(3)]
-        assert [client.transport.close_state for client in clients] == ["", "", "closed"]
-        assert clients[2].take() == b"-ERR max number of clients reached\r\n"
-        assert d.context.clients.rejected == 1
+        for sent in ((b"GET", b"k"), (b"SET", b"k", b"v"), (b"PING",), (b"MILENA.PROMISE", b"1", b"1000")):
+            assert await clients[2].request(*sent) == OVER_LIMIT
+            assert clients[2].transport.close_state == "closed"
+            clients[2].transport.close()
+            await run_ready_tasks()
+            clients[2] = d.connect()
+        assert d.context.clients.rejected == 4
         clients[0].transport.close()
         await run_ready_tasks()
-        assert not d.connect().transport.close_state
+        assert await d.connect().request(b"PING") == OVER_LIMIT
+        clients[2].transport.close()
+        await run_ready_tasks()
+        assert await d.connect().request(b"PING") == b"+PONG\r\n"
+
+
+async def test_a_silent_connection_over_the_limit_is_closed() -> None:
+    async with server({"RESP_MAX_CONNECTIONS": "1"}) as d:
+        kept, over = d.connect(), d.connect()
+        d.t.clock.tick(MEMBER_SECONDS + 1)
+        d.server.sweep()
+        await run_ready_tasks()
+        assert (kept.transport.close_state, over.transport.close_state) == ("", "closed")
+        assert over.take() == OVER_LIMIT
+
+
+async def test_connections_over_the_limit_are_for_nodes_and_are_limited_too() -> None:
+    async with server({"RESP_MAX_CONNECTIONS": "1"}) as d:
+        d.requests.identity = NodeIdentity("bucket", "n1")
+        d.requests.identity.ring_changed("c1")
+        d.connect()
+        members = [d.connect() for _ in range(MEMBER_CONNECTIONS)]
+        assert await members[0].request(b"MILENA.HELLO", b"c1", b"bucket", b"n1") == b"+OK\r\n"
+        d.t.clock.tick(MEMBER_SECONDS + 1)
+        d.server.sweep()
+        assert members[0].transport.close_state == ""
+        assert await members[0].request(b"GET", b"k") == OVER_LIMIT
+        assert members[0].transport.close_state == "closed"
+        [d.connect() for _ in range(2)]
+        assert d.connect().take() == OVER_LIMIT
 
 
 async def test_a_client_that_is_silent_for_too_long_is_disconnected() -> None:
