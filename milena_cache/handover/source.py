@@ -206,13 +206,18 @@ class Source:
         log.info("hands over %d slots to node %s (epoch %d)", len(outgoing.slots), move.destination, move.epoch)
         started, number = self._clock.now(), len(outgoing.slots)
         await self._index(outgoing)
-        failures = 0
+        failures = attempts = 0
         while outgoing.slots:
             try:
                 if not move.resp_address:
                     raise FailedPrecondition("it has no RESP server")
-                if not await self._advance(move, outgoing):
-                    await self._clock.sleep(QUIET_SECONDS)
+                if await self._advance(move, outgoing):
+                    attempts = 0
+                else:
+                    # An upload or a write through takes seconds at a slow S3, and each attempt stops the slots for
+                    # QUIET_SECONDS: they are served for the most of that time.
+                    attempts += 1
+                    await self._clock.sleep(BACKOFF.delay(attempts, self._rng))
                 failures = 0
             except MilenaError as error:
                 failures += 1

@@ -51,6 +51,7 @@ class NodeFence:
         self.fence = Fence()
         self._ownership = ownership
         self._clock = clock
+        self._leaving = False
 
     @property
     def closed(self) -> bool:
@@ -68,7 +69,8 @@ class NodeFence:
         self.may_serve(self._clock.now())
 
     def returned(self, router: str) -> None:
-        """Forget the lease of `router`, which was given back."""
+        """Forget the lease of `router`, which was given back: the node leaves."""
+        self._leaving = True
         self.fence.returned(router)
         self.may_serve(self._clock.now())
 
@@ -94,7 +96,8 @@ class NodeFence:
                 self._ownership.open()
             else:
                 self._ownership.close(CLOSED, RETRY_SECONDS)
-            if self.fence.seconds:  # not when the ring arrives before the first lease
+            # Not when the ring arrives before the first lease, nor when the node leaves.
+            if self.fence.seconds and not self._leaving:
                 self.closures += not is_open
                 log.warning("the node serves its slots again" if is_open else f"the node serves no slot: {CLOSED}")
             for changed in self.on_change:

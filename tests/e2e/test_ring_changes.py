@@ -24,7 +24,8 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
-LEASE = 1.0
+# Half a second of it is margin, and two processes of tests and a cluster share two cores.
+LEASE = 2.0
 # What one node has acknowledged and S3 does not have yet, other nodes do not know.
 THROUGH = {"WRITE_MODE": "through"}
 NO_RETRY = RetryPolicy(tokens=0)
@@ -171,12 +172,12 @@ def test_a_frozen_node_that_comes_back_serves_nothing_from_before(quick: Cluster
 def test_writes_in_flight_while_their_keys_move_are_read_afterwards(
     start_cluster: StartCluster, s3: S3Client, s3_proxy: FaultProxy
 ) -> None:
-    cluster = start_cluster(1, node_env=THROUGH)
+    cluster = start_cluster(1, node_env=THROUGH | {"REQUEST_TIMEOUT_SECONDS": "20"})
     keys = [f"k{i}" for i in range(20)]
     for key in keys:
         s3.put_object(Bucket=cluster.bucket, Key=key, Body=b"old")
     # Not to what the newcomer tries out at its start, which would be as late.
-    s3_proxy.inject(Delay(4), method="PUT", where=lambda request: request.key in keys)
+    s3_proxy.inject(Delay(6), method="PUT", where=lambda request: request.key in keys)
     with Milena(cluster.address, timeout=40) as m, concurrent.futures.ThreadPoolExecutor(2) as pool:
         m.get_many(keys)  # a node that knows what S3 has writes in one request
         s3_proxy.clear_requests()
