@@ -214,13 +214,11 @@ class Connection(asyncio.Protocol):
         changes the reply or its effect (tracking, CLIENT REPLY, MULTI, SUBSCRIBE, over the limit); and the bounds
         allow it.
         """
-        session, running = self.session, self._running
+        running = self._running
         return not (
             running.pending
             or self._limited
-            or session.tracking
-            or session.mute
-            or (session.in_transaction or session.subscribed or session.over_limit)
+            or not self.session.plain
             or running.in_flight.full
             or (not self._out.writable and self._is_behind())
         )

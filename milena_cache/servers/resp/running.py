@@ -128,14 +128,10 @@ class Running:
         begun = repeated = False
         work: Work | None = None
         try:
-            if session.over_limit:
-                check_member(session, command)
-            if session.in_transaction:
-                check_transaction(session, command)
+            if not session.plain:
+                self._check_modes(command)
             if not command.accepts(len(argv)):
                 raise wrong_arity(command.name)
-            if session.subscribed:
-                check_subscriber(session, command)
             if waited > self._timeout:
                 check_deadline(command, waited, self._timeout)
             keys = command.keys_in(argv)
@@ -192,6 +188,14 @@ class Running:
         else:
             self._out.add(reply)
             self._finish_work(work)
+
+    def _check_modes(self, command: Command[Context]) -> None:
+        session = self._session
+        if session.over_limit:
+            check_member(session, command)
+        if session.in_transaction:
+            check_transaction(session, command)
+        check_subscriber(session, command)
 
     def _finish_work(self, work: Work | None) -> None:
         """End the tracking of a command whose reply has been added to the output.

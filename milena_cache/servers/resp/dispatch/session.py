@@ -5,8 +5,33 @@ RESET brings it back to that of a new connection, but for identity and counts. I
 
 from __future__ import annotations
 
+from typing import Generic, Self, TypeVar, cast, overload
+
 from milena_cache.service.principals import DEFAULT
 from milena_common.resp.encoding import RESP2, RESP3
+
+_T = TypeVar("_T")
+
+
+class _Mode(Generic[_T]):
+    """An attribute of a session that changes replies or effects while it is true: `plain` is False then."""
+
+    def __set_name__(self, owner: type[Session], name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, session: None, owner: type[Session]) -> Self: ...
+    @overload
+    def __get__(self, session: Session, owner: type[Session]) -> _T: ...
+    def __get__(self, session: Session | None, owner: type[Session]) -> _T | Self:
+        return self if session is None else cast(_T, session.modes.get(self._name, 0))
+
+    def __set__(self, session: Session, value: _T) -> None:
+        if value:
+            session.modes[self._name] = value
+        else:
+            session.modes.pop(self._name, None)
+        session.plain = not session.modes
 
 
 class Session:
@@ -31,6 +56,8 @@ class Session:
     transaction_rejected: True if one was
     subscribed: True if it gets invalidations on the channel __redis__:invalidate
     tracking: True if its reads are tracked
+    plain: True if none of the modes is on: over_limit, mute, in_transaction, subscribed, tracking. It is read for
+        every command, they are set by few
     """
 
     __slots__ = (
@@ -41,26 +68,29 @@ class Session:
         "deferring",
         "id",
         "identified",
-        "in_transaction",
         "laddr",
         "last_at",
         "last_command",
         "lib_name",
         "lib_ver",
-        "mute",
+        "modes",
         "name",
         "no_evict",
         "no_touch",
-        "over_limit",
+        "plain",
         "principal",
         "protocol",
         "received",
         "sent",
-        "subscribed",
-        "tracking",
         "transaction_rejected",
         "waited",
     )
+
+    over_limit = _Mode[bool]()
+    mute = _Mode[int]()
+    in_transaction = _Mode[bool]()
+    subscribed = _Mode[bool]()
+    tracking = _Mode[bool]()
 
     def __init__(self, number: int, addr: str, laddr: str, now: float) -> None:
         self.id = number
@@ -72,7 +102,8 @@ class Session:
         self.commands = 0
         self.received = 0  # bytes
         self.sent = 0  # bytes
-        self.over_limit = False
+        self.modes: dict[str, object] = {}
+        self.plain = True
         self.closing = False
         self.waited = 0.0
         self.reset()
