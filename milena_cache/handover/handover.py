@@ -49,20 +49,27 @@ class Handover:
         self.former_owner.update_moves()
 
     def holds_back(self, key: bytes) -> bool:
-        """Return True if the key must not be uploaded now: its slot moves, and another node is to upload it."""
+        """Return True if the key must not be uploaded now: another node is, or may still be, the one to upload it."""
         slot = slot_of(key)
         return (
-            self.source.holds_back(slot) or self.destination.holds_back(slot) or self.former_owner.holds_back(slot)
+            self.source.holds_back(slot)
+            or self.destination.holds_back(slot)
+            or self.former_owner.holds_back(slot)
+            or self._ownership.waits_for_release(slot)
         )
 
     async def merge(self, writes: Sequence[HandedOver], timeout: float) -> int:
         """Take dirty writes that another node has of slots that this node owns; return how many there were.
 
-        Each is compared with S3 before it is served. Raises Moved, TryAgain or NoNodes if this node does not serve
-        all of their slots, and as `Merging.merge` does.
+        Each is compared with S3 before it is served. Slots need not be released: what their last owner hands in
+        before that is served from the first read on, which would get the older object of S3 otherwise. Raises
+        Moved, TryAgain or NoNodes if another node owns one of the slots, or this one is handing it over, and as
+        `Merging.merge` does.
         """
         for write in writes:
-            self._ownership.owned_since(write.record.cache_key)
+            key = write.record.cache_key
+            if not self._ownership.waits_for_release(slot_of(key)):
+                self._ownership.owned_since(key)
         await self.merging.merge(writes, UNCONFIRMED, timeout)
         return len(writes)
 

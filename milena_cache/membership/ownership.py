@@ -300,6 +300,24 @@ class Ownership:
             self._nodes = _ring_nodes(self._map)
         return self._nodes
 
+    def waits_for_release(self, slot: int) -> bool:
+        """True if `slot` is this process's in the newest ring, and not served yet: its last owner's lease may run.
+
+        False while the fence is closed, and for what this node has stopped or handed over.
+        """
+        released = self._map.released_epoch
+        target = self._map.targets[slot]
+        return (
+            self.since[slot] == ELSEWHERE
+            and self._closed is None
+            and bool(released)
+            and target.owned_since > released
+            and target.address == self.me
+            and slot not in self._moves.stopped
+            and slot not in self._moves.handed_over
+            and self.is_member
+        )
+
     def mine_since(self, cache_key: bytes) -> int:
         """Return the epoch since which this node owns the key's slot; ELSEWHERE if it does not."""
         return self.since[0] if self.single else self.since[slot_of(cache_key)]

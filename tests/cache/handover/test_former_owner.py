@@ -32,6 +32,23 @@ async def test_the_owner_gets_the_write_and_uploads_it() -> None:
     await c.stop()
 
 
+async def test_an_owner_that_waits_for_the_release_takes_the_write_and_uploads_it_only_after_that() -> None:
+    c = await lost_slot()
+    c.ring.released = FIRST_EPOCH
+    await c.publish()
+    await c.until(lambda: len(c["b"].t.dirty) == 0)
+    assert c.server_of("k") == []
+    await c.clock.advance(2)
+    assert c["a"].t.s3_has("k") is None, "the node that was lost may upload a later one still"
+    c.ring.epoch += 1
+    c.ring.released = c.ring.epoch
+    await c.publish()
+    assert (await c["a"].t.outcome("k", SINCE))[1] == b"1"
+    await c.clock.advance(2)
+    assert c["a"].t.s3_has("k") == b"1"
+    await c.stop()
+
+
 async def test_a_write_that_the_owner_has_a_later_one_of_is_dropped() -> None:
     c = await lost_slot(delay=1000.0)
     await c.publish("a")
