@@ -49,7 +49,7 @@ class Handover:
         self.former_owner.update_moves()
 
     def holds_back(self, key: bytes) -> bool:
-        """Return True if the key must not be uploaded now: another node is, or may still be, the one to upload it."""
+        """Return True if the key must not be uploaded now: another node is, or may still be, the one to do it."""
         slot = slot_of(key)
         return (
             self.source.holds_back(slot)

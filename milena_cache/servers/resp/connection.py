@@ -156,7 +156,9 @@ class Connection(asyncio.Protocol):
             reader.feed(data)
             self._pause_until_scheduled()
             return
-        if self._is_plain():
+        running = self._running
+        # As `_is_plain`, without a call: this is the path of a hit.
+        if session.plain and out.writable and not (running.pending or self._limited or running.in_flight.full):
             keys = reader.gets(data)
             if keys is not None:
                 if self._reply_gets(keys, now) and len(keys) <= _FEW:

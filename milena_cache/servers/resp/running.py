@@ -96,7 +96,9 @@ class Running:
     def _park(self, command: Command[Context], argv: list[bytes], access: Access, keys: list[bytes]) -> bool:
         """Park a command that conflicts until it may begin; False if it cannot be parked: all behind it wait."""
         session = self._session
-        if session.deferring or (session.tracking and self._context.tracking.selects(session.id)):
+        if session.deferring or (
+            not session.plain and session.tracking and self._context.tracking.selects(session.id)
+        ):
             # A deferred reply has no place in `pending`. And CLIENT CACHING applies to the command that begins
             # next: (1) CLIENT CACHING YES; (2) GET a is parked; (3) GET b begins, and is tracked in place of GET a.
             return False
@@ -142,7 +144,7 @@ class Running:
                     check_keys(keys)
                     context.check_slots(session, keys)
             begun = True
-            if session.tracking:
+            if not session.plain and session.tracking:
                 work = context.tracking.begin(session.id, *context.touched(command, argv))
             try:
                 result = command.handler(context, session, argv)
@@ -165,7 +167,7 @@ class Running:
             place.work = work
             self._fill(place, reply)
         else:
-            self._put(() if session.mute and self._muted() else reply, work)
+            self._put(() if not session.plain and session.mute and self._muted() else reply, work)
 
     def lost(self) -> None:
         """Drop the replies that are due, and the parked commands: the connection is gone.

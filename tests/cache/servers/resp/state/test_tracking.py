@@ -321,7 +321,8 @@ class ReadersAndWriters(RuleBasedStateMachine):
         if pending.seen < 0:
             fails = True
         elif not fails and pending.key in client.kept:
-            client.kept[pending.key] = pending.seen
+            # Replies on a connection are in the order of its commands: a read behind this write has a later value.
+            client.kept[pending.key] = max(client.kept[pending.key], pending.seen)
         if pending.work is not None:
             pending.work.failed = fails
             self.tracking.end(pending.work)
