@@ -55,7 +55,8 @@ class CallBytes:
         # Not at once: the result passes from task to task, an iteration or two for each, to the waiting readers,
         # which then charge their own copies. Released earlier, the bytes would be granted to another fetch while
         # they are still in memory.
-        self._release_after(task.get_loop(), HAND_OVER_ITERATIONS)
+        if self.held:
+            self._release_after(task.get_loop(), HAND_OVER_ITERATIONS)
 
     def _release_after(self, loop: asyncio.AbstractEventLoop, iterations: int) -> None:
         if iterations:

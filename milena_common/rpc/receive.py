@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from milena_common.api.errors import DeadlineExceeded, InvalidRequest, Overloaded
 from milena_common.limits.byte_budget import ByteBudget
-from milena_common.limits.call_bytes import COPIES, ENVELOPE_BYTES, CallBytes
+from milena_common.limits.call_bytes import COPIES, ENVELOPE_BYTES, SMALL_BYTES, CallBytes
 from milena_common.process.facts import resident_bytes
 from milena_common.process.heap import trim_heap
 from milena_common.rpc.options import REQUEST_BYTES, SMALLEST_FRAME_LIMIT
@@ -67,39 +67,63 @@ class Receive:
             # gRPC starts one call per iteration of the event loop, and an iteration that copies a large value takes
             # tens of milliseconds. Without a pause the last of many simultaneous calls would start too late.
             await asyncio.sleep(PAUSE_SECONDS)
+        growth = _Growth(COPIES * max(self._max_bytes, SMALLEST_FRAME_LIMIT)) if announced is None else None
         try:
-            async with asyncio.timeout_at(deadline):
-                received = await (context.read() if announced is not None else self._watched(context))
+            async with asyncio.timeout_at(deadline) as scope:
+                if growth is not None:
+                    growth.watch(scope)
+                received = await context.read()
         except TimeoutError:
+            if growth is not None and growth.exceeded:
+                raise Overloaded(
+                    f"the request is too large, or too much else arrives: allowed are {self._max_bytes} bytes "
+                    f"(MAX_VALUE_BYTES and {ENVELOPE_BYTES} for the other fields), announced as "
+                    f"{REQUEST_BYTES} in the metadata"
+                ) from None
             raise DeadlineExceeded(f"the request did not arrive within {timeout:.3g} s") from None
+        finally:
+            if growth is not None:
+                growth.stop()
         if not isinstance(received, bytes):
             raise InvalidRequest("request: the call ended without one")
         if len(received) > LARGE_BYTES:
             # gRPC collected it in pieces of some kilobytes. They are free now, but the allocator would retain them
             # besides the copies that follow, and the budget counts only those.
             trim_heap()
-        held.set_total(COPIES * len(received))
+        held.set_total(COPIES * len(received) if len(received) > SMALL_BYTES else 0)
         return received
 
-    async def _watched(self, context: Context) -> object:
-        """Receive a request of unknown size; give up if the process grows by more than the largest one takes.
 
-        gRPC collects a message of any size before it checks the size, so nothing else would end a request of
-        gigabytes. Raises Overloaded, since another request may have caused the growth.
-        """
-        reading = asyncio.ensure_future(context.read())
-        try:
-            limit = resident_bytes() + COPIES * max(self._max_bytes, SMALLEST_FRAME_LIMIT)
-            while not (await asyncio.wait((reading,), timeout=WATCH_SECONDS))[0]:
-                if resident_bytes() > limit:
-                    raise Overloaded(
-                        f"the request is too large, or too much else arrives: allowed are {self._max_bytes} bytes "
-                        f"(MAX_VALUE_BYTES and {ENVELOPE_BYTES} for the other fields), announced as "
-                        f"{REQUEST_BYTES} in the metadata"
-                    )
-            return reading.result()
-        finally:
-            reading.cancel()
+class _Growth:
+    """Ends the receiving of a request of unknown size when the process grows by more than the largest one takes.
+
+    gRPC collects a message of any size before it checks the size, so nothing else would end a request of gigabytes.
+    Most requests arrive before the first check, and cost no more than its timer. `exceeded` tells why the `scope`
+    has expired; another request may have caused the growth.
+    """
+
+    def __init__(self, max_growth: int) -> None:
+        self.exceeded = False
+        self._max_growth = max_growth
+        self._limit = 0  # bytes of the process, from the first check on
+
+    def watch(self, scope: asyncio.Timeout) -> None:
+        """Begin; `scope` is entered already."""
+        self._scope = scope
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(WATCH_SECONDS, self._check)
+
+    def _check(self) -> None:
+        size = resident_bytes()
+        self._limit = self._limit or size + self._max_growth
+        if size > self._limit:
+            self.exceeded = True
+            self._scope.reschedule(self._loop.time())
+        else:
+            self._timer = self._loop.call_later(WATCH_SECONDS, self._check)
+
+    def stop(self) -> None:
+        self._timer.cancel()
 
 
 def announced_bytes(metadata: Iterable[tuple[str, str | bytes]]) -> int | None:
