@@ -23,6 +23,7 @@ from milena_cache.configuration.advertised import advertised_resp, derive_advert
 from milena_cache.configuration.config import Config, load
 from milena_cache.exit_code import exit_code
 from milena_cache.handover.handover import Handover
+from milena_cache.journal import origin as journal_origin
 from milena_cache.journal.disk import CannotOpen
 from milena_cache.journal.group_commit import Journal
 from milena_cache.journal.identity import JournalIdentity, record_node
@@ -84,7 +85,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         raise ConfigError([f"JOURNAL_DIR: {error}"]) from None
     store.on_request = fresh.on_request = parts.origin.counts.request
     journal, writeback = parts.journal, parts.writeback
-    journal.defer(lambda disk: disk.set_metadata("origin", _origin_of(config)))
+    journal.defer(lambda disk: disk.set_metadata(journal_origin.NAME, journal_origin.to_text(_origin_of(config))))
     bucket, prefix = config.buckets.default, config.buckets.prefix
     probe = StoreProbe(parts.origin, store.thorough, bucket, prefix, parts.conditions, clock, rng)
     identity = node_identity(config, parts, uuid.uuid4().hex)
@@ -192,7 +193,7 @@ async def _open_disk(config: Config) -> LmdbDisk:
     # In a thread, so that the event loop stays responsive; at a start only tests have other work for it.
     await asyncio.to_thread(trial, directory)
     disk = LmdbDisk(directory, config.dirty_max_bytes)
-    recorded = disk.metadata().get("origin", origin)
+    recorded = journal_origin.from_text(disk.metadata().get(journal_origin.NAME, origin))
     if recorded != origin and disk.records(-1, 1):
         await disk.close()
         raise CannotOpen(

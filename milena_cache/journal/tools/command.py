@@ -24,6 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from milena_cache.journal import origin as journal_origin
 from milena_cache.journal.disk import CannotOpen
 from milena_cache.journal.identity import adopt
 from milena_cache.journal.lmdb_disk import LmdbReader, Unreadable
@@ -127,7 +128,7 @@ def run(options: argparse.Namespace) -> int:
         return _adopt(options.directory)
     try:
         with closing(LmdbReader(options.directory)) as reader:
-            journal = Opened(reader, reader.metadata.get("origin", ""))
+            journal = Opened(reader, journal_origin.from_text(reader.metadata.get(journal_origin.NAME, "")))
             work: Callable[[Opened, argparse.Namespace], int] = options.work
             code = work(journal, options)
             sys.stdout.flush()
