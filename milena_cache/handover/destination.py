@@ -82,7 +82,7 @@ class Destination:
                 del keys[key]
                 entry = self._dirty.get(key)
                 if (
-                    slot_map.targets[slot].address != self._ownership.me
+                    slot_map.target(slot).address != self._ownership.me
                     and entry is not None
                     and entry.version == version
                     and not entry.upload.uploading

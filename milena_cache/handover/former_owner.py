@@ -66,7 +66,7 @@ class FormerOwner:
         slot_map = self._ownership.slot_map
         if not slot_map.released_epoch:
             return False
-        owner = slot_map.targets[slot]
+        owner = slot_map.target(slot)
         return bool(owner.resp_address) and owner.address != self._ownership.me and not self._is_moving(slot)
 
     def update_moves(self) -> None:
@@ -105,7 +105,7 @@ class FormerOwner:
             if self.holds_back(slot):
                 entry = self._dirty.get(key)
                 if entry is not None and not (entry.dead is not None and entry.dead.damaged):
-                    found.setdefault(self._ownership.slot_map.targets[slot].resp_address, []).append(key)
+                    found.setdefault(self._ownership.slot_map.target(slot).resp_address, []).append(key)
             if not (number + 1) % STEP:
                 await asyncio.sleep(0)
         return found

@@ -12,7 +12,7 @@ from milena_cache.handover.merging import Merging
 from milena_cache.handover.old_owner import OldOwner
 from milena_cache.handover.plan import moves_of
 from milena_cache.handover.source import Source
-from milena_cache.membership.ownership import ELSEWHERE, Ownership
+from milena_cache.membership.ownership import Ownership
 from milena_cache.writeback.uploads.s3_belief import UNCONFIRMED
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slots import slot_of
@@ -85,7 +85,7 @@ class Handover:
     @property
     def has_slots(self) -> bool:
         """Return True while this node serves slots, or has handed over some that the ring still has as its own."""
-        return self.source.busy or any(since != ELSEWHERE for since in self._ownership.since)
+        return self.source.busy or self._ownership.slots > 0
 
     @property
     def can_leave(self) -> bool:

@@ -22,6 +22,7 @@ from milena_cache.memory.freshness import Freshness, Window
 from milena_cache.memory.lru import Entry, Memory, entry_of
 from milena_common.api.errors import MilenaError
 from milena_common.cluster.slot_map import SlotMap
+from milena_common.cluster.slot_runs import overlaps
 from milena_common.cluster.slots import slot_of
 from milena_common.resp.encoding import command
 from milena_common.runtime.clock import Clock
@@ -79,6 +80,8 @@ class OldOwner:
         self._watch = watch
         self._is_known = is_known
         self._taken: dict[int, _Taken] = {}
+        self._addresses: set[str] = set()  # all that are in `_taken`, at least
+        self._remove_at = 0.0
         self._written: set[bytes] = set()
         self._until = 0.0
 
@@ -87,14 +90,15 @@ class OldOwner:
     def took(self, ranges: Sequence[Range]) -> None:
         """Record that the slots of `ranges` were taken, before any request for them is served."""
         now = self._clock.now()
-        targets = self._ownership.slot_map.targets
         if now >= self._until:
             self._written.clear()
         self._until = now + FETCH_SECONDS
-        for first, last in ranges:
-            for slot in range(first, last + 1):
-                resp_address = targets[slot].resp_address
-                self._taken[slot] = _Taken(self._ownership.since[slot], resp_address, self._until)
+        taken = [(first, last, None, 0) for first, last in ranges]
+        for first, last, _, owned in overlaps(taken, self._ownership.slot_map.ranges):
+            resp_address = owned.node.resp_address
+            each = _Taken(self._ownership.since[first], resp_address, self._until)
+            self._taken.update(dict.fromkeys(range(first, last + 1), each))
+            self._addresses.add(resp_address)
         self._watch(self._wrote)
 
     def _wrote(self, key: bytes) -> None:
@@ -105,17 +109,23 @@ class OldOwner:
 
     def _stop(self) -> None:
         self._taken.clear()
+        self._addresses.clear()
         self._written.clear()
         self._watch(None)
 
     def update_nodes(self, slot_map: SlotMap) -> None:
         """Send no request to a node that is not in the ring any more."""
+        # Every slot may be in these: they are gone through only if that has a result.
         addresses = {node.resp_address for node in slot_map.nodes}
-        for slot in [slot for slot, taken in self._taken.items() if taken.resp_address not in addresses]:
-            del self._taken[slot]
+        if not self._addresses <= addresses:
+            self._addresses &= addresses
+            for slot in [slot for slot, taken in self._taken.items() if taken.resp_address not in addresses]:
+                del self._taken[slot]
         now = self._clock.now()
-        for slot in [slot for slot, (_, at) in self._served_before.items() if at + 2 * FETCH_SECONDS < now]:
-            del self._served_before[slot]
+        if now >= self._remove_at:
+            self._remove_at = now + FETCH_SECONDS
+            for slot in [slot for slot, (_, at) in self._served_before.items() if at + 2 * FETCH_SECONDS < now]:
+                del self._served_before[slot]
         if self._taken and now >= self._until:
             self._stop()
 

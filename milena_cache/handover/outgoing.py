@@ -85,11 +85,12 @@ class Outgoing:
 
     def left(self, slots: Iterable[int]) -> int:
         """Return how many keys of `slots` are still to be sent."""
-        return sum(len(self._left.get(slot, ())) for slot in slots)
+        return sum(len(self._left[slot]) for slot in self._left.keys() & slots)
 
     def rest_seconds(self, slots: Iterable[int], size_of: Callable[[bytes], int]) -> float:
         """Return how long it takes to send what is left of `slots`, as measured."""
-        total = sum(size_of(key) + WRITE_BYTES for slot in slots for key in self._left.get(slot, ()))
+        waiting = self._left.keys() & slots
+        total = sum(size_of(key) + WRITE_BYTES for slot in waiting for key in self._left[slot])
         return total / self._rate
 
     def next_batch(self, size_of: Callable[[bytes], int], is_served: Callable[[int], bool]) -> list[Range]:
@@ -100,7 +101,8 @@ class Outgoing:
         batch: list[Range] = []
         seconds = 0.0
         for number, slot in enumerate(filter(is_served, sorted(self.slots))):
-            seconds += self.rest_seconds((slot,), size_of)
+            if slot in self._left:
+                seconds += self.rest_seconds((slot,), size_of)
             adjacent = bool(batch) and batch[-1][1] == slot - 1
             full = number >= MAX_SLOTS or (not adjacent and len(batch) >= MAX_RANGES)
             if batch and (full or seconds > REST_SECONDS):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from milena_common.cluster.slot_map import SlotMap
+from milena_common.cluster.slot_runs import overlaps
 
 
 class Move(NamedTuple):
@@ -33,16 +34,17 @@ def moves_of(slot_map: SlotMap, me: str) -> tuple[dict[Move, set[int]], dict[Mov
     receiving: dict[Move, set[int]] = {}
     if not slot_map.released_epoch:
         return giving, receiving
-    targets = slot_map.targets
-    for first, last, node, epoch in slot_map.pending:
-        by_owner: dict[tuple[str, str], set[int]] = {}
-        for slot in range(first, last + 1):
-            target = targets[slot]
-            by_owner.setdefault((target.address, target.resp_address), set()).add(slot)
-        for (owner, resp_address), slots in by_owner.items():
-            if owner == node.address or me not in (owner, node.address):
-                continue
-            gives = owner == me
-            move = Move(owner, node.address, node.node_id, epoch, node.resp_address if gives else resp_address)
-            (giving if gives else receiving).setdefault(move, set()).update(slots)
+    for first, last, pending, owned in overlaps(slot_map.pending, slot_map.ranges):
+        owner, destination = owned.node, pending.node
+        if owner.address == destination.address or me not in (owner.address, destination.address):
+            continue
+        gives = owner.address == me
+        move = Move(
+            owner.address,
+            destination.address,
+            destination.node_id,
+            pending.owned_since,
+            (destination if gives else owner).resp_address,
+        )
+        (giving if gives else receiving).setdefault(move, set()).update(range(first, last + 1))
     return giving, receiving

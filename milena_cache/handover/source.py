@@ -149,21 +149,18 @@ class Source:
     def _published(self, slot_map: SlotMap) -> set[int]:
         """Return the handed over slots that the ring has at their destination; forget those that have come back."""
         published = set()
+        moves = {*self._confirmed.values(), *self.stopped.values()}
+        arrived = {move: _slots_of(slot_map, move.destination, move.epoch, move.epoch) for move in moves}
         for waiting in (self._confirmed, self.stopped):
-            for slot, move in list(waiting.items()):
-                owner = slot_map.targets[slot]
-                if owner.address == move.destination and owner.owned_since == move.epoch:
-                    published.add(slot)
-                    del waiting[slot]
+            for slot in [slot for slot, move in waiting.items() if slot in arrived[move]]:
+                published.add(slot)
+                del waiting[slot]
         # If the destination was lost, the slot is this node's since a newer epoch, or a third node's. Either way
         # this node has the writes still, and they are compared with S3 before they are served.
-        for slot in [slot for slot, move in self._confirmed.items() if not self._still_moves(slot_map, slot, move)]:
+        moving = {move: _slots_of(slot_map, self._ownership.me, 0, move.epoch - 1) for move in moves}
+        for slot in [slot for slot, move in self._confirmed.items() if slot not in moving[move]]:
             del self._confirmed[slot]
         return published
-
-    def _still_moves(self, slot_map: SlotMap, slot: int, move: Move) -> bool:
-        owner = slot_map.targets[slot]
-        return owner.address == self._ownership.me and owner.owned_since < move.epoch
 
     def holds_back(self, slot: int) -> bool:
         """Return True if keys of `slot` must not be uploaded, because it is being handed over."""
@@ -473,6 +470,15 @@ class Source:
                 self._dirty_writes.retire(entry)
             if not (number + 1) % STEP:
                 await asyncio.sleep(0)
+
+
+def _slots_of(slot_map: SlotMap, address: str, first_epoch: int, last_epoch: int) -> set[int]:
+    """Return the slots that the node at `address` has owned since an epoch of `first_epoch` to `last_epoch`."""
+    found: set[int] = set()
+    for first, last, node, owned_since in slot_map.ranges:
+        if node.address == address and first_epoch <= owned_since <= last_epoch:
+            found.update(range(first, last + 1))
+    return found
 
 
 def _slots(ranges: Sequence[Range]) -> set[int]:

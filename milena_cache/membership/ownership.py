@@ -15,8 +15,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha1
+from itertools import groupby
 from typing import NamedTuple
 
+from milena_cache.membership.slot_epochs import SlotEpochs
 from milena_common.api.errors import FailedPrecondition, Moved, NodeLost, NoNodes, TryAgain
 from milena_common.cluster.slot_map import MapNode, SlotMap, Target
 from milena_common.cluster.slots import SLOTS, slot_of
@@ -45,16 +47,16 @@ class RingNode:
 
 
 class Moves(NamedTuple):
-    """What this node has done in moves of slots, by slot. The epochs are those of the ownership that it concerns.
+    """What this node has done in moves of slots. The epochs are those of the ownership that it concerns.
 
     taken: since which epoch this node owns a slot that was handed over to it
     handed_over, stopped: since which epoch this node owned a slot that it has handed over, or does not serve while
         it hands it over
     """
 
-    taken: dict[int, int]
-    handed_over: dict[int, int]
-    stopped: dict[int, int]
+    taken: SlotEpochs
+    handed_over: SlotEpochs
+    stopped: SlotEpochs
 
 
 def served_since(slot_map: SlotMap, me: str, node_id: str, moves: Moves) -> list[int]:
@@ -70,32 +72,30 @@ def served_since(slot_map: SlotMap, me: str, node_id: str, moves: Moves) -> list
     """
     since = _granted(slot_map, me, node_id, moves.taken)
     for slots in (moves.handed_over, moves.stopped):
-        for slot, owned_since in slots.items():
-            if since[slot] == owned_since:
-                since[slot] = ELSEWHERE
+        for first, last, owned_since in slots:
+            number = last + 1 - first
+            if since[first : last + 1] == [owned_since] * number:
+                since[first : last + 1] = [ELSEWHERE] * number
+                continue
+            for slot in range(first, last + 1):
+                if since[slot] == owned_since:
+                    since[slot] = ELSEWHERE
     return since
 
 
-def _granted(slot_map: SlotMap, me: str, node_id: str, taken: dict[int, int]) -> list[int]:
+def _granted(slot_map: SlotMap, me: str, node_id: str, taken: SlotEpochs) -> list[int]:
     """Return `served_since` without regard to slots that are stopped or were handed over."""
     since = [ELSEWHERE] * SLOTS
     released = slot_map.released_epoch
     for first, last, node, owned_since in slot_map.ranges:
-        if not _is_process(slot_map, node, me, node_id):
-            continue
-        if not released or owned_since <= released:
+        if _is_process(slot_map, node, me, node_id) and (not released or owned_since <= released):
             since[first : last + 1] = [owned_since] * (last + 1 - first)
-            continue
-        for slot in range(first, last + 1):
-            if taken.get(slot) == owned_since:
-                since[slot] = owned_since
     if taken:
-        for first, last, node, owned_since in slot_map.pending:
-            if not _is_process(slot_map, node, me, node_id):
-                continue
-            for slot in range(first, last + 1):
-                if taken.get(slot) == owned_since:
-                    since[slot] = owned_since
+        for part in (*slot_map.ranges, *slot_map.pending):
+            if _is_process(slot_map, part.node, me, node_id):
+                for first, last, epoch in taken.within(part.first, part.last):
+                    if epoch == part.owned_since:
+                        since[first : last + 1] = [epoch] * (last + 1 - first)
     return since
 
 
@@ -131,7 +131,7 @@ class Ownership:
         self.slots = 0
         self._nodes: tuple[RingNode, ...] | None = ()
         self._map = SlotMap.empty()
-        self._moves = Moves({}, {}, {})
+        self._moves = Moves(SlotEpochs(), SlotEpochs(), SlotEpochs())
         # What `since` is while the fence is open.
         self._unfenced = [ELSEWHERE] * SLOTS
         self._closed: NoNodes | None = None
@@ -162,8 +162,7 @@ class Ownership:
             return
         allowed = _granted(self._map, self.me, self.node_id, taken)
         for slots in (taken, handed_over, stopped):
-            for slot in [slot for slot, since in slots.items() if allowed[slot] != since]:
-                del slots[slot]
+            slots.keep_equal(allowed)
 
     def _recompute(self) -> bool:
         unfenced = served_since(self._map, self.me, self.node_id, self._moves)
@@ -187,19 +186,16 @@ class Ownership:
         May be repeated. Raises FailedPrecondition if the newest ring does not move all of them to this process
         since that epoch; nothing is changed then.
         """
-        slots = range(first, last + 1)
-        mine = {
-            slot
-            for part in (*self._map.pending, *self._map.ranges)
-            if part.owned_since == since and _is_process(self._map, part.node, self.me, self.node_id)
-            for slot in range(max(first, part.first), min(last, part.last) + 1)
-        }
-        if len(mine) < len(slots):
+        mine = SlotEpochs()
+        for part in (*self._map.pending, *self._map.ranges):
+            if part.owned_since == since and _is_process(self._map, part.node, self.me, self.node_id):
+                mine.add(part.first, part.last, since)
+        if mine.within(first, last) != [(first, last, since)]:
             raise FailedPrecondition(
                 f"the ring with epoch {self.epoch} does not move all slots from {first} to {last} to this node "
                 f"since epoch {since}"
             )
-        self._moves.taken.update(dict.fromkeys(slots, since))
+        self._moves.taken.add(first, last, since)
         return self._recompute()
 
     def stop_slots(self, first: int, last: int) -> bool:
@@ -212,8 +208,7 @@ class Ownership:
 
     def resume_slots(self, first: int, last: int) -> bool:
         """Serve the stopped slots of `first` to `last` again; those that were handed over stay so."""
-        for slot in range(first, last + 1):
-            self._moves.stopped.pop(slot, None)
+        self._moves.stopped.remove(first, last)
         return self._recompute()
 
     def hand_over(self, first: int, last: int) -> bool:
@@ -223,27 +218,23 @@ class Ownership:
         """
         return self._leave(self._moves.handed_over, first, last)
 
-    def _leave(self, slots: dict[int, int], first: int, last: int) -> bool:
+    def _leave(self, slots: SlotEpochs, first: int, last: int) -> bool:
         granted = _granted(self._map, self.me, self.node_id, self._moves.taken)
-        for slot in range(first, last + 1):
-            if granted[slot] != ELSEWHERE:
-                slots[slot] = granted[slot]
+        for epoch, group in groupby(range(first, last + 1), granted.__getitem__):
+            if epoch != ELSEWHERE:
+                adjacent = tuple(group)
+                slots.add(adjacent[0], adjacent[-1], epoch)
         return self._recompute()
 
     @property
     def taken(self) -> tuple[tuple[int, int, int], ...]:
         """Return the slots taken over that the ring has as pending still: first, last, and since which epoch."""
-        found: list[tuple[int, int, int]] = []
-        for first, last, node, since in self._map.pending if self._moves.taken else ():
-            if not _is_process(self._map, node, self.me, self.node_id):
-                continue
-            for slot in range(first, last + 1):
-                if self._moves.taken.get(slot) != since:
-                    continue
-                if found and found[-1][1:] == (slot - 1, since):
-                    found[-1] = (found[-1][0], slot, since)
-                else:
-                    found.append((slot, slot, since))
+        found = SlotEpochs()
+        for part in self._map.pending if self._moves.taken else ():
+            if _is_process(self._map, part.node, self.me, self.node_id):
+                for first, last, since in self._moves.taken.within(part.first, part.last):
+                    if since == part.owned_since:
+                        found.add(first, last, since)
         return tuple(found)
 
     # ---- the fence
@@ -306,7 +297,7 @@ class Ownership:
         False while the fence is closed, and for what this node has stopped or handed over.
         """
         released = self._map.released_epoch
-        target = self._map.targets[slot]
+        target = self._map.target(slot)
         return (
             self.since[slot] == ELSEWHERE
             and self._closed is None
@@ -362,13 +353,13 @@ class Ownership:
             for first, last, node, _ in self._map.pending:
                 if first <= slot <= last:
                     return node
-        owner = self._map.targets[slot]
+        owner = self._map.target(slot)
         return owner if owner.address else None
 
     def _why_not(self, slot: int) -> str:
         if slot in self._moves.stopped or slot in self._moves.handed_over:
             return "this node hands it over to another one"
-        if self._map.targets[slot].owned_since > self._map.released_epoch:
+        if self._map.target(slot).owned_since > self._map.released_epoch:
             return "its lost owner may still have a lease"
         return "this node has restarted, and the ring still has the process before it"
 

@@ -116,7 +116,7 @@ class ClusterListings:
         for info in page.objects:
             key = cache_key(bucket, info.key.encode())
             slot = slot_of(key)
-            owner = ownership.slot_map.targets[slot]
+            owner = ownership.slot_map.target(slot)
             if owner.address == ownership.me:
                 if ownership.since[slot] > epoch:
                     # The slot came to this node during the listing. Its deletes before that are recorded at the

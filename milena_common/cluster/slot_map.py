@@ -1,21 +1,20 @@
 """Pure. The ring as nodes and clients receive it: the owner of each slot, immutable, with an epoch.
 
-It is built from the `RingUpdate` that a router sends: a whole ring, or the changes of one. Every call does a
-lookup, so each slot's target is computed with the map: finding the owner of a key takes its CRC and one index into
-a tuple.
+It is built from the `RingUpdate` that a router sends: a whole ring, or the changes of one. The owners are kept as
+ranges of slots, and nothing is computed for each slot: that would stop the event loop of every node and client for
+milliseconds at each change of the ring.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import repeat
+from bisect import bisect_right
 from typing import NamedTuple, Self
 
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.missing_node import MissingNode
 from milena_common.cluster.runs_message import read_runs, runs_message
 from milena_common.cluster.slot_runs import Run, replaced
-from milena_common.cluster.slots import SLOTS, slot_of
+from milena_common.cluster.slots import SLOTS
 
 
 class Target(NamedTuple):
@@ -28,9 +27,6 @@ class Target(NamedTuple):
     address: str
     resp_address: str
     owned_since: int
-
-
-_UNOWNED = tuple(Target(slot, "", "", 0) for slot in range(SLOTS))
 
 
 class MapNode(NamedTuple):
@@ -59,7 +55,7 @@ class MapRange(NamedTuple):
 class SlotMap:
     """Slot → node. Create one with `from_update`, or `empty()` for an unknown ring (epoch 0).
 
-    - `targets`: the owner of each slot, by slot.
+    - `ranges`: the owners of the slots, ascending; slots in none have no owner.
     - `cluster_id`: "" if the router is of a version without one.
     - `max_value_bytes`: the largest value that the router accepts, 0 if unknown.
     - `missing`: the nodes that left without handing over, kept for a router that restarts.
@@ -79,7 +75,6 @@ class SlotMap:
         "pending",
         "ranges",
         "released_epoch",
-        "targets",
     )
 
     def __init__(
@@ -91,14 +86,15 @@ class SlotMap:
         cluster_id: str = "",
         max_value_bytes: int = 0,
         missing: tuple[MissingNode, ...] = (),
-        targets: tuple[Target, ...] | None = None,
         pending: tuple[MapRange, ...] = (),
         released_epoch: int = 0,
     ) -> None:
-        """Build the map. `ranges` ascend and do not overlap, else ValueError; slots in none have no owner.
-
-        `targets`: those of `ranges`, if they are known; else they are computed.
-        """
+        """Build the map. `ranges` ascend and do not overlap, else ValueError; slots in none have no owner."""
+        free = 0
+        for first, last, _, _ in ranges:
+            if not free <= first <= last < SLOTS:
+                raise ValueError(f"slots {first} to {last} after {free - 1}, of {SLOTS}")
+            free = last + 1
         self.pending = pending
         self.released_epoch = released_epoch
         self.epoch = epoch
@@ -108,7 +104,6 @@ class SlotMap:
         self.nodes = nodes
         self.ranges = ranges
         self.max_value_bytes = max_value_bytes
-        self.targets: tuple[Target, ...] = _targets(ranges) if targets is None else targets
 
     @classmethod
     def empty(cls) -> Self:
@@ -128,12 +123,11 @@ class SlotMap:
         )
         _check(nodes)
         missing = tuple(map(MissingNode.from_message, update.missing))
-        targets = None
         if update.base_epoch:
             if base is None or base.epoch != update.base_epoch:
                 known = base.epoch if base is not None else 0
                 raise ValueError(f"a change of the ring with epoch {update.base_epoch}; known is {known}")
-            nodes, ranges, targets = _changed(base, update, nodes)
+            nodes, ranges = _changed(base, update, nodes)
             missing = base.missing if update.same_missing else missing
         elif update.HasField("runs"):
             runs = read_runs(update.runs, [node.address for node in nodes])
@@ -153,7 +147,6 @@ class SlotMap:
             update.cluster_id,
             update.max_value_bytes,
             missing,
-            targets,
             _ranges(read_runs(update.pending, [node.address for node in nodes]), nodes)
             if update.HasField("pending")
             else (),
@@ -170,7 +163,6 @@ class SlotMap:
             self.cluster_id,
             self.max_value_bytes,
             self.missing,
-            self.targets,
             self.pending,
             epoch,
         )
@@ -203,22 +195,18 @@ class SlotMap:
             update.slots.add(first=first, last=last, node=places[node.address], owned_since=owned_since)
         return update
 
-    def find(self, cache_key: bytes) -> Target:
-        """Return the owner of `cache_key`."""
-        return self.targets[slot_of(cache_key)]
+    def target(self, slot: int) -> Target:
+        """Return the owner of `slot`."""
+        place = bisect_right(self.ranges, slot, key=_first) - 1
+        if place >= 0:
+            _, last, node, owned_since = self.ranges[place]
+            if slot <= last:
+                return Target(slot, node.address, node.resp_address, owned_since)
+        return Target(slot, "", "", 0)
 
 
-def _targets(ranges: tuple[MapRange, ...]) -> tuple[Target, ...]:
-    if not ranges:
-        return _UNOWNED
-    targets: list[Target] = list(_UNOWNED)
-    free = 0
-    for first, last, _, _ in ranges:
-        if not free <= first <= last < SLOTS:
-            raise ValueError(f"slots {first} to {last} after {free - 1}, of {SLOTS}")
-        free = last + 1
-    _fill(targets, ranges)
-    return tuple(targets)
+def _first(part: MapRange) -> int:
+    return part[0]
 
 
 def _check(nodes: tuple[MapNode, ...]) -> None:
@@ -241,8 +229,8 @@ def _ranges(runs: list[Run], nodes: tuple[MapNode, ...]) -> tuple[MapRange, ...]
 
 def _changed(
     base: SlotMap, update: pb.RingUpdate, changed: tuple[MapNode, ...]
-) -> tuple[tuple[MapNode, ...], tuple[MapRange, ...], tuple[Target, ...]]:
-    """Return the nodes, ranges and targets of `base` after the changes in `update`; nothing else is computed anew.
+) -> tuple[tuple[MapNode, ...], tuple[MapRange, ...]]:
+    """Return the nodes and ranges of `base` after the changes in `update`.
 
     Raises ValueError if they do not fit.
     """
@@ -255,23 +243,13 @@ def _changed(
     moved = _ranges(read_runs(update.runs, [node.address for node in nodes]), nodes)
     if sum(last + 1 - first for first, last, _, _ in base.ranges) != SLOTS:
         raise ValueError("a change of a ring that has slots without an owner")
-    ranges, targets = base.ranges, list(base.targets)
+    ranges = base.ranges
     if known:
         readdressed = {
             part: part._replace(node=by_address[part.node.address]) for part in ranges if part.node.address in known
         }
         ranges = tuple(readdressed.get(part, part) for part in ranges)
-        _fill(targets, readdressed.values())
     ranges = tuple(replaced(ranges, moved))
-    _fill(targets, moved)
     if not by_address.keys() >= {part.node.address for part in ranges}:
         raise ValueError("slots are owned by a node that was removed")
-    return nodes, ranges, tuple(targets)
-
-
-def _fill(targets: list[Target], ranges: Iterable[MapRange]) -> None:
-    """Set the targets of the slots of `ranges`."""
-    for first, last, (address, resp_address, *_), owned_since in ranges:
-        fields = zip(range(first, last + 1), repeat(address), repeat(resp_address), repeat(owned_since))
-        # Without Target's own constructor, which is a Python function: a ring has 16,384 of them.
-        targets[first : last + 1] = map(tuple.__new__, repeat(Target), fields)
+    return nodes, ranges

@@ -25,6 +25,7 @@ class Run(NamedTuple):
 
 # A run, or another tuple of first and last slot, owner, and epoch.
 R = TypeVar("R", bound=tuple[int, int, Any, int])
+Q = TypeVar("Q", bound=tuple[int, int, Any, int])
 
 
 def whole(ranges: Iterable[tuple[int, int, str, int]], epoch: int) -> list[Run]:
@@ -97,19 +98,19 @@ def replaced(runs: Iterable[R], changes: Iterable[R]) -> list[R]:
     return made
 
 
-def overlaps(some: Sequence[R], others: Sequence[Run]) -> Iterator[tuple[int, int, R, Run]]:
+def overlaps(some: Sequence[R], others: Sequence[Q]) -> Iterator[tuple[int, int, R, Q]]:
     """Yield first and last slot of each part that a run of `some` and a run of `others` share, and both runs.
 
     Both ascend; slots may be in neither.
     """
     at = 0
     for run in some:
-        while at < len(others) and others[at].last < run[0]:
+        while at < len(others) and others[at][1] < run[0]:
             at += 1
         place = at
-        while place < len(others) and others[place].first <= run[1]:
+        while place < len(others) and others[place][0] <= run[1]:
             other = others[place]
-            yield max(run[0], other.first), min(run[1], other.last), run, other
+            yield max(run[0], other[0]), min(run[1], other[1]), run, other
             place += 1
 
 

@@ -159,7 +159,7 @@ async def test_a_node_that_renews_is_in_the_ring_that_it_follows(holder: Holder)
         assert members(rings[-1]) == members_of(A)
         assert (rings[-1].epoch, len(rings[-1].nodes)) == (lease.epoch, lease.ring_size)
         assert rings[-1].default_bucket == "photos"
-        assert {rings[-1].targets[slot].address for slot in range(SLOTS)} == {A.address}
+        assert {rings[-1].target(slot).address for slot in range(SLOTS)} == {A.address}
 
 
 async def test_every_member_sees_each_change_in_order(holder: Holder) -> None:

@@ -14,6 +14,7 @@ from milena_client import ConditionFailed, Entry, Milena, MilenaError, NearCache
 from milena_client.admin import Admin
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.slot_map import SlotMap
+from milena_common.cluster.slots import SLOTS
 from tests.e2e.conftest import StartCluster
 from tests.e2e.raw import rejection, router_stub
 from tests.faults.harness.history import History
@@ -262,7 +263,8 @@ def test_a_node_of_another_cluster_at_a_dead_node_s_address_serves_and_takes_not
 def owner_of_each_slot(cluster: Cluster) -> list[str]:
     with router_stub(cluster.address) as router:
         update = next(router.WatchRing(pb.WatchRingRequest(), timeout=30))
-        return [target.address for target in SlotMap.from_update(update).targets]
+        slot_map = SlotMap.from_update(update)
+        return [slot_map.target(slot).address for slot in range(SLOTS)]
 
 
 def test_a_restart_of_the_router_and_all_nodes_changes_no_owner(start_cluster: StartCluster) -> None:

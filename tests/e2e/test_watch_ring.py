@@ -51,7 +51,7 @@ def ring_with(next_ring: Next, expected: set[str]) -> SlotMap:
 
 
 def owned(slot_map: SlotMap) -> int:
-    return sum(bool(target.address) for target in slot_map.targets)
+    return sum(last + 1 - first for first, last, _, _ in slot_map.ranges)
 
 
 def known_epoch(node: Server) -> float:

@@ -7,21 +7,24 @@ undecided.
 
 The order of a set depends on PYTHONHASHSEED and on the addresses of objects, and with it the run. So PYTHONHASHSEED
 is set to 0, unless it is set, and each seed runs in a process of its own, forked from one that has only imported
-the modules.
+the modules and forks one seed after the other.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
+import pickle
+import resource
 import sys
 import time
+import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
+from typing import IO, NoReturn
 
 from tests.faults.linearizability.operations import to_json
 from tests.simulation.faults import Kind, coverage, pairs
@@ -29,6 +32,8 @@ from tests.simulation.run import SeedResult, Verdict, print_line, run_seed
 
 # Violations that are printed in full.
 MAX_REPORTS = 10
+# Verdicts of seeds that are reported, with their operations.
+REPORTED = (Verdict.VIOLATION, Verdict.UNDECIDED)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,27 +52,74 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _one(seed: int, routers: int, histories: Path) -> int:
-    with _pool(1) as pool:
-        result = pool.submit(run_seed, seed, routers, print_line).result()
+    result = next(_results(partial(run_seed, routers=routers, log=print_line), range(seed, seed + 1), 1))
     print(f"digest {result.digest}")
     return _summary([result], histories)
 
 
-def _pool(processes: int) -> ProcessPoolExecutor:
-    """Return a pool of processes, each for one seed."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["tests.simulation.run"])
-    return ProcessPoolExecutor(processes, context, max_tasks_per_child=1)
-
-
 def _many(seeds: range, routers: int, processes: int, histories: Path) -> int:
     started = time.perf_counter()
-    run = partial(run_seed, routers=routers)
-    with _pool(processes) as pool:
-        code = _summary(pool.map(run, seeds), histories)
+    code = _summary(_results(partial(run_seed, routers=routers), seeds, processes), histories)
     took = time.perf_counter() - started
-    print(f"{took:.1f} s, {took / len(seeds):.2f} s a seed, {processes} processes")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = used.ru_utime + used.ru_stime
+    print(f"{took:.1f} s, {took / len(seeds):.2f} s and {cpu / len(seeds):.2f} CPU s a seed, {processes} processes")
     return code
+
+
+def _results(run: Callable[[int], SeedResult], seeds: range, processes: int) -> Iterator[SeedResult]:
+    """Yield the results of `seeds` in their order; `processes` of them run at a time.
+
+    Raises EOFError if one could not be run.
+    """
+    # What was imported is never collected, so it is not copied in each process.
+    gc.collect()
+    gc.freeze()
+    sys.stdout.flush()
+    workers: list[tuple[int, IO[bytes]]] = []
+    for number in range(min(processes, len(seeds))):
+        receiving, sending = os.pipe()
+        worker = os.fork()
+        if not worker:
+            os.close(receiving)
+            for _, received in workers:
+                received.close()
+            _work(run, seeds[number::processes], sending)
+        os.close(sending)
+        workers.append((worker, os.fdopen(receiving, "rb")))
+    try:
+        for number in range(len(seeds)):
+            yield pickle.load(workers[number % len(workers)][1])
+    finally:
+        for worker, received in workers:
+            received.close()
+            os.waitpid(worker, 0)
+
+
+def _work(run: Callable[[int], SeedResult], seeds: range, sending: int) -> NoReturn:
+    """Run one seed after the other, each in a new process, which sends the result. Exits."""
+    for seed in seeds:
+        process = os.fork()
+        if not process:
+            code = 1
+            try:
+                result = run(seed)
+                if result.verdict in REPORTED:
+                    result.operations = tuple(result.operations)
+                else:
+                    result.operations = ()
+                with os.fdopen(sending, "wb") as to:
+                    pickle.dump(result, to)
+                sys.stdout.flush()
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(process, 0)
+        if status:
+            break  # the traceback is printed, or the reader has gone
+    os._exit(0)
 
 
 def _summary(results: Iterable[SeedResult], histories: Path) -> int:
@@ -83,7 +135,7 @@ def _summary(results: Iterable[SeedResult], histories: Path) -> int:
         outcomes += result.outcomes
         kinds += pairs(result.plan)
         fencing += result.fencing
-        if result.verdict in (Verdict.VIOLATION, Verdict.UNDECIDED) and seeds[result.verdict] <= MAX_REPORTS:
+        if result.verdict in REPORTED and seeds[result.verdict] <= MAX_REPORTS:
             print("\n".join(failure(result, histories)), flush=True)
     print("\n".join(coverage(kinds)))
     print(f"operations: {', '.join(f'{number} {outcome}' for outcome, number in outcomes.items())}")

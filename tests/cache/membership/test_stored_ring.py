@@ -20,7 +20,7 @@ def test_a_ring_comes_back_as_it_was() -> None:
     slot_map = known()
     stored = from_text(to_text(slot_map))
     assert stored.to_update() == slot_map.to_update()
-    assert stored.targets == slot_map.targets
+    assert stored.ranges == slot_map.ranges
 
 
 @pytest.mark.parametrize("text", ["", "no base64!", "QUJD", to_text(known())[:-40]])

@@ -12,7 +12,7 @@ from milena_common.cluster.runs_message import runs_message
 from milena_common.cluster.slot_assignment import Member, Ring
 from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap, Target
 from milena_common.cluster.slot_runs import Run
-from milena_common.cluster.slots import SLOTS, slot_of
+from milena_common.cluster.slots import SLOTS
 from milena_router.ring.watch_streams import Published, ring_update, short_update
 
 A = pb.RingNode(address="a:50051", resp_address="a:6379", node_id="1")
@@ -27,24 +27,22 @@ def update(*ranges: tuple[int, int, int], nodes: tuple[pb.RingNode, ...] = (A, B
 def test_before_any_ring_is_known() -> None:
     empty = SlotMap.empty()
     assert (empty.epoch, empty.nodes, empty.default_bucket) == (0, (), "")
-    assert empty.find(b"k") == Target(slot_of(b"k"), "", "", 0)
+    assert empty.target(SLOTS - 1) == Target(SLOTS - 1, "", "", 0)
 
 
 def test_an_update_is_read() -> None:
     ring = SlotMap.from_update(update((0, 0, 0), (1, 9000, 1), (12000, SLOTS - 1, 0)))
     assert (ring.epoch, ring.default_bucket) == (7, "photos")
     assert ring.nodes == (MapNode("a:50051", "a:6379", "1"), MapNode("b:50051", "", ""))
-    assert ring.targets[0] == Target(0, "a:50051", "a:6379", 5)
-    assert ring.targets[1] == Target(1, "b:50051", "", 5)
-    assert ring.targets[9000].address == "b:50051"
-    assert [ring.targets[slot] for slot in (9001, 11999)] == [Target(9001, "", "", 0), Target(11999, "", "", 0)]
-    assert [target.slot for target in ring.targets] == list(range(SLOTS))
+    assert ring.target(0) == Target(0, "a:50051", "a:6379", 5)
+    assert ring.target(1) == Target(1, "b:50051", "", 5)
+    assert ring.target(9000).address == "b:50051"
+    assert [ring.target(slot) for slot in (9001, 11999)] == [Target(9001, "", "", 0), Target(11999, "", "", 0)]
 
 
 def test_slots_after_the_last_range_are_nobodys() -> None:
     ring = SlotMap.from_update(update((5, 6, 0)))
-    assert len(ring.targets) == SLOTS
-    assert ring.targets[-1] == Target(SLOTS - 1, "", "", 0)
+    assert ring.target(SLOTS - 1) == Target(SLOTS - 1, "", "", 0)
 
 
 @pytest.mark.parametrize(
@@ -77,12 +75,12 @@ def test_every_key_has_the_owner_that_the_router_gives_it(rings: list[list[str]]
         ring = ring.with_members(members, ring.epoch + 3)
     slot_map = SlotMap.from_update(pb.RingUpdate.FromString(ring_update(ring, "b", "c").SerializeToString()))
     assert (slot_map.epoch, slot_map.cluster_id) == (ring.epoch, "c")
-    assert SlotMap.from_update(slot_map.to_update()).targets == slot_map.targets
+    assert SlotMap.from_update(slot_map.to_update()).ranges == slot_map.ranges
     assert {node.address for node in slot_map.nodes} == {member.address for member in ring.members}
     for key in keys:
         slot, address, since = ring.find(key)
         expected = Target(slot, address, f"{address[0]}:6379", since) if address else Target(slot, "", "", 0)
-        assert slot_map.find(key) == expected
+        assert slot_map.target(slot) == expected
 
 
 # ---- the short form, and changes of a ring
@@ -120,7 +118,6 @@ def test_changes_of_a_ring_lead_to_the_same_map_as_the_whole_one(history: list[t
         by_change = received(short_update(sent, old), base)
         whole, by_ranges = received(short_update(sent)), received(ring_update(*sent[:5]))
         for slot_map in (by_change, whole):
-            assert slot_map.targets == by_ranges.targets
             assert slot_map.ranges == by_ranges.ranges
             assert slot_map.nodes == by_ranges.nodes
             assert slot_map.missing == by_ranges.missing
@@ -136,8 +133,8 @@ def test_a_change_has_only_what_differs() -> None:
     assert change.same_missing
     known = received(short_update(published(before)))
     changed = received(change, known)
-    kept = [slot for slot in range(SLOTS) if changed.targets[slot] is known.targets[slot]]
-    assert len(kept) == SLOTS - after.slots_by_node()["i:50051"], "other targets are used again"
+    kept = [slot for slot in range(SLOTS) if changed.target(slot) == known.target(slot)]
+    assert len(kept) == SLOTS - after.slots_by_node()["i:50051"], "other slots stay with their owner"
     left = short_update(published(before), published(after))
     assert (list(left.removed), list(left.nodes)) == (["i:50051"], [])
 
@@ -202,7 +199,7 @@ def test_moves_in_progress_and_the_released_epoch_are_read_and_kept() -> None:
     ring = SlotMap.from_update(message)
     assert ring.pending == (MapRange(100, 199, MapNode("b:50051", "", ""), 6),)
     assert ring.released_epoch == 6
-    assert ring.targets[150].address == "a:50051", "the owner serves until it has handed over"
+    assert ring.target(150).address == "a:50051", "the owner serves until it has handed over"
     again = SlotMap.from_update(ring.to_update())
     assert (again.pending, again.released_epoch) == (ring.pending, 6)
 
@@ -211,7 +208,7 @@ def test_an_update_of_the_same_epoch_changes_only_what_is_released() -> None:
     ring = SlotMap.from_update(update((0, SLOTS - 1, 0)))
     released = SlotMap.from_update(pb.RingUpdate(epoch=7, base_epoch=7, released_epoch=7), ring)
     assert released.released_epoch == 7
-    assert (released.nodes, released.targets, released.epoch) == (ring.nodes, ring.targets, 7)
+    assert (released.nodes, released.ranges, released.epoch) == (ring.nodes, ring.ranges, 7)
 
 
 def test_a_move_to_a_node_that_is_not_in_the_ring_is_no_valid_ring() -> None:

@@ -91,7 +91,7 @@ async def test_each_newer_ring_is_taken_over_and_announced() -> None:
         assert harness.watch.current.epoch == 0
         await harness.happens(ring(5), ring(8))
         assert harness.seen == [5, 8]
-        assert harness.watch.current.find(b"k").resp_address == "a:2"
+        assert harness.watch.current.target(0).resp_address == "a:2"
         assert harness.router.requested == [pb.WatchRingRequest(node_id="me", features=RUNS)]
 
 
@@ -108,7 +108,7 @@ async def test_a_change_applies_to_the_last_ring_of_its_stream() -> None:
     async with following() as harness:
         await harness.happens(runs(5), runs(6, 5), runs(9, 6))
         assert harness.seen == [5, 6, 9]
-        assert harness.watch.current.targets[0] == (0, "a:1", "a:2", 9)
+        assert harness.watch.current.target(0) == (0, "a:1", "a:2", 9)
 
 
 async def test_a_change_of_a_ring_that_was_not_adopted_applies_to_it() -> None:

@@ -55,7 +55,7 @@ class Process:
             slot: since
             for slot, since in self.taken.items()
             if moves.get(slot) == (me, since)
-            or (ring.targets[slot].address, ring.targets[slot].owned_since) == (me, since)
+            or (ring.target(slot).address, ring.target(slot).owned_since) == (me, since)
         }
         self.handed_over = {
             slot: since for slot, since in self.handed_over.items() if moves.get(slot, ("", 0))[1] == since
@@ -75,7 +75,7 @@ class Process:
             return False
         if slot in self.taken:
             return True
-        owner = self.ring.targets[slot]
+        owner = self.ring.target(slot)
         return owner.address == self.node.address and 0 < owner.owned_since <= self.ring.released_epoch
 
 

@@ -14,6 +14,7 @@ from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.runs_message import MOVES, RUNS
 from milena_common.cluster.slot_assignment import Member
 from milena_common.cluster.slot_map import SlotMap
+from milena_common.cluster.slots import slot_of
 from milena_common.rpc.status import from_grpc
 from milena_router.metrics import router_registry
 from milena_router.ring.membership import Membership
@@ -76,7 +77,7 @@ async def test_the_ring_comes_at_once_also_when_it_is_empty(router: Router) -> N
     ]
     slot_map = SlotMap.from_update(update)
     for key in (b"1", b"2", b"3", b"4"):
-        target = slot_map.find(key)
+        target = slot_map.target(slot_of(key))
         assert (target.slot, target.address, target.owned_since) == ring.find(key)
 
 
@@ -160,7 +161,7 @@ async def test_a_watcher_that_takes_runs_gets_a_whole_ring_and_then_changes() ->
         assert not old.base_epoch, "a watcher of the version before gets whole rings"
         assert not old.HasField("runs")
         slot_map = SlotMap.from_update(update, slot_map)
-        assert slot_map.targets == SlotMap.from_update(old).targets
+        assert slot_map.ranges == SlotMap.from_update(old).ranges
         bases.append(update.base_epoch)
     assert bases == [0, 1, 2, 3, 4]
 
@@ -195,7 +196,7 @@ async def test_a_watcher_that_missed_few_rings_gets_what_differs_from_its_own() 
     assert update.base_epoch == 1
     slot_map = SlotMap.from_update(update, known)
     for slot in range(0, 16384, 99):
-        assert slot_map.targets[slot].address == membership.ring.owner(slot)
+        assert slot_map.target(slot).address == membership.ring.owner(slot)
 
 
 # ---- moves and released epochs
@@ -229,7 +230,7 @@ async def test_a_watcher_that_knows_moves_gets_those_in_progress_with_each_ring(
     watching.wake_watchers()
     slot_map = SlotMap.from_update(await received(updates), slot_map)
     assert slot_map.pending == ()
-    assert slot_map.targets[pending[0].first].address == c.address
+    assert slot_map.target(pending[0].first).address == c.address
 
 
 async def test_a_released_epoch_is_sent_alone_when_the_ring_has_not_changed() -> None:
