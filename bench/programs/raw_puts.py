@@ -25,6 +25,8 @@ MAX_MESSAGE = 2**32 - 1
 # DEADLINE_EXCEEDED as gRPC's servers write it: without Huffman coding, and not as an index of an earlier header, as
 # each connection has one call only.
 DEADLINE_STATUS = re.compile(rb"grpc-status.4(?!\d)", re.DOTALL)
+# The same for OK. A message alone does not mean success: for other statuses, too, gRPC's servers send one, empty.
+OK_STATUS = re.compile(rb"grpc-status.0(?!\d)", re.DOTALL)
 # The limits that errors name.
 LIMITS = (b"MAX_VALUE_BYTES", b"MAX_IN_FLIGHT_BYTES", b"REQUEST_TIMEOUT_SECONDS", b"RATE_LIMIT")
 
@@ -83,7 +85,8 @@ async def put_grpc(
             if not remaining:
                 writer.write(_frame(_DATA, 1, 1, b""))
             await call.finished.wait()
-        return outcome(bytes(call.received), call.data, size - remaining, bool(call.received))
+        received = bytes(call.received)
+        return outcome(received, OK_STATUS.search(received) is not None, size - remaining, bool(received))
     except TimeoutError:
         return Outcome("timed out", "", size)
     except OSError:
@@ -98,7 +101,6 @@ class _Call:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.received = bytearray()  # of headers and trailers, and errors of the connection
-        self.data = False
         self.finished = asyncio.Event()
         self._reader, self._writer = reader, writer
         self._connection, self._stream, self._initial = 65535, 65535, 65535
@@ -130,8 +132,6 @@ class _Call:
                 self._stream += more
             else:
                 self._connection += more
-        elif kind == _DATA:
-            self.data = True
         elif kind in (_HEADERS, _GOAWAY):
             self.received += payload
         if (kind in (_HEADERS, _DATA) and flags & 1) or kind in (_RESET, _GOAWAY):

@@ -102,7 +102,7 @@ class Member:
         with suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGKILL)
         self.process.wait()
-        self.group.remove()
+        self.group.remove_group()
 
 
 @contextmanager

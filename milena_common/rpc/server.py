@@ -105,7 +105,7 @@ def _handler(
             calls.end()
             counts.durations.observe(time.perf_counter() - started)
         _reject(problem, context, counts)
-        return b""  # not sent
+        return b""  # sent as it is; clients ignore the message of a failed call
 
     # gRPC replies UNKNOWN if a deserializer fails, so it gets none, and passes the bytes on.
     return grpc.unary_unary_rpc_method_handler(response)
@@ -142,7 +142,7 @@ def _large_handler(
             calls.end()
             counts.durations.observe(time.perf_counter() - started)
         _reject(problem, context, counts)
-        return b""  # not sent
+        return b""  # as above
 
     return grpc.stream_unary_rpc_method_handler(response)
 
