@@ -30,6 +30,7 @@ from milena_cache.membership import stored_ring
 from milena_cache.membership.coordinator import NodeDescription, RingStatus
 from milena_cache.membership.identity import NodeIdentity
 from milena_cache.membership.late_writes import LateWriteInvalidation
+from milena_cache.membership.member_check import MemberCheck
 from milena_cache.membership.node_fence import NodeFence
 from milena_cache.membership.ownership import Ownership
 from milena_cache.membership.peers import Peers
@@ -83,6 +84,8 @@ from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.token_bucket import TokenBucket
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.network.addresses import Address
+from milena_common.network.connecting import rejects_connections
+from milena_common.network.exited import RejectsConnections
 from milena_common.rpc.channel import AsyncGrpcTransport
 from milena_common.rpc.server import GrpcServer
 from milena_common.runtime.key_locks import KeyLocks
@@ -324,11 +327,13 @@ def build_servers(
     stopping: Callable[[], bool],
     probes: Sequence[Probe] = (),
     links: Links | None = None,
+    rejects: RejectsConnections = rejects_connections,
 ) -> Servers:
     """Return the servers. `address` is the node's advertised address.
 
     `stopping` returns True once the node must accept no more requests. `probes` probe the store when it first
-    responds. `links`: connections to other nodes for moving slots, if not those of `Peers`.
+    responds. `links`: connections to other nodes for moving slots, if not those of `Peers`. `rejects`: tries
+    whether an address refuses connections.
     """
     clock, bucket = parts.clock, config.buckets.default
     calls = CallCounts((*NODE_OPERATIONS, "other"))
@@ -375,6 +380,7 @@ def build_servers(
         limiter,
         config.request_timeout,
     )
+    member_check = MemberCheck(ownership, rejects, clock.sleep)
     resp = resp_server(
         config=config,
         node=parts.node,
@@ -386,14 +392,14 @@ def build_servers(
         peer_listings=peer_listings,
         handover=handover,
         slot_waiters=slot_waiters,
-        api=ApiMethods(requests, status, address, believes_owner=False),
+        api=ApiMethods(requests, status, member_check, address, believes_owner=False),
         status=status,
         calls=calls,
         clock=clock,
         budget=parts.budget,
     )
     # Over gRPC a router, or another node, may leave out since when this node owns the object.
-    api = ApiMethods(requests, status, address, believes_owner=True)
+    api = ApiMethods(requests, status, member_check, address, believes_owner=True)
     methods = grpc_methods(api, requests, parts.budget, clock, slot_waiters)
     fence.on_change.append(resp.ring_changed)
     handover.source.on_change = resp.ring_changed

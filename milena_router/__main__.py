@@ -25,7 +25,7 @@ from milena_router.config import Config, load
 from milena_router.forwarding.forward import Forwarder
 from milena_router.forwarding.node_connection import connect
 from milena_router.metrics import router_registry
-from milena_router.ring.fast_death import FastDeath, ports_reject
+from milena_router.ring.fast_death import FastDeath, members_confirm, ports_reject
 from milena_router.ring.leases import Leases
 from milena_router.ring.membership import Change, Membership
 from milena_router.ring.recovery import Recovery
@@ -55,7 +55,9 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
 
     leases = Leases(membership, clock, ring_changed, watchers.wake_watchers)
     limiter = TokenBucket(config.rate_limit, clock.now())
-    fast_death = FastDeath(leases, [ports_reject(rejects_connections, clock)])
+    fast_death = FastDeath(
+        leases, [ports_reject(rejects_connections, clock), members_confirm(leases, forwarder.request)]
+    )
     service = RouterService(
         config, leases, forwarder, limiter, clock, budget, fast_death if config.fast_death else None
     )

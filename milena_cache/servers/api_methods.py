@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Coroutine, Mapping
 from typing import Any
 
+from milena_cache.membership.member_check import MemberCheck
 from milena_cache.objects.object_store import Page
 from milena_cache.objects.write_request import Ack
 from milena_cache.service.requests import Got, Place, Requests
@@ -16,7 +17,7 @@ from milena_cache.service.status import Status
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import InvalidRequest
 from milena_common.api.keys import split_cache_key
-from milena_common.api.methods import INVALIDATE, handlers_of, served_by_node
+from milena_common.api.methods import CHECK_MEMBER, INVALIDATE, handlers_of, served_by_node
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.rpc.server import Message, Method
 
@@ -36,12 +37,23 @@ class ApiMethods:
         decides whether it owns the object
     """
 
-    def __init__(self, requests: Requests, status: Status, address: str, *, believes_owner: bool) -> None:
+    def __init__(
+        self,
+        requests: Requests,
+        status: Status,
+        member_check: MemberCheck,
+        address: str,
+        *,
+        believes_owner: bool,
+    ) -> None:
         self._requests = requests
         self._status = status
+        self._member_check = member_check
         self._address = address
         self._unstated = 0 if believes_owner else None
-        self._methods: Mapping[str, Named] = served_by_node({**handlers_of(self), INVALIDATE: self.invalidate})
+        self._methods: Mapping[str, Named] = served_by_node(
+            {**handlers_of(self), INVALIDATE: self.invalidate, CHECK_MEMBER: self.check_member}
+        )
         self.by_word = {name.encode(): named for name, named in self._methods.items()}
 
     def methods(self) -> Mapping[str, Named]:
@@ -160,6 +172,10 @@ class ApiMethods:
     async def invalidate(self, request: pb.InvalidateRequest, _: float | None) -> bytes:
         self._requests.invalidate_object(request.bucket, request.key)
         return pb.InvalidateResponse(successful=True).SerializeToString()
+
+    async def check_member(self, request: pb.CheckMemberRequest, _: float | None) -> bytes:
+        exited = await self._member_check.exited(request.address, request.node_id)
+        return pb.CheckMemberResponse(exited=exited).SerializeToString()
 
     async def refresh(self, request: pb.RefreshRequest, _: float | None) -> bytes:
         done = await self._requests.refresh(request.bucket, request.keys, request.prefix)

@@ -134,6 +134,12 @@ INVALIDATE: Final = ApiMethod(
     node=Messages(node_pb.InvalidateRequest, node_pb.InvalidateResponse),
     over_resp=True,
 )
+CHECK_MEMBER: Final = ApiMethod(
+    name="CheckMember",
+    operation="check_member",
+    node=Messages(node_pb.CheckMemberRequest, node_pb.CheckMemberResponse),
+    over_resp=True,
+)
 FLUSH: Final = ApiMethod(
     name="Flush",
     operation="flush",
@@ -181,7 +187,7 @@ UNARY_OF_EXCHANGE: Final[Mapping[str, str]] = {KEEP_LEASE.name: JOIN.name}
 METHODS: Final = (
     *(GET, PUT, DELETE, LIST),
     *(JOIN, LEAVE, NODES, OWNER),
-    *(STATS, INVALIDATE, FLUSH, LIST_DEAD_LETTERS, RESOLVE_DEAD_LETTERS, REFRESH),
+    *(STATS, INVALIDATE, CHECK_MEMBER, FLUSH, LIST_DEAD_LETTERS, RESOLVE_DEAD_LETTERS, REFRESH),
     *(WATCH_RING, KEEP_LEASE),
 )
 

@@ -3,8 +3,9 @@
 The stream on which a node renews its lease breaks when its process ends, and also when the network between them
 does. So its ports are tried: the kernel of a host that can be reached refuses connections to a port at which no
 process listens. A node closes its ports last, after it has handed its lease back; so refused connections at all its
-ports, twice, while the ring still has the same process, prove that the process has ended. A dead process serves
-nothing, and gives no promises: its slots are released at once.
+ports, twice, while the ring still has the same process, prove that the process has ended. Another member has to
+find the same: a firewall, or another machine with the node's IP address, refuses connections too, and seldom for
+both of them. A dead process serves nothing, and gives no promises: its slots are released at once.
 
 Silence proves nothing: a node that cannot be reached from here keeps its lease until that ends. Behind a proxy,
 which accepts or refuses connections for the node, refused connections prove nothing either: FAST_DEATH=off.
@@ -15,24 +16,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from milena_common.api.errors import MilenaError
+from milena_common.api.methods import CHECK_MEMBER
+from milena_common.api.pb import cache_server_pb2 as cache_pb
 from milena_common.cluster.slot_assignment import Member
+from milena_common.network.exited import PROOF_SECONDS, RejectsConnections
+from milena_common.network.exited import ports_reject as all_reject
 from milena_common.runtime.clock import Clock
 from milena_router.ring.leases import Leases
 
-# Seconds for one attempt to connect, and between the two attempts.
-CONNECT_SECONDS = 0.2
-PAUSE_SECONDS = 0.1
-ATTEMPTS = 2
+# So many other members are called, those that were heard last; one that does not reply in time is left out.
+WITNESSES = 3
+REPLY_SECONDS = PROOF_SECONDS + 0.2
 
 # Returns True if the process of a member has ended, as far as one observer can say.
 Proof = Callable[[Member], Awaitable[bool]]
+# Returns the response of the node at an address to a method's request, within so many seconds. Raises MilenaError.
+Call = Callable[[str, str, bytes, float], Awaitable[bytes]]
 
 
 class FastDeath:
     """The checks in progress, at most one for each address of a member.
 
-    A process has ended if all `proofs` say so. Today this router's own attempts are the only one; what another
-    member observes can be a further one.
+    A process has ended if all `proofs` say so, which are tried one after the other.
     """
 
     def __init__(self, leases: Leases, proofs: Sequence[Proof]) -> None:
@@ -70,16 +76,38 @@ class FastDeath:
         return lease.member
 
 
-def ports_reject(rejects_connections: Callable[[str, float], Awaitable[bool]], clock: Clock) -> Proof:
-    """Return the proof by refused connections; `is_refused` tries to connect to an address for some seconds."""
+def ports_reject(rejects_connections: RejectsConnections, clock: Clock) -> Proof:
+    """Return the proof by connections that this router is refused."""
 
     async def proof(member: Member) -> bool:
         ports = [member.address, *filter(None, [member.addresses.get("resp")])]
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                await clock.sleep(PAUSE_SECONDS)
-            if not all(await asyncio.gather(*(rejects_connections(port, CONNECT_SECONDS) for port in ports))):
-                return False
-        return True
+        return await all_reject(ports, rejects_connections, clock.sleep)
 
     return proof
+
+
+def members_confirm(leases: Leases, call: Call) -> Proof:
+    """Return the proof by other members that are refused connections: one at least, and all that reply.
+
+    A ring without other members needs none.
+    """
+
+    async def proof(member: Member) -> bool:
+        others = [lease for lease in leases.membership.leases.values() if lease.member.address != member.address]
+        others.sort(key=lambda lease: -lease.heard_at)
+        request = cache_pb.CheckMemberRequest(address=member.address, node_id=member.node_id).SerializeToString()
+        replies = await asyncio.gather(
+            *(_reply(call, lease.member.address, request) for lease in others[:WITNESSES])
+        )
+        return all(reply is not False for reply in replies) and (not others or True in replies)
+
+    return proof
+
+
+async def _reply(call: Call, address: str, request: bytes) -> bool | None:
+    """Return what the member at `address` has found; None if it does not reply."""
+    try:
+        response = await call(address, CHECK_MEMBER.name, request, REPLY_SECONDS)
+    except MilenaError:
+        return None
+    return cache_pb.CheckMemberResponse.FromString(response).exited

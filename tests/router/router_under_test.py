@@ -23,7 +23,7 @@ from milena_common.rpc.server import GrpcServer
 from milena_common.rpc.status import from_grpc
 from milena_router.config import load
 from milena_router.forwarding.forward import Forwarder
-from milena_router.ring.fast_death import FastDeath, ports_reject
+from milena_router.ring.fast_death import FastDeath, members_confirm, ports_reject
 from milena_router.ring.leases import Leases
 from milena_router.ring.membership import Change, Membership
 from milena_router.ring.watch_streams import MAX_WATCHERS, RingWatchers
@@ -65,7 +65,13 @@ class Router:
             self.limiter,
             self.clock,
             self.budget,
-            FastDeath(self.leases, [ports_reject(rejects_connections, self.clock)]),
+            FastDeath(
+                self.leases,
+                [
+                    ports_reject(rejects_connections, self.clock),
+                    members_confirm(self.leases, self.forwarder.request),
+                ],
+            ),
         )
         self.calls = CallCounts(ROUTER_OPERATIONS)
         self.address: Address

@@ -139,7 +139,9 @@ class SimulatedNode:
             lineage=f"{rng.getrandbits(4 * LINEAGE_DIGITS):0{LINEAGE_DIGITS}x}",
         )
         identity = node_identity(config, parts, f"{rng.getrandbits(128):032x}")
-        servers = self.servers = build_servers(config, parts, self.address, identity, stop.is_set)
+        servers = self.servers = build_servers(
+            config, parts, self.address, identity, stop.is_set, rejects=self._network.rejects_connections
+        )
         await parts.replay("simulated")
         # No call comes over gRPC; a router only finds out that something listens.
         listening = await asyncio.get_running_loop().create_server(asyncio.Protocol, self.host, GRPC_PORT)

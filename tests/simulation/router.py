@@ -24,7 +24,7 @@ from milena_common.resp.identity import Identity
 from milena_router.config import Config, load
 from milena_router.forwarding.forward import Forwarder
 from milena_router.forwarding.node_connection import NodeConnection, RespNodeConnection
-from milena_router.ring.fast_death import FastDeath, ports_reject
+from milena_router.ring.fast_death import FastDeath, members_confirm, ports_reject
 from milena_router.ring.leases import Leases
 from milena_router.ring.membership import Change, Membership
 from milena_router.ring.recovery import Recovery
@@ -87,7 +87,11 @@ class SimulatedRouter:
             self._on_change(change)
 
         leases = self.leases = Leases(membership, clock, ring_changed, watchers.wake_watchers)
-        fast_death = FastDeath(leases, [ports_reject(self._network.rejects_connections, clock)])
+        proofs = [
+            ports_reject(self._network.rejects_connections, clock),
+            members_confirm(leases, forwarder.request),
+        ]
+        fast_death = FastDeath(leases, proofs)
         limiter, budget = TokenBucket(0, clock.now()), ByteBudget(2**30)
         service = self.service = RouterService(CONFIG, leases, forwarder, limiter, clock, budget, fast_death)
         self.handlers = {**service.methods(), **service.exchanges(), **watchers.streams()}

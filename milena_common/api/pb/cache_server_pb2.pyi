@@ -264,3 +264,17 @@ class ResolveDeadLettersResponse(_message.Message):
     RESOLVED_FIELD_NUMBER: _ClassVar[int]
     resolved: int
     def __init__(self, resolved: _Optional[int] = ...) -> None: ...
+
+class CheckMemberRequest(_message.Message):
+    __slots__ = ("address", "node_id")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    node_id: str
+    def __init__(self, address: _Optional[str] = ..., node_id: _Optional[str] = ...) -> None: ...
+
+class CheckMemberResponse(_message.Message):
+    __slots__ = ("exited",)
+    EXITED_FIELD_NUMBER: _ClassVar[int]
+    exited: bool
+    def __init__(self, exited: bool = ...) -> None: ...

@@ -84,6 +84,11 @@ class CacheStub(object):
                 request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.RefreshRequest.SerializeToString,
                 response_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.RefreshResponse.FromString,
                 _registered_method=True)
+        self.CheckMember = channel.unary_unary(
+                '/cache_server.Cache/CheckMember',
+                request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.CheckMemberRequest.SerializeToString,
+                response_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.CheckMemberResponse.FromString,
+                _registered_method=True)
 
 
 class CacheServicer(object):
@@ -149,6 +154,12 @@ class CacheServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckMember(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CacheServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -201,6 +212,11 @@ def add_CacheServicer_to_server(servicer, server):
                     servicer.Refresh,
                     request_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.RefreshRequest.FromString,
                     response_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.RefreshResponse.SerializeToString,
+            ),
+            'CheckMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckMember,
+                    request_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.CheckMemberRequest.FromString,
+                    response_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.CheckMemberResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -473,6 +489,33 @@ class Cache(object):
             '/cache_server.Cache/Refresh',
             milena__common_dot_api_dot_pb_dot_cache__server__pb2.RefreshRequest.SerializeToString,
             milena__common_dot_api_dot_pb_dot_cache__server__pb2.RefreshResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cache_server.Cache/CheckMember',
+            milena__common_dot_api_dot_pb_dot_cache__server__pb2.CheckMemberRequest.SerializeToString,
+            milena__common_dot_api_dot_pb_dot_cache__server__pb2.CheckMemberResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from milena_common.api.errors import NodeLost
+from milena_common.api.pb import cache_server_pb2 as cache_pb
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.runs_message import MOVES, RUNS
 from milena_common.cluster.slot_assignment import Member
 from milena_common.network.connecting import rejects_connections
-from milena_router.ring.fast_death import PAUSE_SECONDS, FastDeath, ports_reject
+from milena_common.network.exited import PAUSE_SECONDS
+from milena_router.ring.fast_death import FastDeath, members_confirm, ports_reject
 from milena_router.ring.leases import Leases
 from milena_router.ring.membership import EXITED, Change, Membership
 from milena_router.ring.ring_status import RingStatus
@@ -31,12 +34,23 @@ class Harness:
         self.refusing: set[str] = set()
         self.tried: list[str] = []
         self.leases = Leases(Membership(5.0, self.clock.now()), self.clock, self.changes.append)
-        self.fast_death = FastDeath(self.leases, [ports_reject(self.rejects_connections, self.clock)])
+        # What other members reply, by address: True: the process has ended; those that are not here do not reply.
+        self.replies = {"a:1": True, "b:1": True}
+        self.calls: list[tuple[str, cache_pb.CheckMemberRequest]] = []
+        proofs = [ports_reject(self.rejects_connections, self.clock), members_confirm(self.leases, self.call)]
+        self.fast_death = FastDeath(self.leases, proofs)
         for member in (A, B):
             self.join(member)
 
     def join(self, member: Member, *, moves: bool = True) -> None:
         self.leases.join(member, "b", 0, status=RingStatus(moves))
+
+    async def call(self, address: str, method: str, request: bytes, timeout: float) -> bytes:
+        assert (method, timeout < 1) == ("CheckMember", True)
+        self.calls.append((address, cache_pb.CheckMemberRequest.FromString(request)))
+        if address not in self.replies:
+            raise NodeLost("did not respond")
+        return cache_pb.CheckMemberResponse(exited=self.replies[address]).SerializeToString()
 
     async def rejects_connections(self, address: str, timeout: float) -> bool:
         self.tried.append(address)
@@ -111,6 +125,59 @@ async def test_all_proofs_must_agree(harness: Harness) -> None:
     strict.stream_closed(B.address, B.node_id)
     await harness.clock.advance(1)
     assert harness.members == ["a:1", "b:1"]
+
+
+C, D, E = (Member(f"{name}:1", f"id-{name}", addresses={"resp": f"{name}:2"}) for name in "cde")
+
+
+async def test_another_member_must_confirm_that_the_process_has_exited(harness: Harness) -> None:
+    harness.refusing, harness.replies = {"b:1", "b:2"}, {"a:1": False}
+    harness.fast_death.stream_closed(B.address, B.node_id)
+    await harness.clock.advance(1)
+    assert harness.members == ["a:1", "b:1"]
+    ((address, request),) = harness.calls
+    assert (address, request.address, request.node_id) == ("a:1", B.address, B.node_id)
+
+
+@pytest.mark.parametrize(
+    ("replies", "removed"),
+    [
+        ({"a:1": True, "c:1": True, "d:1": True}, True),
+        ({"c:1": True}, True),
+        ({"c:1": True, "d:1": False}, False),
+        ({}, False),
+    ],
+)
+async def test_one_member_confirms_and_none_that_replies_disagrees(
+    harness: Harness, replies: dict[str, bool], removed: bool
+) -> None:
+    harness.join(C)
+    harness.join(D)
+    harness.refusing, harness.replies = {"b:1", "b:2"}, replies
+    harness.fast_death.stream_closed(B.address, B.node_id)
+    await harness.clock.advance(1)
+    assert ("b:1" not in harness.members) is removed
+
+
+async def test_the_members_that_were_heard_last_are_called(harness: Harness) -> None:
+    for member in (C, D, E):
+        harness.join(member)
+    await harness.clock.advance(1)
+    for member in (A, D, E):
+        harness.join(member)
+    harness.refusing = {"b:1", "b:2"}
+    harness.fast_death.stream_closed(B.address, B.node_id)
+    await harness.clock.advance(1)
+    assert sorted(address for address, _ in harness.calls) == ["a:1", "d:1", "e:1"]
+
+
+async def test_a_ring_without_other_members_needs_no_confirmation(harness: Harness) -> None:
+    harness.leases.leave(A.address, A.node_id)
+    harness.refusing = {"b:1", "b:2"}
+    harness.fast_death.stream_closed(B.address, B.node_id)
+    await harness.clock.advance(1)
+    assert harness.members == []
+    assert harness.calls == []
 
 
 async def test_the_end_of_a_renewal_stream_is_noticed() -> None:
