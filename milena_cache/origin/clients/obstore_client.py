@@ -37,6 +37,7 @@ from milena_cache.origin.s3.fetch_bytes import UNBOUNDED, fetch_bytes
 from milena_cache.origin.s3.settings import S3Settings
 from milena_common.api.byte_range import ByteRange
 from milena_common.limits.byte_budget import ByteBudget
+from milena_common.limits.call_bytes import SMALL_BYTES
 
 if TYPE_CHECKING:
     from obstore import Bytes, GetOptions, PutMode
@@ -191,8 +192,12 @@ class ObstoreStore:
             elif size > max_bytes:
                 etag, metadata = response.meta["e_tag"] or "", _own(response.attributes)
                 raise too_large(ref, size, max_bytes, etag, metadata)
-            async with fetch_bytes(self._budget, size, self._settings.timeout):
-                body: Bytes = await response.bytes_async()
+            body: Bytes
+            if size <= SMALL_BYTES:  # as `fetch_bytes` does, without its processor time: 14 µs of a read
+                body = await response.bytes_async()
+            else:
+                async with fetch_bytes(self._budget, size, self._settings.timeout):
+                    body = await response.bytes_async()
         except (BaseError, FileNotFoundError) as error:
             conditional, ranged = bool(if_none_match or if_match), byte_range is not None
             return _absent(_judge("get", ref, error, conditional=conditional, ranged=ranged))
