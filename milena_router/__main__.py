@@ -25,6 +25,7 @@ from milena_router.config import Config, load
 from milena_router.forwarding.forward import Forwarder
 from milena_router.forwarding.node_connection import connect
 from milena_router.metrics import router_registry
+from milena_router.ring.abandoning import AbandonedMoves
 from milena_router.ring.fast_death import FastDeath, members_confirm, ports_reject
 from milena_router.ring.leases import Leases
 from milena_router.ring.membership import Change, Membership
@@ -80,6 +81,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     metrics = await ops.start(config.metrics, "METRICS_PORT")
     await server.start(service.methods(), calls, watchers.streams(), service.exchanges(), service.exchange_closed)
     expiry = asyncio.create_task(leases.run())
+    abandoning = asyncio.create_task(AbandonedMoves(leases, forwarder.request, clock).run())
     limit = f"{config.rate_limit:g} requests a second" if config.rate_limit else "off"
     log.info("router listens on %s, metrics on http://%s/metrics, rate limit: %s", address, metrics, limit)
     try:
@@ -90,6 +92,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         await server.stop(STOP_GRACE_SECONDS)
     finally:
         expiry.cancel()
+        abandoning.cancel()
         await fast_death.close()
         await forwarder.close()
         await ops.stop()

@@ -66,6 +66,11 @@ def router_registry(
             "Slots that their owners hand over to other nodes",
             sum(last + 1 - first for first, last, _, _ in ring.pending),
         )
+        yield counter(
+            "milena_router_ring_abandoned_slots",
+            "Slots of moves that made no progress, and were left with their owners",
+            membership.progress.abandoned_slots,
+        )
         yield gauge(
             "milena_router_ring_unreleased_losses",
             "Lost nodes whose slots the new owners do not serve yet",

@@ -15,7 +15,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from milena_cache.handover.frames import HandedOver, Range
+from milena_cache.handover.frames import HandedOver, Range, ranges_of
 from milena_cache.handover.merging import Merging
 from milena_cache.handover.plan import Move
 from milena_cache.journal.group_commit import Journal
@@ -169,6 +169,8 @@ class Destination:
 
     def _move(self, owner: str, epoch: int, ring_epoch: int, slots: set[int]) -> Move:
         known = self._ownership.epoch
+        if any(self._ownership.has_abandoned(first, last, epoch) for first, last in ranges_of(slots)):
+            raise FailedPrecondition(f"the router has abandoned the moves of epoch {epoch} to this node")
         for move, moving in self._moves.items():
             if move.owner == owner and move.epoch == epoch and slots <= moving:
                 return move

@@ -132,6 +132,8 @@ class Ownership:
         self._nodes: tuple[RingNode, ...] | None = ()
         self._map = SlotMap.empty()
         self._moves = Moves(SlotEpochs(), SlotEpochs(), SlotEpochs())
+        # By slot the epoch of the latest move that this process has promised not to complete.
+        self._abandoned = SlotEpochs()
         # What `since` is while the fence is open.
         self._unfenced = [ELSEWHERE] * SLOTS
         self._closed: NoNodes | None = None
@@ -197,6 +199,18 @@ class Ownership:
             )
         self._moves.taken.add(first, last, since)
         return self._recompute()
+
+    def abandon(self, first: int, last: int, epoch: int) -> list[int]:
+        """Promise to take none of the slots `first` to `last` by a move of `epoch`; return those taken already."""
+        taken = [slot for slot in range(first, last + 1) if self._unfenced[slot] == epoch]
+        self._abandoned.add(first, last, epoch)
+        for slot in taken:
+            self._abandoned.remove(slot, slot)
+        return taken
+
+    def has_abandoned(self, first: int, last: int, epoch: int) -> bool:
+        """True if this node has promised not to take some slot of `first` to `last` by a move of `epoch`."""
+        return any(abandoned == epoch for _, _, abandoned in self._abandoned.within(first, last))
 
     def stop_slots(self, first: int, last: int) -> bool:
         """Stop serving the slots `first` to `last`, of those that this node serves, to hand them over.

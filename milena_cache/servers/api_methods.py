@@ -17,7 +17,7 @@ from milena_cache.service.status import Status
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import InvalidRequest
 from milena_common.api.keys import split_cache_key
-from milena_common.api.methods import CHECK_MEMBER, INVALIDATE, handlers_of, served_by_node
+from milena_common.api.methods import ABANDON_MOVES, CHECK_MEMBER, INVALIDATE, handlers_of, served_by_node
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.rpc.server import Message, Method
 
@@ -52,7 +52,12 @@ class ApiMethods:
         self._address = address
         self._unstated = 0 if believes_owner else None
         self._methods: Mapping[str, Named] = served_by_node(
-            {**handlers_of(self), INVALIDATE: self.invalidate, CHECK_MEMBER: self.check_member}
+            {
+                **handlers_of(self),
+                INVALIDATE: self.invalidate,
+                CHECK_MEMBER: self.check_member,
+                ABANDON_MOVES: self.abandon_moves,
+            }
         )
         self.by_word = {name.encode(): named for name, named in self._methods.items()}
 
@@ -176,6 +181,12 @@ class ApiMethods:
     async def check_member(self, request: pb.CheckMemberRequest, _: float | None) -> bytes:
         exited = await self._member_check.exited(request.address, request.node_id)
         return pb.CheckMemberResponse(exited=exited).SerializeToString()
+
+    async def abandon_moves(self, request: pb.AbandonMovesRequest, _: float | None) -> bytes:
+        ranges = list(zip(request.first, request.last, strict=False))
+        return pb.AbandonMovesResponse(
+            taken=self._requests.abandon_moves(ranges, request.epoch)
+        ).SerializeToString()
 
     async def refresh(self, request: pb.RefreshRequest, _: float | None) -> bytes:
         done = await self._requests.refresh(request.bucket, request.keys, request.prefix)

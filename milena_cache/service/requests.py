@@ -32,6 +32,7 @@ from milena_cache.writeback.unfinished import FailedWrite, FailedWrites
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.durability import check_condition, check_durability
 from milena_common.api.errors import InvalidRequest, NoNodes
+from milena_common.cluster.slots import SLOTS
 from milena_common.limits.token_bucket import TokenBucket, over_limit
 from milena_common.resp.identity import Identity
 from milena_common.runtime.deadlines import inner
@@ -303,6 +304,15 @@ class Requests:
     def invalidate_object(self, bucket: str, key: bytes) -> None:
         """Drop the node's entry of the object; see `Node.invalidate_entry`."""
         self._node.invalidate_entry(self._buckets.resolve(bucket, key))
+
+    def abandon_moves(self, ranges: Sequence[tuple[int, int]], epoch: int) -> list[int]:
+        """Take no slots of `ranges` by moves of `epoch` any more; return those that this node has taken already.
+
+        Raises InvalidRequest.
+        """
+        if len(ranges) > SLOTS or not all(first <= last < SLOTS for first, last in ranges):
+            raise InvalidRequest(f"first, last: allowed are slots below {SLOTS}, in ascending ranges")
+        return [slot for first, last in ranges for slot in self._ownership.abandon(first, last, epoch)]
 
     async def refresh(self, bucket: str, keys: Sequence[bytes], prefix: bytes) -> Refreshed:
         """Drop the clean entries of `keys`; without any, of all keys that begin with `prefix`."""

@@ -140,6 +140,12 @@ CHECK_MEMBER: Final = ApiMethod(
     node=Messages(node_pb.CheckMemberRequest, node_pb.CheckMemberResponse),
     over_resp=True,
 )
+ABANDON_MOVES: Final = ApiMethod(
+    name="AbandonMoves",
+    operation="abandon_moves",
+    node=Messages(node_pb.AbandonMovesRequest, node_pb.AbandonMovesResponse),
+    over_resp=True,
+)
 FLUSH: Final = ApiMethod(
     name="Flush",
     operation="flush",
@@ -187,7 +193,7 @@ UNARY_OF_EXCHANGE: Final[Mapping[str, str]] = {KEEP_LEASE.name: JOIN.name}
 METHODS: Final = (
     *(GET, PUT, DELETE, LIST),
     *(JOIN, LEAVE, NODES, OWNER),
-    *(STATS, INVALIDATE, CHECK_MEMBER, FLUSH, LIST_DEAD_LETTERS, RESOLVE_DEAD_LETTERS, REFRESH),
+    *(STATS, INVALIDATE, CHECK_MEMBER, ABANDON_MOVES, FLUSH, LIST_DEAD_LETTERS, RESOLVE_DEAD_LETTERS, REFRESH),
     *(WATCH_RING, KEEP_LEASE),
 )
 

@@ -190,6 +190,24 @@ class Ring:
         pending = without(self.pending, [run[:2] for run in done])
         return Ring(epoch, self.members, tuple(replaced(self._runs, done)), tuple(pending))
 
+    def without_moves(self, abandoned: Sequence[Run], epoch: int) -> Ring | None:
+        """Return the ring without the moves in progress of `abandoned`: the slots stay with their owners.
+
+        Of `abandoned`, which ascend, those count that are pending to the same node since the same epoch; None if
+        none are. The destination must certainly not have taken them, and never do so. Raises ValueError for an
+        epoch that does not grow.
+        """
+        if epoch <= self.epoch:
+            raise ValueError(f"the epoch must grow: {epoch} after {self.epoch}")
+        found = [
+            (first, last)
+            for first, last, each, move in overlaps(abandoned, self.pending)
+            if move.address == each.address and move.owned_since == each.owned_since
+        ]
+        if not found:
+            return None
+        return Ring(epoch, self.members, self._runs, tuple(without(self.pending, found)))
+
     def is_balanced(self, leaving: Collection[str] = ()) -> bool:
         """True if no move is in progress or needed; `leaving` as in `with_members`."""
         staying = _weights(member for member in self.members if member.address not in leaving)

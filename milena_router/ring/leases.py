@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from milena_common.api.errors import NoNodes
 from milena_common.cluster.missing_node import NodeStatus
 from milena_common.cluster.slot_assignment import Member, Ring
+from milena_common.cluster.slot_runs import Run
 from milena_common.runtime.clock import Clock
 from milena_common.runtime.deadlines import inner
 from milena_router.ring.membership import NOTHING_KNOWN, Change, Membership
 from milena_router.ring.recovery import Knowledge
 from milena_router.ring.ring_status import NO_STATUS, RingStatus
+from milena_router.ring.stuck_moves import StuckMove
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +103,14 @@ class Leases:
         if change:
             self._announce(change)
         self._release_proved(now)
+        return change is not None
+
+    def abandon(self, move: StuckMove, slots: Sequence[Run]) -> bool:
+        """Leave `slots` of a stuck move with their owners; return True if the ring changed."""
+        change = self.membership.abandon(move, slots, self._clock.now(), self._clock.wall())
+        if change:
+            self._announce(change)
+        self._release_proved(self._clock.now())
         return change is not None
 
     def write_off(self, address: str) -> bool:

@@ -25,6 +25,9 @@ report of slots that a node has taken over. `released_epoch` says which slots of
 it: if all fall silent, this router is the isolated one. Then the ring is frozen: all members keep their places
 until one of them is heard again, or a person removes them.
 
+**A move that is stuck** (`milena_router.ring.stuck_moves`) is abandoned: its slots stay with their owner, and the
+next moves are planned after a while, or when the members change.
+
 **The cluster id** is created with the first ring and kept by the nodes. A node that holds a ring or dirty writes of
 another cluster is rejected: its slots and versions are not comparable. Two routers that share nodes each created an
 id; a node that is a member here reports the smaller one, and that becomes the id of both.
@@ -32,17 +35,19 @@ id; a node that is a member here reports the smaller one, and that becomes the i
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from milena_common.api.errors import FailedPrecondition
 from milena_common.cluster.missing_node import NodeStatus
 from milena_common.cluster.slot_assignment import Member, Ring
+from milena_common.cluster.slot_runs import Run
 from milena_router.ring import shared_journals
 from milena_router.ring.missing_nodes import MissingNodes
 from milena_router.ring.recovery import Knowledge, LastRing, Lease, Recovery
 from milena_router.ring.releases import Loss, Releases
 from milena_router.ring.ring_status import NO_STATUS, RingStatus
+from milena_router.ring.stuck_moves import StuckMove, StuckMoves, number_of
 
 # Bounds the epoch that a node with a wrong clock can report.
 MAX_AHEAD_MS = 10 * 366 * 86_400_000
@@ -88,6 +93,8 @@ class Membership:
         self.recovery = recovery
         self.frozen: set[str] = set()  # addresses of the members that all fell silent
         self.releases = Releases()
+        self.progress = StuckMoves(lease_seconds)
+        self._plan_at = now  # moves are planned from then on, unless members change
         self._promise_seconds = lease_seconds  # the longest lease, and so the longest promise
         self._balanced: Ring | None = None  # a ring that is known to need no moves
         self._new_cluster_id = new_cluster_id
@@ -243,12 +250,30 @@ class Membership:
         return self._balance(wall) if self.recovery is None else None
 
     def _balance(self, wall: float) -> Change | None:
-        if self.ring is self._balanced or self.ring.pending or not self.moving:
+        if self.ring is self._balanced or self.ring.pending or not self.moving or self._checked_at < self._plan_at:
             return None
         if self.ring.is_balanced(self._leaving()):
             self._balanced = self.ring
             return None
         return self._changed("Move", "", "the next moves", 0, wall)
+
+    def stuck_moves(self, now: float) -> list[StuckMove]:
+        """Return the moves that make no progress; `abandon` removes them when their destinations have agreed."""
+        return self.progress.find(self.ring, now) if self.recovery is None and self.moving else []
+
+    def abandon(self, move: StuckMove, slots: Sequence[Run], now: float, wall: float) -> Change | None:
+        """Leave `slots` of `move` with their owners; None if they are not pending to its destination any more.
+
+        The destination must have promised not to take them. Slots that it has taken before are not among them.
+        """
+        ring = self.ring.without_moves(slots, self._next_epoch(0, wall)) if self.recovery is None else None
+        if ring is None:
+            return None
+        number = number_of(self.ring.pending) - number_of(ring.pending)
+        self.ring = ring
+        self.progress.abandoned(move, number, self.leases)
+        self._plan_at = now + self.progress.retry_after()
+        return Change("Move", move.destination, f"abandoned the move of {number} slots from {move.owner}", ring)
 
     def _leaving(self) -> list[str]:
         return [address for address, lease in self.leases.items() if lease.ring_status.leaving]

@@ -24,6 +24,7 @@ from milena_common.resp.identity import Identity
 from milena_router.config import Config, load
 from milena_router.forwarding.forward import Forwarder
 from milena_router.forwarding.node_connection import NodeConnection, RespNodeConnection
+from milena_router.ring.abandoning import AbandonedMoves
 from milena_router.ring.fast_death import FastDeath, members_confirm, ports_reject
 from milena_router.ring.leases import Leases
 from milena_router.ring.membership import Change, Membership
@@ -96,6 +97,7 @@ class SimulatedRouter:
         service = self.service = RouterService(CONFIG, leases, forwarder, limiter, clock, budget, fast_death)
         self.handlers = {**service.methods(), **service.exchanges(), **watchers.streams()}
         self._network.loop.create_task(leases.run())
+        self._network.loop.create_task(AbandonedMoves(leases, forwarder.request, clock).run())
 
     def kill(self) -> None:
         self._network.loop.kill(self.process)

@@ -278,3 +278,19 @@ class CheckMemberResponse(_message.Message):
     EXITED_FIELD_NUMBER: _ClassVar[int]
     exited: bool
     def __init__(self, exited: bool = ...) -> None: ...
+
+class AbandonMovesRequest(_message.Message):
+    __slots__ = ("epoch", "first", "last")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    first: _containers.RepeatedScalarFieldContainer[int]
+    last: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, epoch: _Optional[int] = ..., first: _Optional[_Iterable[int]] = ..., last: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class AbandonMovesResponse(_message.Message):
+    __slots__ = ("taken",)
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
+    taken: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, taken: _Optional[_Iterable[int]] = ...) -> None: ...

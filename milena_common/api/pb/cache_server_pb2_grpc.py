@@ -89,6 +89,11 @@ class CacheStub(object):
                 request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.CheckMemberRequest.SerializeToString,
                 response_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.CheckMemberResponse.FromString,
                 _registered_method=True)
+        self.AbandonMoves = channel.unary_unary(
+                '/cache_server.Cache/AbandonMoves',
+                request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.AbandonMovesRequest.SerializeToString,
+                response_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.AbandonMovesResponse.FromString,
+                _registered_method=True)
 
 
 class CacheServicer(object):
@@ -160,6 +165,12 @@ class CacheServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AbandonMoves(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CacheServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -217,6 +228,11 @@ def add_CacheServicer_to_server(servicer, server):
                     servicer.CheckMember,
                     request_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.CheckMemberRequest.FromString,
                     response_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.CheckMemberResponse.SerializeToString,
+            ),
+            'AbandonMoves': grpc.unary_unary_rpc_method_handler(
+                    servicer.AbandonMoves,
+                    request_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.AbandonMovesRequest.FromString,
+                    response_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.AbandonMovesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -516,6 +532,33 @@ class Cache(object):
             '/cache_server.Cache/CheckMember',
             milena__common_dot_api_dot_pb_dot_cache__server__pb2.CheckMemberRequest.SerializeToString,
             milena__common_dot_api_dot_pb_dot_cache__server__pb2.CheckMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AbandonMoves(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cache_server.Cache/AbandonMoves',
+            milena__common_dot_api_dot_pb_dot_cache__server__pb2.AbandonMovesRequest.SerializeToString,
+            milena__common_dot_api_dot_pb_dot_cache__server__pb2.AbandonMovesResponse.FromString,
             options,
             channel_credentials,
             insecure,

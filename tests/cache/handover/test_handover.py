@@ -511,3 +511,30 @@ async def test_a_write_that_was_sent_without_a_reply_is_taken_back_when_s3_has_a
     assert c.server_of("k") == ["b"]
     assert (await get(c, "k"))[1] == b"2"
     await c.stop()
+
+
+@pytest.mark.parametrize("how", ["before", "after"])
+async def test_a_move_without_a_reply_to_its_release_is_abandoned_and_one_node_serves(how: str) -> None:
+    c = await cluster()
+    await put(c, "k", b"1")
+    c.broken = [(b"RELEASE", how)]
+    epoch = c.ring.plan(ALL, "b")
+    await c.publish()
+    await c.released()
+    c.cut = {"b"}
+    await c.clock.advance(1)
+    taken = c["b"].servers.requests.abandon_moves([(0, SLOTS - 1)], epoch)
+    c.cut = set()
+    await c.clock.advance(3)
+    assert c["b"].ownership.has_abandoned(K, K, epoch) is (K not in taken)
+    c.ring.publish([(slot, slot, epoch) for slot in taken])
+    c.ring.abort()
+    await c.publish()
+    await run_ready_tasks()
+    assert c.server_of("k") == (["b"] if K in taken else ["a"])
+    assert (await get(c, "k"))[1] == b"1"
+    await put(c, "k", b"2")
+    await move(c, "b")
+    assert c.server_of("k") == ["b"], "an abandoned move does not hold up a later one"
+    assert (await get(c, "k"))[1] == b"2"
+    await c.stop()

@@ -333,3 +333,22 @@ class ThroughEveryRing(RuleBasedStateMachine):
 
 TestThroughEveryRing = ThroughEveryRing.TestCase
 TestThroughEveryRing.settings = settings(max_examples=12, stateful_step_count=15, deadline=None)
+
+
+def test_slots_that_were_abandoned_are_known_and_those_taken_before_are_kept() -> None:
+    ownership = Ownership(ME.address)
+    moving = SlotMap(
+        9,
+        "photos",
+        (ME, OTHER),
+        (MapRange(0, LAST, OTHER, 5),),
+        pending=(MapRange(0, 99, ME, 8),),
+        released_epoch=9,
+    )
+    ownership.update(moving)
+    ownership.take_slots(10, 19, 8)
+    assert ownership.abandon(0, 99, 8) == list(range(10, 20))
+    assert ownership.has_abandoned(0, 9, 8)
+    assert not ownership.has_abandoned(10, 19, 8)
+    assert ownership.has_abandoned(15, 25, 8)
+    assert not ownership.has_abandoned(0, 99, 9), "a later move is another one"

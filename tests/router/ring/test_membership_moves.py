@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from milena_common.api.errors import InvalidRequest
+from milena_common.api.errors import InvalidRequest, NodeLost
+from milena_common.api.pb import cache_server_pb2 as cache_pb
 from milena_common.cluster.slots import SLOTS
+from milena_router.ring.abandoning import AbandonedMoves
 from milena_router.ring.known_ring import knowledge
+from milena_router.ring.leases import Leases
+from milena_router.ring.membership import Membership
+from milena_router.ring.ring_status import RingStatus
+from milena_router.ring.stuck_moves import STUCK_LEASES, StuckMove, number_of
 from tests.router.ring.moving_ring import CLUSTER, LEASE, WALL, Node, Router, node, restarted, ring_of
+from tests.support.fake_clock import FakeClock
 
 THIRD = SLOTS // 3
 
@@ -391,3 +398,124 @@ def test_a_last_ring_with_an_impossible_released_epoch_is_rejected(released: int
         last = knowledge(request, 2 * WALL).last
         assert last is not None
         assert (last.released_epoch, last.cluster_id) == (last.ring.epoch, CLUSTER)
+
+
+# ---- moves that make no progress
+
+
+def stuck_after(router: Router, seconds: float, *renewing: Node) -> list[StuckMove]:
+    router.after(seconds, *renewing)
+    return router.membership.stuck_moves(router.now)
+
+
+def test_a_move_without_progress_is_stuck_after_some_leases(nodes: tuple[Node, Node, Node]) -> None:
+    a, b, c = nodes
+    router = ring_of(a, b)
+    router.join(c)
+    assert router.membership.stuck_moves(router.now) == []
+    assert stuck_after(router, STUCK_LEASES * LEASE - 1, a, b, c) == []
+    # One slot less is progress of the move between these two nodes, and of no other.
+    first = router.membership.ring.pending[0]
+    moving = router.membership.ring.owner(first.first)
+    c.taken = (first._replace(last=first.first),)
+    router.join(c)
+    c.taken = ()
+    (stuck,) = stuck_after(router, 2, a, b, c)
+    assert stuck.destination == c.address
+    assert {stuck.owner} == {a.address, b.address} - {moving}
+    assert len(stuck_after(router, STUCK_LEASES * LEASE, a, b, c)) == 2
+
+
+def test_slots_of_an_abandoned_move_stay_with_their_owner_and_are_planned_anew(
+    nodes: tuple[Node, Node, Node],
+) -> None:
+    a, b, c = nodes
+    router = ring_of(a, b)
+    router.join(c)
+    before = router.membership.ring
+    router.membership.stuck_moves(router.now)
+    total = 0
+    for move in stuck_after(router, STUCK_LEASES * LEASE, a, b, c):
+        change = router.membership.abandon(move, move.slots, router.now, router.wall)
+        assert change is not None
+        assert (change.kind, change.address) == ("Move", c.address)
+        assert router.membership.abandon(move, move.slots, router.now, router.wall) is None, "it is abandoned"
+        total += number_of(move.slots)
+        assert router.membership.progress.abandoned_slots == total
+    assert total == THIRD
+    after = router.membership.ring
+    assert (after.pending, after.ranges()) == ((), before.ranges()), "owned since the same epochs"
+    assert after.epoch > before.epoch
+    assert router.is_released
+    router.after(STUCK_LEASES * LEASE - 1, a, b, c)
+    assert router.membership.ring is after, "not at once"
+    router.after(2, a, b, c)
+    assert router.membership.ring.pending
+    router.finish_moves(a, b, c)
+    assert router.owned()[c.address] == THIRD
+
+
+def test_an_abandoned_move_does_not_hold_up_a_change_of_members(nodes: tuple[Node, Node, Node]) -> None:
+    a, b, c = nodes
+    router = ring_of(a, b)
+    router.join(c)
+    router.membership.stuck_moves(router.now)
+    for move in stuck_after(router, STUCK_LEASES * LEASE, a, b, c):
+        router.membership.abandon(move, move.slots, router.now, router.wall)
+    d = node("d")
+    router.join(d)
+    assert {run.address for run in router.membership.ring.pending} == {c.address, d.address}
+
+
+def test_the_next_move_between_the_same_nodes_gets_twice_as_long(nodes: tuple[Node, Node, Node]) -> None:
+    a, b, _ = nodes
+    router = ring_of(a)
+    router.join(b)
+    router.membership.stuck_moves(router.now)
+    (move,) = stuck_after(router, STUCK_LEASES * LEASE, a, b)
+    router.membership.abandon(move, move.slots, router.now, router.wall)
+    router.after(STUCK_LEASES * LEASE + 1, a, b)
+    assert router.membership.stuck_moves(router.now) == []
+    assert stuck_after(router, STUCK_LEASES * LEASE, a, b) == []
+    assert len(stuck_after(router, STUCK_LEASES * LEASE, a, b)) == 1
+
+
+async def test_only_what_the_destination_has_promised_not_to_take_is_abandoned() -> None:
+    a, b = node("a"), node("b")
+    clock = FakeClock()
+    leases = Leases(Membership(LEASE, clock.now()), clock, lambda change: None)
+    replies: list[Exception | cache_pb.AbandonMovesResponse] = [
+        NodeLost("did not respond"),
+        cache_pb.AbandonMovesResponse(),
+    ]
+    requests: list[cache_pb.AbandonMovesRequest] = []
+
+    async def call(address: str, method: str, request: bytes, timeout: float) -> bytes:
+        assert (address, method) == (b.address, "AbandonMoves")
+        requests.append(cache_pb.AbandonMovesRequest.FromString(request))
+        reply = replies.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply.SerializeToString()
+
+    def renew(seconds: float) -> None:
+        for _ in range(int(seconds)):
+            clock.tick(1)
+            for each in (a, b):
+                leases.join(each.member, "photos", 0, status=RingStatus(True, leases.ring.epoch))
+
+    for each in (a, b):
+        leases.join(each.member, "photos", 0, status=RingStatus(True, leases.ring.epoch))
+    planned = leases.ring
+    first, last = planned.pending[0][:2]
+    replies[1] = cache_pb.AbandonMovesResponse(taken=[last])
+    abandoned = AbandonedMoves(leases, call, clock)
+    await abandoned.abandon_stuck()
+    renew(STUCK_LEASES * LEASE)
+    await abandoned.abandon_stuck()
+    assert leases.ring is planned, "there was no reply"
+    await abandoned.abandon_stuck()
+    assert [(run.first, run.last) for run in leases.ring.pending] == [(last, last)]
+    assert [(each.epoch, list(each.first), list(each.last)) for each in requests] == [
+        (planned.epoch, [first], [last])
+    ] * 2
