@@ -178,7 +178,10 @@ class _Run:
             await read_all(system.address, load.history, "a read at the end", READ_SECONDS)
         except MilenaError as error:
             found.violations.append(f"a key cannot be read: {error}")
-        await asyncio.to_thread(system.wait_until_clean, CLEAN_SECONDS)
+        try:
+            await asyncio.to_thread(system.wait_until_clean, CLEAN_SECONDS)
+        except TimeoutError as error:
+            found.violations.append(f"not all writes are in S3: {error}")
         in_s3 = await asyncio.to_thread(system.in_s3)
         for key in load.history.keys:
             load.history.observed(key, in_s3.get(key), load.history.mark(key), "S3")
