@@ -83,7 +83,7 @@ class Receive:
             raise DeadlineExceeded(f"the request did not arrive within {timeout:.3g} s") from None
         finally:
             if growth is not None:
-                growth.stop()
+                growth.end_watch()
         if not isinstance(received, bytes):
             raise InvalidRequest("request: the call ended without one")
         if len(received) > LARGE_BYTES:
@@ -122,7 +122,7 @@ class _Growth:
         else:
             self._timer = self._loop.call_later(WATCH_SECONDS, self._check)
 
-    def stop(self) -> None:
+    def end_watch(self) -> None:
         self._timer.cancel()
 
 
