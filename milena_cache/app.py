@@ -23,6 +23,7 @@ from milena_cache.handover.hot_entries import HotEntries
 from milena_cache.handover.merging import Merging
 from milena_cache.handover.old_owner import OldOwner
 from milena_cache.handover.source import Links, Source
+from milena_cache.handover.tombstones import Tombstones
 from milena_cache.journal.commit_counts import CommitCounts
 from milena_cache.journal.disk import Disk
 from milena_cache.journal.group_commit import Journal
@@ -80,6 +81,7 @@ from milena_cache.writes.write_through import PUT_TIMEOUT, WriteThrough
 from milena_cache.writes.writer import Writes
 from milena_common.api.methods import NODE_OPERATIONS, NODE_SERVICE
 from milena_common.cluster.slot_map import SlotMap
+from milena_common.cluster.slots import slot_of
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.token_bucket import TokenBucket
 from milena_common.metrics.call_counts import CallCounts
@@ -424,8 +426,18 @@ def build_servers(
 def build_handover(config: Config, parts: NodeParts, ownership: Ownership, links: Links) -> Handover:
     """Return what moves slots between this node and others, and have uploads and writes heed it."""
     journal, entries = parts.journal, parts.entries
+    tombstones = Tombstones(journal, ownership, parts.clock, config.tombstone_seconds)
+    parts.writeback.deleted = parts.write_through.deleted = tombstones.deleted
+    parts.writes.reaper.deleted = tombstones.expired
     merging = Merging(
-        journal, parts.dirty, parts.dirty_writes, parts.writeback, entries, parts.clock, parts.writes.journaling
+        journal,
+        parts.dirty,
+        parts.dirty_writes,
+        parts.writeback,
+        entries,
+        parts.clock,
+        parts.writes.journaling,
+        tombstones,
     )
     source = Source(
         ownership,
@@ -438,6 +450,7 @@ def build_handover(config: Config, parts: NodeParts, ownership: Ownership, links
         parts.clock,
         parts.budget,
         parts.rng,
+        tombstones,
     )
 
     def watch(on_write: Callable[[bytes], None] | None) -> None:
@@ -449,8 +462,15 @@ def build_handover(config: Config, parts: NodeParts, ownership: Ownership, links
     old_owner = OldOwner(
         ownership, parts.memory, config.freshness, links, parts.clock, source.served_before, watch, is_known
     )
-    destination = Destination(ownership, parts.dirty, parts.dirty_writes, parts.writeback, journal, merging)
+    destination = Destination(
+        ownership, parts.dirty, parts.dirty_writes, parts.writeback, journal, merging, tombstones
+    )
     destination.on_change = old_owner.took
+
+    def is_moving(key: bytes) -> bool:
+        slot = slot_of(key)
+        return source.holds_back(slot) or (destination.holds_back(slot) and destination.has_received(key))
+
     former_owner = FormerOwner(
         ownership,
         parts.dirty,
@@ -459,14 +479,21 @@ def build_handover(config: Config, parts: NodeParts, ownership: Ownership, links
         parts.clock,
         parts.budget,
         parts.rng,
-        lambda slot: source.holds_back(slot) or destination.holds_back(slot),
+        is_moving,
         source.write_of,
+        tombstones,
+        journal.sync_barrier,
     )
+    parts.dead_letters.on_retry = former_owner.update_moves
     hot_entries = HotEntries(
         old_owner, parts.memory.newest_first, links, parts.clock, config.handover_bytes_per_second
     )
     source.on_handed_over = hot_entries.handed_over
-    handover = Handover(ownership, source, destination, old_owner, former_owner, hot_entries, merging)
+    handover = Handover(
+        ownership, parts.dirty, source, destination, old_owner, former_owner, hot_entries, merging, tombstones
+    )
+    before = stored_ring.from_text(journal.disk.metadata().get(stored_ring.NAME, ""))
+    handover.was_fenced = bool(before.released_epoch) and len(before.nodes) > 1
     parts.writeback.holds_back = handover.holds_back
     parts.writes.check_owner = handover.check_owner
     parts.node.from_old_owner = parts.node.uncounted.from_old_owner = old_owner.fetch_entry
@@ -490,6 +517,7 @@ def metrics_registry(parts: NodeParts, servers: Servers, replayed: Replay) -> Co
         servers.ownership,
         servers.fence,
         servers.promises,
+        servers.handover.tombstones,
         servers.resp.clients,
         servers.resp.tracking,
         parts.budget,
@@ -525,7 +553,7 @@ def build_membership(
         servers.fence.adopt_ring()
         if ownership.epoch > known and slot_map.nodes:
             journal.defer(store_ring)
-        servers.handover.update_moves(ownership.slot_map)
+        servers.handover.update_moves(ownership.slot_map, known)
         servers.identity.ring_changed(ownership.slot_map.cluster_id)
         if ownership.slot_map.cluster_id:
             journal.joined(lineage_of_cluster(ownership.slot_map.cluster_id))
@@ -536,7 +564,13 @@ def build_membership(
             each.renew_if_changed()
 
     def ring_status() -> RingStatus:
-        return RingStatus(servers.promises.acknowledged_epoch, ownership.taken, servers.handover.leaving)
+        acknowledged, held = servers.promises.acknowledged_epoch, servers.handover.former_owner.held_epoch
+        return RingStatus(
+            acknowledged if held is None else min(acknowledged, held),
+            ownership.taken,
+            servers.handover.leaving,
+            servers.handover.former_owner.has_foreign_writes,
+        )
 
     def took(ranges: Sequence[Range]) -> None:
         servers.handover.old_owner.took(ranges)
@@ -544,7 +578,12 @@ def build_membership(
         for registration in status.registrations:
             registration.renew_if_changed()  # until a router knows it, it sends clients to the old owner
 
+    def handed_in() -> None:
+        for registration in status.registrations:
+            registration.renew_if_changed()
+
     servers.handover.destination.on_change = took
+    servers.handover.former_owner.on_done = handed_in
 
     for router in routers:
         coordinator = RouterCoordinator(str(router), connect(str(router)), member.node_id, parts.clock, parts.rng)
@@ -560,6 +599,7 @@ def build_membership(
             status.for_routers,
             ring_status,
             servers.fence,
+            servers.handover.tombstones.renewed,
         )
         status.registrations.append(registration)
     asking = PromiseRequests(servers.fence, ownership, servers.peers, parts.clock, ring_changed)

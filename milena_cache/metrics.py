@@ -11,6 +11,7 @@ from math import nan
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
+from milena_cache.handover.tombstones import Tombstones
 from milena_cache.journal.commit_counts import CommitCounts
 from milena_cache.journal.group_commit import Journal
 from milena_cache.membership.node_fence import NodeFence
@@ -59,6 +60,7 @@ def node_registry(
     ownership: Ownership,
     fence: NodeFence,
     promises: PromisesGiven,
+    tombstones: Tombstones,
     clients: Clients,
     tracking: Tracking,
     budget: ByteBudget,
@@ -94,6 +96,10 @@ def node_registry(
             "milena_fence_by_promises", "1 while it serves by promises of all other nodes", fence.fence.by_promise
         )
         yield counter("milena_fence_closures", "Times that the fence was closed", fence.closures)
+        yield gauge("milena_tombstones", "Deletes in S3 of which absent nodes may have older puts", len(tombstones))
+        yield counter(
+            "milena_tombstones_dropped", "Tombstones dropped although a node was absent", tombstones.dropped
+        )
         yield counter("milena_promises_given", "Promises given to other nodes", promises.given)
         yield counter("milena_rate_limited", "Requests rejected by RATE_LIMIT", requests.limiter.rejected)
         yield gauge("milena_cache_joined", "1 if the node's lease is running", float(status.joined))

@@ -205,6 +205,7 @@ class RouterService:
             cluster_id=membership.cluster_id,
             send_ring=membership.recovery is not None and membership.recovery.wants_ring(known),
             released_epoch=membership.released_epoch,
+            absent_nodes=membership.has_absent_nodes,
         ).SerializeToString()
 
     async def leave(self, request: pb.LeaveRequest, remaining: float | None) -> bytes:

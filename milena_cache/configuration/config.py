@@ -75,6 +75,7 @@ class Config:
     stuck_after: float
     drain: float
     handover_bytes_per_second: float
+    tombstone_seconds: float
     log_level: str
     log_format: str
 
@@ -149,6 +150,7 @@ def load(env: Environment, memory_limit: int) -> Config:
         stuck_after=env.seconds("DEAD_LETTER_AFTER", 600, 1, YEAR),
         drain=env.seconds("DRAIN_SECONDS", 20, 0, 3600),
         handover_bytes_per_second=env.size("HANDOVER_BYTES_PER_SECOND", 64 * 2**20, 0, 2**40),
+        tombstone_seconds=env.seconds("TOMBSTONE_SECONDS", 7 * 86_400, 60, 366 * 86_400),
         log_level=env.choice("LOG_LEVEL", "info", logs.LEVELS),
         log_format=env.choice("LOG_FORMAT", "json", logs.FORMATS),
     )

@@ -5,6 +5,7 @@
 - `merging`: takes another node's writes into the journal and the dirty table; `destination`: receives a move.
 - `old_owner`: reads from the old owner before S3, and its replies.
 - `former_owner`: hands in dirty writes of slots that another node got without a hand-over.
+- `tombstones`: deletes that S3 has, while an absent node may still have older puts.
 - `hot_entries`: clean entries that follow the slots.
 - `handover`: the parts together, as the node's wiring and commands use them.
 

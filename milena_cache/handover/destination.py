@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager
 from milena_cache.handover.frames import HandedOver, Range, ranges_of
 from milena_cache.handover.merging import Merging
 from milena_cache.handover.plan import Move
+from milena_cache.handover.tombstones import Tombstones
 from milena_cache.journal.group_commit import Journal
 from milena_cache.membership.ownership import ELSEWHERE, Ownership
 from milena_cache.objects.version import Version
@@ -49,6 +50,7 @@ class Destination:
         writeback: WriteBack,
         journal: Journal[DirtyEntry],
         merging: Merging,
+        tombstones: Tombstones,
     ) -> None:
         self.on_change: Callable[[Sequence[Range]], None] = lambda ranges: None
         self.taken = 0
@@ -58,6 +60,7 @@ class Destination:
         self._writeback = writeback
         self._journal = journal
         self._merging = merging
+        self._tombstones = tombstones
         self._moves: dict[Move, set[int]] = {}
         # By move the keys that were received of slots that are not this node's yet, with their versions.
         self._received: dict[Move, dict[bytes, Version]] = {}
@@ -96,6 +99,10 @@ class Destination:
         """Return True if keys of `slot` must not be uploaded, because another node owns it still."""
         return self._ownership.since[slot] == ELSEWHERE and any(slot in slots for slots in self._moves.values())
 
+    def has_received(self, key: bytes) -> bool:
+        """Return True if the owner has sent a write of `key`, of a slot that is not this node's yet."""
+        return any(key in keys for keys in self._received.values())
+
     # ---- commands of the owner
 
     async def receive(
@@ -126,11 +133,19 @@ class Destination:
         return len(writes)
 
     async def take_slots(
-        self, owner: str, epoch: int, ring_epoch: int, serial: int, newest: Version, ranges: Sequence[Range]
+        self,
+        owner: str,
+        epoch: int,
+        ring_epoch: int,
+        serial: int,
+        newest: Version,
+        ranges: Sequence[Range],
+        floor: Version | None = None,
     ) -> int:
         """Serve the slots of `ranges`, which their owner has stopped and has sent all writes of; return how many.
 
-        `newest`: the greatest version that the owner has given to any write. Raises as `receive` does.
+        `newest`: the greatest version that the owner has given to any write. `floor`: see `tombstones`. Raises as
+        `receive` does.
         """
         slots = {slot for first, last in ranges for slot in range(first, last + 1)}
         since = self._ownership.since
@@ -139,6 +154,8 @@ class Destination:
         move = self._move(owner, epoch, ring_epoch, slots)
         async with self._in_order(move, serial):
             self._journal.learned(newest)
+            if floor is not None:
+                self._tombstones.raise_floor(floor)
             await self._journal.sync_barrier()
         # The ring may have changed during the await: `Ownership.take` raises then, and nothing else has happened.
         move = self._move(owner, epoch, ring_epoch, slots)

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from milena_cache.journal.record import Damaged, Record, decode, encode
+from milena_cache.objects.version import Version
 from milena_common.api.errors import InvalidRequest
 from milena_common.cluster.slots import SLOTS
 
@@ -24,7 +25,7 @@ MAX_WRITES = 500
 MAX_BYTES = 2**19
 
 _HEAD = struct.Struct("<BdH")
-_GONE, _REJECTED, _CONFIRMED, _MAYBE_ABSENT, _INDETERMINATE = 1, 2, 4, 8, 16
+_GONE, _REJECTED, _CONFIRMED, _MAYBE_ABSENT, _INDETERMINATE, _TOMBSTONE, _FORCED = 1, 2, 4, 8, 16, 32, 64
 MAX_REASON_BYTES = 2000
 
 # Bytes in a second that a connection and a journal manage at least, for the timeouts of large values.
@@ -42,6 +43,8 @@ class HandedOver(NamedTuple):
     rejection: reason and time (seconds since 1970) if S3 rejected it permanently, else None
     confirmed: True if S3 has no later write of another node; else it is revalidated before it is served
     maybe_absent, indeterminate: as in `S3Belief`
+    tombstone: True for a delete that S3 has; its record has the time of that as `written_at`
+    forced: True if it was a dead letter that an operator has retried: it counts although its key may be deleted
     """
 
     record: Record
@@ -50,6 +53,8 @@ class HandedOver(NamedTuple):
     confirmed: bool = False
     maybe_absent: bool = False
     indeterminate: bool = False
+    tombstone: bool = False
+    forced: bool = False
 
 
 def seconds_for(size: int) -> float:
@@ -67,8 +72,15 @@ def encode_write(write: HandedOver) -> bytes:
         | _CONFIRMED * write.confirmed
         | _MAYBE_ABSENT * write.maybe_absent
         | _INDETERMINATE * write.indeterminate
+        | _TOMBSTONE * write.tombstone
+        | _FORCED * write.forced
     )
     return b"".join((_HEAD.pack(flags, at, len(text)), text, encode(write.record)))
+
+
+def encode_tombstone(key: bytes, version: Version, at: float) -> bytes:
+    """Return a tombstone as one argument of a command; `at`: when S3 had the delete, in seconds since 1970."""
+    return encode_write(HandedOver(Record(key, version, None, written_at=at), tombstone=True))
 
 
 def decode_write(raw: bytes) -> HandedOver:
@@ -90,6 +102,8 @@ def decode_write(raw: bytes) -> HandedOver:
         bool(flags & _CONFIRMED),
         bool(flags & _MAYBE_ABSENT),
         bool(flags & _INDETERMINATE),
+        bool(flags & _TOMBSTONE),
+        bool(flags & _FORCED),
     )
 
 

@@ -12,7 +12,9 @@ from milena_cache.handover.merging import Merging
 from milena_cache.handover.old_owner import OldOwner
 from milena_cache.handover.plan import moves_of
 from milena_cache.handover.source import Source
+from milena_cache.handover.tombstones import Tombstones
 from milena_cache.membership.ownership import Ownership
+from milena_cache.writeback.dirty_table import Dirty
 from milena_cache.writeback.uploads.s3_belief import UNCONFIRMED
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slots import slot_of
@@ -24,12 +26,14 @@ class Handover:
     def __init__(
         self,
         ownership: Ownership,
+        dirty: Dirty,
         source: Source,
         destination: Destination,
         old_owner: OldOwner,
         former_owner: FormerOwner,
         hot_entries: HotEntries,
         merging: Merging,
+        tombstones: Tombstones,
     ) -> None:
         self.source = source
         self.destination = destination
@@ -37,16 +41,24 @@ class Handover:
         self.former_owner = former_owner
         self.hot_entries = hot_entries
         self.leaving = False
+        # True if the process before was a member of a ring of nodes that fence. Until this one has a ring, another
+        # node may own every slot.
+        self.was_fenced = False
         self._ownership = ownership
+        self._dirty = dirty
         self.merging = merging
+        self.tombstones = tombstones
 
-    def update_moves(self, slot_map: SlotMap) -> None:
-        """Begin, continue and abort moves by the newest ring, which `Ownership` has already."""
+    def update_moves(self, slot_map: SlotMap, epoch_before: int = 0) -> None:
+        """Begin, continue and abort moves by the newest ring, which `Ownership` has already.
+
+        `epoch_before`: of the ring before that, 0 if it is the first one.
+        """
         giving, receiving = moves_of(slot_map, self._ownership.me)
         self.destination.update_moves(receiving)
         self.source.update_moves(slot_map, giving)
         self.old_owner.update_nodes(slot_map)
-        self.former_owner.update_moves()
+        self.former_owner.update_moves(epoch_before, lost=self._ownership.lost_slots)
 
     def holds_back(self, key: bytes) -> bool:
         """Return True if the key must not be uploaded now: another node is, or may still be, the one to do it."""
@@ -56,10 +68,14 @@ class Handover:
             or self.destination.holds_back(slot)
             or self.former_owner.holds_back(slot)
             or self._ownership.waits_for_release(slot)
+            or (self.was_fenced and not self._ownership.epoch)
         )
 
-    async def merge(self, writes: Sequence[HandedOver], timeout: float) -> int:
-        """Take dirty writes that another node has of slots that this node owns; return how many there were.
+    async def merge(self, writes: Sequence[HandedOver], timeout: float) -> list[int]:
+        """Take dirty writes and tombstones that another node has of slots that this node owns.
+
+        Returns the positions of the writes that are too late: their keys may have been deleted since, which is not
+        known any more. They are not taken.
 
         Each is compared with S3 before it is served. Slots need not be released: what their last owner hands in
         before that is served from the first read on, which would get the older object of S3 otherwise. Raises
@@ -70,8 +86,16 @@ class Handover:
             key = write.record.cache_key
             if not self._ownership.waits_for_release(slot_of(key)):
                 self._ownership.owned_since(key)
-        await self.merging.merge(writes, UNCONFIRMED, timeout)
-        return len(writes)
+        late = [number for number, write in enumerate(writes) if self._is_late(write)]
+        taken = [write for number, write in enumerate(writes) if number not in set(late)] if late else writes
+        await self.merging.merge(taken, UNCONFIRMED, timeout)
+        return late
+
+    def _is_late(self, write: HandedOver) -> bool:
+        key, version = write.record.cache_key, write.record.version
+        if write.gone or write.tombstone or write.forced or key in self._dirty:
+            return False
+        return self.tombstones.is_undecided(key, version)
 
     def check_owner(self, key: bytes) -> None:
         """Raise as `Ownership.owned_since` does if this node does not serve the key, in a ring of nodes that fence.

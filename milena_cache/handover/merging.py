@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from milena_cache.handover.frames import HandedOver, seconds_for
+from milena_cache.handover.tombstones import Tombstones
 from milena_cache.journal.group_commit import Journal
 from milena_cache.memory.entries import Entries
 from milena_cache.objects.expiry import NEVER
@@ -53,6 +54,7 @@ class Merging:
         entries: Entries,
         clock: Clock,
         pending: Callable[[bytes], bool],
+        tombstones: Tombstones,
     ) -> None:
         self._journal = journal
         self._dirty = dirty
@@ -61,11 +63,12 @@ class Merging:
         self._entries = entries
         self._clock = clock
         self._pending = pending
+        self._tombstones = tombstones
         # Handed over writes that are queued for the journal, by key.
         self._merging: dict[bytes, HandedOver] = {}
         self.merged = 0
-        # Returns True if this node has acknowledged a later write of the key that is over, such as a delete.
-        self.superseded: Callable[[bytes, Version], bool] = lambda key, version: False
+        # Returns True if this node has acknowledged a later write of the key that is over: a delete.
+        self.superseded: Callable[[bytes, Version], bool] = tombstones.superseded
 
     async def merge(self, writes: Sequence[HandedOver], owned_since: int, timeout: float) -> None:
         """Return when each of `writes`, or a newer one of its key, is in the journal.
@@ -98,6 +101,14 @@ class Merging:
             await self._journal.wait_commit()
         self._journal.learned(record.version)
         known = self._dirty.get(key)
+        if write.tombstone:
+            older = known is not None and known.version < record.version
+            self._tombstones.add(key, record.version, record.written_at)
+            if not older or known is None:
+                return None
+            if owned_since != UNCONFIRMED:
+                write = write._replace(gone=True)  # the delete came after what was sent before of the same move
+            # Else the owner has an older put, which it may have uploaded in part: it is replaced by the delete.
         if write.gone:
             # An older one too: it came by a command without a reply, and S3 has a later write than both.
             if known is not None and known.version <= record.version and not known.upload.uploading:
@@ -108,7 +119,7 @@ class Merging:
             if known.version == record.version:
                 self._update(known, write, owned_since)
             return None
-        if known is None and self.superseded(key, record.version):
+        if known is None and not write.forced and self.superseded(key, record.version):
             return None
         size = len(record.value or b"")
         keeping = len(key) + ENTRY_OVERHEAD

@@ -26,12 +26,14 @@ from milena_cache.handover.frames import (
     HandedOver,
     Range,
     encode_ranges,
+    encode_tombstone,
     encode_write,
     ranges_of,
     seconds_for,
 )
 from milena_cache.handover.outgoing import REST_SECONDS, Outgoing
 from milena_cache.handover.plan import Move
+from milena_cache.handover.tombstones import Tombstones
 from milena_cache.journal.record import Record
 from milena_cache.membership.ownership import ELSEWHERE, Ownership
 from milena_cache.objects.etags import same_etag
@@ -95,6 +97,7 @@ class Source:
         clock: Clock,
         budget: ByteBudget,
         rng: Callable[[], float],
+        tombstones: Tombstones,
     ) -> None:
         self.on_change: Callable[[], None] = lambda: None
         self.on_handed_over: Callable[[Move, set[int]], None] = lambda move, slots: None
@@ -118,6 +121,8 @@ class Source:
         # Handed over, and not published yet: the move by slot.
         self._confirmed: dict[int, Move] = {}
         self._aborted = False
+        self._tombstones = tombstones
+        tombstones.on_added = self._changed
         self._retired: set[int] = set()  # published, while their writes are given up
         self._retiring: set[asyncio.Task[None]] = set()
 
@@ -226,8 +231,8 @@ class Source:
         log.info("handed over %d slots to node %s in %.3g s", number, move.destination, self._clock.now() - started)
 
     async def _index(self, outgoing: Outgoing) -> None:
-        """Record the keys that are dirty now; later changes are recorded as they happen."""
-        for number, key in enumerate(list(self._dirty)):
+        """Record the keys that are dirty now, or have a tombstone; later changes are recorded as they happen."""
+        for number, key in enumerate([*self._dirty, *self._tombstones]):
             outgoing.changed(key)
             if not (number + 1) % STEP:
                 await asyncio.sleep(0)
@@ -333,7 +338,9 @@ class Source:
         version = self._newest_version()
         failures = 0
         while True:
-            sent = self._command(b"RELEASE", move, outgoing, str(version).encode(), encode_ranges(batch))
+            floor = self._tombstones.floor
+            arguments = (str(version).encode(), encode_ranges(batch), *([str(floor).encode()] if floor else []))
+            sent = self._command(b"RELEASE", move, outgoing, *arguments)
             try:
                 await self._links.request(move.resp_address, sent, CALL_SECONDS)
                 return
@@ -400,6 +407,9 @@ class Source:
         """
         entry = self._dirty.get(key)
         if entry is None:
+            if (tombstone := self._tombstones.get(key)) is not None:
+                versions[key] = None
+                return encode_tombstone(key, tombstone.version, tombstone.at)
             sent = outgoing.sent.get(key)
             if sent is None:
                 return None
@@ -438,6 +448,7 @@ class Source:
             confirmed=since != ELSEWHERE and belief.owned_since >= since,
             maybe_absent=belief.maybe_absent,
             indeterminate=belief.indeterminate or entry.upload.uploading,
+            forced=entry.forced,
         )
 
     def _since(self, slot: int) -> int:
@@ -470,6 +481,10 @@ class Source:
                 self._dirty_writes.retire(entry)
             if not (number + 1) % STEP:
                 await asyncio.sleep(0)
+        for key in [key for key in self._tombstones if slot_of(key) in slots]:
+            tombstone = self._tombstones.get(key)
+            if tombstone is not None and self._ownership.since[slot_of(key)] == ELSEWHERE:
+                self._tombstones.handed_over(key, tombstone.version)
 
 
 def _slots_of(slot_map: SlotMap, address: str, first_epoch: int, last_epoch: int) -> set[int]:

@@ -47,6 +47,12 @@ class Disk(Protocol):
     def drop_quarantined(self) -> None:
         """Delete all quarantined records."""
 
+    def put_tombstone(self, number: int, raw: bytes) -> None:
+        """Add a tombstone, in a table of its own, or replace the one of that number."""
+
+    def remove_tombstone(self, number: int) -> None:
+        """Remove a tombstone, if it is there."""
+
     def set_metadata(self, name: str, text: str) -> None:
         """Store `text` under `name`."""
 
@@ -66,6 +72,9 @@ class Disk(Protocol):
 
     def rejections(self) -> dict[int, tuple[str, float]]:
         """Return the reason and time (seconds since 1970) of every rejection, by record number."""
+
+    def tombstones(self) -> Sequence[tuple[int, bytes]]:
+        """Return the committed tombstones by number, in order."""
 
     def damaged(self) -> int:
         """Return the number of quarantined records."""

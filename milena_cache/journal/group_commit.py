@@ -200,8 +200,26 @@ class Journal(Generic[T]):
 
         self.defer(work)
 
+    def keep_tombstone(self, number: int, raw: bytes, key: bytes | None) -> None:
+        """Store a tombstone, as a deferred operation: before the removals that are requested later.
+
+        `key`: the cache key for which `has_released` waits until it is stored, None for none. On a full disk it is
+        not stored: it would take the room that is needed to take records out.
+        """
+        waits = None if self.full else key
+        if waits is not None:
+            self._leaving.add(waits)
+
+        def work(disk: Disk) -> None:
+            if not self.full:
+                disk.put_tombstone(number, raw)
+            if waits is not None:
+                self._leaving.removed(waits)
+
+        self.defer(work)
+
     async def has_released(self, key: bytes) -> bool:
-        """Commit the pending removals of records of `key` now; False if that is not possible."""
+        """Commit the pending removals of records of `key` now, and its tombstone; False if that is not possible."""
         if key in self._leaving or self._storing_metadata:
             await self._barrier()
         return key not in self._leaving

@@ -35,6 +35,8 @@ from milena_cache.journal.file import DATA_FILE, ENGINE
 
 RECORDS, REJECTED, DAMAGED, META = b"records", b"refused", b"damaged", b"meta"
 DATABASES = (RECORDS, REJECTED, DAMAGED, META)
+# Not in journals of the version before, which does not read it.
+TOMBSTONES = b"tombstones"
 LOCK_FILE = "lock.mdb"
 # Bytes of address space only; the file grows as it is filled.
 MIN_MAP = 2**30
@@ -86,15 +88,15 @@ class LmdbDisk:
             self._env = lmdb.open(
                 str(directory),
                 map_size=MIN_MAP + 3 * max_bytes,
-                max_dbs=len(DATABASES),
+                max_dbs=len(DATABASES) + 1,
                 max_readers=READERS,
                 mode=0o600,
                 lib_version=ENGINE,
             )
             self._env.reader_check()
             with self._env.begin(write=True) as setup:
-                dbs = [self._env.open_db(name, setup) for name in DATABASES]
-            self._records, self._rejected, self._damaged, self._meta = dbs
+                dbs = [self._env.open_db(name, setup) for name in (*DATABASES, TOMBSTONES)]
+            self._records, self._rejected, self._damaged, self._meta, self._tombstones = dbs
             journal_directory.sync(directory)
             self.identity = journal_identity.keep(directory, identity)
         except (lmdb.Error, OSError) as error:
@@ -150,6 +152,12 @@ class LmdbDisk:
 
     def drop_quarantined(self) -> None:
         self._do(lambda txn: txn.drop(self._damaged, delete=False))
+
+    def put_tombstone(self, number: int, raw: bytes) -> None:
+        self._do(lambda txn: txn.put(key_of(number), raw, db=self._tombstones))
+
+    def remove_tombstone(self, number: int) -> None:
+        self._do(lambda txn: txn.delete(key_of(number), db=self._tombstones))
 
     def set_metadata(self, name: str, text: str) -> None:
         self._do(lambda txn: txn.put(name.encode(), text.encode(), db=self._meta))
@@ -259,6 +267,11 @@ class LmdbDisk:
         """Return the reason and time (seconds since 1970) of every rejection, by record number."""
         with self._reading(self._rejected) as txn:
             return _rejections(txn)
+
+    def tombstones(self) -> list[tuple[int, bytes]]:
+        """Return the committed tombstones by number, in order."""
+        with self._reading(self._tombstones) as txn:
+            return [(int.from_bytes(key, "big"), raw) for key, raw in txn.cursor()]
 
     def damaged(self) -> int:
         """Return the number of quarantined records."""

@@ -52,11 +52,13 @@ class RingStatus:
     taken: the slots that it has taken over, as first and last slot and the epoch since which it owns them, while
     the ring still has them as pending
     leaving: True if all its slots should move to other nodes, after which it leaves
+    foreign_writes: True if it has, or may have, writes of other nodes' slots that it has not handed in yet
     """
 
     acknowledged_epoch: int = 0
     taken: tuple[tuple[int, int, int], ...] = ()
     leaving: bool = False
+    foreign_writes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class Lease:
     epoch: the ring's; 0 if the coordinator publishes none yet
     ring_size: the number of nodes in the ring
     cluster_id: the cluster's id, "" if it is not known yet
+    absent_nodes: True if a node that is missing, or has foreign writes, may have older writes than S3 has
     """
 
     seconds: float
@@ -100,6 +103,7 @@ class Lease:
     epoch: int
     ring_size: int
     cluster_id: str
+    absent_nodes: bool = False
 
     @property
     def expires_at(self) -> float:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha1
 from itertools import groupby
+from operator import lt
 from typing import NamedTuple
 
 from milena_cache.membership.slot_epochs import SlotEpochs
@@ -137,6 +138,8 @@ class Ownership:
         # What `since` is while the fence is open.
         self._unfenced = [ELSEWHERE] * SLOTS
         self._closed: NoNodes | None = None
+        # True if the last `update` took slots that were served here, the fence disregarded.
+        self.lost_slots = False
         # Called after each change of `since`.
         self.on_change: Callable[[], None] = lambda: None
 
@@ -155,7 +158,11 @@ class Ownership:
         self._map = slot_map
         self._nodes = None
         self._drop_past_moves()
-        return self._recompute()
+        before = self._unfenced
+        changed = self._recompute()
+        # Epochs only grow, and ELSEWHERE is less than any.
+        self.lost_slots = changed and any(map(lt, self._unfenced, before))
+        return changed
 
     def _drop_past_moves(self) -> None:
         """Drop what this node did in moves that the ring has no more."""
@@ -270,6 +277,10 @@ class Ownership:
     def unfenced_since(self, cache_key: bytes) -> int:
         """Return what `since` of the key's slot is while the fence is open."""
         return self._unfenced[slot_of(cache_key)]
+
+    def unfenced_since_slot(self, slot: int) -> int:
+        """Return what `since` of the slot is while the fence is open."""
+        return self._unfenced[slot]
 
     def close(self, reason: str, retry_after: float = 0.0) -> None:
         """Serve no slot, because of `reason`, until `open`. `retry_after`: seconds after which to try again."""

@@ -43,6 +43,7 @@ class Registration:
         status: Callable[[], NodeStatus],
         ring_status: Callable[[], RingStatus] = RingStatus,
         fence: NodeFence | None = None,
+        renewed: Callable[[str, bool, float], None] = lambda router, absent, seconds: None,
     ) -> None:
         """Arguments that need an explanation:
 
@@ -54,6 +55,7 @@ class Registration:
         status: returns the counts of dirty writes that go with each renewal, and with leaving
         ring_status: returns the node's part in the changing ring; what changes in it is reported at once
         fence: gets each lease; None for a node that does not fence
+        renewed: called with the address of the coordinator, whether a node is absent, and the seconds of each lease
         """
         self.router = coordinator.address
         self._coordinator = coordinator
@@ -69,6 +71,7 @@ class Registration:
         self._status = status
         self._ring_status = ring_status
         self._fence = fence
+        self._renewed = renewed
         self._reported = RingStatus()
         self._longest_lease = 0.0  # seconds
         self._join_sent = False
@@ -155,6 +158,7 @@ class Registration:
         self._epoch = max(self._epoch, lease.epoch)
         if self._fence is not None:
             self._fence.granted(self.router, lease, ahead)
+        self._renewed(self.router, lease.absent_nodes, lease.seconds)
         if not was_joined:
             log.info(
                 "joined router %s as %s: lease %.3g s, epoch %d, ring of %d",

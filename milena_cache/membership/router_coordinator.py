@@ -67,6 +67,7 @@ class RouterCoordinator:
             journal_id=node.journal_id,
             acknowledged_epoch=ring_status.acknowledged_epoch,
             leaving=ring_status.leaving,
+            foreign_writes=ring_status.foreign_writes,
             features=MOVES,
         )
         if ring_status.taken:
@@ -81,7 +82,14 @@ class RouterCoordinator:
             sent_at = self._clock.now()
             response = await self._connection.exchange(KEEP_LEASE.name, request, CALL_SECONDS)
         seconds = response.lease_seconds or UNLIMITED_LEASE_SECONDS
-        return Lease(seconds, sent_at, response.epoch, response.ring_size, response.cluster_id)
+        return Lease(
+            seconds,
+            sent_at,
+            response.epoch,
+            response.ring_size,
+            response.cluster_id,
+            response.absent_nodes,
+        )
 
     async def leave_ring(self, node: NodeDescription, status: NodeStatus, timeout: float) -> None:
         request = pb.LeaveRequest(

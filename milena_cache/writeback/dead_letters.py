@@ -7,7 +7,7 @@ that S3 holds then. Both calls return only after the change is in the journal, s
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from milena_cache.journal.group_commit import Journal
 from milena_cache.memory.entries import Entries
@@ -32,6 +32,8 @@ class DeadLetters:
         queue: UploadQueue,
         clock: Clock,
     ) -> None:
+        # Called when dead letters were queued again.
+        self.on_retry: Callable[[], None] = lambda: None
         self._dirty = dirty
         self._dirty_writes = dirty_writes
         self._journal = journal
@@ -43,7 +45,7 @@ class DeadLetters:
         """Return the dead letters among the cache keys `keys`, all if None, the oldest dead letter first."""
         if keys is None:
             return sorted(self._dirty.dead(), key=lambda entry: entry.dead.at if entry.dead is not None else 0.0)
-        found = (self._dirty.get(key) for key in keys)
+        found = (table(key) for key in keys for table in (self._dirty.get, self._dirty.withheld.get))
         return [entry for entry in found if entry is not None and entry.dead]
 
     async def retry(self, keys: Iterable[bytes] | None) -> int:
@@ -51,7 +53,14 @@ class DeadLetters:
 
         Their uploads overwrite the object that S3 holds then, unless the write has expired.
         """
-        entries = [entry for entry in self.among(keys) if entry.dead is not None and not entry.dead.damaged]
+        entries = [
+            entry
+            for entry in self.among(keys)
+            if entry.dead is not None
+            and not entry.dead.damaged
+            # A withheld one is older than any write that its key has got since.
+            and self._dirty.get(entry.key) in (None, entry)
+        ]
         for entry in entries:
             entry.belief = entry.belief.forced(expired=is_expired(entry.expires_at, self._clock.wall()))
             self._dirty.requeue(entry)
@@ -59,6 +68,7 @@ class DeadLetters:
                 self._journal.defer(lambda disk, seq=seq: disk.clear_rejection(seq))  # type: ignore[misc]
             entry.upload.queued = True
             self._queue.add(entry.key, self._clock.now())
+        self.on_retry()
         await self._journal.sync_barrier()
         return len(entries)
 

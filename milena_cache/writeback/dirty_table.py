@@ -7,7 +7,8 @@ is its key's *newest* acknowledged write; a later write replaces it. Values are 
 
 A *dead letter* is an entry that is not uploaded automatically, because S3 rejected it permanently or its record is
 damaged. Unless it is damaged, reads are still served from it, because it was acknowledged. A later write of its key
-replaces it too.
+replaces it too. A dead letter is *withheld* if its key may have been deleted after it was acknowledged: it is not
+an entry any more, and no read is served from it, until an operator retries it.
 
 *Flush epochs* tell whether all entries that were dirty at some time are in S3, without a list of them: `checkpoint`
 closes the current epoch, and the table counts the pending entries of each epoch.
@@ -77,6 +78,7 @@ class DirtyEntry:
         entry, because this entry has no record; 0 without one.
     acknowledged_at: monotonic seconds.
     dead: why the entry is a dead letter; None if it is not one.
+    forced: True if an operator has retried it after that.
     belief: what S3 is believed to hold.
     upload: the state of the upload; set when the entry enters the table.
     """
@@ -89,6 +91,7 @@ class DirtyEntry:
         "deleted",
         "etag",
         "expires_at",
+        "forced",
         "journaled",
         "keeping",
         "key",
@@ -131,6 +134,7 @@ class DirtyEntry:
         self.etag = etag
         self.expires_at = expires_at
         self.shadowed_seq = 0
+        self.forced = False
         self.dead: DeadLetter | None = None
 
     def records(self) -> Iterator[int]:
@@ -189,6 +193,7 @@ class Dirty:
         self.memory_limit = memory_limit
         self._entries: dict[bytes, DirtyEntry] = {}
         self.get: Callable[[bytes], DirtyEntry | None] = self._entries.get
+        self.withheld: dict[bytes, DirtyEntry] = {}
         self.bytes = 0
         self.puts = 0  # since the start
         self.memory_bytes = 0  # of values
@@ -204,7 +209,7 @@ class Dirty:
 
     def __len__(self) -> int:
         """Return the number of entries, dead letters included."""
-        return len(self._entries)
+        return len(self._entries) + len(self.withheld)
 
     def __iter__(self) -> Iterator[bytes]:
         """Iterate over the keys, in no particular order."""
@@ -220,7 +225,7 @@ class Dirty:
     @property
     def waiting(self) -> int:
         """How many entries wait to be uploaded; dead letters do not."""
-        return len(self._entries) - self.dead_letters
+        return len(self) - self.dead_letters
 
     def has_room(self, cost: int, keeping: int) -> bool:
         """Return True if entries of `cost` bytes in all, `keeping` of them overhead, may be added."""
@@ -282,7 +287,10 @@ class Dirty:
 
     def pop(self, entry: DirtyEntry) -> None:
         """Remove an entry that is in S3, or that an operator dropped."""
-        del self._entries[entry.key]
+        if self.withheld.get(entry.key) is entry:
+            del self.withheld[entry.key]
+        else:
+            del self._entries[entry.key]
         self._uncount(entry)
         if self.on_change is not None:
             self.on_change(entry.key)
@@ -293,9 +301,30 @@ class Dirty:
         entry.dead = DeadLetter(reason, at, damaged)
         self._changed(entry)
 
-    def requeue(self, entry: DirtyEntry) -> None:
-        """Turn a dead letter back into an entry that waits for its upload."""
+    def withhold(self, entry: DirtyEntry, reason: str, at: float) -> DirtyEntry | None:
+        """Make the entry a dead letter that no read is served from.
+
+        Returns the earlier one of its key, which is removed, None without. `at` is in seconds since 1970.
+        """
+        earlier = self.withheld.pop(entry.key, None)
+        if earlier is not None:
+            self._uncount(earlier)
         self._uncount(entry)
+        del self._entries[entry.key]
+        entry.dead = DeadLetter(reason, at, False)
+        self.withheld[entry.key] = entry
+        self._changed(entry)
+        return earlier
+
+    def requeue(self, entry: DirtyEntry) -> None:
+        """Turn a dead letter back into an entry that waits for its upload.
+
+        One that is withheld must have no newer write of its key.
+        """
+        self._uncount(entry)
+        if self.withheld.get(entry.key) is entry:
+            self._entries[entry.key] = self.withheld.pop(entry.key)
+        entry.forced = True
         entry.dead, entry.upload.failures = None, 0
         entry.upload.flush_epoch = self._flush_epoch
         self._changed(entry)
@@ -364,7 +393,8 @@ class Dirty:
 
     def dead(self) -> Iterator[DirtyEntry]:
         """Yield the dead letters."""
-        return (entry for entry in self._entries.values() if entry.dead is not None)
+        yield from (entry for entry in self._entries.values() if entry.dead is not None)
+        yield from self.withheld.values()
 
     def checkpoint(self) -> int:
         """Close the current flush epoch, and return its number."""

@@ -30,6 +30,12 @@ from milena_common.runtime.log_limiter import LogLimiter
 
 log = logging.getLogger(__name__)
 
+# The reason of a withheld dead letter, by which the journal's rejections tell it from others after a restart.
+TOO_LATE = (
+    "handed in too late, and not served: the key may have been deleted since by its new owner, which keeps no "
+    "record of that any more (TOMBSTONE_SECONDS)"
+)
+
 
 class DirtyWrites:
     """The dirty writes of one node. `failing` and `flush_waiters` are notified when an entry is removed or dead."""
@@ -121,6 +127,21 @@ class DirtyWrites:
         self._failing.clear(entry.key)
         for seq in entry.records():
             self._releases.release(seq, entry.key)
+        self._flush_waiters.progress(entry.key)
+
+    def withhold(self, entry: DirtyEntry, reason: str) -> None:
+        """Make the entry a dead letter that no read is served from, for `reason`."""
+        self._failing.clear(entry.key)
+        at = self._clock.wall()
+        if self._log.allow(self._clock.now()):
+            log.error("%s: made a dead letter: %s%s", self.ref(entry), reason, self._log.suppressed())
+        earlier = self._dirty.withhold(entry, reason, at)
+        for seq in earlier.records() if earlier is not None else ():
+            self._releases.release(seq, entry.key)
+        self._entries.change_feed.notify(entry.key)
+        if entry.journaled:
+            seq = entry.number
+            self._journal.defer(lambda disk: disk.reject_record(seq, reason, at))
         self._flush_waiters.progress(entry.key)
 
     def mark_dead(self, entry: DirtyEntry, reason: str, *, damaged: bool = False) -> None:

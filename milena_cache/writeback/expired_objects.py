@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 
 from milena_cache.memory.entries import Entries
@@ -51,6 +51,8 @@ class ExpiredObjectReaper:
         self.removed = 0
         # True while nothing may be deleted: another node may own the slot, and have written the object anew.
         self.paused: Callable[[], bool] = lambda: False
+        # Called with the cache key, the place and the metadata of an object that was deleted from S3.
+        self.deleted: Callable[[bytes, Ref, Mapping[str, str]], None] = lambda key, ref, metadata: None
         self._conditions = conditions
         self._origin = origin
         self._dirty = dirty
@@ -105,6 +107,7 @@ class ExpiredObjectReaper:
                         return
                     if not self.paused() and self._is_over_at_s3(found, ref):
                         await self._delete(key, ref, found.etag)
+                        self.deleted(key, ref, found.metadata)
                 if key not in self._dirty:
                     self._entries.keep(key, Entry(None, "", requested_at, owned_since))
         except OriginFailure as failure:

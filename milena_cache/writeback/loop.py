@@ -27,7 +27,7 @@ from milena_cache.memory.lru import entry_of
 from milena_cache.objects.expiry import NEVER
 from milena_cache.objects.object_store import Fault, OriginFailure
 from milena_cache.objects.read_outcomes import ReadCounts
-from milena_cache.objects.version import ABSENT
+from milena_cache.objects.version import ABSENT, Version
 from milena_cache.objects.write_request import may_have_etag
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.dirty_writes import DirtyWrites
@@ -95,6 +95,9 @@ class WriteBack:
         self.last_success = 0.0
         # Called with the cache key and the `owned_since` of a write when S3 has it; see `membership/late_writes`.
         self.wrote: Callable[[bytes, int], Awaitable[None] | None] = lambda key, owned_since: None
+        # Called with the cache key and version of a delete that S3 has, before its record is released; see
+        # `handover/tombstones`.
+        self.deleted: Callable[[bytes, Version], None] = lambda key, version: None
         # True while nothing may be uploaded: another node may own the slots, and have later writes.
         self.paused: Callable[[], bool] = lambda: False
         # Returns True for a key that must not be uploaded now, because its slot moves; see `milena_cache.handover`.
@@ -252,6 +255,7 @@ class WriteBack:
                 await self._releases.has_released(key)
                 if self._dirty.get(key) is entry:  # else a newer write came during the await, and is queued
                     self.results["expired"] += 1
+                    self.deleted(key, entry.version)
                     self._dirty_writes.retire(entry)
                     self._entries.invalidate(key)
                     self._recent.add(key, exists=False)
@@ -352,6 +356,8 @@ class WriteBack:
         if entry.version != write.version:
             self._queue(entry, now + self._delay)
             return
+        if write.value is None and outcome is not UploadOutcome.SUPERSEDED:
+            self.deleted(entry.key, entry.version)
         self._dirty_writes.retire(entry)
         if outcome in (UploadOutcome.SUPERSEDED, UploadOutcome.KEPT_BESIDE):
             if outcome is UploadOutcome.SUPERSEDED:

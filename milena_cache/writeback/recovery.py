@@ -13,7 +13,7 @@ from typing import NamedTuple
 from milena_cache.journal.group_commit import Journal
 from milena_cache.objects.expiry import NEVER, is_expired
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
-from milena_cache.writeback.dirty_writes import DirtyWrites
+from milena_cache.writeback.dirty_writes import TOO_LATE, DirtyWrites
 from milena_cache.writeback.loop import WriteBack
 from milena_cache.writeback.uploads.s3_belief import S3Belief
 from milena_common.runtime.clock import Clock
@@ -69,10 +69,13 @@ async def replay(
             dirty.kill(entry, f"damaged: the journal record: {found.damage}", wall, damaged=True)
         elif found.rejection:
             reason, at = found.rejection
-            if reason:
+            if reason == TOO_LATE:
+                dirty.withhold(entry, reason, at)
+            elif reason:
                 dirty.kill(entry, reason, at)
             else:  # S3 rejected it, and an operator requeued it: it overwrites the object that S3 holds
                 entry.belief = entry.belief.forced(expired=is_expired(entry.expires_at, wall))
+                entry.forced = True
         if clock.now() - logged_at >= PROGRESS_SECONDS:
             logged_at = clock.now()
             log.info("replaying the journal: %d records so far", records)

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from milena_cache.memory.entries import Entries
 from milena_cache.memory.lru import entry_of
 from milena_cache.objects.object_store import OriginFailure
-from milena_cache.objects.version import ABSENT, UNKNOWN, Base
+from milena_cache.objects.version import ABSENT, UNKNOWN, Base, Version
 from milena_cache.objects.write_request import Ack, Change
 from milena_cache.origin.conditions import Capability
 from milena_cache.origin.requests import BACKOFF
@@ -57,6 +57,8 @@ class WriteThrough:
         self.conditions = uploader.conditions
         # Called as `WriteBack.wrote` is.
         self.wrote: Callable[[bytes, int], Awaitable[None] | None] = lambda key, owned_since: None
+        # Called as `WriteBack.deleted` is, before the acknowledgement.
+        self.deleted: Callable[[bytes, Version], None] = lambda key, version: None
         # Returns the error for a request to S3 that may not begin, because the node may not own the slot any more.
         self.fence_error: Callable[[], MilenaError | None] = lambda: None
         self._uploader = uploader
@@ -100,6 +102,8 @@ class WriteThrough:
                 raise
             finally:
                 self._entries.fence_reads(key)
+            if change.value is None and result.outcome is not UploadOutcome.SUPERSEDED:
+                self.deleted(key, write.version)
             entry = self._dirty.get(key)
             if entry is not None:
                 self._dirty_writes.retire(entry)

@@ -136,12 +136,14 @@ class Ring:
         epoch: int,
         *,
         renewed: Collection[str] = (),
+        restarted: Collection[str] = (),
         moving: bool = False,
         leaving: Collection[str] = (),
     ) -> Ring:
         """Return the ring of exactly `members`, at `epoch`, which must be greater than this ring's.
 
         `renewed` are addresses of members whose process was replaced: they own their slots since this epoch.
+        `restarted` are those of them that have the journal of the process before.
         `moving`: the members hand slots over, so slots of members become pending, and only those of lost nodes
         change their owner at once; `leaving` are then the addresses of members that get no slots and give away
         theirs. Otherwise all slots change at once, those that were pending too.
@@ -157,7 +159,7 @@ class Ring:
             left = [Run(first, last, "", epoch) for first, last, address, _ in self._runs if address]
             return Ring(epoch, (), tuple(replaced(self._runs, left)))
         present = {member.address for member in ordered}
-        runs, pending = self._after_losses(present, set(renewed), epoch, moving)
+        runs, pending = self._after_losses(present, set(renewed), epoch, moving, set(restarted))
         staying = _weights(member for member in ordered if not moving or member.address not in leaving)
         found = moves(replaced(runs, pending) if pending else runs, staying or _weights(ordered))
         if not moving:
@@ -214,12 +216,14 @@ class Ring:
         return not self.pending and not moves(self._runs, staying or _weights(self.members))
 
     def _after_losses(
-        self, present: set[str], renewed: set[str], epoch: int, moving: bool
+        self, present: set[str], renewed: set[str], epoch: int, moving: bool, restarted: Collection[str] = ()
     ) -> tuple[list[Run], list[Run]]:
         """Return the runs and the moves in progress after the loss of all processes but those of `present`.
 
-        Those of `renewed` are lost and replaced. If one side of a move is lost, the other gets the slot. Runs of
-        addresses that are not `present` have no new owner yet.
+        Those of `renewed` are lost and replaced. If one side of a move is lost, the other gets the slot. An owner
+        that was `restarted` is not lost: its journal has the writes, so it keeps the slot, and the move is planned
+        anew.
+        Runs of addresses that are not `present` have no new owner yet.
         """
         runs = [run if run.address not in renewed else run._replace(owned_since=epoch) for run in self._runs]
         if not self.pending:
@@ -231,6 +235,8 @@ class Ring:
             destination_lives = destination in present and destination not in renewed
             if moving and owner_lives and destination_lives:
                 pending.append(Run(first, last, destination, move.owned_since))
+            elif owner in restarted:
+                changes.append(Run(first, last, owner, epoch))
             elif destination_lives:
                 changes.append(Run(first, last, destination, epoch))
             elif owner in present:

@@ -41,7 +41,7 @@ from dataclasses import dataclass, replace
 from milena_common.api.errors import FailedPrecondition
 from milena_common.cluster.missing_node import NodeStatus
 from milena_common.cluster.slot_assignment import Member, Ring
-from milena_common.cluster.slot_runs import Run
+from milena_common.cluster.slot_runs import Run, overlaps
 from milena_router.ring import shared_journals
 from milena_router.ring.missing_nodes import MissingNodes
 from milena_router.ring.recovery import Knowledge, LastRing, Lease, Recovery
@@ -114,6 +114,17 @@ class Membership:
     def released_epoch(self) -> int:
         """Return the greatest epoch whose slots may be served; 0 if the members do not fence themselves."""
         return self.releases.released(self.ring.epoch) if self.moving and self.recovery is None else 0
+
+    @property
+    def has_absent_nodes(self) -> bool:
+        """True if a node may still hand in writes that are older than what S3 has."""
+        return bool(
+            self.recovering
+            or self.frozen
+            or len(self.missing)
+            or len(self.releases)
+            or any(lease.ring_status.foreign_writes for lease in self.leases.values())
+        )
 
     def join(
         self,
@@ -205,7 +216,11 @@ class Membership:
         change: Change | None = None
         if reason:
             renewed = [address] if is_replaced else []
-            change = self._changed("Join", address, reason, seen_epoch, wall, renewed=renewed)
+            restarted = renewed if _has_same_journal(previous, member) else []
+            before = self.ring
+            change = self._changed("Join", address, reason, seen_epoch, wall, renewed=renewed, restarted=restarted)
+            for each in restarted:
+                self._await_destinations(before, each, previous.node_id, now)
         if is_replaced:
             self._process_replaced(lease, previous, held)
         self._acknowledge(lease)
@@ -218,12 +233,29 @@ class Membership:
         """Record that `previous` is gone, whose place and lease another process has: `held_until` was its end."""
         address, journal_id = previous.address, previous.journal_id
         lease.acknowledged = self.ring.epoch
-        if journal_id and journal_id == lease.member.journal_id:
+        if _has_same_journal(previous, lease.member):
             self.releases.restarted(lease.member)  # the journal's promises are the new process's
             return
         self.releases.member_lost(address, held_until + self._promise_seconds)
         others = self.leases.keys() - {address}
         self.releases.add(Loss(address, previous.node_id, journal_id, self.ring.epoch, held_until, set(others)))
+
+    def _await_destinations(self, before: Ring, address: str, node_id: str, now: float) -> None:
+        """Release the present ring only when the destinations of moves that a restart aborted have acknowledged it.
+
+        `address`, `node_id`: the process that was restarted, with its journal, in the ring `before`. A destination
+        may have taken slots over, and acknowledged writes, which no router knows yet: it acknowledges the ring when
+        it has handed them in to the owner.
+        """
+        if not before.pending or not self.moving:
+            return
+        awaited = {
+            move.address
+            for _, _, move, owned in overlaps(before.pending, before.ranges())
+            if address in (move.address, owned.address) and move.address in self.leases
+        }
+        if awaited:
+            self.releases.add(Loss(address, node_id, "", self.ring.epoch, now, awaited))
 
     def _acknowledge(self, lease: Lease) -> None:
         """Record the epoch that a member acknowledges, at most that of the present ring."""
@@ -492,9 +524,19 @@ class Membership:
             changes = [Change("Join", address, "in the last ring", self.ring) for address in members]
         else:
             renewed = [address for _, address, reason in differences if reason == "restarted"]
+            restarted = [each for each in renewed if _has_same_journal(known[each], members[each])]
+            before = self.ring
             ring = self._changed(
-                "Join", "", "", seen_epoch, wall, renewed=members if recovered.superseded else renewed
+                "Join",
+                "",
+                "",
+                seen_epoch,
+                wall,
+                renewed=members if recovered.superseded else renewed,
+                restarted=restarted,
             ).ring
+            for each in restarted:
+                self._await_destinations(before, each, known[each].node_id, now)
             changes = [
                 Change(kind, address, reason, ring)
                 for kind, address, reason in differences
@@ -558,16 +600,29 @@ class Membership:
         return max(self.ring.epoch + 1, seen_epoch + 1, wall_epoch)
 
     def _changed(
-        self, kind: str, address: str, reason: str, seen_epoch: int, wall: float, *, renewed: Collection[str] = ()
+        self,
+        kind: str,
+        address: str,
+        reason: str,
+        seen_epoch: int,
+        wall: float,
+        *,
+        renewed: Collection[str] = (),
+        restarted: Collection[str] = (),
     ) -> Change:
         self.ring = self.ring.with_members(
             [lease.member for lease in self.leases.values()],
             self._next_epoch(seen_epoch, wall),
             renewed=renewed,
+            restarted=restarted,
             moving=self.moving,
             leaving=self._leaving(),
         )
         return Change(kind, address, reason, self.ring)
+
+
+def _has_same_journal(before: Member, member: Member) -> bool:
+    return bool(member.journal_id) and before.journal_id == member.journal_id
 
 
 def _full() -> FailedPrecondition:

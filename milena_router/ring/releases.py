@@ -14,7 +14,8 @@ that process's lease is provably over. Rings without losses are released at once
   only. A member that is lost itself acknowledges nothing: for it, its lease and one more lease (a promise) must
   have passed.
 - The lost process itself has acknowledged E: it is back, and has given up the slots.
-- A process with the same journal has joined at its address: a journal has one process at a time.
+- A process with the same journal has joined at its address: a journal has one process at a time. If slots were
+  moving from or to it, their destinations acknowledge E too, when they have handed in what they have of these.
 - A person wrote it off (`milena leave --forget`).
 
 A node that leaves by itself, or whose process is known to have ended, serves nothing any more: that is no loss.

@@ -23,12 +23,14 @@ class RingStatus:
     acknowledged_epoch: it promises no node any more to stand by an older ring
     taken: the pending slots that it has taken over, in ascending order, with the planned epoch of their moves
     leaving: True if all its slots should move to other nodes
+    foreign_writes: True if it has, or may have, writes of other nodes' slots that it has not handed in yet
     """
 
     moves: bool = False
     acknowledged_epoch: int = 0
     taken: tuple[Run, ...] = ()
     leaving: bool = False
+    foreign_writes: bool = False
 
 
 NO_STATUS = RingStatus()
@@ -49,4 +51,4 @@ def ring_status(request: pb.JoinRequest, address: str) -> RingStatus:
             taken = read_runs(request.taken, [address])
         except ValueError as error:
             raise InvalidRequest(f"taken: {error}") from None
-    return RingStatus(True, request.acknowledged_epoch, tuple(taken), request.leaving)
+    return RingStatus(True, request.acknowledged_epoch, tuple(taken), request.leaving, request.foreign_writes)

@@ -132,14 +132,19 @@ class NodeUnderTest:
         await run_ready_tasks()
         return found
 
-    async def crash(self) -> NodeUnderTest:
-        """The process is killed, whatever it is at; the next one on the same disk, started."""
+    async def crash(self, *, paused: bool = False) -> NodeUnderTest:
+        """The process is killed, whatever it is at; the next one on the same disk, started.
+
+        `paused`: it uploads nothing, until `writeback.paused` is set anew, as its fence does.
+        """
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         options = {**self._options, "disk": self.disk.after_crash(), "store": self.store, "clock": self.clock}
         after = NodeUnderTest(**options)
+        if paused:
+            after.writeback.paused = lambda: True
         await after.start()
         return after
 

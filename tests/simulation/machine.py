@@ -74,6 +74,12 @@ class SimulatedDisk:
     def drop_quarantined(self) -> None:
         self._transaction.append(lambda to: to.quarantined.clear())
 
+    def put_tombstone(self, number: int, raw: bytes) -> None:
+        self._transaction.append(lambda to: to.tombstones.__setitem__(number, raw))
+
+    def remove_tombstone(self, number: int) -> None:
+        self._transaction.append(lambda to: to.tombstones.pop(number, None))
+
     def set_metadata(self, name: str, text: str) -> None:
         self._transaction.append(lambda to: to.metadata.__setitem__(name, text))
 
@@ -106,6 +112,9 @@ class SimulatedDisk:
 
     def rejections(self) -> dict[int, tuple[str, float]]:
         return dict(self.contents.rejected)
+
+    def tombstones(self) -> Sequence[tuple[int, bytes]]:
+        return sorted(self.contents.tombstones.items())
 
     def damaged(self) -> int:
         return len(self.contents.quarantined)

@@ -18,6 +18,7 @@ class Contents:
     rejected: dict[int, tuple[str, float]] = field(default_factory=dict)
     quarantined: dict[int, bytes] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
+    tombstones: dict[int, bytes] = field(default_factory=dict)
 
 
 class MemoryDisk:
@@ -73,6 +74,14 @@ class MemoryDisk:
         self._call()
         self.open.quarantined.clear()
 
+    def put_tombstone(self, number: int, raw: bytes) -> None:
+        self._call()
+        self.open.tombstones[number] = raw
+
+    def remove_tombstone(self, number: int) -> None:
+        self._call()
+        self.open.tombstones.pop(number, None)
+
     def set_metadata(self, name: str, text: str) -> None:
         self._call()
         self.open.metadata[name] = text
@@ -97,7 +106,9 @@ class MemoryDisk:
 
     @staticmethod
     def _copy(of: Contents) -> Contents:
-        return Contents(dict(of.records), dict(of.rejected), dict(of.quarantined), dict(of.metadata))
+        return Contents(
+            dict(of.records), dict(of.rejected), dict(of.quarantined), dict(of.metadata), dict(of.tombstones)
+        )
 
     def metadata(self) -> dict[str, str]:
         return dict(self.committed.metadata)
@@ -108,6 +119,9 @@ class MemoryDisk:
 
     def rejections(self) -> dict[int, tuple[str, float]]:
         return dict(self.committed.rejected)
+
+    def tombstones(self) -> Sequence[tuple[int, bytes]]:
+        return sorted(self.committed.tombstones.items())
 
     def damaged(self) -> int:
         return len(self.committed.quarantined)

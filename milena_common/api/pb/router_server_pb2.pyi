@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class JoinRequest(_message.Message):
-    __slots__ = ("address", "node_id", "weight", "addresses", "default_bucket", "epoch", "cluster_id", "ring_epoch", "last_ring", "dirty_entries", "dead_letters", "degraded", "journal_id", "features", "acknowledged_epoch", "taken", "leaving")
+    __slots__ = ("address", "node_id", "weight", "addresses", "default_bucket", "epoch", "cluster_id", "ring_epoch", "last_ring", "dirty_entries", "dead_letters", "degraded", "journal_id", "features", "acknowledged_epoch", "taken", "leaving", "foreign_writes")
     class AddressesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,7 @@ class JoinRequest(_message.Message):
     ACKNOWLEDGED_EPOCH_FIELD_NUMBER: _ClassVar[int]
     TAKEN_FIELD_NUMBER: _ClassVar[int]
     LEAVING_FIELD_NUMBER: _ClassVar[int]
+    FOREIGN_WRITES_FIELD_NUMBER: _ClassVar[int]
     address: str
     node_id: str
     weight: float
@@ -49,7 +50,8 @@ class JoinRequest(_message.Message):
     acknowledged_epoch: int
     taken: SlotRuns
     leaving: bool
-    def __init__(self, address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ..., addresses: _Optional[_Mapping[str, str]] = ..., default_bucket: _Optional[str] = ..., epoch: _Optional[int] = ..., cluster_id: _Optional[str] = ..., ring_epoch: _Optional[int] = ..., last_ring: _Optional[_Union[LastRing, _Mapping]] = ..., dirty_entries: _Optional[int] = ..., dead_letters: _Optional[int] = ..., degraded: _Optional[_Iterable[str]] = ..., journal_id: _Optional[str] = ..., features: _Optional[int] = ..., acknowledged_epoch: _Optional[int] = ..., taken: _Optional[_Union[SlotRuns, _Mapping]] = ..., leaving: bool = ...) -> None: ...
+    foreign_writes: bool
+    def __init__(self, address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ..., addresses: _Optional[_Mapping[str, str]] = ..., default_bucket: _Optional[str] = ..., epoch: _Optional[int] = ..., cluster_id: _Optional[str] = ..., ring_epoch: _Optional[int] = ..., last_ring: _Optional[_Union[LastRing, _Mapping]] = ..., dirty_entries: _Optional[int] = ..., dead_letters: _Optional[int] = ..., degraded: _Optional[_Iterable[str]] = ..., journal_id: _Optional[str] = ..., features: _Optional[int] = ..., acknowledged_epoch: _Optional[int] = ..., taken: _Optional[_Union[SlotRuns, _Mapping]] = ..., leaving: bool = ..., foreign_writes: bool = ...) -> None: ...
 
 class LastRing(_message.Message):
     __slots__ = ("ring", "lease_seconds")
@@ -60,7 +62,7 @@ class LastRing(_message.Message):
     def __init__(self, ring: _Optional[_Union[RingUpdate, _Mapping]] = ..., lease_seconds: _Optional[float] = ...) -> None: ...
 
 class JoinResponse(_message.Message):
-    __slots__ = ("successful", "lease_seconds", "epoch", "ring_size", "cluster_id", "send_ring", "released_epoch")
+    __slots__ = ("successful", "lease_seconds", "epoch", "ring_size", "cluster_id", "send_ring", "released_epoch", "absent_nodes")
     SUCCESSFUL_FIELD_NUMBER: _ClassVar[int]
     LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -68,6 +70,7 @@ class JoinResponse(_message.Message):
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     SEND_RING_FIELD_NUMBER: _ClassVar[int]
     RELEASED_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ABSENT_NODES_FIELD_NUMBER: _ClassVar[int]
     successful: bool
     lease_seconds: float
     epoch: int
@@ -75,7 +78,8 @@ class JoinResponse(_message.Message):
     cluster_id: str
     send_ring: bool
     released_epoch: int
-    def __init__(self, successful: bool = ..., lease_seconds: _Optional[float] = ..., epoch: _Optional[int] = ..., ring_size: _Optional[int] = ..., cluster_id: _Optional[str] = ..., send_ring: bool = ..., released_epoch: _Optional[int] = ...) -> None: ...
+    absent_nodes: bool
+    def __init__(self, successful: bool = ..., lease_seconds: _Optional[float] = ..., epoch: _Optional[int] = ..., ring_size: _Optional[int] = ..., cluster_id: _Optional[str] = ..., send_ring: bool = ..., released_epoch: _Optional[int] = ..., absent_nodes: bool = ...) -> None: ...
 
 class LeaveRequest(_message.Message):
     __slots__ = ("address", "node_id", "dirty_entries", "dead_letters", "forget")

@@ -10,9 +10,11 @@ from typing import Any
 import hiredis
 
 from milena_cache.app import Servers, build_servers
+from milena_cache.membership import stored_ring
 from milena_cache.membership.identity import NodeIdentity
 from milena_cache.servers.resp.connection import Connection
 from milena_common.api.errors import FailedPrecondition, MilenaError, NodeLost
+from milena_common.cluster.missing_node import MissingNode
 from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
 from milena_common.cluster.slots import SLOTS, slot_of
 from milena_common.resp.client_commands import error_of
@@ -33,6 +35,7 @@ class Ring:
     def __init__(self, names: Iterable[str], owner: str, epoch: int = FIRST_EPOCH) -> None:
         self.epoch = epoch
         self.released = epoch
+        self.missing: tuple[MissingNode, ...] = ()
         self.nodes = {name: MapNode(f"{name}:1", f"{name}:2", f"id-{name}") for name in names}
         self.owners = [(owner, epoch)] * SLOTS
         self.pending: dict[int, tuple[str, int]] = {}
@@ -91,6 +94,7 @@ class Ring:
             "cluster",
             pending=pending,
             released_epoch=self.released,
+            missing=self.missing,
         )
         return self._map
 
@@ -123,9 +127,12 @@ class Member:
 
     def ring_changed(self, slot_map: SlotMap) -> None:
         """As the wiring of a node's membership does."""
+        known = self.ownership.epoch
         self.ownership.update(slot_map)
-        self.handover.update_moves(self.ownership.slot_map)
+        self.handover.update_moves(self.ownership.slot_map, known)
         self.t.journal.joined("0123456789abcdef")
+        ring = stored_ring.to_text(self.ownership.slot_map)
+        self.t.journal.defer(lambda disk: disk.set_metadata(stored_ring.NAME, ring))
 
     def client(self) -> WireClient:
         context = self.servers.resp.context

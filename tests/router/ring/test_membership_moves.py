@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from milena_common.api.errors import InvalidRequest, NodeLost
@@ -519,3 +521,109 @@ async def test_only_what_the_destination_has_promised_not_to_take_is_abandoned()
     assert [(each.epoch, list(each.first), list(each.last)) for each in requests] == [
         (planned.epoch, [first], [last])
     ] * 2
+
+
+def with_moves(nodes: tuple[Node, Node, Node]) -> Router:
+    """a and b are a ring, and slots of theirs are pending to c."""
+    a, b, c = nodes
+    router = ring_of(a, b)
+    router.join(c)
+    for each in nodes:
+        router.join(each)
+    assert router.membership.ring.pending
+    assert router.is_released
+    return router
+
+
+def test_an_owner_that_restarts_with_its_journal_keeps_the_slots_that_were_moving(
+    nodes: tuple[Node, Node, Node],
+) -> None:
+    a, b, c = nodes
+    router = with_moves(nodes)
+    before = router.membership.ring
+    again = restarted(a)
+    router.join(again)
+    ring = router.membership.ring
+    assert ring.slots_by_node()[a.address] == before.slots_by_node()[a.address]
+    assert all(run.owned_since == before.epoch + 1 for run in ring.ranges() if run.address == a.address)
+    # b's moves go on, with the epoch that they had.
+    assert {run.owned_since for run in ring.pending} == {before.pending[0].owned_since}
+    assert {before.owner(slot) for first, last, *_ in ring.pending for slot in range(first, last + 1)} == {
+        b.address
+    }
+    # Later the slots move after all.
+    for _ in range(20):
+        pending = router.membership.ring.pending
+        c.taken = tuple(pending)
+        for each in (again, b, c):
+            router.join(each)
+        router.membership.balance(router.wall)
+    assert router.membership.ring.is_balanced()
+    assert router.is_released
+
+
+def test_it_serves_them_when_the_destination_has_acknowledged_that(nodes: tuple[Node, Node, Node]) -> None:
+    a, b, c = nodes
+    router = with_moves(nodes)
+    c.acknowledged = router.membership.ring.epoch
+    again = restarted(a)
+    router.join(again)
+    for each in (again, b, c):
+        router.join(each)
+    assert not router.is_released, "c may have taken slots over, and have writes that it has not handed in"
+    c.acknowledged = None
+    router.join(c)
+    assert router.is_released
+
+
+def test_it_waits_for_the_lease_of_a_destination_that_is_lost(nodes: tuple[Node, Node, Node]) -> None:
+    a, b, c = nodes
+    router = with_moves(nodes)
+    again = restarted(a)
+    router.join(again)
+    router.after(LEASE + 0.1, again, b)
+    assert c.address not in router.membership.leases
+    assert not router.is_released
+    router.after(LEASE, again, b)
+    router.join(b)
+    assert router.is_released
+
+
+def test_a_destination_that_restarts_with_its_journal_hands_in_what_it_has_first(
+    nodes: tuple[Node, Node, Node],
+) -> None:
+    a, b, c = nodes
+    router = with_moves(nodes)
+    again = restarted(c)
+    again.acknowledged = 0
+    router.join(again)
+    for each in (a, b, again):
+        router.join(each)
+    assert not router.is_released
+    again.acknowledged = None
+    router.join(again)
+    router.join(again)
+    assert router.is_released
+
+
+def test_a_router_says_that_nodes_are_absent_until_all_have_handed_in_what_they_have(
+    nodes: tuple[Node, Node, Node],
+) -> None:
+    a, b, c = nodes
+    router = ring_of(a, b, c)
+    for each in nodes:
+        router.join(each)
+    membership = router.membership
+    assert not membership.has_absent_nodes
+    router.after(LEASE + 1, a, b)
+    assert membership.has_absent_nodes, "c is missing"
+    again = restarted(c)
+    lease = membership.leases[a.address]
+    lease.ring_status = replace(lease.ring_status, foreign_writes=True)
+    router.join(again)
+    assert not len(membership.missing)
+    assert membership.has_absent_nodes, "a has something to hand in"
+    router.join(a)
+    for each in (a, b, again):
+        router.join(each)
+    assert not membership.has_absent_nodes

@@ -56,23 +56,28 @@ def writes(context: Context, session: Session, argv: list[bytes]) -> Coroutine[A
 
 @COMMANDS.command(
     "milena.handover|release",
-    arity=8,
+    arity=-8,
     flags=("write", "fast"),
     summary="Takes slots that their owner does not serve any more, and returns how many.",
-    usage="<owner> <epoch> <ring_epoch> <serial> <version> <first-last,...>",
+    usage="<owner> <epoch> <ring_epoch> <serial> <version> <first-last,...> [<floor>]",
 )
 def release(context: Context, session: Session, argv: list[bytes]) -> Coroutine[Any, Any, int]:
-    """Take the slots of `MILENA.HANDOVER RELEASE owner epoch ring_epoch serial version slots`.
+    """Take the slots of `MILENA.HANDOVER RELEASE owner epoch ring_epoch serial version slots [floor]`.
 
-    `version` is the greatest that the owner has given to a write. Raises as `Destination.take_slots` does.
+    `version` is the greatest that the owner has given to a write, `floor` the greatest version of a tombstone that
+    it has dropped. Raises as `Destination.take_slots` does.
     """
     check_identified(session)
     owner, epoch, ring_epoch, serial = _move(argv)
-    newest, _, seq = argv[6].partition(b"-")
-    version = Version(integer(newest), integer(seq))
+    floor = _version(argv[8]) if len(argv) > 8 else None
     return context.handover.destination.take_slots(
-        owner, epoch, ring_epoch, serial, version, decode_ranges(argv[7])
+        owner, epoch, ring_epoch, serial, _version(argv[6]), decode_ranges(argv[7]), floor
     )
+
+
+def _version(text: bytes) -> Version:
+    epoch, _, seq = text.partition(b"-")
+    return Version(integer(epoch), integer(seq))
 
 
 @COMMANDS.command(
@@ -115,10 +120,10 @@ def _move(argv: list[bytes]) -> tuple[str, int, int, int]:
     "milena.merge",
     arity=-2,
     flags=("write", "denyoom"),
-    summary="Takes dirty writes that another node has of slots that this node owns, and returns how many.",
+    summary="Takes dirty writes that another node has of slots of this node, and returns which it did not take.",
 )
-def merge(context: Context, session: Session, argv: list[bytes]) -> Coroutine[Any, Any, int]:
-    """Merge `MILENA.MERGE write …`. Raises as `Handover.merge` does."""
+def merge(context: Context, session: Session, argv: list[bytes]) -> Coroutine[Any, Any, list[int]]:
+    """Merge `MILENA.MERGE write …`; return the positions of those that are too late. Raises as `Handover.merge`."""
     check_identified(session)
     return context.handover.merge([decode_write(raw) for raw in argv[1:]], MERGE_SECONDS)
 
