@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from tests.mutants.cluster_mutants import CLUSTER_BUGS
+from tests.mutants.mutant import Bug, Change
 
 CLASSES = "tests/behaviour/test_write_classes.py"
 ORDER = "tests/behaviour/test_write_order.py"
@@ -30,22 +31,6 @@ LISTING = "tests/cache/reads/test_listing.py"
 OVERTAKING = "tests/behaviour/test_overtaking.py"
 CHECKER = "tests/faults/linearizability/checker.py"
 CHECKED = "tests/faults/linearizability/test_checker.py"
-
-
-class Change(NamedTuple):
-    """In `file`, `old` stands exactly once; `new` takes its place."""
-
-    file: str
-    old: str
-    new: str
-
-
-class Bug(NamedTuple):
-    """`tests` are pytest's names: a file, or a test in it. At least one must fail."""
-
-    name: str
-    changes: tuple[Change, ...]
-    tests: tuple[str, ...]
 
 
 BUGS: tuple[Bug, ...] = (
@@ -604,4 +589,5 @@ BUGS: tuple[Bug, ...] = (
         ),
         (CHECKED,),
     ),
+    *CLUSTER_BUGS,
 )

@@ -20,7 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.faults.harness.system import scratch
-from tests.mutants.mutants import BUGS, Bug, Change
+from tests.mutants.mutant import Bug, Change
+from tests.mutants.mutants import BUGS
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("bench", "milena_cache", "milena_client", "milena_common", "milena_router", "tests", "pyproject.toml")
@@ -73,12 +74,16 @@ def with_bug(root: Path, bug: Bug) -> Iterator[None]:
             (root / file).write_text(text)
 
 
+def environment(root: Path) -> dict[str, str]:
+    """Return the environment of a run in the tree at `root`: without variables of the run that started it."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(root), "CI": "true"}
+
+
 def failing(root: Path, tests: Sequence[str]) -> list[str]:
     """Run tests of the tree at `root`; those that fail, by name."""
     command = [sys.executable, "-B", "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", "--tb=no", *tests]
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(root), "CI": "true"}
     with subprocess.Popen(
-        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=root, env=environment(root), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as pytest:
         try:
             said, _ = pytest.communicate(timeout=RUN_SECONDS)
@@ -117,7 +122,7 @@ def _chosen(bugs: Iterable[Bug], quick: bool) -> list[Bug]:
 
 
 def _in_process(tests: Iterable[str]) -> tuple[str, ...]:
-    return tuple(test for test in tests if not test.startswith("tests/faults/"))
+    return tuple(test for test in tests if not test.startswith("tests/faults/test_"))
 
 
 def run(root: Path, bugs: Sequence[Bug]) -> bool:

@@ -1,0 +1,277 @@
+"""Pure. Deliberate faults of leases, promises, releases and moves of slots; CI runs the test that must notice each.
+
+Each names one test that starts no process, and notices it within a second or two.
+"""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Bug, Change
+
+FENCE = "milena_cache/membership/fence.py"
+NODE_FENCE = "milena_cache/membership/node_fence.py"
+PROMISES = "milena_cache/membership/promises.py"
+OWNERSHIP = "milena_cache/membership/ownership.py"
+SOURCE = "milena_cache/handover/source.py"
+DESTINATION = "milena_cache/handover/destination.py"
+HANDOVER = "milena_cache/handover/handover.py"
+RELEASES = "milena_router/ring/releases.py"
+MEMBERSHIP = "milena_router/ring/membership.py"
+
+FENCE_TESTS = "tests/cache/membership/test_fence.py"
+PROMISE_TESTS = "tests/cache/membership/test_promises.py"
+OWNERSHIP_TESTS = "tests/cache/membership/test_ownership.py"
+FENCED_TESTS = "tests/cache/servers/resp/test_server_fenced.py"
+HANDOVER_TESTS = "tests/cache/handover/test_handover.py"
+FORMER_OWNER_TESTS = "tests/cache/handover/test_former_owner.py"
+RELEASE_TESTS = "tests/router/ring/test_releases.py"
+MOVE_TESTS = "tests/router/ring/test_membership_moves.py"
+
+COUNTED_LEASE = f"{FENCE_TESTS}::test_a_lease_counts_from_its_request_and_ends_before_it_does_at_the_router"
+IN_QUEUE = f"{HANDOVER_TESTS}::test_a_write_in_the_journals_queue_goes_with_the_slot"
+
+
+def _bug(name: str, file: str, old: str, new: str, test: str) -> Bug:
+    return Bug(name, (Change(file, old, new),), (test,))
+
+
+CLUSTER_BUGS: tuple[Bug, ...] = (
+    # ---- leases
+    _bug(
+        "a node serves on after its lease",
+        FENCE,
+        "self.is_open = not self.active or now < until\n",
+        "self.is_open = not self.active or self.is_open or now < until\n",
+        COUNTED_LEASE,
+    ),
+    _bug(
+        "the margin of a lease is not subtracted",
+        FENCE,
+        "        right = Right(sent_at + seconds - margin,",
+        "        right = Right(sent_at + seconds,",
+        COUNTED_LEASE,
+    ),
+    _bug(
+        "a lease counts from its reply",
+        "milena_cache/membership/router_coordinator.py",
+        "        return Lease(seconds, sent_at,",
+        "        return Lease(seconds, self._clock.now(),",
+        "tests/cache/membership/test_router_coordinator.py",
+    ),
+    _bug(
+        "a lease counts without the ring by which it was granted",
+        FENCE,
+        "                if right.epoch <= self._epoch\n            ),",
+        "            ),",
+        f"{FENCE_TESTS}::test_a_lease_counts_only_with_a_ring_as_new_as_the_one_by_which_it_was_granted",
+    ),
+    _bug(
+        "a jump of the time of day leaves the lease valid",
+        FENCE,
+        "if abs(ahead - self.ahead) > self.margin or lost > self.margin or now",
+        "if now",
+        f"{FENCE_TESTS}::test_a_jump_of_the_time_of_day_beyond_the_margin_ends_what_there_is_for_good",
+    ),
+    _bug(
+        "a write is acknowledged after the lease has ended",
+        NODE_FENCE,
+        '        return UNKNOWN if self.closed else ""\n',
+        '        return ""\n',
+        f"{FENCED_TESTS}::test_a_lease_that_ends_during_the_sync_leaves_the_outcome_unknown_and_the_write_dirty",
+    ),
+    # ---- promises
+    _bug(
+        "a node acknowledges a newer ring while its promise for an older one lasts",
+        PROMISES,
+        "        return min((self._ownership.epoch, *self._until))\n",
+        "        return self._ownership.epoch\n",
+        f"{PROMISE_TESTS}::test_a_promise_holds_back_the_acknowledgement_of_a_newer_ring_until_it_ends",
+    ),
+    _bug(
+        "a node promises to stand by two rings",
+        PROMISES,
+        "        if ownership.epoch > epoch:\n            return",
+        "        if False:\n            return",
+        f"{PROMISE_TESTS}::test_a_node_that_knows_a_newer_ring_replies_with_it",
+    ),
+    _bug(
+        "a promise is given before it is synced",
+        PROMISES,
+        "                if not await self._store(NAME, to_text(record)):\n",
+        "                asyncio.ensure_future(self._store(NAME, to_text(record)))\n                if False:\n",
+        f"{PROMISE_TESTS}::test_a_promise_is_durable_before_it_is_given_and_in_force_before_it_is_durable",
+    ),
+    _bug(
+        "a restarted node does not keep its promises",
+        PROMISES,
+        "        self._until = {epoch: now + seconds for epoch, seconds in self._durable.items()}\n",
+        "        self._until = dict.fromkeys(self._durable, now)\n",
+        f"{PROMISE_TESTS}::test_a_restarted_node_holds_its_promises_for_their_whole_length_again",
+    ),
+    _bug(
+        "promises of some of the members are enough",
+        FENCE,
+        " or not self._others <= (promise.members or frozenset()):",
+        ":",
+        f"{FENCE_TESTS}::test_a_promise_covers_no_member_that_did_not_promise",
+    ),
+    # ---- rings
+    _bug(
+        "an older ring is taken over",
+        OWNERSHIP,
+        "        elif slot_map.epoch <= self.epoch:\n",
+        "        elif slot_map.epoch == self.epoch:\n",
+        f"{OWNERSHIP_TESTS}::test_an_older_ring_and_the_same_are_not_taken_over",
+    ),
+    _bug(
+        "slots of a lost owner are served before it is released",
+        OWNERSHIP,
+        " and (not released or owned_since <= released):",
+        ":",
+        f"{OWNERSHIP_TESTS}::test_slots_of_a_lost_owner_are_served_only_when_it_is_released",
+    ),
+    _bug(
+        "a process serves by the ring's entry of the one before",
+        OWNERSHIP,
+        '    return not slot_map.released_epoch or not node_id or node.node_id in ("", node_id)\n',
+        "    return True\n",
+        f"{OWNERSHIP_TESTS}::test_a_restarted_process_does_not_serve_by_the_entry_of_its_predecessor",
+    ),
+    _bug(
+        "an epoch is released without the acknowledgements of the others",
+        RELEASES,
+        "self.over_at <= now and not self.awaited and (",
+        "self.over_at <= now and (",
+        f"{RELEASE_TESTS}::test_time_and_all_acknowledgements_are_needed",
+    ),
+    _bug(
+        "an epoch is released before the promises of a lost member end",
+        RELEASES,
+        "                loss.awaited.discard(address)\n"
+        "                loss.over_at = max(loss.over_at, promises_end)\n",
+        "                loss.awaited.discard(address)\n",
+        f"{MOVE_TESTS}::test_a_member_that_is_lost_too_is_waited_for_a_lease_and_a_promise",
+    ),
+    _bug(
+        "an epoch is released without a witness",
+        RELEASES,
+        " and (self.witnesses is None or self.witnessed)\n\n",
+        "\n\n",
+        f"{RELEASE_TESTS}::test_a_member_in_every_ring_of_the_lost_process_must_acknowledge",
+    ),
+    _bug(
+        "a frozen ring loses its members",
+        MEMBERSHIP,
+        "        return [address for address in over if address not in self.frozen]\n",
+        "        return over\n",
+        MOVE_TESTS,
+    ),
+    _bug(
+        "a ring whose members all fall silent is not frozen",
+        MEMBERSHIP,
+        "        if all(lease.heard_at < heard_since for lease in self.leases.values()):\n            return []\n"
+        "        return [address for address in over if address not in self.frozen]\n",
+        "        return over\n",
+        f"{MOVE_TESTS}::test_when_all_nodes_fall_silent_the_ring_is_kept",
+    ),
+    # ---- moves
+    _bug(
+        "the destination serves slots before they are released to it",
+        OWNERSHIP,
+        "    for first, last, node, owned_since in slot_map.ranges:\n        if _is_process",
+        "    for first, last, node, owned_since in (*slot_map.ranges, *slot_map.pending):\n        if _is_process",
+        f"{OWNERSHIP_TESTS}::test_the_destination_serves_a_slot_from_the_hand_over_on",
+    ),
+    _bug(
+        "slots are served while they are stopped",
+        OWNERSHIP,
+        "    for slots in (moves.handed_over, moves.stopped):\n        for first",
+        "    for slots in (moves.handed_over,):\n        for first",
+        f"{OWNERSHIP_TESTS}::test_a_stopped_slot_is_served_by_no_node_until_it_is_handed_over_or_resumed",
+    ),
+    _bug(
+        "slots are handed over without the writes in flight",
+        SOURCE,
+        "        while self._is_busy(slots):\n",
+        "        while False:\n",
+        IN_QUEUE,
+    ),
+    _bug(
+        "slots are handed over without a release",
+        SOURCE,
+        "            await self._release(move, outgoing, batch)\n",
+        "",
+        f"{HANDOVER_TESTS}::test_dirty_writes_move_with_their_slots_and_s3_gets_no_request",
+    ),
+    _bug(
+        "slots stay stopped when they could not be handed over",
+        SOURCE,
+        "            if not released:\n                self._resume(move, slots)\n",
+        "            pass\n",
+        f"{HANDOVER_TESTS}::test_an_aborted_move_leaves_nothing_at_the_destination_and_can_be_repeated",
+    ),
+    _bug(
+        "slots that may have been taken are served again",
+        SOURCE,
+        "            if not released:\n                self._resume(move, slots)\n",
+        "            self._resume(move, slots)\n",
+        f"{HANDOVER_TESTS}::test_slots_that_were_released_stay_stopped_when_the_owner_aborts",
+    ),
+    _bug(
+        "keys of moving slots are uploaded",
+        HANDOVER,
+        "            self.source.holds_back(slot)\n            or ",
+        "            ",
+        f"{HANDOVER_TESTS}::test_an_upload_in_flight_ends_before_the_release_and_no_other_begins",
+    ),
+    _bug(
+        "a handed over write that is gone stays at the destination",
+        SOURCE,
+        "            if sent is None:\n                return None\n            versions",
+        "            if True:\n                return None\n            versions",
+        f"{HANDOVER_TESTS}::test_a_write_that_was_sent_without_a_reply_is_taken_back_when_s3_has_a_later_one",
+    ),
+    _bug(
+        "the owner gives up its writes before a ring has their new owner",
+        SOURCE,
+        "            outgoing.handed_over(slots)\n",
+        "            outgoing.handed_over(slots)\n            self._spawn_retire(set(slots))\n",
+        f"{HANDOVER_TESTS}::test_the_owner_keeps_its_writes_until_a_ring_has_their_new_owner",
+    ),
+    _bug(
+        "the old owner is read from after a later write",
+        "milena_cache/handover/old_owner.py",
+        "if taken is None or key in self._written or not",
+        "if taken is None or not",
+        f"{HANDOVER_TESTS}::test_the_old_owner_gets_no_request_for_what_was_written_since",
+    ),
+    # ---- former owners
+    _bug(
+        "an older version replaces a newer one",
+        "milena_cache/handover/merging.py",
+        "    return known is None or version > known\n",
+        "    return known is None or version != known\n",
+        f"{FORMER_OWNER_TESTS}::test_a_write_that_the_owner_has_a_later_one_of_is_dropped",
+    ),
+    _bug(
+        "the owner drops what a former owner hands in",
+        HANDOVER,
+        "        await self.merging.merge(writes, UNCONFIRMED, timeout)\n",
+        "",
+        f"{FORMER_OWNER_TESTS}::test_the_owner_gets_the_write_and_uploads_it",
+    ),
+    _bug(
+        "a former owner uploads its writes itself",
+        HANDOVER,
+        "            or self.former_owner.holds_back(slot)\n",
+        "",
+        f"{FORMER_OWNER_TESTS}::test_nothing_is_lost_while_the_owner_cannot_be_reached",
+    ),
+    _bug(
+        "an owner uploads what was handed in before the one before it is released",
+        HANDOVER,
+        "            or self._ownership.waits_for_release(slot)\n        )\n",
+        "        )\n",
+        f"{FORMER_OWNER_TESTS}"
+        "::test_an_owner_that_waits_for_the_release_takes_the_write_and_uploads_it_only_after_that",
+    ),
+)
