@@ -116,7 +116,8 @@ class _NoGrpc:
 
 
 def _connect(address: str, addresses: Mapping[str, str], identity: Identity) -> NodeConnection:
-    return RespNodeConnection(addresses["resp"], _NoGrpc(), identity)
+    # Without addresses: a member that has just gone from the ring.
+    return RespNodeConnection(addresses["resp"], _NoGrpc(), identity) if "resp" in addresses else _NoGrpc()
 
 
 class RouterConnection:

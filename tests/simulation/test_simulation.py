@@ -16,8 +16,8 @@ from tests.simulation.run import Verdict, run_seed
 from tests.support.processes import ROOT
 from tests.support.s3.memory_store import MemoryStore, etag_of
 
-# As many as take less than a minute; more of them: python -m tests.simulation --seeds 0:10000 --processes 2
-SEEDS = "0:40"
+# As many as take a minute of one core; more of them: python -m tests.simulation --seeds 0:10000 --processes 2
+SEEDS = "0:60"
 HASH_SEED = {"PYTHONHASHSEED": "0"}
 
 
@@ -30,7 +30,7 @@ def simulate(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=600,
     )
 
 
