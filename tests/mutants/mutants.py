@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.cluster_mutants import CLUSTER_BUGS
+from tests.mutants.cluster_mutants import CLUSTER_BUGS, MORE_CLUSTER_BUGS
 from tests.mutants.mutant import Bug, Change
 
 CLASSES = "tests/behaviour/test_write_classes.py"
@@ -590,4 +590,5 @@ BUGS: tuple[Bug, ...] = (
         (CHECKED,),
     ),
     *CLUSTER_BUGS,
+    *MORE_CLUSTER_BUGS,
 )

@@ -17,7 +17,7 @@ from tests.support.processes import ROOT
 from tests.support.s3.memory_store import MemoryStore, etag_of
 
 # As many as take a minute of one core; more of them: python -m tests.simulation --seeds 0:10000 --processes 2
-SEEDS = "0:60"
+SEEDS = "0:50"
 HASH_SEED = {"PYTHONHASHSEED": "0"}
 
 
