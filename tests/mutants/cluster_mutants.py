@@ -53,8 +53,8 @@ CLUSTER_BUGS: tuple[Bug, ...] = (
     _bug(
         "a lease counts from its reply",
         "milena_cache/membership/router_coordinator.py",
-        "        return Lease(seconds, sent_at,",
-        "        return Lease(seconds, self._clock.now(),",
+        "            seconds,\n            sent_at,\n",
+        "            seconds,\n            self._clock.now(),\n",
         "tests/cache/membership/test_router_coordinator.py",
     ),
     _bug(
@@ -213,7 +213,7 @@ CLUSTER_BUGS: tuple[Bug, ...] = (
     _bug(
         "the owner drops what a former owner hands in",
         HANDOVER,
-        "        await self.merging.merge(writes, UNCONFIRMED, timeout)\n",
+        "        await self.merging.merge(taken, UNCONFIRMED, timeout)\n",
         "",
         f"{FORMER_OWNER_TESTS}::test_the_owner_gets_the_write_and_uploads_it",
     ),
@@ -227,8 +227,8 @@ CLUSTER_BUGS: tuple[Bug, ...] = (
     _bug(
         "an owner uploads what was handed in before the one before it is released",
         HANDOVER,
-        "            or self._ownership.waits_for_release(slot)\n        )\n",
-        "        )\n",
+        "            or self._ownership.waits_for_release(slot)\n",
+        "",
         f"{FORMER_OWNER_TESTS}"
         "::test_an_owner_that_waits_for_the_release_takes_the_write_and_uploads_it_only_after_that",
     ),
