@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qs, quote, unquote_to_bytes
-from xml.sax.saxutils import escape, unescape
+from xml.sax.saxutils import escape
 
 _DATE = "Wed, 01 Jan 2025 00:00:00 GMT"
 _ISO_DATE = "2025-01-01T00:00:00.000Z"
@@ -151,20 +151,9 @@ class Objects:
         parameters = {name: values[0] for name, values in parse_qs(query, keep_blank_values=True).items()}
         if method in ("HEAD", "PUT"):
             return Response(200)
-        if method == "POST" and "delete" in parameters:
-            return self._delete_many(bucket, body.decode())
         if method == "GET" and parameters.get("list-type") == "2":
             return self._list(bucket, parameters)
         return _NOT_IMPLEMENTED
-
-    def _delete_many(self, bucket: str, document: str) -> Response:
-        keys = re.findall(r"<Key>(.*?)</Key>", document, re.DOTALL)
-        for key in keys:
-            self._objects[f"/{bucket}/{quote(unescape(key), safe='/~')}"] = None
-        deleted = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in keys)
-        return Response(
-            200, "Content-Type: application/xml\r\n", f"{_XML}<DeleteResult>{deleted}</DeleteResult>".encode()
-        )
 
     def _list(self, bucket: str, parameters: Mapping[str, str]) -> Response:
         start = f"/{bucket}/"

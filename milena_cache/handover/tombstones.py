@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 from milena_cache.journal.disk import Disk
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 KEEP_SECONDS = 60.0
 MAX_TOMBSTONES = 50_000
 MAX_BYTES = 16 * 2**20
+# So many are dropped at one renewal of the lease at most, in some milliseconds of the event loop.
+MAX_DROPPED = 2000
 # Bytes that a tombstone takes in memory besides its key.
 OVERHEAD = 300
 # The key of the floor in the journal's metadata.
@@ -212,8 +215,7 @@ class Tombstones:
         since = self._none_absent_since
         unneeded = since is not None and now - since >= self._keep_seconds
         wall = self._clock.wall()
-        while self._by_key:
-            key = next(iter(self._by_key))
+        for key in [*islice(self._by_key, MAX_DROPPED)]:
             tombstone = self._by_key[key]
             if unneeded and wall - tombstone.at >= self._keep_seconds:
                 self._remove(key, tombstone)

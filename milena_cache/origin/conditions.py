@@ -148,8 +148,11 @@ class Conditions:
         working = (State.WORKS, State.UNKNOWN)
         return [each for each in CONDITIONAL_WRITES if self.state(each) not in working]
 
-    def degraded(self) -> list[str]:
-        """Return what does not work at this store, or could not be probed, with its consequences."""
+    def degraded(self, *, found_only: bool = False) -> list[str]:
+        """Return what does not work at this store, or could not be probed, with its consequences.
+
+        `found_only`: without what could not be probed.
+        """
         reasons = []
         for capability, consequence in _CONSEQUENCES.items():
             finding = self.findings[capability]
@@ -158,6 +161,8 @@ class Conditions:
             if self.mode == "off" and capability in CONDITIONAL_WRITES:
                 continue
             known = finding.state is not State.UNKNOWN
+            if found_only and not known:
+                continue
             reasons.append(f"S3: {_description(capability, finding)}{f'; {consequence}' if known else ''}")
         for capability, objects in self._exceptions.items():
             if objects:

@@ -76,16 +76,22 @@ class StoreProbe:
         self._rng = rng
         off = (*CONDITIONAL_WRITES, Capability.MULTIPART) if conditions.mode == "off" else ()
         self._untried = [each for each in _TRIALS if each not in off]
+        self._logged: set[str] = set()  # reasons, of few capabilities with few findings each
 
     async def run(self) -> bool:
-        """Probe, update `conditions` and log what does not work; return False if a probe must be repeated."""
+        """Probe, update `conditions` and log once what does not work; return False if a probe must be repeated.
+
+        What was found is logged although a probe must be repeated: one that S3 always fails is repeated for ever.
+        """
         findings, done = await self.probe()
         self._conditions.learn(findings)
-        if done:
-            for reason in (*self._conditions.not_ready(), *self._conditions.degraded()):
+        reasons = (*self._conditions.not_ready(), *self._conditions.degraded(found_only=not done))
+        for reason in reasons:
+            if reason not in self._logged:
                 log.warning("%s", reason)
-            if not self._conditions.degraded():
-                log.info("S3 honours conditions, metadata and the order of listings")
+        self._logged.update(reasons)
+        if done and not self._conditions.degraded():
+            log.info("S3 honours conditions, metadata and the order of listings")
         return done
 
     async def probe(self) -> Probed:

@@ -69,7 +69,7 @@ class Unreadable(Exception):
 
 
 class ObstoreStore:
-    """S3 through obstore: get, head, put, delete.
+    """S3 through obstore: get, head, put.
 
     `pooled` False: each request has its own new connection. `budget` bounds the bytes of values being read; None:
     no bound, as in tools.
@@ -258,16 +258,6 @@ class ObstoreStore:
             _absent(_judge("put", ref, error, conditional=if_absent or bool(if_match)))
             raise AssertionError("a put can fail its condition, but not be absent") from None
         return result["e_tag"] or ""
-
-    async def delete(self, ref: Ref) -> None:
-        """Remove the object; obstore supports no condition for that."""
-        try:
-            async with asyncio.timeout(self._settings.transfer_seconds(0)):
-                await obstore.delete_async(self._store(ref.bucket, writes=True), ref.key)
-        except TimeoutError:
-            raise _late("delete", ref) from None
-        except (BaseError, FileNotFoundError) as error:
-            _absent(_judge("delete", ref, error))
 
     def reconnect(self) -> None:
         """Use none of the idle connections any more; requests in flight keep theirs."""

@@ -32,30 +32,13 @@ _NO_FILES = re.compile(r"^ +code: (?:23|24),$", re.M)
 _REDIRECT = re.compile(
     rf"^ +inner: BareRedirect,$|^ +kind: Redirect,$|^ +{re.escape(UNUSED_PROXY.removeprefix('http://'))},$", re.M
 )
-_NOT_DELETED = re.compile(r'^    source: DeleteFailed \{\n.*\n +code: "(.*)",\n +message: "(.*)",$', re.M)
 _UNREADABLE = re.compile(
     r"^    source: (?:Invalid(?:Metadata|CacheControl|Content\w+) \{|Header \{\n +source: MissingContentLength,"
     r"|NotPartial,|NoContentRange,|ParseContentRange \{|UnexpectedRange \{)$",
     re.M,
 )
 # A 2xx response that is not S3's.
-_NOT_S3S = re.compile(
-    r"^    source: (?:InvalidDeleteObjectsResponse \{|Metadata \{\n +source: MissingEtag,)$", re.M
-)
-
-# obstore deletes with DeleteObjects, whose response is 200 with the key's own error inside. This maps its code to
-# the status that a DELETE would have had; 400 for any other.
-_STATUS_OF_DELETE = {
-    "AccessDenied": 403,
-    "NoSuchKey": 404,
-    "NoSuchBucket": 404,
-    "ConditionalRequestConflict": 409,
-    "OperationAborted": 409,
-    "InternalError": 500,
-    "NotImplemented": 501,
-    "ServiceUnavailable": 503,
-    "SlowDown": 503,
-}
+_NOT_S3S = re.compile(r"^    source: Metadata \{\n +source: MissingEtag,$", re.M)
 
 
 def unreadable(error: Exception) -> bool:
@@ -77,22 +60,13 @@ def judge(
     `conditional`, `ranged`: the request carried a condition, a range.
     """
     summary, _, dump = str(error).partition(_DUMP)
-    not_deleted = _NOT_DELETED.search(dump)
-    if not_deleted:
-        code, message = not_deleted.groups()
-        status = _STATUS_OF_DELETE.get(code, 400)
-        return _from_response(operation, ref, status, ErrorDocument(code, message, ""), conditional, ranged)
     # The key may be any text, so it must not be parsed as a part of the message.
     summary = summary.replace(f"location {ref.key} ", "", 1).replace(f"for path {ref.key}:", "", 1)
     responded = _RESPONSE.search(summary)
     if responded:
         document = error_document(responded[2])
         # Without a status: a 200 with an error document.
-        status = (
-            int(responded[1])
-            if responded[1]
-            else _STATUS_OF_DELETE.get(document.code, 400 if operation == "delete" else 200)
-        )
+        status = int(responded[1] or 200)
         return _from_response(operation, ref, status, document, conditional, ranged)
     if _NOT_S3S.search(dump):
         text = summary.partition(": ")[2][:200]

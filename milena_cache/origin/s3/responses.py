@@ -141,9 +141,8 @@ def meaning(
 ) -> Fault | Absent:
     """Return the meaning of an unsuccessful response.
 
-    `code` is S3's error code, "" where the response has no S3 error document. `status` is the HTTP status, of the
-    whole response where the code is that of one key in the response to a DeleteObjects. `conditional`: the request
-    had If-Match or If-None-Match. `ranged`: it had a Range.
+    `code` is S3's error code, "" where the response has no S3 error document. `status` is the HTTP status.
+    `conditional`: the request had If-Match or If-None-Match. `ranged`: it had a Range.
     """
     if code == "NoSuchKey":
         if operation in _ABSENT_TO:
@@ -179,8 +178,7 @@ class ErrorDocument(NamedTuple):
     region: str
 
 
-# The error of the single key of a DeleteObjects is inside another document.
-_DOCUMENT = re.compile(r"\s*(?:<\?xml[^>]*\?>\s*)?(?:<DeleteResult(?:\s[^>]*)?>\s*)?<Error(?:\s[^>]*)?>")
+_DOCUMENT = re.compile(r"\s*(?:<\?xml[^>]*\?>\s*)?<Error(?:\s[^>]*)?>")
 _CODE = re.compile(r"<Code>([^<]+)</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
 _REGION = re.compile(r"<Region>([^<]+)</Region>")

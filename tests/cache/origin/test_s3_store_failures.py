@@ -33,7 +33,6 @@ from tests.support.s3.faults import (
     Hang,
     LoseRequest,
     LoseResponse,
-    NotDeleted,
     Reply,
     TruncatedBody,
 )
@@ -101,7 +100,7 @@ async def expect(
     assert len(proxy.requests()) == 1, "the client must leave further attempts to others"
 
 
-@pytest.mark.parametrize("operation", ["get", "put", "delete"])
+@pytest.mark.parametrize("operation", ["get", "put"])
 @pytest.mark.parametrize(("injected", "fault", "status"), FAULTS, ids=named(FAULTS))
 async def test_faults_of_s3_are_distinguished(
     operation: str, injected: Injected, fault: Fault, status: str, store: Store, bucket: str, s3_proxy: FaultProxy
@@ -111,9 +110,16 @@ async def test_faults_of_s3_are_distinguished(
     calls: dict[str, Callable[[], Awaitable[object]]] = {
         "get": lambda: store.get(ref, max_bytes=MIB),
         "put": lambda: store.put(ref, b"w"),
-        "delete": lambda: store.delete(ref),
     }
     await expect(calls[operation], s3_proxy, injected, fault, status)
+
+
+@pytest.mark.parametrize("key", ["k", "/odd/"])
+@pytest.mark.parametrize(("injected", "fault", "status"), FAULTS, ids=named(FAULTS))
+async def test_faults_of_a_delete_are_distinguished(
+    key: str, injected: Injected, fault: Fault, status: str, pair: S3, bucket: str, s3_proxy: FaultProxy
+) -> None:
+    await expect(lambda: pair.delete(Ref(bucket, key)), s3_proxy, injected, fault, status)
 
 
 @pytest.mark.parametrize("condition", ["if-match", "if-none-match"])
@@ -157,31 +163,15 @@ async def test_a_conditional_delete_of_nothing_is_done(pair: S3, bucket: str, s3
     assert rule.applied == 1
 
 
-@pytest.mark.parametrize(
-    ("code", "fault", "status"),
-    [
-        ("AccessDenied", Fault.DENIED, "403"),
-        ("SlowDown", Fault.THROTTLED, "503"),
-        ("InternalError", Fault.SERVER, "500"),
-        ("OperationAborted", Fault.BUSY, "409"),
-        ("InvalidArgument", Fault.REJECTED, "400"),
-        ("AccountProblem", Fault.ACCOUNT, "400"),
-        ("SomethingNew", Fault.UNEXPECTED, "400"),
-    ],
-)
-@pytest.mark.parametrize("key", ["k", 'a"b', 'code: "SlowDown",', "Error performing PUT x in y - Server returned"])
-async def test_a_key_that_was_not_deleted_among_the_deleted_is_reported(
-    code: str, fault: Fault, status: str, key: str, pair: S3, bucket: str, s3_proxy: FaultProxy
+@pytest.mark.parametrize("key", ["k", " k ", 'a"b', "/odd/"])
+async def test_a_delete_is_one_request_for_exactly_its_key(
+    key: str, pair: S3, bucket: str, s3_proxy: FaultProxy
 ) -> None:
-    await expect(lambda: pair.delete(Ref(bucket, key)), s3_proxy, NotDeleted(200, code), fault, status)
-
-
-async def test_a_key_that_is_missing_among_the_deleted_is_deleted(
-    pair: S3, bucket: str, s3_proxy: FaultProxy
-) -> None:
-    rule = s3_proxy.inject(NotDeleted(200, "NoSuchKey"))
-    await pair.delete(Ref(bucket, "k"))
-    assert rule.applied == 1
+    await pair.put(Ref(bucket, key), b"v")
+    s3_proxy.clear_requests()
+    await pair.delete(Ref(bucket, key))
+    assert [(request.method, request.key) for request in s3_proxy.requests()] == [("DELETE", key)]
+    assert await pair.get(Ref(bucket, key), max_bytes=MIB) is Absent.MISSING
 
 
 async def test_what_obstore_cannot_read_is_read_all_the_same(pair: S3, bucket: str, s3_proxy: FaultProxy) -> None:

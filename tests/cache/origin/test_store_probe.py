@@ -156,6 +156,20 @@ async def test_a_probe_that_is_repeated_tries_only_what_is_not_known_yet() -> No
     assert {harness.conditions.state(each) for each in Capability} == {State.WORKS}
 
 
+async def test_what_does_not_work_is_logged_once_although_another_probe_is_repeated(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = MemoryStore(BUCKET)
+    store.ignoring.add("replace")
+    store.reject = lambda operation, ref: Fault.SERVER if ref.key.endswith("/parts") else None
+    harness = Harness(store)
+    for _ in range(3):
+        assert not await harness.probe.run()
+    logged = [record.getMessage() for record in caplog.records if "put_if_match" in record.getMessage()]
+    assert len(logged) == 1
+    assert "the probe failed" not in caplog.text, "what could not be probed is in /readyz"
+
+
 async def test_pauses_between_probes_grow_to_minutes() -> None:
     store = MemoryStore(BUCKET)
     harness = Harness(store)

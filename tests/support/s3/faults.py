@@ -5,12 +5,11 @@ A fault says what happens to one request; a rule says to which requests, how oft
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from urllib.parse import unquote_to_bytes
-from xml.sax.saxutils import escape, unescape
+from xml.sax.saxutils import escape
 
 
 @dataclass(slots=True, eq=False)
@@ -18,8 +17,7 @@ class Request:
     """One request as it arrived.
 
     `target` is the raw request target. `bucket` and `key` are its path read in path style and percent-decoded; a
-    request about a bucket has the key "", but a DeleteObjects (``POST /bucket?delete``, which is how obstore
-    deletes) the first key that it names. `status` is what the client got, None as long as (or if
+    request about a bucket has the key "". `status` is what the client got, None as long as (or if
     never) it was. `body` holds the body as it was on the wire.
     """
 
@@ -37,9 +35,6 @@ class Request:
         bucket, _, key = path.removeprefix("/").partition("/")
         self.bucket = bucket
         self.key = unquote_to_bytes(key).decode(errors="surrogateescape")
-        if self.method == "POST" and self.query == "delete":
-            named = re.search(rb"<Key>([^<]*)</Key>", self.body)
-            self.key = unescape(named[1].decode(), {"&quot;": '"', "&apos;": "'"}) if named else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +58,6 @@ class Reply:
             '<?xml version="1.0" encoding="UTF-8"?>\n'
             f"<Error><Code>{self.code}</Code><Message>{escape(self.message)}</Message>"
             f"<Resource>{escape(resource)}</Resource><RequestId>fault</RequestId></Error>"
-        ).encode()
-
-
-@dataclass(frozen=True, slots=True)
-class NotDeleted(Reply):
-    """S3's reply to a DeleteObjects whose first key it did not delete: `status` is 200, `code` is inside."""
-
-    def body(self, request: Request) -> bytes:
-        return (
-            '<?xml version="1.0" encoding="UTF-8"?>\n'
-            f"<DeleteResult><Error><Key>{escape(request.key)}</Key><Code>{self.code}</Code>"
-            f"<Message>{escape(self.message)}</Message></Error></DeleteResult>"
         ).encode()
 
 

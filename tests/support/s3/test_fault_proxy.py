@@ -290,19 +290,6 @@ def test_conditional_puts_with_bodies_meet_conflicts_and_get_through(
     assert [r.fields.get("if-match") for r in s3_proxy.requests("PUT")] == [None, None, etag]
 
 
-@pytest.mark.parametrize("key", ["plain", "<&>\"'", "🦊/🌊"])
-def test_a_rule_for_a_key_applies_to_the_way_obstore_deletes(
-    moto: MotoServer, s3_proxy: FaultProxy, key: str
-) -> None:
-    store = obstore_client(s3_proxy, moto.new_bucket())
-    obstore.put(store, key, b"v")
-    s3_proxy.inject(faults.ACCESS_DENIED, key=key, times=1)
-    with pytest.raises(obstore.exceptions.PermissionDeniedError):
-        obstore.delete(store, key)
-    obstore.delete(store, key)
-    assert [r.status for r in s3_proxy.requests("POST", key)] == [403, 200]
-
-
 def test_refused_connections_are_what_clients_see(moto: MotoServer, s3_proxy: FaultProxy) -> None:
     client, bucket = s3_client(s3_proxy.endpoint_url), moto.new_bucket()
     s3_proxy.reject()
