@@ -11,7 +11,7 @@ import pytest
 from milena_common.api.pb import cache_server_pb2 as cache_pb
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.slot_map import SlotMap
-from milena_common.cluster.slots import SLOTS
+from milena_common.cluster.slots import SLOTS, slot_of
 from tests.e2e.conftest import StartCluster
 from tests.e2e.raw import cache_stub, rejection, router_stub
 from tests.support.cluster import Cluster
@@ -75,7 +75,7 @@ def test_the_ring_comes_at_once_and_then_each_change(cluster: Cluster) -> None:
         assert owned(ring) == SLOTS
         for key in (b"a", b"b", b"{c}d", b"e/f"):
             owner = router.Owner(pb.OwnerRequest(key=key), timeout=SOON)
-            target = ring.find(key)
+            target = ring.target(slot_of(key))
             assert (target.slot, target.address, target.owned_since) == (
                 owner.slot,
                 owner.address,

@@ -144,14 +144,6 @@ CLUSTER_BUGS: tuple[Bug, ...] = (
         f"{RELEASE_TESTS}::test_time_and_all_acknowledgements_are_needed",
     ),
     _bug(
-        "an epoch is released before the promises of a lost member end",
-        RELEASES,
-        "                loss.awaited.discard(address)\n"
-        "                loss.over_at = max(loss.over_at, promises_end)\n",
-        "                loss.awaited.discard(address)\n",
-        f"{MOVE_TESTS}::test_a_member_that_is_lost_too_is_waited_for_a_lease_and_a_promise",
-    ),
-    _bug(
         "an epoch is released without a witness",
         RELEASES,
         " and (self.witnesses is None or self.witnessed)\n\n",
@@ -174,13 +166,6 @@ CLUSTER_BUGS: tuple[Bug, ...] = (
         f"{MOVE_TESTS}::test_when_all_nodes_fall_silent_the_ring_is_kept",
     ),
     # ---- moves
-    _bug(
-        "the destination serves slots before they are released to it",
-        OWNERSHIP,
-        "    for first, last, node, owned_since in slot_map.ranges:\n        if _is_process",
-        "    for first, last, node, owned_since in (*slot_map.ranges, *slot_map.pending):\n        if _is_process",
-        f"{OWNERSHIP_TESTS}::test_the_destination_serves_a_slot_from_the_hand_over_on",
-    ),
     _bug(
         "slots are served while they are stopped",
         OWNERSHIP,
@@ -236,6 +221,21 @@ CLUSTER_BUGS: tuple[Bug, ...] = (
 
 # Run by `python -m tests.mutants.run` alone.
 MORE_CLUSTER_BUGS: tuple[Bug, ...] = (
+    _bug(
+        "an epoch is released before the promises of a lost member end",
+        RELEASES,
+        "                loss.awaited.discard(address)\n"
+        "                loss.over_at = max(loss.over_at, promises_end)\n",
+        "                loss.awaited.discard(address)\n",
+        f"{MOVE_TESTS}::test_a_member_that_is_lost_too_is_waited_for_a_lease_and_a_promise",
+    ),
+    _bug(
+        "the destination serves slots before they are released to it",
+        OWNERSHIP,
+        "    for first, last, node, owned_since in slot_map.ranges:\n        if _is_process",
+        "    for first, last, node, owned_since in (*slot_map.ranges, *slot_map.pending):\n        if _is_process",
+        f"{OWNERSHIP_TESTS}::test_the_destination_serves_a_slot_from_the_hand_over_on",
+    ),
     _bug(
         "slots stay stopped when they could not be handed over",
         SOURCE,

@@ -37,7 +37,7 @@ def test_the_oldest_loss_counts(releases: Releases) -> None:
 
 
 def test_time_and_all_acknowledgements_are_needed(releases: Releases) -> None:
-    releases.add(loss(7, "a", "b", witnesses={"b"}))
+    releases.add(loss(7, "a", "b", witnesses={"a"}))
     releases.acknowledged("a", "a-1", 7)
     releases.acknowledged("b", "b-1", 6)
     assert not is_released(releases, 99.0)
