@@ -217,25 +217,25 @@ CLUSTER_BUGS: tuple[Bug, ...] = (
         f"{FORMER_OWNER_TESTS}"
         "::test_an_owner_that_waits_for_the_release_takes_the_write_and_uploads_it_only_after_that",
     ),
-)
-
-# Run by `python -m tests.mutants.run` alone.
-MORE_CLUSTER_BUGS: tuple[Bug, ...] = (
     _bug(
         "an epoch is released before the promises of a lost member end",
         RELEASES,
         "                loss.awaited.discard(address)\n"
         "                loss.over_at = max(loss.over_at, promises_end)\n",
         "                loss.awaited.discard(address)\n",
-        f"{MOVE_TESTS}::test_a_member_that_is_lost_too_is_waited_for_a_lease_and_a_promise",
+        f"{RELEASE_TESTS}::test_a_member_that_left_is_as_good_after_its_last_promise",
     ),
     _bug(
         "the destination serves slots before they are released to it",
         OWNERSHIP,
         "    for first, last, node, owned_since in slot_map.ranges:\n        if _is_process",
         "    for first, last, node, owned_since in (*slot_map.ranges, *slot_map.pending):\n        if _is_process",
-        f"{OWNERSHIP_TESTS}::test_the_destination_serves_a_slot_from_the_hand_over_on",
+        f"{OWNERSHIP_TESTS}::test_a_slot_that_moves_here_is_not_served_before_it_is_handed_over",
     ),
+)
+
+# Run by `python -m tests.mutants.run` alone.
+MORE_CLUSTER_BUGS: tuple[Bug, ...] = (
     _bug(
         "slots stay stopped when they could not be handed over",
         SOURCE,

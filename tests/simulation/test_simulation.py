@@ -58,7 +58,7 @@ class ForgetfulStore(MemoryStore):
 
 
 def test_no_seed_has_a_violation(tmp_path: Path) -> None:
-    # With one router: two that share no state can publish different rings while they do not hear of each other.
+    # With one router, as docs/consistency.md demands: two that share no state can publish different rings.
     run = simulate("--seeds", SEEDS, "--routers", "1", folder=tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
 

@@ -196,6 +196,12 @@ def test_the_destination_serves_a_slot_from_the_hand_over_on() -> None:
     assert not ownership.take_slots(10, 12, 9), "the confirmation was lost, and comes again"
 
 
+def test_a_slot_that_moves_here_is_not_served_before_it_is_handed_over() -> None:
+    ownership = Ownership(ME.address, ME.node_id)
+    ownership.update(fencing(9, (0, LAST, OTHER, 4), released=9, pending=((10, 19, ME, 9),)))
+    assert ownership.slots == 0
+
+
 def test_slots_that_the_ring_does_not_move_here_cannot_be_taken() -> None:
     ownership = Ownership(ME.address, ME.node_id)
     ownership.update(fencing(9, (0, LAST, OTHER, 4), released=9, pending=((10, 19, ME, 9), (20, 29, MUTE, 9))))
