@@ -32,7 +32,6 @@ MAX_CLASSES = 4
 # Words of identifiers, in lower case, and the standard word in their place. Two words: one after the other.
 STANDARD = {
     "door": "server",
-    "copies": "entries",
     "flight": "single-flight call",
     "flights": "single-flight calls",
     "fly": "fetch",
@@ -119,9 +118,6 @@ COMPOUNDS = ("in flight", "single flight", "at least", "at most")
 
 # Identifiers that have such a word in another sense.
 ALLOWED = {
-    "COPIES": "copies of a message's bytes in memory, not of objects",
-    "copies": "whether a store has CopyObject",
-    "without_copies": "copies of a journal's directory",
     "_generation": "counts how often credentials were renewed",
     "generation": "counts how often credentials were renewed",
     "report": "the page that a benchmark prints",
@@ -132,7 +128,7 @@ ALLOWED = {
 }
 
 # Words that are no names of things of Milena's in the sentence that a test's name is.
-SENTENCE = {"ends", "ended", "cut", "most", "least", "a second", "changing", "copies", "container"}
+SENTENCE = {"ends", "ended", "cut", "most", "least", "a second", "changing", "container"}
 
 # Identifiers of tests and scripts that have such a word in another sense.
 ALLOWED_IN_TESTS = {
