@@ -34,6 +34,8 @@ class NodeDescription:
     addresses: its further addresses by protocol
     default_bucket: the S3 bucket of keys without one
     journal_id: the id of its journal, "" if it has none
+    copies: how many journals an acknowledged write must be in, 1 to 3; 0 if this node makes and keeps no copies
+    zone: where it runs, "" if unknown: copies are kept in another zone
     """
 
     address: str
@@ -42,6 +44,8 @@ class NodeDescription:
     addresses: Mapping[str, str]
     default_bucket: str
     journal_id: str = ""
+    copies: int = 0
+    zone: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +57,19 @@ class RingStatus:
     the ring still has them as pending
     leaving: True if all its slots should move to other nodes, after which it leaves
     foreign_writes: True if it has, or may have, writes of other nodes' slots that it has not handed in yet
+    completed: of its slots, the holders that the ring lists as filling and that have all copies now, as first and
+    last slot and the holder's address, in ascending order; while the ring lists them so
+    failed_holders: of its slots, the holders that do not follow, likewise; while the ring lists them
+    copies_epoch: the epoch of the ring by which these were found, 0 if there are none
     """
 
     acknowledged_epoch: int = 0
     taken: tuple[tuple[int, int, int], ...] = ()
     leaving: bool = False
     foreign_writes: bool = False
+    completed: tuple[tuple[int, int, str], ...] = ()
+    failed_holders: tuple[tuple[int, int, str], ...] = ()
+    copies_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,14 @@ A restarted router has no ring and requests that of this node: it is sent only t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from milena_cache.membership.coordinator import Lease, NodeDescription, Renewal
 from milena_common.api.methods import KEEP_LEASE, LEAVE
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.missing_node import NodeStatus
-from milena_common.cluster.runs_message import MOVES, RUNS, runs_message
+from milena_common.cluster.runs_message import COPIES, MOVES, RUNS, runs_message
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slot_map_watch import AsyncRingWatch, AsyncStreams
 from milena_common.cluster.slot_runs import Run
@@ -68,7 +68,12 @@ class RouterCoordinator:
             acknowledged_epoch=ring_status.acknowledged_epoch,
             leaving=ring_status.leaving,
             foreign_writes=ring_status.foreign_writes,
-            features=MOVES,
+            features=MOVES | COPIES if node.copies else MOVES,
+            copies=node.copies,
+            zone=node.zone,
+            copies_epoch=ring_status.copies_epoch,
+            completed=_holder_reports(ring_status.completed),
+            failed_holders=_holder_reports(ring_status.failed_holders),
         )
         if ring_status.taken:
             runs = [Run(first, last, node.address, since) for first, last, since in ring_status.taken]
@@ -109,9 +114,18 @@ class RouterCoordinator:
             node_id=self._node_id,
             rejected_pause=RING_PAUSE_SECONDS,
             on_disconnected=on_disconnected,
-            features=RUNS | MOVES,
+            features=RUNS | MOVES | COPIES,
         )
         await watch.run()
 
     async def close(self) -> None:
         await self._connection.close()
+
+
+def _holder_reports(ranges: Iterable[tuple[int, int, str]]) -> list[pb.HolderReport]:
+    by_holder: dict[str, pb.HolderReport] = {}
+    for first, last, holder in ranges:
+        message = by_holder.setdefault(holder, pb.HolderReport(holder=holder))
+        message.first.append(first)
+        message.last.append(last)
+    return list(by_holder.values())

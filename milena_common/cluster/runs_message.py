@@ -17,6 +17,9 @@ RUNS = 1
 # Bit of the same, and of `JoinRequest.features`: the node fences itself by its lease, takes part in promises, and
 # hands slots over. A ring has `RingUpdate.released_epoch` only while all its nodes do.
 MOVES = 2
+# Bit of the same: the node keeps copies of other nodes' writes, and has others keep copies of its own. A ring has
+# `RingUpdate.copies` only while all its nodes do.
+COPIES = 8
 
 
 def runs_message(runs: Iterable[Run], places: Mapping[str, int]) -> pb.SlotRuns:

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from typing import NamedTuple, Self
 
 from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.cluster.copies_message import PlacedCopies, Places, copies_message, read_copies
 from milena_common.cluster.missing_node import MissingNode
 from milena_common.cluster.runs_message import read_runs, runs_message
 from milena_common.cluster.slot_runs import Run, replaced
@@ -32,8 +33,9 @@ class Target(NamedTuple):
 class MapNode(NamedTuple):
     """A node of the ring.
 
-    Its gRPC address, its RESP address ("": none), the id of its process, its weight relative to others, and the id
-    of its journal ("": unknown).
+    Its gRPC address, its RESP address ("": none), the id of its process, its weight relative to others, the id of
+    its journal ("": unknown), how many journals it wants a write in (0: it keeps no copies), and its zone ("":
+    unknown).
     """
 
     address: str
@@ -41,6 +43,32 @@ class MapNode(NamedTuple):
     node_id: str
     weight: float = 1.0
     journal_id: str = ""
+    copies: int = 0
+    zone: str = ""
+
+
+class Holder(NamedTuple):
+    """A node that has copies of the writes to some slots, and is not their owner.
+
+    `complete`: it has every acknowledged write of the slots that S3 does not have; else it is being filled, as it
+    is listed since the epoch `since`, which is 0 for a complete one.
+    """
+
+    node: MapNode
+    complete: bool
+    since: int = 0
+
+
+class CopyRange(NamedTuple):
+    """Slots `first` to `last`, both included, and the holders of their copies.
+
+    The first complete holder gets the slots if their owner is lost. Of slots without an owner, the holders are the
+    lost processes that have their writes.
+    """
+
+    first: int
+    last: int
+    holders: tuple[Holder, ...]
 
 
 class MapRange(NamedTuple):
@@ -63,12 +91,18 @@ class SlotMap:
       Until the owner has handed the slots over, it serves them.
     - `released_epoch`: slots owned since a later epoch may still be served by their owner before, which was lost; 0
       if nodes of this ring do not fence.
+    - `copies`: the holders of the slots' copies, ascending; slots in none have no holder.
+    - `copies_wanted`: how many journals an acknowledged write must be in, 0 in a ring without copies.
+    - `greatest_members`: how many members the ring has had, less those that left or were written off.
     """
 
     __slots__ = (
         "cluster_id",
+        "copies",
+        "copies_wanted",
         "default_bucket",
         "epoch",
+        "greatest_members",
         "max_value_bytes",
         "missing",
         "nodes",
@@ -88,6 +122,9 @@ class SlotMap:
         missing: tuple[MissingNode, ...] = (),
         pending: tuple[MapRange, ...] = (),
         released_epoch: int = 0,
+        copies: tuple[CopyRange, ...] = (),
+        copies_wanted: int = 0,
+        greatest_members: int = 0,
     ) -> None:
         """Build the map. `ranges` ascend and do not overlap, else ValueError; slots in none have no owner."""
         free = 0
@@ -95,6 +132,9 @@ class SlotMap:
             if not free <= first <= last < SLOTS:
                 raise ValueError(f"slots {first} to {last} after {free - 1}, of {SLOTS}")
             free = last + 1
+        self.copies = copies
+        self.copies_wanted = copies_wanted
+        self.greatest_members = greatest_members
         self.pending = pending
         self.released_epoch = released_epoch
         self.epoch = epoch
@@ -117,10 +157,7 @@ class SlotMap:
         """
         if update.base_epoch == update.epoch and base is not None and base.epoch == update.epoch:
             return base.with_released_epoch(update.released_epoch)
-        nodes = tuple(
-            MapNode(node.address, node.resp_address, node.node_id, node.weight or 1.0, node.journal_id)
-            for node in update.nodes
-        )
+        nodes = tuple(map(_node, update.nodes))
         _check(nodes)
         missing = tuple(map(MissingNode.from_message, update.missing))
         if update.base_epoch:
@@ -151,6 +188,9 @@ class SlotMap:
             if update.HasField("pending")
             else (),
             update.released_epoch,
+            _copies(update, nodes, base if update.base_epoch else None),
+            update.copies_wanted,
+            update.greatest_members,
         )
 
     def with_released_epoch(self, epoch: int) -> SlotMap:
@@ -165,29 +205,40 @@ class SlotMap:
             self.missing,
             self.pending,
             epoch,
+            self.copies,
+            self.copies_wanted,
+            self.greatest_members,
         )
 
     def to_update(self) -> pb.RingUpdate:
         """Return the message from which `from_update` builds this map."""
         places = {node.address: place for place, node in enumerate(self.nodes)}
+        # Few lists are many ranges' holders, and the same object then.
+        lists = {id(part.holders): part.holders for part in self.copies}
+        lost = dict.fromkeys(holder.node for holders in lists.values() for holder in holders)
+        for node in self.nodes:
+            lost.pop(node, None)
         update = pb.RingUpdate(
             epoch=self.epoch,
             default_bucket=self.default_bucket,
             cluster_id=self.cluster_id,
             max_value_bytes=self.max_value_bytes,
-            nodes=[
-                pb.RingNode(
-                    address=node.address,
-                    resp_address=node.resp_address,
-                    node_id=node.node_id,
-                    weight=node.weight,
-                    journal_id=node.journal_id,
-                )
-                for node in self.nodes
-            ],
+            nodes=map(_node_message, self.nodes),
             missing=[node.to_message() for node in self.missing],
             released_epoch=self.released_epoch,
+            copies_wanted=self.copies_wanted,
+            greatest_members=self.greatest_members,
+            lost_holders=map(_node_message, lost),
         )
+        if self.copies:
+            place_of = {node: place for place, node in enumerate([*self.nodes, *lost])}
+            placed = {
+                key: tuple((place_of[each.node], None if each.complete else each.since) for each in holders)
+                for key, holders in lists.items()
+            }
+            update.copies.CopyFrom(
+                copies_message(PlacedCopies(first, last, placed[id(each)]) for first, last, each in self.copies)
+            )
         if self.pending:
             runs = [Run(first, last, node.address, since) for first, last, node, since in self.pending]
             update.pending.CopyFrom(runs_message(runs, places))
@@ -204,9 +255,40 @@ class SlotMap:
                 return Target(slot, node.address, node.resp_address, owned_since)
         return Target(slot, "", "", 0)
 
+    def holders(self, slot: int) -> tuple[Holder, ...]:
+        """Return the holders of the copies of `slot`, in the order in which they get it."""
+        place = bisect_right(self.copies, slot, key=_first) - 1
+        if place >= 0 and slot <= self.copies[place].last:
+            return self.copies[place].holders
+        return ()
 
-def _first(part: MapRange) -> int:
+
+def _first(part: MapRange | CopyRange) -> int:
     return part[0]
+
+
+def _node(message: pb.RingNode) -> MapNode:
+    return MapNode(
+        message.address,
+        message.resp_address,
+        message.node_id,
+        message.weight or 1.0,
+        message.journal_id,
+        message.copies,
+        message.zone,
+    )
+
+
+def _node_message(node: MapNode) -> pb.RingNode:
+    return pb.RingNode(
+        address=node.address,
+        resp_address=node.resp_address,
+        node_id=node.node_id,
+        weight=node.weight,
+        journal_id=node.journal_id,
+        copies=node.copies,
+        zone=node.zone,
+    )
 
 
 def _check(nodes: tuple[MapNode, ...]) -> None:
@@ -253,3 +335,67 @@ def _changed(
     if not by_address.keys() >= {part.node.address for part in ranges}:
         raise ValueError("slots are owned by a node that was removed")
     return nodes, ranges
+
+
+class _Piece(NamedTuple):
+    """Slots with the same holders, as `replaced` joins and cuts them."""
+
+    first: int
+    last: int
+    holders: tuple[Holder, ...]
+    epoch: int
+
+
+def _copies(update: pb.RingUpdate, nodes: tuple[MapNode, ...], base: SlotMap | None) -> tuple[CopyRange, ...]:
+    """Return the holders of `update`, after its changes if `base` is the ring that it is a change of.
+
+    Raises ValueError if they do not fit.
+    """
+    if not update.copies_wanted:
+        return ()
+    by_place = (*nodes, *map(_node, update.lost_holders))
+    lists: dict[Places, tuple[Holder, ...]] = {}
+    changes = []
+    for first, last, places in read_copies(update.copies) if update.HasField("copies") else ():
+        if places not in lists:
+            lists[places] = _holders(places, by_place)
+        changes.append(_Piece(first, last, lists[places], 0))
+    if base is None:
+        return tuple(CopyRange(*piece[:3]) for piece in changes if piece.holders)
+    by_address = {node.address: node for node in nodes}
+    known = [_Piece(*part, 0) for part in base.copies]
+    if base.nodes != nodes:
+        renewed: dict[int, tuple[Holder, ...]] = {}
+        for piece in known:
+            if id(piece.holders) not in renewed:
+                renewed[id(piece.holders)] = tuple(
+                    holder._replace(node=by_address.get(holder.node.address, holder.node))
+                    for holder in piece.holders
+                )
+        known = [piece._replace(holders=renewed[id(piece.holders)]) for piece in known]
+    pieces = [piece for piece in replaced(_with_gaps(known), changes) if piece.holders]
+    left = {id(piece.holders): piece.holders for piece in pieces}
+    if any(holder.node.address not in by_address for holders in left.values() for holder in holders):
+        raise ValueError("a holder is a node that was removed")
+    return tuple(CopyRange(*piece[:3]) for piece in pieces)
+
+
+def _holders(places: Places, nodes: tuple[MapNode, ...]) -> tuple[Holder, ...]:
+    try:
+        return tuple(Holder(nodes[place], since is None, since or 0) for place, since in places)
+    except IndexError:
+        raise ValueError(f"a holder is not one of the {len(nodes)} nodes") from None
+
+
+def _with_gaps(pieces: list[_Piece]) -> list[_Piece]:
+    """Return `pieces`, which ascend, with the slots between them as pieces without holders."""
+    filled = []
+    free = 0
+    for piece in pieces:
+        if free < piece.first:
+            filled.append(_Piece(free, piece.first - 1, (), 0))
+        filled.append(piece)
+        free = piece.last + 1
+    if free < SLOTS:
+        filled.append(_Piece(free, SLOTS - 1, (), 0))
+    return filled

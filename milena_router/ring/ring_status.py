@@ -6,13 +6,23 @@ this router planned (`Ring.with_taken`), and an acknowledgement counts for rings
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from milena_common.api.errors import InvalidRequest
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.runs_message import MOVES, read_runs
 from milena_common.cluster.slot_runs import Run
 from milena_common.cluster.slots import SLOTS
+
+
+class HolderSlots(NamedTuple):
+    """Slots `first` to `last`, both included, and the address of one of their holders."""
+
+    first: int
+    last: int
+    holder: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +34,9 @@ class RingStatus:
     taken: the pending slots that it has taken over, in ascending order, with the planned epoch of their moves
     leaving: True if all its slots should move to other nodes
     foreign_writes: True if it has, or may have, writes of other nodes' slots that it has not handed in yet
+    completed: of its slots, the holders listed as filling that have all copies now, by address, in ascending order
+    failed_holders: of its slots, the holders that do not follow, likewise
+    copies_epoch: the epoch of the ring by which these were found
     """
 
     moves: bool = False
@@ -31,6 +44,9 @@ class RingStatus:
     taken: tuple[Run, ...] = ()
     leaving: bool = False
     foreign_writes: bool = False
+    completed: tuple[HolderSlots, ...] = ()
+    failed_holders: tuple[HolderSlots, ...] = ()
+    copies_epoch: int = 0
 
 
 NO_STATUS = RingStatus()
@@ -51,4 +67,27 @@ def ring_status(request: pb.JoinRequest, address: str) -> RingStatus:
             taken = read_runs(request.taken, [address])
         except ValueError as error:
             raise InvalidRequest(f"taken: {error}") from None
-    return RingStatus(True, request.acknowledged_epoch, tuple(taken), request.leaving, request.foreign_writes)
+    return RingStatus(
+        True,
+        request.acknowledged_epoch,
+        tuple(taken),
+        request.leaving,
+        request.foreign_writes,
+        _holder_slots("completed", request.completed),
+        _holder_slots("failed_holders", request.failed_holders),
+        request.copies_epoch,
+    )
+
+
+def _holder_slots(field: str, messages: Iterable[pb.HolderReport]) -> tuple[HolderSlots, ...]:
+    found: list[HolderSlots] = []
+    for message in messages:
+        free = 0
+        if len(message.first) != len(message.last):
+            raise InvalidRequest(f"{field}: has {len(message.first)} first slots and {len(message.last)} last ones")
+        for first, last in zip(message.first, message.last, strict=True):
+            if not free <= first <= last < SLOTS:
+                raise InvalidRequest(f"{field}: slots {first} to {last} after {free - 1}, of {SLOTS}")
+            found.append(HolderSlots(first, last, message.holder))
+            free = last + 1
+    return tuple(sorted(found))

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class JoinRequest(_message.Message):
-    __slots__ = ("address", "node_id", "weight", "addresses", "default_bucket", "epoch", "cluster_id", "ring_epoch", "last_ring", "dirty_entries", "dead_letters", "degraded", "journal_id", "features", "acknowledged_epoch", "taken", "leaving", "foreign_writes")
+    __slots__ = ("address", "node_id", "weight", "addresses", "default_bucket", "epoch", "cluster_id", "ring_epoch", "last_ring", "dirty_entries", "dead_letters", "degraded", "journal_id", "features", "acknowledged_epoch", "taken", "leaving", "foreign_writes", "copies", "zone", "copies_epoch", "completed", "failed_holders")
     class AddressesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +33,11 @@ class JoinRequest(_message.Message):
     TAKEN_FIELD_NUMBER: _ClassVar[int]
     LEAVING_FIELD_NUMBER: _ClassVar[int]
     FOREIGN_WRITES_FIELD_NUMBER: _ClassVar[int]
+    COPIES_FIELD_NUMBER: _ClassVar[int]
+    ZONE_FIELD_NUMBER: _ClassVar[int]
+    COPIES_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    COMPLETED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_HOLDERS_FIELD_NUMBER: _ClassVar[int]
     address: str
     node_id: str
     weight: float
@@ -51,7 +56,22 @@ class JoinRequest(_message.Message):
     taken: SlotRuns
     leaving: bool
     foreign_writes: bool
-    def __init__(self, address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ..., addresses: _Optional[_Mapping[str, str]] = ..., default_bucket: _Optional[str] = ..., epoch: _Optional[int] = ..., cluster_id: _Optional[str] = ..., ring_epoch: _Optional[int] = ..., last_ring: _Optional[_Union[LastRing, _Mapping]] = ..., dirty_entries: _Optional[int] = ..., dead_letters: _Optional[int] = ..., degraded: _Optional[_Iterable[str]] = ..., journal_id: _Optional[str] = ..., features: _Optional[int] = ..., acknowledged_epoch: _Optional[int] = ..., taken: _Optional[_Union[SlotRuns, _Mapping]] = ..., leaving: bool = ..., foreign_writes: bool = ...) -> None: ...
+    copies: int
+    zone: str
+    copies_epoch: int
+    completed: _containers.RepeatedCompositeFieldContainer[HolderReport]
+    failed_holders: _containers.RepeatedCompositeFieldContainer[HolderReport]
+    def __init__(self, address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ..., addresses: _Optional[_Mapping[str, str]] = ..., default_bucket: _Optional[str] = ..., epoch: _Optional[int] = ..., cluster_id: _Optional[str] = ..., ring_epoch: _Optional[int] = ..., last_ring: _Optional[_Union[LastRing, _Mapping]] = ..., dirty_entries: _Optional[int] = ..., dead_letters: _Optional[int] = ..., degraded: _Optional[_Iterable[str]] = ..., journal_id: _Optional[str] = ..., features: _Optional[int] = ..., acknowledged_epoch: _Optional[int] = ..., taken: _Optional[_Union[SlotRuns, _Mapping]] = ..., leaving: bool = ..., foreign_writes: bool = ..., copies: _Optional[int] = ..., zone: _Optional[str] = ..., copies_epoch: _Optional[int] = ..., completed: _Optional[_Iterable[_Union[HolderReport, _Mapping]]] = ..., failed_holders: _Optional[_Iterable[_Union[HolderReport, _Mapping]]] = ...) -> None: ...
+
+class HolderReport(_message.Message):
+    __slots__ = ("holder", "first", "last")
+    HOLDER_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    holder: str
+    first: _containers.RepeatedScalarFieldContainer[int]
+    last: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, holder: _Optional[str] = ..., first: _Optional[_Iterable[int]] = ..., last: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class LastRing(_message.Message):
     __slots__ = ("ring", "lease_seconds")
@@ -444,7 +464,7 @@ class WatchRingRequest(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., features: _Optional[int] = ...) -> None: ...
 
 class RingUpdate(_message.Message):
-    __slots__ = ("epoch", "nodes", "slots", "default_bucket", "cluster_id", "max_value_bytes", "missing", "runs", "base_epoch", "removed", "same_missing", "pending", "released_epoch")
+    __slots__ = ("epoch", "nodes", "slots", "default_bucket", "cluster_id", "max_value_bytes", "missing", "runs", "base_epoch", "removed", "same_missing", "pending", "released_epoch", "copies", "copies_wanted", "greatest_members", "lost_holders")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
@@ -458,6 +478,10 @@ class RingUpdate(_message.Message):
     SAME_MISSING_FIELD_NUMBER: _ClassVar[int]
     PENDING_FIELD_NUMBER: _ClassVar[int]
     RELEASED_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    COPIES_FIELD_NUMBER: _ClassVar[int]
+    COPIES_WANTED_FIELD_NUMBER: _ClassVar[int]
+    GREATEST_MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    LOST_HOLDERS_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     nodes: _containers.RepeatedCompositeFieldContainer[RingNode]
     slots: _containers.RepeatedCompositeFieldContainer[SlotRange]
@@ -471,7 +495,27 @@ class RingUpdate(_message.Message):
     same_missing: bool
     pending: SlotRuns
     released_epoch: int
-    def __init__(self, epoch: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[RingNode, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[SlotRange, _Mapping]]] = ..., default_bucket: _Optional[str] = ..., cluster_id: _Optional[str] = ..., max_value_bytes: _Optional[int] = ..., missing: _Optional[_Iterable[_Union[MissingNode, _Mapping]]] = ..., runs: _Optional[_Union[SlotRuns, _Mapping]] = ..., base_epoch: _Optional[int] = ..., removed: _Optional[_Iterable[str]] = ..., same_missing: bool = ..., pending: _Optional[_Union[SlotRuns, _Mapping]] = ..., released_epoch: _Optional[int] = ...) -> None: ...
+    copies: SlotCopies
+    copies_wanted: int
+    greatest_members: int
+    lost_holders: _containers.RepeatedCompositeFieldContainer[RingNode]
+    def __init__(self, epoch: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[RingNode, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[SlotRange, _Mapping]]] = ..., default_bucket: _Optional[str] = ..., cluster_id: _Optional[str] = ..., max_value_bytes: _Optional[int] = ..., missing: _Optional[_Iterable[_Union[MissingNode, _Mapping]]] = ..., runs: _Optional[_Union[SlotRuns, _Mapping]] = ..., base_epoch: _Optional[int] = ..., removed: _Optional[_Iterable[str]] = ..., same_missing: bool = ..., pending: _Optional[_Union[SlotRuns, _Mapping]] = ..., released_epoch: _Optional[int] = ..., copies: _Optional[_Union[SlotCopies, _Mapping]] = ..., copies_wanted: _Optional[int] = ..., greatest_members: _Optional[int] = ..., lost_holders: _Optional[_Iterable[_Union[RingNode, _Mapping]]] = ...) -> None: ...
+
+class SlotCopies(_message.Message):
+    __slots__ = ("lengths", "lists", "sizes", "holders", "since", "epochs")
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    LISTS_FIELD_NUMBER: _ClassVar[int]
+    SIZES_FIELD_NUMBER: _ClassVar[int]
+    HOLDERS_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    lengths: _containers.RepeatedScalarFieldContainer[int]
+    lists: _containers.RepeatedScalarFieldContainer[int]
+    sizes: _containers.RepeatedScalarFieldContainer[int]
+    holders: _containers.RepeatedScalarFieldContainer[int]
+    since: _containers.RepeatedScalarFieldContainer[int]
+    epochs: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, lengths: _Optional[_Iterable[int]] = ..., lists: _Optional[_Iterable[int]] = ..., sizes: _Optional[_Iterable[int]] = ..., holders: _Optional[_Iterable[int]] = ..., since: _Optional[_Iterable[int]] = ..., epochs: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SlotRuns(_message.Message):
     __slots__ = ("lengths", "owners", "since", "epochs")
@@ -486,18 +530,22 @@ class SlotRuns(_message.Message):
     def __init__(self, lengths: _Optional[_Iterable[int]] = ..., owners: _Optional[_Iterable[int]] = ..., since: _Optional[_Iterable[int]] = ..., epochs: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class RingNode(_message.Message):
-    __slots__ = ("address", "resp_address", "node_id", "weight", "journal_id")
+    __slots__ = ("address", "resp_address", "node_id", "weight", "journal_id", "copies", "zone")
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     RESP_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     JOURNAL_ID_FIELD_NUMBER: _ClassVar[int]
+    COPIES_FIELD_NUMBER: _ClassVar[int]
+    ZONE_FIELD_NUMBER: _ClassVar[int]
     address: str
     resp_address: str
     node_id: str
     weight: float
     journal_id: str
-    def __init__(self, address: _Optional[str] = ..., resp_address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ..., journal_id: _Optional[str] = ...) -> None: ...
+    copies: int
+    zone: str
+    def __init__(self, address: _Optional[str] = ..., resp_address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ..., journal_id: _Optional[str] = ..., copies: _Optional[int] = ..., zone: _Optional[str] = ...) -> None: ...
 
 class SlotRange(_message.Message):
     __slots__ = ("first", "last", "node", "owned_since")

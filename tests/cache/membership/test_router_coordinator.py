@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf.message import Message
 
-from milena_cache.membership.coordinator import NodeDescription, Renewal
+from milena_cache.membership.coordinator import NodeDescription, Renewal, RingStatus
 from milena_cache.membership.router_coordinator import UNLIMITED_LEASE_SECONDS, RouterCoordinator
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.missing_node import NodeStatus
-from milena_common.cluster.runs_message import MOVES
+from milena_common.cluster.runs_message import COPIES, MOVES
 from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
 from tests.support.fake_clock import FakeClock
 
@@ -90,6 +91,25 @@ async def test_a_renewal_has_all_that_the_node_is() -> None:
     ), "and no ring: renewals stay small"
     assert (lease.seconds, lease.epoch, lease.ring_size, lease.cluster_id) == (LEASE, 7, 3, "c1")
     assert coordinator.address == "r:50050"
+
+
+async def test_a_renewal_of_a_node_that_keeps_copies_has_its_zone_and_what_it_found_of_its_holders() -> None:
+    _, router, coordinator = connected()
+    found = RingStatus(
+        9,
+        completed=((0, 9, "b:1"), (20, 29, "c:1"), (50, 59, "b:1")),
+        failed_holders=((0, 9, "d:1"),),
+        copies_epoch=9,
+    )
+    node = replace(NODE, copies=2, zone="north")
+    await coordinator.renew(replace(renewal(RING), node=node, ring_status=found))
+    ((_, sent),) = router.sent
+    assert (sent.features, sent.copies, sent.zone, sent.copies_epoch) == (MOVES | COPIES, 2, "north", 9)
+    assert list(sent.completed) == [
+        pb.HolderReport(holder="b:1", first=[0, 50], last=[9, 59]),
+        pb.HolderReport(holder="c:1", first=[20], last=[29]),
+    ]
+    assert list(sent.failed_holders) == [pb.HolderReport(holder="d:1", first=[0], last=[9])]
 
 
 async def test_a_router_that_requests_the_ring_gets_it_once_and_at_once() -> None:
