@@ -12,17 +12,20 @@ much of the frame the holder has.
 A frame is one byte of flags, and then items in the order in which they take effect, each with a head:
 
     0   kind        u8
-    1   length      u32, of what follows
+    1   flags       u8
+    2   length      u32, of what follows
 
-    RECORD, RESTORE     the journal's record as the owner has it (`milena_cache.journal.record`), with its checksums
-    RELEASE             flags u8, deleted at f64, version 2 x u64, cache key
+    RECORD              the journal's record as the owner has it (`milena_cache.journal.record`), with its checksums
+    RELEASE             deleted at f64, version 2 x u64, cache key
     BEGIN, END          slots as text, `0-99,200-200`
 
 All little-endian.
 
 **Order.** The frames of a session take effect in the order of their serial numbers, 1, 2, 3, and so do the items of
-a frame; the holder begins them in the order in which they arrive, and only the replies wait. The last item of a key
-counts, not its greatest version. The owner may have several frames in flight.
+a frame; the holder begins them in the order in which they arrive, and only the replies wait. The owner may have
+several frames in flight. A record replaces the holder's copy of its key if that is older, or unconfirmed, whatever
+its version; a newer one that is confirmed stays: the owner sends what it has while new writes go on, and a new one
+may have been sent first. A restored record replaces any.
 
 **Sessions.** `session` counts the sessions of one owner's process with one holder's process. The holder knows the
 last session and serial of each owner's process. It takes a frame with that session and the next serial, or with a
@@ -31,11 +34,13 @@ has given up arrives late, or one before it is missing. In both cases the owner 
 has restarted knows no session, and takes serial 1 of any.
 
 **BEGIN and END.** What the holder has of the slots of a BEGIN is unconfirmed from then on: it may miss writes, and
-may have what is superseded. RECORD, RESTORE and RELEASE confirm their key. END drops what of its slots is still
+may have what is superseded. RECORD and RELEASE confirm their key. END drops what of its slots is still
 unconfirmed. The owner sends BEGIN for all slots of which the ring lists the holder when a session begins, and for
 those that are added later; then everything of these slots that it has not released, between new writes, in pieces;
 then END. It reports the holder as complete when the frame with END was confirmed. A slot that is begun again before
-its END begins anew. After a loss in between the holder uses what is unconfirmed: it may be all there is.
+its END begins anew. After a loss in between the holder uses what is unconfirmed: it may be all there is. A BEGIN
+that is *kept* leaves everything confirmed, and has no END: the holder was the owner of these slots until it handed
+them over to the sender, so that both have the same writes.
 
 **Who may send.** The holder replies STALE, and takes nothing of the frame, if it has a ring newer than `epoch` in
 which the sender is neither the owner of a slot of the frame nor the destination of its pending move. It takes
@@ -65,28 +70,28 @@ MAX_FRAME_BYTES = 2**20
 # frame without records may wait for the next commit of the holder's journal, at most about 50 ms.
 _URGENT = 1
 
-# Flag of a release: the write is a delete that S3 has carried out, and the owner keeps a tombstone of it.
+# Flags of items; see `CopiedRecord`, `Release` and `Begin`.
+_RESTORED, _UNCONFIRMED = 1, 2
 _TOMBSTONE = 1
+_KEPT = 1
 
-_ITEM = struct.Struct("<BI")
-_RELEASE = struct.Struct("<Bd2Q")
+_ITEM = struct.Struct("<2BI")
+_RELEASE = struct.Struct("<d2Q")
 
 
 class Kind(IntEnum):
     """The kinds of items.
 
-    RECORD: a write, newer than what the owner sent of its key before; it replaces the holder's copy of the key
-    RESTORE: the same, but the write is older than one that was sent, which has not become durable everywhere
-    RELEASE: S3 has a version of the key, or a later one, or the write has not become durable everywhere and there
-    was none before: a copy of that version or an earlier one is dropped
+    RECORD: a write that is acknowledged once all holders have it, or was before
+    RELEASE: S3 has a version of the key, or a later one, or the owner has given up its writes up to that: a copy of
+    that version or an earlier one is dropped
     BEGIN, END: the beginning and the end of everything that the owner has of some slots
     """
 
     RECORD = 1
-    RESTORE = 2
-    RELEASE = 3
-    BEGIN = 4
-    END = 5
+    RELEASE = 2
+    BEGIN = 3
+    END = 4
 
 
 class Reply(IntEnum):
@@ -123,11 +128,14 @@ class CopiedRecord(NamedTuple):
     """A write of the owner.
 
     raw: the record's bytes, with the number that it has in the owner's journal
-    restored: True for RESTORE
+    restored: True if it replaces a later write too, which has not become durable everywhere
+    unconfirmed: True if another node may have a later write that S3 has: after a promotion it is compared with S3
+    before it is served
     """
 
     raw: memoryview
     restored: bool
+    unconfirmed: bool
 
     def decode(self, *, with_value: bool = True) -> tuple[Record, int]:
         """Return the record and the size of its value, after checking its checksums. Raises InvalidRequest."""
@@ -152,9 +160,10 @@ class Release(NamedTuple):
 
 
 class Begin(NamedTuple):
-    """The owner begins to send everything that it has of these slots."""
+    """The owner begins to send everything that it has of these slots, or has taken them over with it (`kept`)."""
 
     slots: tuple[Range, ...]
+    kept: bool = False
 
 
 class End(NamedTuple):
@@ -166,22 +175,35 @@ class End(NamedTuple):
 Item = CopiedRecord | Release | Begin | End
 
 
-def record_parts(raw: bytes, *, restored: bool = False) -> tuple[bytes, bytes]:
+# The heads of most records, but for the length.
+_PLAIN_RECORD = struct.Struct("<HI")
+_PLAIN = int(Kind.RECORD)
+
+
+def record_head(size: int) -> bytes:
+    """Return the head of a record of `size` bytes without flags, which is followed by the record."""
+    return _PLAIN_RECORD.pack(_PLAIN, size)
+
+
+def record_parts(raw: bytes, *, restored: bool = False, unconfirmed: bool = False) -> tuple[bytes, bytes]:
     """Return a record, as the owner's journal stores it, as an item in two parts, to be joined with others."""
-    return _ITEM.pack(Kind.RESTORE if restored else Kind.RECORD, len(raw)), raw
+    return _ITEM.pack(Kind.RECORD, _RESTORED * restored | _UNCONFIRMED * unconfirmed, len(raw)), raw
 
 
 def encode_release(release: Release) -> bytes:
     """Return a release as an item."""
     key, (epoch, seq), at = release
-    head = _RELEASE.pack(_TOMBSTONE if at is not None else 0, at or 0.0, epoch, seq)
-    return b"".join((_ITEM.pack(Kind.RELEASE, len(head) + len(key)), head, key))
+    head = _RELEASE.pack(at or 0.0, epoch, seq)
+    flags = _TOMBSTONE if at is not None else 0
+    return b"".join((_ITEM.pack(Kind.RELEASE, flags, len(head) + len(key)), head, key))
 
 
 def encode_slots(item: Begin | End) -> bytes:
     """Return the begin or the end of slots as an item."""
     text = encode_ranges(item.slots)
-    return _ITEM.pack(Kind.BEGIN if isinstance(item, Begin) else Kind.END, len(text)) + text
+    if isinstance(item, Begin):
+        return _ITEM.pack(Kind.BEGIN, _KEPT * item.kept, len(text)) + text
+    return _ITEM.pack(Kind.END, 0, len(text)) + text
 
 
 def encode_frame(items: Sequence[bytes], *, urgent: bool = False) -> bytes:
@@ -220,7 +242,7 @@ def items(frame: bytes) -> Iterator[Item]:
     at, end = 1, len(frame)
     while at < end:
         try:
-            kind, length = _ITEM.unpack_from(view, at)
+            kind, flags, length = _ITEM.unpack_from(view, at)
         except struct.error:
             raise InvalidRequest("a frame of copies ends in the head of an item") from None
         at += _ITEM.size
@@ -228,20 +250,21 @@ def items(frame: bytes) -> Iterator[Item]:
         at += length
         if at > end:
             raise InvalidRequest("a frame of copies ends in an item")
-        if kind in (Kind.RECORD, Kind.RESTORE):
-            yield CopiedRecord(body, kind == Kind.RESTORE)
+        if kind == Kind.RECORD:
+            yield CopiedRecord(body, bool(flags & _RESTORED), bool(flags & _UNCONFIRMED))
         elif kind == Kind.RELEASE:
-            yield _decode_release(body)
-        elif kind in (Kind.BEGIN, Kind.END):
-            ranges = decode_ranges(bytes(body))
-            yield Begin(ranges) if kind == Kind.BEGIN else End(ranges)
+            yield _decode_release(flags, body)
+        elif kind == Kind.BEGIN:
+            yield Begin(decode_ranges(bytes(body)), bool(flags & _KEPT))
+        elif kind == Kind.END:
+            yield End(decode_ranges(bytes(body)))
         else:
             raise InvalidRequest(f"a frame of copies has an item of kind {kind}")
 
 
-def _decode_release(body: memoryview) -> Release:
+def _decode_release(flags: int, body: memoryview) -> Release:
     try:
-        flags, at, epoch, seq = _RELEASE.unpack_from(body)
+        at, epoch, seq = _RELEASE.unpack_from(body)
     except struct.error:
         raise InvalidRequest("a release of a copy is too short") from None
     key = bytes(body[_RELEASE.size :])
