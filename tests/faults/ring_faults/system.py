@@ -68,6 +68,7 @@ class RingSystem:
         self.lease_seconds = lease_seconds
         self.directory = directory
         self.nodes: list[ProxiedNode] = []
+        self._started = 0  # nodes, those that have left included
         self._stack = ExitStack()
         try:
             # Not the benchmarks' stub, whose ETags are no MD5s: they change with the upload, and conditions fail.
@@ -105,7 +106,8 @@ class RingSystem:
 
     def add_node(self) -> ProxiedNode:
         """Start one more node; it is not waited for."""
-        node = ProxiedNode(f"cache{len(self.nodes) + 1}", self)
+        self._started += 1
+        node = ProxiedNode(f"cache{self._started}", self)
         self._stack.callback(node.close)
         self.nodes.append(node)
         return node
