@@ -48,7 +48,7 @@ LEVELS = (
     ("milena_client/cli/commands",),
     ("milena_client/cli/local",),
     ("milena_client/cli",),
-    ("milena_router/ring",),
+    ("milena_router/ring", "milena_router/etcd"),
     ("milena_router/forwarding",),
     ("milena_router",),
     ("milena_cache/objects",),
@@ -105,6 +105,7 @@ LIBRARIES = {
         "milena_common.rpc.opening",
         "milena_common.rpc.server",
         "milena_common.rpc.status",
+        "milena_router.etcd.client",
         "milena_router.forwarding.node_connection",
     ],
     "hiredis": [
