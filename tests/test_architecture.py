@@ -426,7 +426,7 @@ OPENS = {
     "start_server": set(),
     "wrap_socket": set(),
     "insecure_channel": {"milena_common.rpc.opening"},
-    "secure_channel": set(),
+    "secure_channel": {"milena_common.rpc.opening"},
     "add_insecure_port": {"milena_common.rpc.opening"},
     "add_secure_port": set(),
 }

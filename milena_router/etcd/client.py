@@ -147,8 +147,10 @@ class EtcdClient:
             stream.cancel()
             if reading is not None:
                 reading.cancel()
-                with suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                    await reading
+            # Until gRPC has reported the end: a report to a loop that was closed meanwhile is logged as an error.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await stream.code()
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None

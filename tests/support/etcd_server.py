@@ -72,7 +72,7 @@ class EtcdMember:
     def wait_ready(self) -> None:
         """Wait until the member serves clients, which it does once it knows a leader."""
         marker = b"ready to serve client requests"
-        wait_until(lambda: marker in self._log.read_bytes(), READY_SECONDS)
+        wait_until(f"{self.name} serves", lambda: marker in self._log.read_bytes(), READY_SECONDS)
 
     def kill(self) -> None:
         """End the process at once."""
@@ -92,7 +92,11 @@ class EtcdMember:
         self.kill()
         before = self._log.read_bytes().count(b"ready to serve client requests")
         self.start()
-        wait_until(lambda: self._log.read_bytes().count(b"ready to serve client requests") > before, READY_SECONDS)
+        wait_until(
+            f"{self.name} serves again",
+            lambda: self._log.read_bytes().count(b"ready to serve client requests") > before,
+            READY_SECONDS,
+        )
 
     def close(self) -> None:
         self.kill()
