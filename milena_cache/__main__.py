@@ -139,6 +139,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     background = [asyncio.create_task(each) for each in work]
     background += [asyncio.create_task(each.run()) for each in membership.registrations]
     background.append(asyncio.create_task(membership.promise_requests.run()))
+    background.append(asyncio.create_task(membership.ring_offers.run()))
     # A node that has left continues to watch the ring, so that it can redirect late requests to the new owners.
     watching = [asyncio.create_task(each.follow_ring()) for each in membership.registrations]
     try:

@@ -36,7 +36,7 @@ from milena_cache.membership.node_fence import NodeFence
 from milena_cache.membership.ownership import Ownership
 from milena_cache.membership.peers import Peers
 from milena_cache.membership.promises import NAME as PROMISES
-from milena_cache.membership.promises import PromiseRequests, PromisesGiven
+from milena_cache.membership.promises import PromiseRequests, PromisesGiven, RingOffers
 from milena_cache.membership.registration import Registration
 from milena_cache.membership.router_coordinator import RouterCoordinator, RouterTransport
 from milena_cache.membership.slot_waiters import SlotWaiters
@@ -156,6 +156,7 @@ class Membership:
 
     late_writes: LateWriteInvalidation
     promise_requests: PromiseRequests
+    ring_offers: RingOffers
     registrations: Sequence[Registration]
 
 
@@ -560,8 +561,15 @@ def build_membership(
         if changed:
             late_writes.ring_changed()
             servers.resp.ring_changed()
-        for each in status.registrations:
-            each.renew_if_changed()
+        offers.ring_changed()
+        renew_if_changed()
+
+    def renew_if_changed() -> None:
+        for registration in status.registrations:
+            registration.renew_if_changed()
+
+    offers = RingOffers(servers.promises, ownership, servers.peers, parts.clock, renew_if_changed)
+    servers.promises.adopt = ring_changed
 
     def ring_status() -> RingStatus:
         acknowledged, held = servers.promises.acknowledged_epoch, servers.handover.former_owner.held_epoch
@@ -575,15 +583,10 @@ def build_membership(
     def took(ranges: Sequence[Range]) -> None:
         servers.handover.old_owner.took(ranges)
         servers.resp.ring_changed()
-        for registration in status.registrations:
-            registration.renew_if_changed()  # until a router knows it, it sends clients to the old owner
-
-    def handed_in() -> None:
-        for registration in status.registrations:
-            registration.renew_if_changed()
+        renew_if_changed()  # until a router knows it, it sends clients to the old owner
 
     servers.handover.destination.on_change = took
-    servers.handover.former_owner.on_done = handed_in
+    servers.handover.former_owner.on_done = renew_if_changed
 
     for router in routers:
         coordinator = RouterCoordinator(str(router), connect(str(router)), member.node_id, parts.clock, parts.rng)
@@ -603,4 +606,4 @@ def build_membership(
         )
         status.registrations.append(registration)
     asking = PromiseRequests(servers.fence, ownership, servers.peers, parts.clock, ring_changed)
-    return Membership(late_writes, asking, status.registrations)
+    return Membership(late_writes, asking, offers, status.registrations)

@@ -468,16 +468,25 @@ class Source:
     async def _retire(self, slots: set[int]) -> None:
         """Give up the writes of slots that are published as another node's, which has them."""
         try:
-            await self._retire_all(slots)
+            attempts = 0
+            while await self._retire_all(slots):
+                attempts += 1
+                await self._clock.sleep(BACKOFF.delay(attempts, self._rng))
         finally:
             self._retired -= slots
 
-    async def _retire_all(self, slots: set[int]) -> None:
+    async def _retire_all(self, slots: set[int]) -> bool:
+        """Give up what can be given up; return True if some writes are left, whose uploads are in flight."""
+        left = False
         for number, key in enumerate(list(self._dirty)):
             entry = self._dirty.get(key)
             if entry is None or slot_of(key) not in slots or (entry.dead is not None and entry.dead.damaged):
                 continue
-            if not entry.upload.uploading and self._ownership.since[slot_of(key)] == ELSEWHERE:
+            if self._ownership.since[slot_of(key)] != ELSEWHERE:
+                pass  # the slot has come back
+            elif entry.upload.uploading:
+                left = True
+            else:
                 self._dirty_writes.retire(entry)
             if not (number + 1) % STEP:
                 await asyncio.sleep(0)
@@ -485,6 +494,7 @@ class Source:
             tombstone = self._tombstones.get(key)
             if tombstone is not None and self._ownership.since[slot_of(key)] == ELSEWHERE:
                 self._tombstones.handed_over(key, tombstone.version)
+        return left
 
 
 def _slots_of(slot_map: SlotMap, address: str, first_epoch: int, last_epoch: int) -> set[int]:

@@ -52,6 +52,7 @@ class NodeFence:
         self._ownership = ownership
         self._clock = clock
         self._leaving = False
+        self._is_out = False  # of the newest ring, whose nodes fence
 
     @property
     def closed(self) -> bool:
@@ -83,7 +84,9 @@ class NodeFence:
 
     def adopt_ring(self) -> None:
         """Look at the newest ring of the ownership, and check."""
-        self.fence.adopt_ring(self._ownership.epoch, self._ownership.other_members)
+        ownership = self._ownership
+        self._is_out = bool(ownership.slot_map.released_epoch) and not ownership.is_member
+        self.fence.adopt_ring(ownership.epoch, ownership.other_members)
         self.may_serve(self._clock.now())
 
     def may_serve(self, now: float) -> bool:
@@ -109,8 +112,12 @@ class NodeFence:
         return NoNodes(f"{CLOSED}; nothing was done", RETRY_SECONDS) if self.closed else None
 
     def unacknowledged(self) -> str:
-        """Return why writes that have just become durable must not be acknowledged; "" if they may be."""
-        return UNKNOWN if self.closed else ""
+        """Return why writes that have just become durable must not be acknowledged; "" if they may be.
+
+        A node that a newer ring does not have any more redirects requests, and its fence is not closed. But of
+        writes that were being made durable when the ring arrived, their new owner knows nothing, and it may serve.
+        """
+        return UNKNOWN if self.closed or self._is_out else ""
 
     # ---- for the status
 

@@ -1,5 +1,5 @@
 """Coordination. Connections from this node to the RESP servers of other nodes: over them it invalidates keys there,
-asks for promises, and requests which of the keys that S3 has listed they have deleted.
+asks for promises, sends rings, and requests which of the keys that S3 has listed they have deleted.
 
 A connection begins with the identity of the node that the ring has at the address. When the ring has another
 process there, the connection is replaced, so that no request reaches a process for which it was not meant.
@@ -17,6 +17,7 @@ from milena_common.api.errors import FailedPrecondition, InternalError, NodeLost
 from milena_common.api.keys import split_cache_key
 from milena_common.api.methods import INVALIDATE
 from milena_common.api.pb import cache_server_pb2 as pb
+from milena_common.cluster.slot_map import SlotMap
 from milena_common.resp.client_commands import call
 from milena_common.resp.encoding import command
 from milena_common.resp.identity import Identity
@@ -64,19 +65,31 @@ class Peers:
             raise InternalError(f"node {address}: its reply to MILENA.LISTING END is no array: {deleted!r:.80}")
         return deleted
 
-    async def promise(self, address: str, epoch: int, seconds: float, timeout: float) -> bool | bytes:
+    async def promise(
+        self, address: str, epoch: int, seconds: float, receiver: str, timeout: float
+    ) -> bool | bytes:
         """Ask the node at `address` to stand by the ring with `epoch` for `seconds`; see `promises`.
 
-        Return True if it has promised, or the newer ring that it knows, as a serialized RingUpdate. Raises
-        MilenaError.
+        `receiver`: this node's RESP address, to which the other one may send a newer ring. Return True if it has
+        promised, or the newer ring that it knows, as a serialized RingUpdate. Raises MilenaError.
         """
-        sent = command(b"MILENA.PROMISE", b"%d" % epoch, milliseconds(seconds))
+        sent = command(b"MILENA.PROMISE", b"%d" % epoch, milliseconds(seconds), receiver.encode())
         reply = await self.request(address, sent, timeout)
         if reply != 1 and not isinstance(reply, bytes):
             raise InternalError(
                 f"node {address}: its reply to MILENA.PROMISE is neither 1 nor a ring: {reply!r:.80}"
             )
         return reply if isinstance(reply, bytes) else True
+
+    async def offer_ring(self, address: str, ring: SlotMap, timeout: float) -> int:
+        """Send `ring` to the node at `address`, and return the epoch of the ring that it has then; see `promises`.
+
+        Raises MilenaError.
+        """
+        reply = await self.request(address, command(b"MILENA.RING", ring.to_update().SerializeToString()), timeout)
+        if not isinstance(reply, int):
+            raise InternalError(f"node {address}: its reply to MILENA.RING is no number: {reply!r:.80}")
+        return reply
 
     async def request(self, address: str, sent: bytes, timeout: float) -> Any:
         """Return the reply of the node with the RESP server `address` to an encoded command. Raises MilenaError."""

@@ -13,6 +13,11 @@ serves. A process that starts keeps the recorded promises for their whole length
 they were given.
 
 A member that knows a newer ring answers with that, and the one that asked adopts it.
+
+**A promise ends early** when every node that has it knows a newer ring than that of the promise: such a node serves
+by its promises no more. So a member with a newer ring sends it to the nodes that have its promises (`RingOffers`),
+and acknowledges the ring when they have replied. Otherwise the slots of a node that only the router cannot reach
+would wait for the last promise, which ends up to a lease after the node's own.
 """
 
 from __future__ import annotations
@@ -57,12 +62,15 @@ class PromisesGiven:
 
     store: stores a text under a name in the journal's metadata; returns True once it is durable, else False
     recorded: what the journal had when the process started
+    given: how many promises were given
+    adopt: called with a newer ring that another node has sent
     """
 
     def __init__(
         self, ownership: Ownership, clock: Clock, store: Callable[[str, str], Awaitable[bool]], recorded: str = ""
     ) -> None:
         self.given = 0
+        self.adopt: Callable[[SlotMap], None] = lambda ring: None
         self._ownership = ownership
         self._clock = clock
         self._store = store
@@ -71,18 +79,47 @@ class PromisesGiven:
         self._durable = from_text(recorded)
         now = clock.now()
         self._until = {epoch: now + seconds for epoch, seconds in self._durable.items()}
+        # By epoch the RESP addresses of the nodes with promises, "" for those that are not known.
+        self._receivers = {epoch: {""} for epoch in self._durable}
 
     @property
     def acknowledged_epoch(self) -> int:
         """Return the greatest epoch up to which this node promises to no other to stand by an older ring."""
-        now = self._clock.now()
-        for epoch in [epoch for epoch, until in self._until.items() if until <= now]:
-            del self._until[epoch]
+        self._drop_past()
         return min((self._ownership.epoch, *self._until))
 
-    async def promise(self, epoch: int, seconds: float) -> int | bytes:
+    def _drop_past(self) -> None:
+        now = self._clock.now()
+        for epoch in [epoch for epoch, until in self._until.items() if until <= now]:
+            self._end(epoch)
+
+    def _end(self, epoch: int) -> None:
+        del self._until[epoch]
+        self._receivers.pop(epoch, None)
+
+    @property
+    def outdated(self) -> list[tuple[int, str]]:
+        """Return the promises in force for older rings than the newest that could end early: epoch and receiver."""
+        self._drop_past()
+        return [
+            (epoch, address)
+            for epoch in self._until
+            if epoch < self._ownership.epoch and "" not in self._receivers[epoch]
+            for address in sorted(self._receivers[epoch])
+        ]
+
+    def receiver_adopted(self, address: str, epoch: int) -> None:
+        """Record that the node whose RESP server is at `address` knows the ring with `epoch`, or a newer one."""
+        for promised in [promised for promised in self._until if promised < epoch]:
+            receivers = self._receivers[promised]
+            receivers.discard(address)
+            if not receivers:
+                self._end(promised)
+
+    async def promise(self, epoch: int, seconds: float, receiver: str = "") -> int | bytes:
         """Promise to acknowledge no ring after that with `epoch` for `seconds`: return 1 once that is durable.
 
+        `receiver`: the RESP address of the node that has requested it; with "", the promise does not end early.
         Returns the newest ring as a serialized RingUpdate if it is newer. Raises Unavailable if this node does not
         know the ring, is no member of it, or could not record the promise.
         """
@@ -94,6 +131,7 @@ class PromisesGiven:
                 )
             # Before the journal has it: a renewal may be sent meanwhile, and must not acknowledge a newer ring.
             self._until[epoch] = max(self._until.get(epoch, 0.0), self._clock.now() + seconds)
+            self._receivers.setdefault(epoch, set()).add(receiver)
             if self._durable.get(epoch, 0.0) < seconds:
                 record = {each: length for each, length in self._durable.items() if each in self._until}
                 record[epoch] = seconds
@@ -105,12 +143,29 @@ class PromisesGiven:
         self.given += 1
         return 1
 
+    def take_ring(self, message: bytes) -> int:
+        """Adopt the ring that another node has sent, a serialized RingUpdate, if it is newer; return the epoch."""
+        ring = _ring(message)
+        known = self._ownership.slot_map
+        if ring is not None and ring.cluster_id == known.cluster_id and ring.epoch > known.epoch:
+            log.info("another node has sent a newer ring, with epoch %d, which is adopted", ring.epoch)
+            self.adopt(ring)
+        return self._ownership.epoch
+
 
 class PeerPromises(Protocol):
     """The part of `Peers` that is used here."""
 
-    async def promise(self, address: str, epoch: int, seconds: float, timeout: float) -> bool | bytes:
+    async def promise(
+        self, address: str, epoch: int, seconds: float, receiver: str, timeout: float
+    ) -> bool | bytes:
         """Ask the node whose RESP server is at `address` for a promise; return True, or the newer ring it knows.
+
+        `receiver` is this node's RESP address. Raises MilenaError.
+        """
+
+    async def offer_ring(self, address: str, ring: SlotMap, timeout: float) -> int:
+        """Send `ring` to the node whose RESP server is at `address`; return the epoch of the ring that it has then.
 
         Raises MilenaError.
         """
@@ -181,15 +236,65 @@ class PromiseRequests:
         if not node.resp_address:
             return Unavailable("it does not speak the Redis protocol (RESP_ADDR), over which promises are given")
         try:
-            return await self._peers.promise(node.resp_address, epoch, seconds, timeout)
+            return await self._peers.promise(node.resp_address, epoch, seconds, self._receiver(), timeout)
         except MilenaError as error:
             return error
+
+    def _receiver(self) -> str:
+        nodes = self._ownership.slot_map.nodes
+        return next((node.resp_address for node in nodes if node.address == self._ownership.me), "")
 
     def _log_rejection(self, node: MapNode, reply: bool | bytes | MilenaError) -> None:
         """Log the first member without a promise, once until that changes."""
         if self._rejected_by != node.address:
             self._rejected_by = node.address
             log.warning("no router renews the lease, and node %s has not promised to wait: %s", node.address, reply)
+
+
+class RingOffers:
+    """Sends a newer ring to the nodes that have promises of this one, so that these end early.
+
+    on_ended: called when a promise has ended early, so that routers learn the acknowledged epoch
+    """
+
+    def __init__(
+        self,
+        given: PromisesGiven,
+        ownership: Ownership,
+        peers: PeerPromises,
+        clock: Clock,
+        on_ended: Callable[[], None],
+    ) -> None:
+        self._given = given
+        self._ownership = ownership
+        self._peers = peers
+        self._clock = clock
+        self._on_ended = on_ended
+        self._changed = asyncio.Event()
+
+    def ring_changed(self) -> None:
+        """Look for promises that may end early, soon."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Send rings until cancelled; a node that does not reply gets it again until its promise has ended."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            while receivers := {address for _, address in self._given.outdated}:
+                await asyncio.gather(*map(self._offer, receivers))
+                if self._given.outdated:
+                    await self._clock.sleep(RETRY_SECONDS)
+
+    async def _offer(self, address: str) -> None:
+        try:
+            epoch = await self._peers.offer_ring(address, self._ownership.slot_map, MAX_ROUND_SECONDS)
+        except MilenaError:
+            return
+        before = self._given.acknowledged_epoch
+        self._given.receiver_adopted(address, epoch)
+        if self._given.acknowledged_epoch != before:
+            self._on_ended()
 
 
 def milliseconds(seconds: float) -> bytes:

@@ -180,10 +180,12 @@ class Writes:
     def begin(self, change: Change, durability: Durability | None, timeout: float) -> Ack | asyncio.Future[Ack]:
         """Write as `put` and `delete` do, without a coroutine; return the acknowledgement at once if possible.
 
-        Raises InvalidRequest for a value that is too large; the future raises all other errors, and logs nothing if
-        it is never awaited.
+        Raises InvalidRequest for a value that is too large, and if the slot has another owner by now: between
+        commands' look at the ring and this, S3 may have been read. The future raises all other errors, and logs
+        nothing if it is never awaited.
         """
         change = self._checked(change)
+        self.check_owner(change.target.cache_key)
         durability = durability or self._mode
         appending = self._write_at_once(change, durability, timeout)
         if isinstance(appending, Ack):

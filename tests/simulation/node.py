@@ -165,6 +165,7 @@ class SimulatedNode:
         background = [asyncio.create_task(parts.writeback.run())]
         background += [asyncio.create_task(each.run()) for each in membership.registrations]
         background.append(asyncio.create_task(membership.promise_requests.run()))
+        background.append(asyncio.create_task(membership.ring_offers.run()))
         watching = [asyncio.create_task(each.follow_ring()) for each in membership.registrations]
         await stop.wait()
         await self._leave(membership, background)

@@ -8,9 +8,16 @@ from typing import Any
 import pytest
 
 from milena_cache.membership.coordinator import Lease
-from milena_cache.membership.node_fence import NodeFence
+from milena_cache.membership.node_fence import RETRY_SECONDS, NodeFence
 from milena_cache.membership.ownership import Ownership
-from milena_cache.membership.promises import NAME, PromiseRequests, PromisesGiven, from_text, to_text
+from milena_cache.membership.promises import (
+    NAME,
+    PromiseRequests,
+    PromisesGiven,
+    RingOffers,
+    from_text,
+    to_text,
+)
 from milena_common.api.errors import NodeLost, Unavailable
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
@@ -40,6 +47,9 @@ class Giver:
         self.gate = asyncio.Event()
         self.gate.set()
         self.given = PromisesGiven(self.ownership, self.clock, self.store, recorded)
+
+    def adopt(self, slot_map: SlotMap) -> None:
+        self.ownership.update(slot_map)
 
     async def store(self, name: str, text: str) -> bool:
         self.stores += 1
@@ -128,6 +138,114 @@ async def test_a_restarted_node_holds_its_promises_for_their_whole_length_again(
     assert giver.given.acknowledged_epoch == 9
 
 
+# ---- the early end
+
+
+class Offering:
+    """Node b with promises for a and c, which reply with `epochs` to a ring, by address; errors are raised."""
+
+    def __init__(self) -> None:
+        self.giver = Giver(ring(7, A, B, C))
+        self.epochs: dict[str, int | Exception] = {}
+        self.offered: list[tuple[str, int]] = []
+        self.ends = 0
+        given, ownership, clock = self.giver.given, self.giver.ownership, self.giver.clock
+        self.offers = RingOffers(given, ownership, self, clock, self.ended)
+        self.task = asyncio.create_task(self.offers.run())
+
+    def ended(self) -> None:
+        self.ends += 1
+
+    async def promise(self, address: str, epoch: int, seconds: float, receiver: str, timeout: float) -> bool:
+        raise NodeLost("not used here")
+
+    async def offer_ring(self, address: str, ring: SlotMap, timeout: float) -> int:
+        self.offered.append((address, ring.epoch))
+        reply = self.epochs[address]
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    async def update(self, slot_map: SlotMap) -> None:
+        self.giver.ownership.update(slot_map)
+        self.offers.ring_changed()
+        await run_ready_tasks()
+
+    async def over(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+async def test_a_promise_ends_when_all_that_have_it_know_a_newer_ring() -> None:
+    node = Offering()
+    given, clock = node.giver.given, node.giver.clock
+    for receiver in (A, C):
+        assert await given.promise(7, LEASE, receiver.resp_address) == 1
+    node.epochs = {A.resp_address: 9, C.resp_address: NodeLost("it does not respond")}
+    await node.update(ring(9, B))
+    assert given.acknowledged_epoch == 7, "c may still serve by the promise"
+    assert node.offered == [(A.resp_address, 9), (C.resp_address, 9)]
+    node.epochs[C.resp_address] = 7
+    await clock.advance(RETRY_SECONDS)
+    assert given.acknowledged_epoch == 7, "c has not adopted the ring"
+    node.epochs[C.resp_address] = 10
+    await clock.advance(RETRY_SECONDS)
+    assert given.acknowledged_epoch == 9
+    assert node.ends == 1
+    assert node.offered.count((A.resp_address, 9)) == 1, "what has replied gets it once"
+    await node.over()
+
+
+async def test_no_ring_is_offered_before_there_is_a_newer_one_or_after_the_promise() -> None:
+    node = Offering()
+    await node.giver.given.promise(7, LEASE, A.resp_address)
+    await node.update(ring(7, A, B, C))
+    assert node.offered == []
+    node.epochs = {A.resp_address: NodeLost("it does not respond")}
+    await node.update(ring(9, B, C))
+    await node.giver.clock.advance(LEASE + 1)
+    number = len(node.offered)
+    assert number <= LEASE / RETRY_SECONDS + 1
+    await node.giver.clock.advance(LEASE)
+    assert len(node.offered) == number
+    await node.over()
+
+
+async def test_promises_of_a_restarted_node_and_for_unknown_nodes_last_their_whole_time() -> None:
+    restarted = Giver(ring(9, B, C), recorded=to_text({7: LEASE}))
+    assert restarted.given.outdated == []
+    restarted.given.receiver_adopted(A.resp_address, 9)
+    assert restarted.given.acknowledged_epoch == 7
+    older = Giver(ring(7, A, B, C))
+    await older.given.promise(7, LEASE)  # of a node whose version does not name its address
+    await older.given.promise(7, LEASE, A.resp_address)
+    older.ownership.update(ring(9, B, C))
+    assert older.given.outdated == []
+    older.given.receiver_adopted(A.resp_address, 9)
+    assert older.given.acknowledged_epoch == 7
+
+
+def test_a_ring_that_another_node_sends_is_adopted_if_it_is_newer_and_of_this_cluster() -> None:
+    giver = Giver(ring(7, A, B, C))
+    giver.given.adopt = giver.adopt
+    foreign = SlotMap(9, "bucket", (B,), (MapRange(0, SLOTS - 1, B, 1),), "c2")
+    for sent, epoch in ((foreign, 7), (ring(6, A), 7), (ring(9, B), 9), (ring(8, A), 9)):
+        assert giver.given.take_ring(sent.to_update().SerializeToString()) == epoch
+    assert giver.given.take_ring(b"\xff\xff") == 9
+
+
+async def test_writes_in_flight_are_not_acknowledged_once_a_ring_without_this_node_is_known() -> None:
+    asker = Asker(ring(7, A, B, C))
+    assert asker.fence.unacknowledged() == ""
+    asker.adopt(ring(9, B, C))
+    assert not asker.fence.closed, "requests are redirected"
+    assert "outcome is unknown" in asker.fence.unacknowledged()
+    asker.adopt(ring(10, A, B, C))
+    asker.lease()
+    assert asker.fence.unacknowledged() == ""
+    await asker.over()
+
+
 # ---- asking
 
 
@@ -154,8 +272,8 @@ class Asker:
         now = self.clock.now()
         self.fence.granted("r:1", Lease(LEASE, now, self.ownership.epoch, 3, "c1"), self.fence.ahead())
 
-    async def promise(self, address: str, epoch: int, seconds: float, timeout: float) -> Any:
-        assert seconds == LEASE
+    async def promise(self, address: str, epoch: int, seconds: float, receiver: str, timeout: float) -> Any:
+        assert (seconds, receiver) == (LEASE, A.resp_address)
         self.requested.append((self.clock.now(), address, epoch))
         if self.reply_seconds:
             await self.clock.sleep(self.reply_seconds)
@@ -163,6 +281,9 @@ class Asker:
         if isinstance(reply, Exception):
             raise reply
         return reply
+
+    async def offer_ring(self, address: str, ring: SlotMap, timeout: float) -> int:
+        raise NodeLost("not used here")
 
     async def over(self) -> None:
         self.task.cancel()

@@ -12,6 +12,7 @@ from milena_cache.membership.peers import Peers
 from milena_common.api.errors import Moved, NoNodes, Unavailable
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.cluster.slot_map import SlotMap
+from milena_common.cluster.slots import SLOTS
 from milena_common.network.addresses import Address
 from milena_common.resp.encoding import command
 from milena_common.resp.identity import Identity
@@ -282,6 +283,21 @@ async def test_readiness_and_status_say_that_the_fence_is_closed() -> None:
     assert server.fence.closures == 1
 
 
+async def test_a_delete_that_waited_for_s3_writes_nothing_when_its_slot_was_handed_over_meanwhile() -> None:
+    server = Fenced()
+    await server.t.start()
+    client = server.connect()
+    server.t.store.gate.clear()
+    client.send(command(b"DEL", b"k"))
+    await run_ready_tasks()
+    server.ownership.hand_over(0, SLOTS - 1)
+    server.t.store.gate.set()
+    await server.t.clock.advance(0.1)
+    reply = await client.replies(1)
+    assert reply.startswith((b"-MOVED", b"-TRYAGAIN")), reply
+    assert not len(server.t.dirty)
+
+
 # ---- MILENA.PROMISE
 
 
@@ -289,6 +305,7 @@ async def test_promises_are_for_connections_that_named_cluster_and_node() -> Non
     server = Fenced()
     client = server.connect()
     assert (await client.request(b"MILENA.PROMISE", b"2", b"6000")).startswith(b"-NOPERM")
+    assert (await client.request(b"MILENA.RING", b"")).startswith(b"-NOPERM")
     await client.request(b"MILENA.HELLO", b"c1", b"", b"n1")
     server.lapse()
     assert await client.value(b"MILENA.PROMISE", b"2", b"6000") == 1, "the fence is closed, and it promises still"
@@ -302,11 +319,12 @@ async def test_nodes_request_each_other_over_their_links() -> None:
     listens = await server.server.start(Address("127.0.0.1", 0))
     peers = Peers(lambda address: Identity("c1", "", "n1"))
     try:
-        assert await peers.promise(str(listens), 2, LEASE, 5.0) is True
-        newer = await peers.promise(str(listens), 1, LEASE, 5.0)
+        assert await peers.promise(str(listens), 2, LEASE, "a:6379", 5.0) is True
+        newer = await peers.promise(str(listens), 1, LEASE, "a:6379", 5.0)
         assert isinstance(newer, bytes)
         with pytest.raises(Unavailable, match="no member"):
-            await peers.promise(str(listens), 3, LEASE, 5.0)
+            await peers.promise(str(listens), 3, LEASE, "a:6379", 5.0)
+        assert await peers.offer_ring(str(listens), SlotMap.empty(), 5.0) == 2, "an older ring changes nothing"
     finally:
         await peers.close()
         stopping = asyncio.create_task(server.server.stop(0.0))
