@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import uuid
 
 from milena_common.api.methods import ROUTER_OPERATIONS, ROUTER_SERVICE
@@ -22,6 +23,7 @@ from milena_common.process import run as process
 from milena_common.rpc.server import GrpcServer
 from milena_common.runtime.clock import SystemClock
 from milena_router.config import Config, load
+from milena_router.etcd.client import EtcdClient
 from milena_router.forwarding.forward import Forwarder
 from milena_router.forwarding.node_connection import connect
 from milena_router.metrics import router_registry
@@ -32,6 +34,9 @@ from milena_router.ring.membership import Change, Membership
 from milena_router.ring.recovery import Recovery
 from milena_router.ring.watch_streams import MAX_WATCHERS, RingWatchers
 from milena_router.service import MAX_LEASES, RouterService
+from milena_router.shared.etcd_store import EtcdRingStore
+from milena_router.shared.ring_store import RingStore
+from milena_router.shared.shared_leases import SharedLeases
 
 log = logging.getLogger("milena_router")
 
@@ -45,8 +50,11 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     """Run a router until `stop` is set. Raises CannotListen."""
     clock = SystemClock()
     budget = ByteBudget(config.max_in_flight_bytes)
-    recovery = Recovery(config.lease_seconds, config.ring_recovery)
-    membership = Membership(config.lease_seconds, clock.now(), recovery, uuid.uuid4().hex)
+
+    def new_recovery() -> Recovery:
+        return Recovery(config.lease_seconds, config.ring_recovery)
+
+    membership = Membership(config.lease_seconds, clock.now(), new_recovery(), uuid.uuid4().hex)
     forwarder = Forwarder(membership, connect, clock)
     watchers = RingWatchers(membership, config.direct_access, config.max_value_bytes)
 
@@ -54,7 +62,22 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         forwarder.member_changed(change)
         watchers.wake_watchers()
 
-    leases = Leases(membership, clock, ring_changed, watchers.wake_watchers)
+    store: RingStore | None = None
+    if config.etcd is None:
+        leases = Leases(membership, clock, ring_changed, watchers.wake_watchers)
+    else:
+        client = EtcdClient(config.etcd.endpoints, config.etcd.security, clock)
+        store = EtcdRingStore(client, config.etcd.prefix)
+        leases = SharedLeases(
+            membership,
+            clock,
+            store,
+            ring_changed,
+            watchers.wake_watchers,
+            new_recovery,
+            lambda: uuid.uuid4().bytes,
+            random.random,
+        )
     limiter = TokenBucket(config.rate_limit, clock.now())
     fast_death = FastDeath(
         leases, [ports_reject(rejects_connections, clock), members_confirm(leases, forwarder.request)]
@@ -82,8 +105,15 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     await server.start(service.methods(), calls, watchers.streams(), service.exchanges(), service.exchange_closed)
     expiry = asyncio.create_task(leases.run())
     abandoning = asyncio.create_task(AbandonedMoves(leases, forwarder.request, clock).run())
+    where = f"in etcd at {', '.join(map(str, config.etcd.endpoints))}" if config.etcd else "here"
     limit = f"{config.rate_limit:g} requests a second" if config.rate_limit else "off"
-    log.info("router listens on %s, metrics on http://%s/metrics, rate limit: %s", address, metrics, limit)
+    log.info(
+        "router listens on %s, metrics on http://%s/metrics, rate limit: %s, ring kept %s",
+        address,
+        metrics,
+        limit,
+        where,
+    )
     try:
         await stop.wait()
         await server.set_serving(False)
@@ -96,6 +126,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         await fast_death.close()
         await forwarder.close()
         await ops.stop()
+        if store is not None:
+            await store.close()
     log.info("router stopped")
 
 

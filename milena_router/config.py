@@ -11,10 +11,20 @@ from dataclasses import dataclass
 from milena_common.api.errors import ConfigError
 from milena_common.api.keys import MAX_VALUE_BYTES
 from milena_common.limits.memory_shares import in_flight_share
-from milena_common.network.addresses import Address, Port
+from milena_common.network.addresses import Address, Port, parse_address
 from milena_common.process import logs
 from milena_common.process.env import Environment
+from milena_router.etcd.security import EtcdSecurity
 from milena_router.ring.recovery import NODE_RETRY_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdSettings:
+    """Where the routers of one ring keep its state, and how they log in there. `prefix` ends with "/"."""
+
+    endpoints: tuple[Address, ...]
+    prefix: str
+    security: EtcdSecurity
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +41,7 @@ class Config:
     request_timeout: float
     direct_access: bool
     fast_death: bool
+    etcd: EtcdSettings | None
     log_level: str
     log_format: str
 
@@ -57,11 +68,44 @@ def load(env: Environment, memory_limit: int) -> Config:
         request_timeout=env.seconds("REQUEST_TIMEOUT_SECONDS", 5, 0.1, 3600),
         direct_access=env.choice("DIRECT_ACCESS", "true", ("true", "false")) == "true",
         fast_death=env.choice("FAST_DEATH", "on", ("on", "off")) == "on",
+        etcd=_etcd(env),
         log_level=env.choice("LOG_LEVEL", "info", logs.LEVELS),
         log_format=env.choice("LOG_FORMAT", "json", logs.FORMATS),
     )
     env.check()
     return config
+
+
+def _etcd(env: Environment) -> EtcdSettings | None:
+    """Return the settings of etcd; None without ETCD_ENDPOINTS: the router keeps the ring itself."""
+    endpoints, schemes = [], set()
+    for part in filter(None, (part.strip() for part in env.text("ETCD_ENDPOINTS").split(","))):
+        scheme = "https" if part.startswith("https://") else "http"
+        try:
+            endpoints.append(parse_address(part.removeprefix("https://")))
+            schemes.add(scheme)
+        except ValueError as error:
+            env.problem("ETCD_ENDPOINTS", part, f"host:port, http://host:port or https://host:port ({error})")
+    if len(schemes) > 1:
+        env.problem("ETCD_ENDPOINTS", ",".join(map(str, endpoints)), "all with https:// or none")
+    names = ("ETCD_CA_FILE", "ETCD_CERT_FILE", "ETCD_KEY_FILE", "ETCD_USERNAME", "ETCD_PASSWORD_FILE")
+    ca, certificate, key, username, password_file = map(env.text, names)
+    for name, value in zip(names, (ca, certificate, key, username, password_file), strict=True):
+        if value and not endpoints:
+            env.problem(name, value, "only with ETCD_ENDPOINTS")
+        elif value and name in names[:3] and schemes == {"http"}:
+            env.problem(name, value, "only with endpoints that begin with https://")
+    for (one, value), (other, other_value) in (
+        (("ETCD_CERT_FILE", certificate), ("ETCD_KEY_FILE", key)),
+        (("ETCD_USERNAME", username), ("ETCD_PASSWORD_FILE", password_file)),
+    ):
+        if bool(value) != bool(other_value):
+            env.problem(other if value else one, "", f"a value, since {one if value else other} is set")
+    prefix = env.text("ETCD_PREFIX", "/milena/").rstrip("/") + "/"
+    if not endpoints:
+        return None
+    security = EtcdSecurity(schemes == {"https"}, ca, certificate, key, username, password_file)
+    return EtcdSettings(tuple(dict.fromkeys(endpoints)), prefix, security)
 
 
 def variables() -> frozenset[str]:

@@ -18,6 +18,7 @@ from milena_common.metrics.call_counts import CallCounts
 from milena_common.metrics.families import counter, counters, gauge, histograms, in_flight, registry
 from milena_router.ring.leases import Leases
 from milena_router.ring.watch_streams import RingWatchers
+from milena_router.shared.shared_leases import SharedLeases, StoreCounts
 
 
 def router_registry(
@@ -88,6 +89,8 @@ def router_registry(
             (([kind], number) for kind, number in leases.changes.items()),
         )
         yield gauge("milena_router_ring_watchers", "Clients and nodes that follow the ring", watchers.open)
+        if isinstance(leases, SharedLeases):
+            yield from etcd_metrics(leases.counts)
         dirty = GaugeMetricFamily(
             "milena_router_missing_node_dirty_entries",
             "Acknowledged writes not in S3, dead letters included, as last reported by a node that left without "
@@ -109,3 +112,19 @@ def router_registry(
         yield share
 
     return registry(collect)
+
+
+def etcd_metrics(counts: StoreCounts) -> Iterable[Metric]:
+    """Yield what a router with ETCD_ENDPOINTS exports about etcd."""
+    yield gauge(
+        "milena_router_etcd_reachable",
+        "0 while etcd does not respond to this router, which then renews no lease",
+        float(counts.reachable),
+    )
+    yield counter(
+        "milena_router_etcd_conflicts", "Changes made again because another router was faster", counts.conflicts
+    )
+    yield counter("milena_router_etcd_failures", "Calls to etcd that failed", counts.failures)
+    yield counter(
+        "milena_router_etcd_watch_restarts", "How often following the ring in etcd ended", counts.watch_restarts
+    )

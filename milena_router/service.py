@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.durability import check_condition, check_durability
-from milena_common.api.errors import InvalidRequest, MilenaError
+from milena_common.api.errors import MilenaError
 from milena_common.api.keys import cache_key, canonical_bucket, check_bucket, check_key, check_value_size
 from milena_common.api.methods import (
     DELETE,
@@ -31,11 +31,9 @@ from milena_common.api.methods import (
 )
 from milena_common.api.pb import cache_server_pb2 as cache_pb
 from milena_common.api.pb import router_server_pb2 as pb
-from milena_common.cluster.slot_assignment import Member
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.call_bytes import COPIES, SMALL_BYTES, CallBytes
 from milena_common.limits.token_bucket import TokenBucket, over_limit
-from milena_common.network.addresses import ALLOWED, parse_address
 from milena_common.rpc.server import Message, Method
 from milena_common.runtime.clock import Clock
 from milena_common.runtime.deadlines import inner, time_for_room
@@ -44,12 +42,10 @@ from milena_router.forwarding.forward import Forwarder
 from milena_router.forwarding.refresh import refresh
 from milena_router.forwarding.writeback import WriteBack
 from milena_router.ring.fast_death import FastDeath
-from milena_router.ring.known_ring import MAX_ADDRESS, MAX_ID, MAX_WEIGHT, knowledge, node_status
+from milena_router.ring.joining import node_address
+from milena_router.ring.known_ring import node_status
 from milena_router.ring.leases import Leases
-from milena_router.ring.ring_status import ring_status
 
-# Addresses that a member may report; the router keeps them.
-MAX_ADDRESSES = 16
 # Open streams for lease renewals, one for each node.
 MAX_LEASES = 4096
 
@@ -95,7 +91,7 @@ class RouterService:
     def exchange_closed(self, request: pb.JoinRequest) -> None:
         """Notice that the stream of renewals ended whose last request this is."""
         if self._fast_death is not None:
-            self._fast_death.stream_closed(_node_address(request.address), request.node_id)
+            self._fast_death.stream_closed(node_address(request.address), request.node_id)
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
         timeout = self._admit(remaining)
@@ -179,23 +175,7 @@ class RouterService:
         return await self._forwarder.read_at_owner(LIST.name, request.prefix, lambda _: serialized, timeout)
 
     async def join(self, request: pb.JoinRequest, _: float | None) -> bytes:
-        address = _node_address(request.address)
-        weight = request.weight or 1.0
-        if not 0 < weight <= MAX_WEIGHT:
-            raise InvalidRequest(f"weight: got {weight:g}; allowed: above 0, up to {MAX_WEIGHT:g}")
-        for name, text in (("node_id", request.node_id), ("journal_id", request.journal_id)):
-            if len(text) > MAX_ID:
-                raise InvalidRequest(f"{name}: has {len(text)} characters; allowed are {MAX_ID}")
-        if len(request.addresses) > MAX_ADDRESSES or any(
-            len(name) + len(where) > MAX_ADDRESS for name, where in request.addresses.items()
-        ):
-            raise InvalidRequest(f"addresses: allowed are {MAX_ADDRESSES} of at most {MAX_ADDRESS} characters")
-        if request.default_bucket:
-            check_bucket(request.default_bucket)
-        member = Member(address, request.node_id, weight, dict(request.addresses), request.journal_id)
-        known = knowledge(request, self._clock.wall())
-        status = ring_status(request, address)
-        self._leases.join(member, request.default_bucket, request.epoch, known, node_status(request), status)
+        known = (await self._leases.request_join(request)).known
         membership, ring = self._leases.membership, self._leases.ring
         return pb.JoinResponse(
             successful=True,
@@ -209,12 +189,12 @@ class RouterService:
         ).SerializeToString()
 
     async def leave(self, request: pb.LeaveRequest, remaining: float | None) -> bytes:
-        address = _node_address(request.address)
+        address = node_address(request.address)
         if request.forget:
             await self._with_ring(remaining)
-            successful = self._leases.write_off(address)
+            successful = await self._leases.request_write_off(address)
         else:
-            successful = self._leases.leave(address, request.node_id, node_status(request))
+            successful = await self._leases.request_leave(address, request.node_id, node_status(request))
         return pb.LeaveResponse(successful=successful, epoch=self._leases.ring.epoch).SerializeToString()
 
     async def nodes(self, _: pb.NodesRequest, __: float | None) -> bytes:
@@ -334,14 +314,3 @@ def omitted_bytes(response: bytes) -> int:
 
 def _invalidate_request(request: cache_pb.PutRequest | pb.DeleteRequest) -> bytes:
     return cache_pb.InvalidateRequest(key=request.key, bucket=request.bucket).SerializeToString()
-
-
-def _node_address(text: str) -> str:
-    """Return the canonical spelling of a node's address. Raises InvalidRequest."""
-    try:
-        address = parse_address(text)
-    except ValueError as error:
-        raise InvalidRequest(f"address: got {text[:100]!r}; allowed: {ALLOWED} ({error})") from None
-    if address.is_wildcard:
-        raise InvalidRequest(f"address: got {text!r}, which others cannot reach; set the node's ADVERTISE_ADDR")
-    return str(address)

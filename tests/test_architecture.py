@@ -49,7 +49,7 @@ LEVELS = (
     ("milena_client/cli/local",),
     ("milena_client/cli",),
     ("milena_router/ring", "milena_router/etcd"),
-    ("milena_router/forwarding",),
+    ("milena_router/forwarding", "milena_router/shared"),
     ("milena_router",),
     ("milena_cache/objects",),
     ("milena_cache/memory", "milena_cache/membership", "milena_cache/journal"),
@@ -98,6 +98,7 @@ LIBRARIES = {
         "milena_common.resp.*",
         "milena_common.rpc.*",
         "milena_client.*",
+        "milena_router.shared.*",
         "milena_cache.servers.resp.commands.server.milena_call",
     ],
     "grpc": [

@@ -59,7 +59,10 @@ _UNARY: Mapping[str, tuple[str, Any, Any]] = {
 
 
 class Changes(NamedTuple):
-    """Events of one revision or several, in order; `revision` is the last one's."""
+    """Events of one revision or several, in order; `revision` is the last one's, 0 without events.
+
+    It is not that of the response's header, which may be ahead of events that come with the next response.
+    """
 
     events: Sequence[pb.Event]
     revision: int
@@ -138,7 +141,8 @@ class EtcdClient:
                         f"etcd at {connection.endpoint}: the watch is rejected: {response.cancel_reason}"
                     )
                 if response.created or response.events:
-                    yield Changes(response.events, response.header.revision)
+                    revision = max((event.kv.mod_revision for event in response.events), default=0)
+                    yield Changes(response.events, revision)
         except grpc.aio.AioRpcError as error:
             raise self._failed(connection, error, True) from None
         except (TimeoutError, asyncio.InvalidStateError, grpc.aio.UsageError):

@@ -65,7 +65,7 @@ class AbandonedMoves:
             )
             return
         taken = cache_pb.AbandonMovesResponse.FromString(response).taken
-        self._leases.abandon(move, tuple(_without(move.slots, taken)))
+        await self._leases.request_abandon(move, tuple(_without(move.slots, taken)))
 
 
 def _without(slots: Iterable[Run], taken: Iterable[int]) -> list[Run]:

@@ -66,7 +66,7 @@ class FastDeath:
                 return
         # Another process may have joined at the address meanwhile.
         if self._member(member.address, member.node_id) is not None:
-            self._leases.process_exited(member.address, member.node_id)
+            await self._leases.request_exit(member.address, member.node_id)
 
     def _member(self, address: str, node_id: str) -> Member | None:
         """Return the member, None unless this process is one whose refusal of connections proves something."""

@@ -12,11 +12,13 @@ import logging
 from collections.abc import Callable, Sequence
 
 from milena_common.api.errors import NoNodes
+from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.missing_node import NodeStatus
 from milena_common.cluster.slot_assignment import Member, Ring
 from milena_common.cluster.slot_runs import Run
 from milena_common.runtime.clock import Clock
 from milena_common.runtime.deadlines import inner
+from milena_router.ring.joining import Joining, joining
 from milena_router.ring.membership import NOTHING_KNOWN, Change, Membership
 from milena_router.ring.recovery import Knowledge
 from milena_router.ring.ring_status import NO_STATUS, RingStatus
@@ -121,6 +123,33 @@ class Leases:
         self._release_proved(self._clock.now())
         return change is not None
 
+    # ---- what changes the ring, for callers that need not know where its state is kept
+
+    async def request_join(self, request: pb.JoinRequest) -> Joining:
+        """Add a node or renew its lease, and return what it reports. Raises InvalidRequest, FailedPrecondition.
+
+        Where the state is kept elsewhere, this and the next ones also raise Unavailable: it may have been changed.
+        """
+        reported = joining(request, self._clock.wall())
+        self.join(*reported)
+        return reported
+
+    async def request_leave(self, address: str, node_id: str, node_status: NodeStatus | None) -> bool:
+        """As `leave`."""
+        return self.leave(address, node_id, node_status)
+
+    async def request_exit(self, address: str, node_id: str) -> bool:
+        """As `process_exited`."""
+        return self.process_exited(address, node_id)
+
+    async def request_abandon(self, move: StuckMove, slots: Sequence[Run]) -> bool:
+        """As `abandon`."""
+        return self.abandon(move, slots)
+
+    async def request_write_off(self, address: str) -> bool:
+        """As `write_off`."""
+        return self.write_off(address)
+
     async def run(self) -> None:
         """Expire leases until cancelled."""
         while True:
@@ -182,8 +211,12 @@ class Leases:
 
     def _release_proved(self, now: float) -> None:
         """Publish the released epoch if it has changed for the same ring, and log the ring's freeze and its end."""
+        self.membership.releases.drop_proved(now)
+        self._publish_released()
+
+    def _publish_released(self) -> None:
+        """Call `on_released` if more slots of the same ring are released; log the ring's freeze and its end."""
         membership = self.membership
-        membership.releases.drop_proved(now)
         if bool(membership.frozen) != self._frozen:
             self._frozen = not self._frozen
             if self._frozen:
@@ -202,6 +235,13 @@ class Leases:
         changes = self.membership.recover(self._clock.now(), self._clock.wall())
         if not before or self.recovering:
             return False
+        self._publish_recovered()
+        for change in changes:
+            self._announce(change)
+        return True
+
+    def _publish_recovered(self) -> None:
+        """Let the requests go on that wait for the ring."""
         self._recovered.set()
         ring = self.membership.ring
         log.info(
@@ -210,9 +250,6 @@ class Leases:
             ring.epoch,
             len(ring.members),
         )
-        for change in changes:
-            self._announce(change)
-        return True
 
     def _announce(self, change: Change) -> None:
         self.changes[change.kind.lower()] += 1

@@ -94,8 +94,8 @@ class Membership:
         self.frozen: set[str] = set()  # addresses of the members that all fell silent
         self.releases = Releases()
         self.progress = StuckMoves(lease_seconds)
-        self._plan_at = now  # moves are planned from then on, unless members change
-        self._promise_seconds = lease_seconds  # the longest lease, and so the longest promise
+        self.plan_at = now  # moves are planned from then on, unless members change
+        self.promise_seconds = lease_seconds  # the longest lease, and so the longest promise
         self._balanced: Ring | None = None  # a ring that is known to need no moves
         self._new_cluster_id = new_cluster_id
         self._checked_at = now
@@ -236,7 +236,7 @@ class Membership:
         if _has_same_journal(previous, lease.member):
             self.releases.restarted(lease.member)  # the journal's promises are the new process's
             return
-        self.releases.member_lost(address, held_until + self._promise_seconds)
+        self.releases.member_lost(address, held_until + self.promise_seconds)
         others = self.leases.keys() - {address}
         self.releases.add(Loss(address, previous.node_id, journal_id, self.ring.epoch, held_until, set(others)))
 
@@ -282,7 +282,7 @@ class Membership:
         return self._balance(wall) if self.recovery is None else None
 
     def _balance(self, wall: float) -> Change | None:
-        if self.ring is self._balanced or self.ring.pending or not self.moving or self._checked_at < self._plan_at:
+        if self.ring is self._balanced or self.ring.pending or not self.moving or self._checked_at < self.plan_at:
             return None
         if self.ring.is_balanced(self._leaving()):
             self._balanced = self.ring
@@ -304,7 +304,7 @@ class Membership:
         number = number_of(self.ring.pending) - number_of(ring.pending)
         self.ring = ring
         self.progress.abandoned(move, number, self.leases)
-        self._plan_at = now + self.progress.retry_after()
+        self.plan_at = now + self.progress.retry_after()
         return Change("Move", move.destination, f"abandoned the move of {number} slots from {move.owner}", ring)
 
     def _leaving(self) -> list[str]:
@@ -350,10 +350,10 @@ class Membership:
         self._departed(lease, node_id, node_status, wall)
         change = self._changed("Leave", address, "left", 0, wall)
         if node_id:
-            self.releases.member_exited(address, now + self._promise_seconds)
+            self.releases.member_exited(address, now + self.promise_seconds)
         else:
             # A person decides that it goes, and not that it has stopped.
-            self.releases.member_lost(address, lease.until + self._promise_seconds)
+            self.releases.member_lost(address, lease.until + self.promise_seconds)
             self._add_loss(lease, set(self.leases), None)
         return change
 
@@ -368,7 +368,7 @@ class Membership:
         self._remove(address)
         self.missing.add_lost(lease.member, lease.node_status, self._members(), wall, EXITED)
         change = self._changed("Leave", address, EXITED, 0, wall)
-        self.releases.member_exited(address, now + self._promise_seconds)
+        self.releases.member_exited(address, now + self.promise_seconds)
         return change
 
     def _remove(self, address: str) -> Lease:
@@ -411,7 +411,7 @@ class Membership:
             return []
         last = self._changed("Leave", over[-1], EXPIRED, 0, wall)
         for lease in gone:
-            self.releases.member_lost(lease.member.address, lease.until + self._promise_seconds)
+            self.releases.member_lost(lease.member.address, lease.until + self.promise_seconds)
             witnesses = {
                 address for address, other in self.leases.items() if other.member_epoch <= lease.acknowledged
             }
@@ -420,7 +420,7 @@ class Membership:
             # Each was a member of the ring before the losses of the others.
             for other in gone:
                 if other is not lease:
-                    self.releases.promised(lease.member.address, other.until + self._promise_seconds)
+                    self.releases.promised(lease.member.address, other.until + self.promise_seconds)
         return [replace(last, address=address) for address in over]
 
     def _over(self, now: float) -> list[str]:
@@ -435,6 +435,39 @@ class Membership:
         if all(lease.heard_at < heard_since for lease in self.leases.values()):
             return []
         return [address for address in over if address not in self.frozen]
+
+    # ---- with other routers
+
+    def renewed_elsewhere(
+        self,
+        address: str,
+        node_id: str,
+        lease_seconds: float,
+        now: float,
+        acknowledged: int,
+        status: NodeStatus | None,
+    ) -> None:
+        """Record that another router has renewed the lease of the process `node_id`, at `now` at the latest.
+
+        `acknowledged`: the epoch that the node acknowledged with that.
+        """
+        lease = self.leases.get(address)
+        if lease is None or lease.member.node_id != node_id:
+            return
+        if address in self.frozen:
+            self._thaw(now)
+        lease.until = max(lease.until, now + max(self.lease_seconds, lease_seconds))
+        lease.heard_at = now
+        lease.node_status = status or lease.node_status
+        lease.acknowledged = max(lease.acknowledged, min(acknowledged, self.ring.epoch))
+
+    def recover_again(self, recovery: Recovery) -> None:
+        """Recover the ring of the nodes, as after a start: the state that was kept for it is lost."""
+        self.recovery = recovery
+        self.ring = Ring.empty()
+        self.leases = {}
+        self.frozen.clear()
+        self.releases = Releases()
 
     # ---- recovery
 
@@ -502,7 +535,7 @@ class Membership:
         last = recovered.last
         if last is not None:
             self.ring = Ring.restored(last.ring.epoch, last.ring.members, last.ring.ranges(), last.ring.pending)
-            self._promise_seconds = max(self._promise_seconds, last.lease_seconds)
+            self.promise_seconds = max(self.promise_seconds, last.lease_seconds)
         self.leases = shared_journals.without_copies(self.leases, self.ring.members)
         members = {address: lease.member for address, lease in self.leases.items()}
         if last is not None:
@@ -543,7 +576,7 @@ class Membership:
                 or [("Join", address, "a newer ring is not known") for address in members]
             ]
         if last is not None:
-            leases_end = max(now, recovery.first_join + self._promise_seconds)
+            leases_end = max(now, recovery.first_join + self.promise_seconds)
             self._recover_releases(last, known, gone, leases_end, recovered.superseded)
         for address, lease in self.leases.items():
             old = known.get(address)
@@ -562,7 +595,7 @@ class Membership:
         the router before granted are over at `leases_end`.
         """
         present = set(self.leases)
-        promises_end = leases_end + self._promise_seconds
+        promises_end = leases_end + self.promise_seconds
         if superseded or last.released_epoch < last.ring.epoch:
             # Its members must acknowledge this ring again: which acknowledgements the router before waited for is
             # not known.

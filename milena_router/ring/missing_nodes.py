@@ -24,8 +24,8 @@ MAX_MISSING = 256
 class MissingNodes:
     """The missing nodes, the longest missing one first."""
 
-    def __init__(self) -> None:
-        self._nodes: list[MissingNode] = []
+    def __init__(self, nodes: Iterable[MissingNode] = ()) -> None:
+        self._nodes = [*nodes]
 
     def __len__(self) -> int:
         return len(self._nodes)

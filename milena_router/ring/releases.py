@@ -27,8 +27,8 @@ each other to stand by it, again and again; Z is not asked. No time proves that 
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 
 from milena_common.cluster.slot_assignment import Member
 
@@ -93,8 +93,8 @@ class Loss:
 class Releases:
     """The losses without proof. Times are the router's monotonic seconds."""
 
-    def __init__(self) -> None:
-        self._losses: list[Loss] = []
+    def __init__(self, losses: Iterable[Loss] = ()) -> None:
+        self._losses = [replace(loss, awaited={*loss.awaited}) for loss in losses]
 
     def __len__(self) -> int:
         return len(self._losses)

@@ -38,7 +38,7 @@ class StuckMoves:
         self.abandoned_slots = 0
         self._stuck_seconds = STUCK_LEASES * lease_seconds
         self._progress: dict[tuple[str, str, int], tuple[int, float]] = {}  # slots that are left, and since when
-        self._abandoned: Counter[tuple[str, str]] = Counter()
+        self.abandoned_moves: Counter[tuple[str, str]] = Counter()  # by owner and destination
 
     def find(self, ring: Ring, now: float) -> list[StuckMove]:
         """Return the moves in progress of `ring` that are stuck. Call it several times per lease."""
@@ -53,7 +53,7 @@ class StuckMoves:
             known, since = before.get(key, (left, now))
             since = since if left >= known else now
             self._progress[key] = left, since
-            if now - since >= self._stuck_seconds * 2 ** min(self._abandoned[key[:2]], MAX_DOUBLINGS):
+            if now - since >= self._stuck_seconds * 2 ** min(self.abandoned_moves[key[:2]], MAX_DOUBLINGS):
                 stuck.append(StuckMove(*key, tuple(slots)))
         return stuck
 
@@ -64,9 +64,9 @@ class StuckMoves:
     def abandoned(self, move: StuckMove, number: int, members: Iterable[str]) -> None:
         """Record that `number` slots of `move` were abandoned; `members` are the addresses of the ring's nodes."""
         present = set(members)
-        for pair in [pair for pair in self._abandoned if not present.issuperset(pair)]:
-            del self._abandoned[pair]
-        self._abandoned[move.owner, move.destination] += 1
+        for pair in [pair for pair in self.abandoned_moves if not present.issuperset(pair)]:
+            del self.abandoned_moves[pair]
+        self.abandoned_moves[move.owner, move.destination] += 1
         self.abandoned_slots += number
 
 

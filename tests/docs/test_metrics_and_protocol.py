@@ -21,7 +21,8 @@ from milena_common.api.errors import MilenaError
 from milena_common.api.pb import cache_server_pb2, router_server_pb2
 from milena_common.metrics.http_server import LIVE_PATHS, READY_PATHS
 from milena_common.rpc.status import to_grpc
-from milena_router.metrics import router_registry
+from milena_router.metrics import etcd_metrics, router_registry
+from milena_router.shared.shared_leases import StoreCounts
 from tests.cache.node_under_test import NodeUnderTest
 from tests.docs.documents import DOCUMENTS, ROOT, blocks, section, text
 from tests.router.router_under_test import Router
@@ -51,8 +52,11 @@ async def _real_metrics() -> set[str]:
     servers = build_servers(harness.config, harness.parts, "127.0.0.1:50051", NodeIdentity("", ""), lambda: False)
     node = metrics_registry(harness.parts, servers, Replay(0, 0))
     router = Router(0)
-    return sample_names(node) | sample_names(
-        router_registry(router.calls, router.leases, router.limiter, router.watchers, router.budget)
+    etcd = {f"{metric.name}{'_total' * (metric.type == 'counter')}" for metric in etcd_metrics(StoreCounts())}
+    return (
+        etcd
+        | sample_names(node)
+        | sample_names(router_registry(router.calls, router.leases, router.limiter, router.watchers, router.budget))
     )
 
 

@@ -7,7 +7,8 @@ import pytest
 from milena_common.api.errors import ConfigError
 from milena_common.network.addresses import Address
 from milena_common.process.env import Environment
-from milena_router.config import Config, load, variables
+from milena_router.config import Config, EtcdSettings, load, variables
+from milena_router.etcd.security import EtcdSecurity
 
 
 def test_defaults() -> None:
@@ -22,6 +23,7 @@ def test_defaults() -> None:
         request_timeout=5,
         direct_access=True,
         fast_death=True,
+        etcd=None,
         log_level="info",
         log_format="json",
     )
@@ -42,15 +44,62 @@ def test_every_variable_is_heeded() -> None:
                 "REQUEST_TIMEOUT_SECONDS": "2",
                 "DIRECT_ACCESS": "False",
                 "FAST_DEATH": "off",
+                "ETCD_ENDPOINTS": "https://etcd-0:2379, https://[::1]:2379,https://etcd-0:2379",
+                "ETCD_PREFIX": "/photos",
+                "ETCD_CA_FILE": "/ca.pem",
+                "ETCD_CERT_FILE": "/cert.pem",
+                "ETCD_KEY_FILE": "/key.pem",
+                "ETCD_USERNAME": "milena",
+                "ETCD_PASSWORD_FILE": "/password",
                 "LOG_LEVEL": "DEBUG",
                 "LOG_FORMAT": "text",
             }
         ),
         2**30,
     )
-    assert config == Config(
-        Address("0.0.0.0", 1), Address("127.0.0.2", 2), 0, 1.5, 0, 1024, 2**21, 2, False, False, "debug", "text"
+    etcd = EtcdSettings(
+        (Address("etcd-0", 2379), Address("::1", 2379)),
+        "/photos/",
+        EtcdSecurity(True, "/ca.pem", "/cert.pem", "/key.pem", "milena", "/password"),
     )
+    assert config == Config(
+        Address("0.0.0.0", 1),
+        Address("127.0.0.2", 2),
+        0,
+        1.5,
+        0,
+        1024,
+        2**21,
+        2,
+        False,
+        False,
+        etcd,
+        "debug",
+        "text",
+    )
+
+
+def test_endpoints_without_a_scheme_are_not_encrypted() -> None:
+    etcd = load(Environment({"ETCD_ENDPOINTS": "etcd-0:2379"}), 2**30).etcd
+    assert etcd == EtcdSettings((Address("etcd-0", 2379),), "/milena/", EtcdSecurity())
+
+
+@pytest.mark.parametrize(
+    ("variables_set", "problem"),
+    [
+        ({"ETCD_ENDPOINTS": "etcd-0"}, "ETCD_ENDPOINTS: got 'etcd-0'"),
+        ({"ETCD_ENDPOINTS": "https://a:1,b:1"}, "ETCD_ENDPOINTS: got .*all with https"),
+        ({"ETCD_USERNAME": "milena"}, "ETCD_USERNAME: .*only with ETCD_ENDPOINTS"),
+        ({"ETCD_ENDPOINTS": "a:1", "ETCD_CA_FILE": "/ca.pem"}, "ETCD_CA_FILE: .*https"),
+        ({"ETCD_ENDPOINTS": "a:1", "ETCD_USERNAME": "milena"}, "ETCD_PASSWORD_FILE: got nothing"),
+        ({"ETCD_ENDPOINTS": "https://a:1", "ETCD_KEY_FILE": "/key.pem"}, "ETCD_CERT_FILE: got nothing"),
+    ],
+)
+def test_settings_of_etcd_that_do_not_fit_together_are_rejected(
+    variables_set: dict[str, str], problem: str
+) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        load(Environment(variables_set), 2**30)
 
 
 @pytest.mark.parametrize(("lease", "seconds"), [("0.3", 5), ("5", 5), ("60", 60)])
@@ -103,6 +152,13 @@ def test_the_list_of_variables_is_what_is_read() -> None:
         "REQUEST_TIMEOUT_SECONDS",
         "DIRECT_ACCESS",
         "FAST_DEATH",
+        "ETCD_CA_FILE",
+        "ETCD_CERT_FILE",
+        "ETCD_ENDPOINTS",
+        "ETCD_KEY_FILE",
+        "ETCD_PASSWORD_FILE",
+        "ETCD_PREFIX",
+        "ETCD_USERNAME",
         "LOG_LEVEL",
         "LOG_FORMAT",
     }
