@@ -33,6 +33,7 @@ NAMES = {
     "SystemClock": "BlockingSystemClock",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
+    "async_router_transport": "router_transport",
 }
 # Imports: async modules and their sync twins.
 IMPORTS = {

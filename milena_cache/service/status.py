@@ -83,7 +83,10 @@ class Status:
             reasons.append("no ring known yet: the RESP server does not know which node owns which keys")
         for concern in self.concerns:
             reasons += concern.not_ready()
-        return reasons + [f"not joined: router {each.router}" for each in self.registrations if not each.joined]
+        return reasons if self.joined else reasons + self._not_joined()
+
+    def _not_joined(self) -> list[str]:
+        return [f"not joined: router {each.router}" for each in self.registrations if not each.joined]
 
     @property
     def oldest(self) -> float:
@@ -115,6 +118,8 @@ class Status:
             )
         for concern in self.concerns:
             reasons += concern.degraded()
+        if self.joined:
+            reasons += self._not_joined()  # it has joined another router
         return reasons + self._clock.degraded() + self._failing.degraded(self._clock.now())
 
     @property

@@ -19,7 +19,7 @@ from milena_client.core.options import ADMIN, Options, reduced
 from milena_client.core.retry import DEFAULT_RETRY, RetryPolicy
 from milena_client.core.url import DEFAULT_ADDRESS, as_target
 from milena_client.core.values import Flushed, Key, checked_bucket, key_list
-from milena_common.rpc.channel import AsyncGrpcTransport
+from milena_common.rpc.failover import async_router_transport
 from milena_common.rpc.transport import AsyncTransport
 from milena_common.runtime.clock import Clock, SystemClock
 
@@ -46,7 +46,7 @@ class AsyncAdmin:
         timeout = target.seconds(timeout, DEFAULT_TIMEOUT)
         self.options = Options(bucket, timeout, retry, replaced=transport is not None or clock is not None)
         retries = Retries(timeout, retry)
-        self._transport = transport or AsyncGrpcTransport(address)
+        self._transport = transport or async_router_transport(address)
         self._run = AsyncCaller(self._transport, retries, clock or SystemClock()).run
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -41,7 +41,7 @@ from milena_common.api.durability import Durability
 from milena_common.api.errors import InvalidRequest, NodeLost
 from milena_common.api.keys import MAX_VALUE_BYTES
 from milena_common.resp.client_commands import NOT_SENT
-from milena_common.rpc.channel import AsyncGrpcTransport
+from milena_common.rpc.failover import async_router_transport
 from milena_common.rpc.transport import AsyncTransport
 from milena_common.runtime.clock import Clock, SystemClock
 
@@ -102,7 +102,7 @@ class AsyncMilena:
                 raise InvalidRequest("near_cache: needs direct access to the nodes, which notify it of changes")
             near_cache.claim()
         if transport is None:
-            transport = AsyncGrpcTransport(address, note)
+            transport = async_router_transport(address, note)
             if direct:
                 transport = AsyncDirectTransport(transport, bucket, timeout, clock, retries.rng, near_cache)
         self._transport = transport

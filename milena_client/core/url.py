@@ -22,7 +22,7 @@ DEFAULT_PORT = 50050
 DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
 MAX_TIMEOUT = 86_400.0
 
-_FORM = "milena://HOST[:PORT][/BUCKET][?timeout=1s&direct=true]"
+_FORM = "milena://HOST[:PORT][,HOST...][/BUCKET][?timeout=1s&direct=true]"
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
 
@@ -31,7 +31,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
 class Target:
     """The content of a URL.
 
-    - `address`: host:port of the router.
+    - `address`: host:port of the router; of several that have one ring, separated by commas.
     - `bucket`: its name; "" is the default one.
     - `timeout`: in seconds; None if the URL has none.
     - `note`: the source of the address, for the error when it cannot be reached.
@@ -54,6 +54,8 @@ class Target:
 def as_target(address: str) -> Target:
     """Return the target of a client's `address`: a milena:// URL, or host:port, or host with the default port.
 
+    Several hosts are separated by commas.
+
     Raises ConfigError for an invalid URL, InvalidRequest for another invalid address.
     """
     if address.startswith(SCHEME):
@@ -61,10 +63,16 @@ def as_target(address: str) -> Target:
     try:
         if "@" in address:
             raise ValueError("has a user or password, and Milena takes none")
-        return Target(str(parse_address(_with_port(address.removeprefix("http://").removesuffix("/")))))
+        return Target(_routers(address))
     except ValueError as error:
         # Not repeated, as in `parse_url`.
-        raise InvalidRequest(f"address: {error}; allowed: HOST[:PORT], or {_FORM}") from None
+        raise InvalidRequest(f"address: {error}; allowed: HOST[:PORT][,HOST...], or {_FORM}") from None
+
+
+def _routers(hosts: str) -> str:
+    """Return the addresses in `hosts`, separated by commas. Raises ValueError."""
+    found = [host.strip().removeprefix("http://").removesuffix("/") for host in hosts.split(",")]
+    return ",".join(dict.fromkeys(str(parse_address(_with_port(host))) for host in found))
 
 
 def _with_port(host: str) -> str:
@@ -101,7 +109,7 @@ def _parse(url: str) -> Target:
         raise ValueError("has a user or password, and Milena takes none")
     if parts.fragment:
         raise ValueError("has a #fragment")
-    address = str(parse_address(_with_port(parts.netloc)))
+    address = _routers(parts.netloc)
     bucket = parts.path.strip("/")
     if bucket not in ("", DEFAULT_BUCKET):
         check_bucket(bucket)

@@ -19,7 +19,7 @@ from milena_client.core.retry import DEFAULT_RETRY, RetryPolicy
 from milena_client.core.url import DEFAULT_ADDRESS, as_target
 from milena_client.core.values import Flushed, Key, checked_bucket, key_list
 from milena_client.sync.caller import Caller
-from milena_common.rpc.channel import GrpcTransport
+from milena_common.rpc.failover import router_transport
 from milena_common.rpc.transport import Transport
 from milena_common.runtime.blocking_clock import BlockingClock, BlockingSystemClock
 
@@ -46,7 +46,7 @@ class Admin:
         timeout = target.seconds(timeout, DEFAULT_TIMEOUT)
         self.options = Options(bucket, timeout, retry, replaced=transport is not None or clock is not None)
         retries = Retries(timeout, retry)
-        self._transport = transport or GrpcTransport(address)
+        self._transport = transport or router_transport(address)
         self._run = Caller(self._transport, retries, clock or BlockingSystemClock()).run
 
     def __reduce__(self) -> tuple[Any, ...]:

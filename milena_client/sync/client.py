@@ -42,7 +42,7 @@ from milena_common.api.durability import Durability
 from milena_common.api.errors import InvalidRequest, NodeLost
 from milena_common.api.keys import MAX_VALUE_BYTES
 from milena_common.resp.client_commands import NOT_SENT
-from milena_common.rpc.channel import GrpcTransport
+from milena_common.rpc.failover import router_transport
 from milena_common.rpc.transport import Transport
 from milena_common.runtime.blocking_clock import BlockingClock, BlockingSystemClock
 
@@ -100,7 +100,7 @@ class Milena(ItemAccess):
                 raise InvalidRequest("near_cache: needs direct access to the nodes, which notify it of changes")
             near_cache.claim()
         if transport is None:
-            transport = GrpcTransport(address, note)
+            transport = router_transport(address, note)
             if direct:
                 transport = DirectTransport(transport, bucket, timeout, clock, retries.rng, near_cache)
         self._transport = transport

@@ -26,6 +26,8 @@ from milena_common.runtime.forks import leak, survive_forks, use_grpc
 from milena_common.runtime.patched import reject_patched
 
 _CLOSED = "this client is closed"
+# What gRPC's details begin with when a call found no connection.
+_NO_CONNECTION = ("failed to connect to all addresses", "DNS resolution failed")
 
 # Seconds to wait for gRPC to report the end of a cancelled call; it usually takes milliseconds.
 _CANCEL_SECONDS = 1.0
@@ -49,6 +51,10 @@ def _methods(channel: Any) -> dict[str, Any]:
         for method in METHODS
         if method.router
     }
+
+
+class NotSent(Unavailable):
+    """There is no connection, so the request was certainly not sent."""
 
 
 class _Router:
@@ -75,7 +81,8 @@ class _Router:
                 # gRPC's details repeat the address in several notations; the reason is at the end.
                 reason = (details or "no response").rsplit("remote host: ", 1)[-1][:200]
                 advice = f" ({self._hint})" if self._hint else ""
-                return Unavailable(
+                kind = NotSent if (details or "").startswith(_NO_CONNECTION) else Unavailable
+                return kind(
                     f"the router at {self._address} cannot be reached: {reason}. Is it running, and "
                     f"is this its gRPC address?{advice}"
                 )

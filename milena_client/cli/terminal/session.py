@@ -18,7 +18,7 @@ from milena_client.core.limits import DEFAULT_TIMEOUT
 from milena_client.core.url import Target, from_environment, parse_duration, parse_url
 from milena_client.sync.client import Milena
 from milena_client.sync.direct import DirectTransport
-from milena_common.rpc.channel import GrpcTransport
+from milena_common.rpc.failover import router_transport
 from milena_common.rpc.transport import Transport
 from milena_common.runtime.blocking_clock import BlockingClock, BlockingSystemClock
 
@@ -47,7 +47,7 @@ class Session:
         timeout = target.timeout or DEFAULT_TIMEOUT
         transport = self.transport
         if transport is None:
-            router = GrpcTransport(target.address, target.note)
+            router = router_transport(target.address, target.note)
             transport = router
             if target.direct:
                 transport = DirectTransport(router, target.bucket, timeout, self.clock, Retries.rng)
@@ -66,7 +66,7 @@ class Session:
             target.address,
             bucket=target.bucket,
             timeout=target.timeout or DEFAULT_TIMEOUT,
-            transport=ReportingTransport(self.transport or GrpcTransport(target.address, target.note), _say),
+            transport=ReportingTransport(self.transport or router_transport(target.address, target.note), _say),
             clock=self.clock,
         )
 
@@ -108,7 +108,7 @@ _OUTPUT = click.option(
 _CLUSTER = (
     click.option(
         "--url",
-        metavar="milena://HOST[:PORT][/BUCKET]",
+        metavar="milena://HOST[:PORT][,HOST...][/BUCKET]",
         expose_value=False,
         callback=_record,
         help="The cluster. Default: the variable MILENA_URL, or the router on this machine.",

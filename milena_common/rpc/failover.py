@@ -1,0 +1,135 @@
+"""Shell. Transports to several equal routers: calls go to one of them, and to the next one when it fails.
+
+Which router a process begins with is random, so that clients spread. A call that was certainly not sent, since
+there is no connection, is tried at each router once. After any other failure of a connection the next call goes to
+the next router, and the caller decides whether to repeat the failed one: a write may have been made.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncGenerator, Generator, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from milena_common.api.errors import DeadlineExceeded, MilenaError, Unavailable
+from milena_common.rpc.channel import AsyncGrpcTransport, GrpcTransport, NotSent
+
+T = TypeVar("T")
+
+
+def router_transport(addresses: str, hint: str = "") -> GrpcTransport | FailoverTransport:
+    """Return a transport for threads to the routers at `addresses`: host:port, separated by commas."""
+    found = [GrpcTransport(address, hint) for address in addresses.split(",")]
+    return found[0] if len(found) == 1 else FailoverTransport(found)
+
+
+def async_router_transport(addresses: str, hint: str = "") -> AsyncGrpcTransport | AsyncFailoverTransport:
+    """Return the same for an event loop."""
+    found = [AsyncGrpcTransport(address, hint) for address in addresses.split(",")]
+    return found[0] if len(found) == 1 else AsyncFailoverTransport(found)
+
+
+class _Choice:
+    """The place of the transport in use, of `number`. Takes no lock: at worst one router is passed over."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.place = random.randrange(number)
+
+    def failed(self, place: int, error: MilenaError) -> bool:
+        """Go on to the next place if the connection of this one failed; return True if nothing was sent."""
+        # Errors that routers and nodes reply with are of subclasses; the bare one is mostly a connection's.
+        if place == self.place and (type(error) is Unavailable or isinstance(error, (NotSent, DeadlineExceeded))):
+            self.place = (place + 1) % self.number
+        return isinstance(error, NotSent)
+
+
+class FailoverTransport:
+    """A `Transport`, and streams, over `transports`, which it closes."""
+
+    def __init__(self, transports: Sequence[GrpcTransport]) -> None:
+        self._transports = transports
+        self._choice = _Choice(len(transports))
+
+    def call(self, method: str, request: Message, timeout: float) -> Message:
+        for attempt in range(self._choice.number):
+            place = self._choice.place
+            try:
+                return self._transports[place].call(method, request, timeout)
+            except MilenaError as error:
+                if not self._choice.failed(place, error) or attempt + 1 == self._choice.number:
+                    raise
+        raise AssertionError
+
+    def start(self, method: str, request: Message, timeout: float) -> Future[Message]:
+        result: Future[Message] = Future()
+
+        def begin(attempts: int) -> None:
+            place = self._choice.place
+            call = self._transports[place].start(method, request, timeout)
+            result.add_done_callback(lambda done: call.cancel() if done.cancelled() else None)
+
+            def finished(call: Future[Message]) -> None:
+                if call.cancelled() or result.cancelled():
+                    return
+                error = call.exception()
+                if isinstance(error, MilenaError) and self._choice.failed(place, error) and attempts > 1:
+                    begin(attempts - 1)
+                elif result.set_running_or_notify_cancel():
+                    if error is not None:
+                        result.set_exception(error)
+                    else:
+                        result.set_result(call.result())
+
+            call.add_done_callback(finished)
+
+        begin(self._choice.number)
+        return result
+
+    def watch(self, method: str, request: Message) -> Generator[Any, None, None]:
+        """As `GrpcTransport.watch`, at one of the routers; the next stream is at the next one."""
+        place = self._choice.place
+        try:
+            yield from self._transports[place].watch(method, request)
+        except MilenaError as error:
+            self._choice.failed(place, error)
+            raise
+
+    def close(self) -> None:
+        for transport in self._transports:
+            transport.close()
+
+
+class AsyncFailoverTransport:
+    """An `AsyncTransport`, and streams, over `transports`, which it closes."""
+
+    def __init__(self, transports: Sequence[AsyncGrpcTransport]) -> None:
+        self._transports = transports
+        self._choice = _Choice(len(transports))
+
+    async def call(self, method: str, request: Message, timeout: float) -> Message:
+        for attempt in range(self._choice.number):
+            place = self._choice.place
+            try:
+                return await self._transports[place].call(method, request, timeout)
+            except MilenaError as error:
+                if not self._choice.failed(place, error) or attempt + 1 == self._choice.number:
+                    raise
+        raise AssertionError
+
+    async def watch(self, method: str, request: Message) -> AsyncGenerator[Any, None]:
+        """As `AsyncGrpcTransport.watch`, at one of the routers; the next stream is at the next one."""
+        place = self._choice.place
+        try:
+            async for response in self._transports[place].watch(method, request):
+                yield response
+        except MilenaError as error:
+            self._choice.failed(place, error)
+            raise
+
+    async def close(self) -> None:
+        for transport in self._transports:
+            await transport.close()
