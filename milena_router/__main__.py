@@ -99,11 +99,18 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
             node.described(clock.wall()) for node in membership.missing.all()[:MAX_REASONS]
         ]
 
+    def stop_without_leases(task: asyncio.Task[None]) -> None:
+        # A router that expires no lease, and seems well, is worse than none.
+        if not task.cancelled() and task.exception() is not None:
+            log.critical("the router stops, because its leases cannot be kept any more", exc_info=task.exception())
+            stop.set()
+
     ops = OpsServer(router_registry(calls, leases, limiter, watchers, budget), not_ready, degraded)
     address = server.bind(config.listen, "LISTEN_ADDR")
     metrics = await ops.start(config.metrics, "METRICS_PORT")
     await server.start(service.methods(), calls, watchers.streams(), service.exchanges(), service.exchange_closed)
     expiry = asyncio.create_task(leases.run())
+    expiry.add_done_callback(stop_without_leases)
     abandoning = asyncio.create_task(AbandonedMoves(leases, forwarder.request, clock).run())
     where = f"in etcd at {', '.join(map(str, config.etcd.endpoints))}" if config.etcd else "here"
     limit = f"{config.rate_limit:g} requests a second" if config.rate_limit else "off"

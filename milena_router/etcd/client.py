@@ -188,30 +188,34 @@ class EtcdClient:
         reason = "no endpoint was tried in time"
         try:
             async with asyncio.timeout(max(timeout, 0.0)):
-                async with self._connecting:
-                    tried = 0
-                    while True:
-                        if tried and tried % len(self._endpoints) == 0:
-                            await self._clock.sleep(RETRY_SECONDS)
-                        tried += 1
-                        connection = self._connection
-                        if connection is None:
-                            connection = _Connection(self.endpoint, self._security)
-                            self._connection = connection
-                        try:
-                            limit = min(CONNECT_SECONDS, deadline - self._clock.now())
-                            await asyncio.wait_for(connection.ready(self._security, limit), max(limit, 0.0))
-                            return connection
-                        except TimeoutError:
-                            reason = f"{connection.endpoint} does not accept a connection"
-                            self._rotate(connection)
-                        except grpc.aio.AioRpcError as error:
-                            if error.code() in _REJECTIONS:
-                                raise self._failed(connection, error, False) from None
-                            reason = f"{connection.endpoint}: {error.details()}"
-                            self._rotate(connection)
+                await self._connecting.acquire()
         except TimeoutError:
             raise EtcdError(f"etcd cannot be reached: {reason}") from None
+        try:
+            tried = 0
+            # Not by a second `asyncio.timeout`: the inner one, at the same time, may swallow its only cancellation.
+            while (left := deadline - self._clock.now()) > 0:
+                if tried and tried % len(self._endpoints) == 0:
+                    await self._clock.sleep(min(RETRY_SECONDS, left))
+                tried += 1
+                connection = self._connection
+                if connection is None:
+                    connection = self._connection = _Connection(self.endpoint, self._security)
+                try:
+                    limit = min(CONNECT_SECONDS, left)
+                    await asyncio.wait_for(connection.ready(self._security, limit), limit)
+                    return connection
+                except (TimeoutError, grpc.aio.UsageError):
+                    reason = f"{connection.endpoint} does not accept a connection"
+                    self._rotate(connection)
+                except grpc.aio.AioRpcError as error:
+                    if error.code() in _REJECTIONS:
+                        raise self._failed(connection, error, False) from None
+                    reason = f"{connection.endpoint}: {error.details()}"
+                    self._rotate(connection)
+        finally:
+            self._connecting.release()
+        raise EtcdError(f"etcd cannot be reached: {reason}")
 
     def _failed(self, connection: _Connection, error: grpc.aio.AioRpcError, sent: bool) -> EtcdError:
         """Return the error of a failed call, and leave the endpoint unless that has just rejected the request."""

@@ -30,7 +30,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -405,10 +405,10 @@ class SharedLeases(Leases):
     ) -> None:
         """Publish what has changed, and then give the callers their results."""
         self._publish()
-        for change in (change for result in results if isinstance(result, list) for change in result):
-            self._announce(change)
-        for change in due:
-            self._announce(change)
+        found = [change for result in results if isinstance(result, list) for change in result]
+        for change in (*found, *due):
+            # Only the ring after the whole batch is stored, and exists.
+            self._announce(replace(change, ring=self.ring))
         self._publish_released()
         for request, result in zip(batch, results, strict=True):
             if request.done.done():

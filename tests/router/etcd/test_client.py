@@ -219,6 +219,18 @@ async def test_a_watch_ends_with_etcd_and_goes_on_by_revision(tmp_path: Path, en
                     await client.range(pb.RangeRequest(key=b"k"), 1.0)
 
 
+async def test_callers_that_wait_together_all_get_an_error_in_time() -> None:
+    """Each waits for the connection that one of them makes, and their times end at once."""
+    with ReservedPort() as first, ReservedPort() as second:
+        dead = [Address("127.0.0.1", port.number) for port in (first, second)]
+        async with connected(dead) as client:
+            for _ in range(20):
+                calls = [client.range(pb.RangeRequest(key=b"k"), 0.05) for _ in range(4)]
+                async with asyncio.timeout(SECONDS):
+                    errors = await asyncio.gather(*calls, return_exceptions=True)
+                assert all(isinstance(error, EtcdError) for error in errors)
+
+
 async def test_a_file_that_is_missing_is_named_in_the_error(etcd: EtcdCluster) -> None:
     async with connected(etcd.endpoints, EtcdSecurity(True, "/nowhere/ca.pem")) as client:
         with pytest.raises(EtcdError, match=r"/nowhere/ca\.pem"):
