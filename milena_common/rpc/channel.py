@@ -11,7 +11,7 @@ import threading
 from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -53,8 +53,20 @@ def _methods(channel: Any) -> dict[str, Any]:
     }
 
 
-class NotSent(Unavailable):
-    """There is no connection, so the request was certainly not sent."""
+# Why there was no reply from the router: there is no connection, so that nothing was sent; or it failed, or hangs.
+NOT_SENT, NO_REPLY = "not sent", "no reply"
+
+E = TypeVar("E", bound=MilenaError)
+
+
+def connection_failure(error: MilenaError) -> str:
+    """Return NOT_SENT or NO_REPLY for an error of the connection; "" for one that the router has replied with."""
+    return str(error.__dict__.get("connection_failure", ""))
+
+
+def _of_connection(error: E, failure: str) -> E:
+    error.__dict__["connection_failure"] = failure
+    return error
 
 
 class _Router:
@@ -81,11 +93,11 @@ class _Router:
                 # gRPC's details repeat the address in several notations; the reason is at the end.
                 reason = (details or "no response").rsplit("remote host: ", 1)[-1][:200]
                 advice = f" ({self._hint})" if self._hint else ""
-                kind = NotSent if (details or "").startswith(_NO_CONNECTION) else Unavailable
-                return kind(
+                error = Unavailable(
                     f"the router at {self._address} cannot be reached: {reason}. Is it running, and "
                     f"is this its gRPC address?{advice}"
                 )
+                return _of_connection(error, NOT_SENT if (details or "").startswith(_NO_CONNECTION) else NO_REPLY)
             if status is grpc.StatusCode.CANCELLED:
                 if self.closed:
                     return FailedPrecondition(_CLOSED)
@@ -95,7 +107,10 @@ class _Router:
                         "was not begun, so nothing was done. Make fewer calls at once, let clients go straight to "
                         "the nodes (DIRECT_ACCESS), or have the router reject what is too much (RATE_LIMIT)"
                     )
-                return Unavailable(f"the router at {self._address}, or a proxy before it, broke off the call")
+                text = f"the router at {self._address}, or a proxy before it, broke off the call"
+                return _of_connection(Unavailable(text), NO_REPLY)
+            if status is grpc.StatusCode.DEADLINE_EXCEEDED:
+                return _of_connection(from_grpc(status, details, metadata), NO_REPLY)
             if status is grpc.StatusCode.UNIMPLEMENTED:
                 return FailedPrecondition(f"the server at {self._address} has no method Router/{method}")
         return from_grpc(status, details, metadata)
@@ -105,7 +120,8 @@ class _Router:
 
         See grpc/grpc#23559.
         """
-        return DeadlineExceeded(f"the router at {self._address} did not respond within {timeout:.3g} s")
+        text = f"the router at {self._address} did not respond within {timeout:.3g} s"
+        return _of_connection(DeadlineExceeded(text), NO_REPLY)
 
 
 class GrpcTransport:
@@ -344,7 +360,7 @@ class AsyncGrpcTransport:
             raise FailedPrecondition(_CLOSED) from None
 
     def _finished(self, method: str) -> Unavailable:
-        return Unavailable(f"the router at {self._address} ended the stream of {method}")
+        return _of_connection(Unavailable(f"the router at {self._address} ended the stream of {method}"), NO_REPLY)
 
     def _drop(self, stream: Any) -> None:
         if stream is not None:

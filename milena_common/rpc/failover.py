@@ -10,14 +10,12 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncGenerator, Generator, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any
 
 from google.protobuf.message import Message
 
-from milena_common.api.errors import DeadlineExceeded, MilenaError, Unavailable
-from milena_common.rpc.channel import AsyncGrpcTransport, GrpcTransport, NotSent
-
-T = TypeVar("T")
+from milena_common.api.errors import MilenaError
+from milena_common.rpc.channel import NOT_SENT, AsyncGrpcTransport, GrpcTransport, connection_failure
 
 
 def router_transport(addresses: str, hint: str = "") -> GrpcTransport | FailoverTransport:
@@ -41,10 +39,10 @@ class _Choice:
 
     def failed(self, place: int, error: MilenaError) -> bool:
         """Go on to the next place if the connection of this one failed; return True if nothing was sent."""
-        # Errors that routers and nodes reply with are of subclasses; the bare one is mostly a connection's.
-        if place == self.place and (type(error) is Unavailable or isinstance(error, (NotSent, DeadlineExceeded))):
+        failure = connection_failure(error)
+        if place == self.place and failure:
             self.place = (place + 1) % self.number
-        return isinstance(error, NotSent)
+        return failure == NOT_SENT
 
 
 class FailoverTransport:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tests.stack import environment
 from tests.stack.files import MONITORING, ROOT, load_yaml
 
 FILE = ROOT / "docker-compose.yml"
+WITH_ETCD = ROOT / "docker-compose.etcd.yml"
 NODES = ("cache1", "cache2", "cache3")
 PROCESSES = ("router", *NODES)
 PUBLISHED = {
@@ -58,11 +60,43 @@ def memory_limit(service: str) -> int:
     return int(number) * {"m": 2**20, "g": 2**30}[unit]
 
 
-def test_the_file_follows_the_compose_specification() -> None:
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(FILE)]
+@pytest.mark.parametrize("file", [FILE, WITH_ETCD], ids=lambda file: file.name)
+def test_the_file_follows_the_compose_specification(file: Path) -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(file)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "version" not in load_yaml(FILE)
+    assert "version" not in load_yaml(file)
+
+
+def test_with_etcd_three_equal_routers_have_one_ring_and_nodes_and_ports_of_their_own() -> None:
+    overlay: dict[str, Any] = load_yaml(WITH_ETCD)["services"]
+    assert set(overlay) == {"etcd", "router", "router2", "router3", *NODES}
+    assert re.fullmatch(r"[\w/.]+:v?\d+\.\d+\.\d+", overlay["etcd"]["image"])
+    base = variables_of("router")
+    configs = [
+        environment.router(
+            {**base, **{name: interpolate(str(value), {}) for name, value in overlay[each]["environment"].items()}}
+        )
+        for each in ("router", "router2", "router3")
+    ]
+    assert configs[0] == configs[1] == configs[2]
+    assert configs[0].etcd is not None
+    assert configs[0].etcd.endpoints == (Address("etcd", 2379),)
+    for name in NODES:
+        config = environment.cache({**variables_of(name), **overlay[name]["environment"]})
+        assert [address.host for address in config.routers] == ["router", "router2", "router3"]
+    outside = [port for ports in PUBLISHED.values() for port in ports]
+    for text in (text for name in ("router2", "router3") for text in overlay[name]["ports"]):
+        host, port, _ = text.split(":")
+        assert host == "127.0.0.1"
+        outside.append(int(port))
+    assert len(outside) == len(set(outside))
+    for name in ("router2", "router3"):
+        same = {
+            key: value for key, value in services()["router"].items() if key in ("image", "mem_limit", "cap_drop")
+        }
+        assert same.items() <= overlay[name].items()
+        assert "build" not in overlay[name]
 
 
 def test_the_services() -> None:

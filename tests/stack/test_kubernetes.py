@@ -20,6 +20,7 @@ from tests.stack.files import K8S, MONITORING, ROOT, load_all_yaml, load_yaml
 
 BASE = K8S / "base"
 EXAMPLE = K8S / "overlays" / "example"
+PRODUCTION = K8S / "overlays" / "production"
 # Kinds that the cluster learns of from an operator have no schema here.
 OPERATORS_OWN = {"PodMonitor", "PrometheusRule"}
 VERSIONS = ("1.30", "1.37")
@@ -92,13 +93,13 @@ workloads = pytest.mark.parametrize("name", ["milena-router", "milena-cache"])
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_manifests_are_valid(version: str) -> None:
-    for resource in resources_of(EXAMPLE):
+    for resource in resources_of(EXAMPLE) + resources_of(K8S / "components" / "etcd"):
         if resource["kind"] not in OPERATORS_OWN:
             kubernetes_validate.validate(resource, version, strict=True)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("folder", [K8S, BASE, EXAMPLE], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [K8S, BASE, EXAMPLE, PRODUCTION], ids=lambda folder: folder.name)
 def test_what_would_be_applied_is_valid(folder: Path, version: str) -> None:
     for resource in rendered(folder):
         if resource["kind"] not in OPERATORS_OWN:
@@ -265,6 +266,44 @@ def test_there_is_one_router_at_a_time() -> None:
     assert spec["strategy"] == {"type": "Recreate"}
 
 
+def test_three_routers_have_one_ring_in_an_etcd_of_three() -> None:
+    applied = rendered(PRODUCTION)
+    router = one(applied, "Deployment", "milena-router")["spec"]
+    assert router["replicas"] == 3
+    assert router["strategy"]["type"] == "RollingUpdate"
+    (running,) = router["template"]["spec"]["containers"]
+    settings = one(applied, "ConfigMap", running["envFrom"][0]["configMapRef"]["name"])["data"]
+    etcd = environment.router(settings).etcd
+    assert etcd is not None
+    members = one(applied, "StatefulSet", "milena-etcd")["spec"]
+    names = [f"milena-etcd-{number}.{members['serviceName']}" for number in range(members["replicas"])]
+    assert [endpoint.host for endpoint in etcd.endpoints] == names
+    (member,) = members["template"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in member["ports"]}
+    assert {endpoint.port for endpoint in etcd.endpoints} == {ports["client"]}
+    cluster = next(each for each in member["command"] if each.startswith("--initial-cluster="))
+    assert [part.split("//")[1] for part in cluster.split(",")] == [f"{name}:{ports['peer']}" for name in names]
+    for name in ("milena-router", "milena-etcd"):
+        assert one(applied, "PodDisruptionBudget", name)["spec"]["maxUnavailable"] == 1
+
+
+def test_etcd_admits_routers_and_itself_only_and_keeps_to_the_restricted_standard() -> None:
+    resources = resources_of(K8S / "components" / "etcd")
+    client, peer, _ = one(resources, "NetworkPolicy", "milena-etcd")["spec"]["ingress"]
+    admitted = [
+        source["podSelector"]["matchLabels"]["app.kubernetes.io/name"]
+        for rule in (client, peer)
+        for source in rule["from"]
+    ]
+    assert admitted == ["milena-router", "milena-etcd"]
+    spec = one(resources, "StatefulSet", "milena-etcd")["spec"]["template"]["spec"]
+    assert spec["securityContext"]["runAsNonRoot"]
+    assert not spec["automountServiceAccountToken"]
+    (member,) = spec["containers"]
+    assert not member["securityContext"]["allowPrivilegeEscalation"]
+    assert member["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
 def test_nodes_are_drained_one_at_a_time() -> None:
     budget = one(resources_of(BASE), "PodDisruptionBudget", "milena-cache")["spec"]
     labels = workload("milena-cache")["spec"]["template"]["metadata"]["labels"]
@@ -324,7 +363,7 @@ def test_the_prometheus_rule_has_every_rule() -> None:
 def test_every_component_can_be_applied(tmp_path: Path) -> None:
     """Together, on the base, from an overlay of a user."""
     components = sorted(path.parent.name for path in (K8S / "components").glob("*/kustomization.yaml"))
-    assert components == ["alerts", "dashboard", "pod-monitor", "static-keys"]
+    assert components == ["alerts", "dashboard", "etcd", "pod-monitor", "static-keys"]
     shutil.copytree(K8S, tmp_path / "k8s")
     overlay = tmp_path / "k8s" / "overlays" / "mine"
     overlay.mkdir()
