@@ -254,7 +254,7 @@ class PromiseRequests:
 class RingOffers:
     """Sends a newer ring to the nodes that have promises of this one, so that these end early.
 
-    on_ended: called when a promise has ended early, so that routers learn the acknowledged epoch
+    on_finished: called when a promise has ended early, so that routers learn the acknowledged epoch
     """
 
     def __init__(
@@ -263,13 +263,13 @@ class RingOffers:
         ownership: Ownership,
         peers: PeerPromises,
         clock: Clock,
-        on_ended: Callable[[], None],
+        on_finished: Callable[[], None],
     ) -> None:
         self._given = given
         self._ownership = ownership
         self._peers = peers
         self._clock = clock
-        self._on_ended = on_ended
+        self._on_finished = on_finished
         self._changed = asyncio.Event()
 
     def ring_changed(self) -> None:
@@ -282,7 +282,7 @@ class RingOffers:
             await self._changed.wait()
             self._changed.clear()
             while receivers := {address for _, address in self._given.outdated}:
-                await asyncio.gather(*map(self._offer, receivers))
+                await asyncio.gather(*map(self._offer, sorted(receivers)))
                 if self._given.outdated:
                     await self._clock.sleep(RETRY_SECONDS)
 
@@ -294,7 +294,7 @@ class RingOffers:
         before = self._given.acknowledged_epoch
         self._given.receiver_adopted(address, epoch)
         if self._given.acknowledged_epoch != before:
-            self._on_ended()
+            self._on_finished()
 
 
 def milliseconds(seconds: float) -> bytes:

@@ -150,10 +150,10 @@ class Offering:
         self.offered: list[tuple[str, int]] = []
         self.ends = 0
         given, ownership, clock = self.giver.given, self.giver.ownership, self.giver.clock
-        self.offers = RingOffers(given, ownership, self, clock, self.ended)
+        self.offers = RingOffers(given, ownership, self, clock, self.finished)
         self.task = asyncio.create_task(self.offers.run())
 
-    def ended(self) -> None:
+    def finished(self) -> None:
         self.ends += 1
 
     async def promise(self, address: str, epoch: int, seconds: float, receiver: str, timeout: float) -> bool:
