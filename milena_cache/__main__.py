@@ -170,6 +170,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
             task.cancel()
         await writeback.stop()
         await servers.handover.cancel_moves()
+        await servers.copies.promotion.cancel_promoting()
         await membership.late_writes.cancel()
         servers.peer_listings.cancel()
         await servers.peers.close()
@@ -193,7 +194,7 @@ async def _open_disk(config: Config) -> LmdbDisk:
     origin = _origin_of(config)
     # In a thread, so that the event loop stays responsive; at a start only tests have other work for it.
     await asyncio.to_thread(trial, directory)
-    disk = LmdbDisk(directory, config.dirty_max_bytes)
+    disk = LmdbDisk(directory, config.dirty_max_bytes + config.dirty_copy_bytes)
     recorded = journal_origin.from_text(disk.metadata().get(journal_origin.NAME, origin))
     if recorded != origin and disk.records(-1, 1):
         await disk.close()

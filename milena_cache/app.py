@@ -15,6 +15,13 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from milena_cache.configuration.config import Config
+from milena_cache.copies.collecting import Collected, Collecting
+from milena_cache.copies.held_copies import HeldCopies
+from milena_cache.copies.holder import Holder
+from milena_cache.copies.journal_roles import NAME as JOURNAL_ROLES
+from milena_cache.copies.journal_roles import JournalRoles
+from milena_cache.copies.promotion import Promotion
+from milena_cache.copies.store import CopyStore
 from milena_cache.handover.destination import Destination
 from milena_cache.handover.former_owner import FormerOwner
 from milena_cache.handover.frames import Range
@@ -22,6 +29,7 @@ from milena_cache.handover.handover import Handover
 from milena_cache.handover.hot_entries import HotEntries
 from milena_cache.handover.merging import Merging
 from milena_cache.handover.old_owner import OldOwner
+from milena_cache.handover.plan import Move
 from milena_cache.handover.source import Links, Source
 from milena_cache.handover.tombstones import Tombstones
 from milena_cache.journal.commit_counts import CommitCounts
@@ -83,6 +91,7 @@ from milena_common.api.methods import NODE_OPERATIONS, NODE_SERVICE
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slots import slot_of
 from milena_common.limits.byte_budget import ByteBudget
+from milena_common.limits.memory_shares import copies_memory
 from milena_common.limits.token_bucket import TokenBucket
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.network.addresses import Address
@@ -146,6 +155,7 @@ class Servers:
     peers: Peers
     peer_listings: PeerListings
     handover: Handover
+    copies: HeldCopies
     resp: RespServer
     grpc_methods: Mapping[str, Named]
 
@@ -370,6 +380,8 @@ def build_servers(
     slot_waiters = SlotWaiters(clock)
     ownership.on_change = slot_waiters.changed
     handover = build_handover(config, parts, ownership, links or peers)
+    copies = build_copies(config, parts, ownership, handover, links or peers)
+    status.concerns.append(copies)
     requests = Requests(
         parts.node,
         ClusterListings(ownership, peers, config.buckets, clock),
@@ -394,6 +406,7 @@ def build_servers(
         requests=requests,
         peer_listings=peer_listings,
         handover=handover,
+        copies=copies,
         slot_waiters=slot_waiters,
         api=ApiMethods(requests, status, member_check, address, believes_owner=False),
         status=status,
@@ -406,6 +419,7 @@ def build_servers(
     methods = grpc_methods(api, requests, parts.budget, clock, slot_waiters)
     fence.on_change.append(resp.ring_changed)
     handover.source.on_change = resp.ring_changed
+    copies.promotion.on_served = resp.ring_changed
     return Servers(
         calls,
         bucket_check,
@@ -419,6 +433,7 @@ def build_servers(
         peers,
         peer_listings,
         handover,
+        copies,
         resp,
         methods,
     )
@@ -501,6 +516,51 @@ def build_handover(config: Config, parts: NodeParts, ownership: Ownership, links
     return handover
 
 
+def build_copies(
+    config: Config, parts: NodeParts, ownership: Ownership, handover: Handover, links: Links
+) -> HeldCopies:
+    """Return what holds copies of other nodes' writes, and have moves of slots and the journal heed it."""
+    journal, tombstones = parts.journal, handover.tombstones
+    roles = JournalRoles(journal.disk.metadata().get(JOURNAL_ROLES, ""))
+    ownership.collects = True
+    ownership.whole.assign(roles.whole)
+    store = CopyStore(config.dirty_copy_bytes, copies_memory(config.dirty_memory_bytes))
+    holder = Holder(ownership, store, roles, journal, tombstones)
+    collecting = Collecting(ownership, holder, journal, parts.dirty, tombstones, links, parts.budget)
+    promotion = Promotion(
+        ownership,
+        holder,
+        collecting,
+        journal,
+        parts.dirty,
+        parts.dirty_writes,
+        parts.writeback,
+        parts.entries,
+        tombstones,
+        parts.clock,
+        parts.rng,
+        stored_ring.from_text(journal.disk.metadata().get(stored_ring.NAME, "")),
+    )
+    hot_entries, old_owner = handover.hot_entries, handover.old_owner
+
+    def handed_over(move: Move, slots: set[int]) -> None:
+        promotion.adopt(slots)
+        hot_entries.handed_over(move, slots)
+
+    def took(ranges: Sequence[Range]) -> None:
+        promotion.took(ranges)
+        old_owner.took(ranges)
+
+    handover.copies = promotion
+    handover.source.on_handed_over = handed_over
+    handover.destination.on_change = took
+    handover.source.retire_entry = promotion.adopt_or_retire
+    handover.source.keeps_tombstones = promotion.is_complete
+    handover.former_owner.keeps_tombstones = promotion.is_complete
+    collected = Collected(ownership, holder, journal, tombstones)
+    return HeldCopies(ownership, store, holder, promotion, collecting, collected)
+
+
 def metrics_registry(parts: NodeParts, servers: Servers, replayed: Replay) -> CollectorRegistry:
     """Return the registry that `/metrics` exports."""
     return node_registry(
@@ -519,6 +579,7 @@ def metrics_registry(parts: NodeParts, servers: Servers, replayed: Replay) -> Co
         servers.fence,
         servers.promises,
         servers.handover.tombstones,
+        servers.copies,
         servers.resp.clients,
         servers.resp.tracking,
         parts.budget,
@@ -580,12 +641,19 @@ def build_membership(
             servers.handover.former_owner.has_foreign_writes,
         )
 
+    took_slots = servers.handover.destination.on_change
+
     def took(ranges: Sequence[Range]) -> None:
-        servers.handover.old_owner.took(ranges)
+        took_slots(ranges)
         servers.resp.ring_changed()
         renew_if_changed()  # until a router knows it, it sends clients to the old owner
 
+    def served() -> None:
+        late_writes.ring_changed()
+        servers.resp.ring_changed()
+
     servers.handover.destination.on_change = took
+    servers.copies.promotion.on_served = served
     servers.handover.former_owner.on_done = renew_if_changed
 
     for router in routers:

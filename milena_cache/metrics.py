@@ -11,6 +11,7 @@ from math import nan
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
+from milena_cache.copies.held_copies import HeldCopies
 from milena_cache.handover.tombstones import Tombstones
 from milena_cache.journal.commit_counts import CommitCounts
 from milena_cache.journal.group_commit import Journal
@@ -61,6 +62,7 @@ def node_registry(
     fence: NodeFence,
     promises: PromisesGiven,
     tombstones: Tombstones,
+    copies: HeldCopies,
     clients: Clients,
     tracking: Tracking,
     budget: ByteBudget,
@@ -100,11 +102,30 @@ def node_registry(
         yield counter(
             "milena_tombstones_dropped", "Tombstones dropped although a node was absent", tombstones.dropped
         )
+        yield from _copies(copies)
         yield counter("milena_promises_given", "Promises given to other nodes", promises.given)
         yield counter("milena_rate_limited", "Requests rejected by RATE_LIMIT", requests.limiter.rejected)
         yield gauge("milena_cache_joined", "1 if the node's lease is running", float(status.joined))
 
     return registry(collect)
+
+
+def _copies(copies: HeldCopies) -> Iterable[Metric]:
+    store, promotion = copies.store, copies.promotion
+    yield gauge("milena_copies", "Copies of other nodes' dirty writes that this node holds", len(store))
+    yield gauge("milena_copies_bytes", "Bytes of these copies, overhead included", store.bytes)
+    yield gauge("milena_copies_limit_bytes", "Maximum of these bytes, DIRTY_COPY_BYTES", store.max_bytes)
+    yield counter("milena_copies_taken", "Copies that were taken from other nodes", copies.holder.taken)
+    yield counter("milena_copies_rejected", "Frames of copies rejected for want of room", copies.holder.full)
+    yield counter(
+        "milena_copies_promoted", "Copies of lost nodes' writes that became this node's", promotion.promoted
+    )
+    yield counter("milena_copies_dropped", "Copies dropped because the ring needs them no more", promotion.dropped)
+    yield gauge(
+        "milena_copies_collecting_slots",
+        "Slots of lost nodes not served until other nodes have sent what they have",
+        promotion.collecting_slots,
+    )
 
 
 def _reads(node: Node) -> Iterable[Metric]:

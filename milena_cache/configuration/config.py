@@ -68,6 +68,7 @@ class Config:
     journal: str
     dirty_max_bytes: int
     dirty_memory_bytes: int
+    dirty_copy_bytes: int
     dirty_max_age: float
     flush_delay: float
     flush_concurrency: int
@@ -106,6 +107,7 @@ def load(env: Environment, memory_limit: int) -> Config:
         env.problem("ADVERTISE_ADDR", str(advertise), "an address that others can call, with a port")
     max_value_bytes = env.size("MAX_VALUE_BYTES", 64 * 2**20, 1, MAX_VALUE_BYTES)
     in_flight = env.size("MAX_IN_FLIGHT_BYTES", in_flight_share(memory_limit, max_value_bytes), 2**20, 2**44)
+    dirty_max = env.size("DIRTY_MAX_BYTES", 2**30, 0, 2**44)
     dirty_memory = env.size("DIRTY_MEMORY_BYTES", dirty_share(memory_limit), 0, 2**44)
     config = Config(
         listen=listen,
@@ -141,8 +143,9 @@ def load(env: Environment, memory_limit: int) -> Config:
         s3_conditions=_one_of(env, "S3_CONDITIONS", "auto", CONDITIONS_MODES),
         write_mode=_one_of(env, "WRITE_MODE", BACK, DURABILITIES),
         journal=env.text("JOURNAL_DIR", f"./milena-journal/{listen.port}"),
-        dirty_max_bytes=env.size("DIRTY_MAX_BYTES", 2**30, 0, 2**44),
+        dirty_max_bytes=dirty_max,
         dirty_memory_bytes=dirty_memory,
+        dirty_copy_bytes=env.size("DIRTY_COPY_BYTES", dirty_max, 0, 2**44),
         dirty_max_age=env.seconds("DIRTY_MAX_AGE_SECONDS", 300, 1, YEAR),
         flush_delay=env.number("FLUSH_DELAY_MS", 100, 0, 3_600_000, "milliseconds") / 1000,
         flush_concurrency=env.integer("FLUSH_CONCURRENCY", 64, 1, 10_000),

@@ -69,6 +69,8 @@ class FormerOwner:
     ) -> None:
         self.handed_in = 0
         self.on_done: Callable[[], None] = lambda: None
+        # Returns True for a slot whose tombstones stay here: this node holds all copies of it.
+        self.keeps_tombstones: Callable[[int], bool] = lambda slot: False
         # True while there are writes to hand in, and until the first ring shows that there are none.
         self._found = False
         self._looked = False
@@ -187,7 +189,7 @@ class FormerOwner:
             if not (number + 1) % STEP:
                 await asyncio.sleep(0)
         for number, key in enumerate(list(self._tombstones)):
-            if self._hands_in(key) and key not in self._dirty:
+            if self._hands_in(key) and key not in self._dirty and not self.keeps_tombstones(slot_of(key)):
                 found.setdefault(self._ownership.slot_map.target(slot_of(key)).resp_address, []).append(key)
             if not (number + 1) % STEP:
                 await asyncio.sleep(0)

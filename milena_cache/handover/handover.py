@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from milena_cache.handover.destination import Destination
 from milena_cache.handover.former_owner import FormerOwner
@@ -18,6 +19,16 @@ from milena_cache.writeback.dirty_table import Dirty
 from milena_cache.writeback.uploads.s3_belief import UNCONFIRMED
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slots import slot_of
+
+
+class Copies(Protocol):
+    """Copies of dirty writes at other nodes; see `milena_cache.copies`."""
+
+    def update_ring(self) -> None:
+        """Do what the newest ring requires, which `Ownership` has already."""
+
+    def holds_back(self, slot: int) -> bool:
+        """Return True while the slot is this node's, and what others have of it is collected."""
 
 
 class Handover:
@@ -48,12 +59,15 @@ class Handover:
         self._dirty = dirty
         self.merging = merging
         self.tombstones = tombstones
+        self.copies: Copies | None = None
 
     def update_moves(self, slot_map: SlotMap, epoch_before: int = 0) -> None:
         """Begin, continue and abort moves by the newest ring, which `Ownership` has already.
 
         `epoch_before`: of the ring before that, 0 if it is the first one.
         """
+        if self.copies is not None:
+            self.copies.update_ring()
         giving, receiving = moves_of(slot_map, self._ownership.me)
         self.destination.update_moves(receiving)
         self.source.update_moves(slot_map, giving)
@@ -68,6 +82,7 @@ class Handover:
             or self.destination.holds_back(slot)
             or self.former_owner.holds_back(slot)
             or self._ownership.waits_for_release(slot)
+            or (self.copies is not None and self.copies.holds_back(slot))
             or (self.was_fenced and not self._ownership.epoch)
         )
 

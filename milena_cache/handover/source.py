@@ -102,6 +102,10 @@ class Source:
         self.on_change: Callable[[], None] = lambda: None
         self.on_handed_over: Callable[[Move, set[int]], None] = lambda move, slots: None
         self.moved = 0
+        # Removes an entry of a slot that another node owns, which has it; returns True for a slot whose tombstones
+        # stay, because this node holds copies of the other one's writes.
+        self.retire_entry: Callable[[DirtyEntry], None] = dirty_writes.retire
+        self.keeps_tombstones: Callable[[int], bool] = lambda slot: False
         # Slots that are not served here any more, and since which epoch they were; see `old_owner`.
         self.served_before: dict[int, tuple[int, float]] = {}
         # Slots that are stopped, and not handed over yet, by slot the move.
@@ -487,10 +491,12 @@ class Source:
             elif entry.upload.uploading:
                 left = True
             else:
-                self._dirty_writes.retire(entry)
+                self.retire_entry(entry)
             if not (number + 1) % STEP:
                 await asyncio.sleep(0)
         for key in [key for key in self._tombstones if slot_of(key) in slots]:
+            if self.keeps_tombstones(slot_of(key)):
+                continue
             tombstone = self._tombstones.get(key)
             if tombstone is not None and self._ownership.since[slot_of(key)] == ELSEWHERE:
                 self._tombstones.handed_over(key, tombstone.version)

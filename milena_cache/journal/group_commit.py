@@ -28,8 +28,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Generic, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 from milena_cache.journal.commit import (
     Commit,
@@ -43,7 +43,7 @@ from milena_cache.journal.commit import (
 from milena_cache.journal.disk import Disk, DiskFailed, DiskFull
 from milena_cache.journal.full_disk import MAX_DEFERRED, Room, take_ballast
 from milena_cache.journal.record import Damaged, Record, decode, encode
-from milena_cache.journal.records import Replayed, read_records
+from milena_cache.journal.records import RecoveredCopies, Replayed, read_records
 from milena_cache.journal.version_allocator import Versions
 from milena_cache.objects.lineage import UNNAMED, Lineages
 from milena_cache.objects.object_store import Ref
@@ -54,6 +54,7 @@ from milena_common.runtime.clock import Clock
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 DEFER_SECONDS = 0.05
 # Seconds between attempts while the disk is full.
@@ -80,15 +81,18 @@ class Journal(Generic[T]):
         self.failure = ""
         # Called once for each commit, after its sync: why its writes must not be acknowledged, "" if they may be.
         self.unacknowledged: Callable[[], str] = lambda: ""
+        # Takes the records at the start that are copies of other nodes' writes.
+        self.copies: RecoveredCopies | None = None
         self.quarantined = disk.damaged()
         self._clock = clock
-        self._observers = observers
-        self._queued: list[QueuedWrite[T]] = []
+        self._observers = [*observers]
+        self._queued: list[QueuedWrite[Any]] = []
         self._deferred: list[Callable[[Disk], None]] = []
         self._barriers: list[asyncio.Future[None]] = []
         self._watchers: list[asyncio.Future[None]] = []
         # Records whose removal was requested and that may still be in the file, by key.
         self._leaving = Leaving()
+        self._markers = 0
         self._storing_metadata = False
         self._room = Room(self._do, self._run_deferred, lambda: len(self._deferred))
         self._committing: asyncio.Task[None] | None = None
@@ -96,6 +100,10 @@ class Journal(Generic[T]):
         self._deferred_scheduled = True  # until the replay is done
         self._loop: asyncio.AbstractEventLoop
         self._stuck: asyncio.TimerHandle
+
+    def observe(self, observer: CommitObserver) -> None:
+        """Have `observer` see all later commits."""
+        self._observers.append(observer)
 
     # ---- the start
 
@@ -166,9 +174,9 @@ class Journal(Generic[T]):
         return self.write(record.stored_as, encode(record), token, on_done, timeout)
 
     def write(
-        self, seq: int, raw: bytes, token: T, on_done: Callable[[T, bool], None], timeout: float
+        self, seq: int, raw: bytes, token: U, on_done: Callable[[U, bool], None], timeout: float
     ) -> asyncio.Future[None]:
-        """Queue the record for the next commit; the future is done when it is durable.
+        """Queue the record for the next commit; the future is done when it is durable. Its token may be any.
 
         The future raises JournalFull, DeadlineExceeded after `timeout` seconds, JournalFailed, or NotAcknowledged
         for a durable write that must not be acknowledged; the call itself raises JournalFailed if the journal has
@@ -223,6 +231,23 @@ class Journal(Generic[T]):
         if key in self._leaving or self._storing_metadata:
             await self._barrier()
         return key not in self._leaving
+
+    async def have_released(self, keys: Iterable[bytes], *, soon: bool) -> bool:
+        """Return True once no removed record of any of `keys` can come back, and their tombstones are durable.
+
+        False if that is not possible now. `soon`: commit now; else with the next commit, in about DEFER_SECONDS.
+        """
+        if not any(key in self._leaving for key in keys):
+            return True
+        # Later removals of the keys are not waited for, so this counts as the removal of a key of its own, which no
+        # cache key can be: they are UTF-8.
+        self._markers += 1
+        mark = b"\xff%d" % self._markers
+        self._leaving.add(mark)
+        self.defer(lambda disk: self._leaving.removed(mark))
+        while mark in self._leaving and not self.failure and not self.full:
+            await (self._barrier() if soon else self.wait_commit())
+        return mark not in self._leaving
 
     async def _barrier(self) -> None:
         """Return when everything that was requested so far was committed, or its commit was tried and failed."""

@@ -14,6 +14,9 @@ number of its version cannot be the key in the file: the sequence number in the 
 place of `owned_since`, which says nothing about this node's ownership, there is the number of its version, which
 stays what it was. Builds without format 2 report such a record as one of another version, and quarantine it.
 
+A copy (`milena_cache.copies`) is a record of format 2 with a flag: the write is another node's, which is to upload
+it. Builds that do not know the flag would upload it: `origin` keeps them from starting.
+
 All little-endian. There are two checksums because a record whose value is damaged still identifies the key that has
 lost its acknowledged value: reads of that key must fail rather than return S3's older object. The sequence number
 is also the record's key in the file; a record found under another number is damaged. LMDB has no checksums of its
@@ -37,7 +40,7 @@ _SUMS = struct.Struct("<2I")
 _VALUE_AT = _HEAD.size + _SUMS.size
 _BASE_UNKNOWN, _BASE_ABSENT, _BASE_ETAG = 0, 1, 2
 # Flags. Earlier versions, which do not know the second, write such a record's value as a new object.
-_CONDITIONAL, _KEEPS = 1, 2
+_CONDITIONAL, _KEEPS, _COPY, _DOUBTFUL = 1, 2, 4, 8
 
 
 class Damaged(Exception):
@@ -59,6 +62,8 @@ class Record(NamedTuple):
     expires_at: seconds since 1970; 0 means never.
     keeps: True if `value` is the value of `base`, and only the expiry changes.
     number: of another node's write, the sequence number that it has in this journal; 0: that of its version.
+    copy: True for a copy of a write that its owner is to upload; it has a `number`.
+    doubtful: True for a copy of a write that S3 may have a later one of.
     """
 
     cache_key: bytes
@@ -71,6 +76,8 @@ class Record(NamedTuple):
     expires_at: float = 0.0
     keeps: bool = False
     number: int = 0
+    copy: bool = False
+    doubtful: bool = False
 
     @property
     def stored_as(self) -> int:
@@ -80,14 +87,27 @@ class Record(NamedTuple):
 
 def encode(record: Record) -> bytes:
     """Return the record as bytes."""
-    cache_key, version, value, base, conditional, owned_since, written_at, expires_at, keeps, number = record
+    (
+        cache_key,
+        version,
+        value,
+        base,
+        conditional,
+        owned_since,
+        written_at,
+        expires_at,
+        keeps,
+        number,
+        copy,
+        doubtful,
+    ) = record
     etag = b"" if base is UNKNOWN or base is ABSENT else base.encode()
     body = b"" if value is None else value
     head = _HEAD.pack(
         MERGED_FORMAT if number else FORMAT,
         _DELETE if value is None else _PUT,
         _BASE_UNKNOWN if base is UNKNOWN else _BASE_ABSENT if base is ABSENT else _BASE_ETAG,
-        _CONDITIONAL * conditional | _KEEPS * keeps,
+        _CONDITIONAL * conditional | _KEEPS * keeps | _COPY * copy | _DOUBTFUL * doubtful,
         len(cache_key),
         len(etag),
         len(body),
@@ -140,7 +160,38 @@ def decode(seq: int, raw: bytes | memoryview, *, with_value: bool = True) -> tup
         expires_at=expires_at,
         keeps=bool(flags & _KEEPS),
         number=number,
+        copy=bool(flags & _COPY),
+        doubtful=bool(flags & _DOUBTFUL),
     )
     if not intact:
         raise Damaged(f"its value of {size} bytes is damaged", record)
     return record, size
+
+
+def copied(raw: bytes | memoryview, number: int, *, doubtful: bool = False) -> tuple[Record, int, bytes]:
+    """Return a record of another node, without its value, the size of that, and its bytes as a copy with `number`.
+
+    `raw` is the record as that node's journal has it. `doubtful`: S3 may have a later write. Raises Damaged.
+    """
+    raw = memoryview(raw)
+    if len(raw) < _VALUE_AT:
+        raise Damaged(f"has {len(raw)} bytes, less than its head")
+    _, operation, kind, flags, key_length, etag_length, length, epoch, seq, _, *times = _HEAD.unpack_from(raw)
+    record, size = decode(seq, raw, with_value=False)
+    own = (epoch, number, record.version.seq)
+    packed = _HEAD.pack(
+        MERGED_FORMAT,
+        operation,
+        kind,
+        flags | _COPY | _DOUBTFUL * doubtful,
+        key_length,
+        etag_length,
+        length,
+        *own,
+        *times,
+    )
+    _, value_sum = _SUMS.unpack_from(raw, _HEAD.size)
+    names_end = _VALUE_AT + key_length + etag_length
+    sums = _SUMS.pack(crc32(raw[_VALUE_AT:names_end], crc32(packed)), value_sum)
+    copy = record._replace(number=number, owned_since=0, copy=True, doubtful=doubtful or record.doubtful)
+    return copy, size, b"".join((packed, sums, raw[_VALUE_AT:]))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from milena_cache.journal.disk import Disk
 from milena_cache.journal.record import Damaged, Record, decode
@@ -29,6 +29,16 @@ class Replayed(NamedTuple):
     size: int
     rejection: tuple[str, float] | None
     damage: str
+
+
+class RecoveredCopies(Protocol):
+    """Takes the records that are copies of other nodes' writes (`milena_cache.copies`)."""
+
+    def recover(self, record: Record, size: int, damage: str) -> bool:
+        """Take a record, the bytes of its value and its damage; return False if it is this node's own write."""
+
+    def recovered(self) -> None:
+        """Called when all records were read."""
 
 
 def read_records(disk: Disk, damaged: list[int]) -> Iterator[Replayed | None]:

@@ -8,6 +8,10 @@ with it (`owned_since`). "This node owns the slot" alone would not be enough to 
 an entry; (2) the slot moves to another node, which acknowledges a write; (3) the slot moves back, and the entry of
 step 1 is older than an acknowledged write. The stamp is then smaller than the slot's new epoch, and the entry is
 revalidated first.
+
+In a ring with copies of dirty writes (`milena_cache.copies`) a slot that comes to this node because its owner was
+lost is served only when this node has *collected* what the nodes that hold copies have of it. Until then, S3 may
+have older objects than were acknowledged.
 """
 
 from __future__ import annotations
@@ -29,6 +33,8 @@ from milena_common.resp.identity import Identity
 ELSEWHERE = -1
 # After how many seconds to try again what is about a slot that is being handed over.
 RETRY_SECONDS = 0.1
+# The same for a slot that has no owner, which takes until a node returns.
+OWNERLESS_RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +59,13 @@ class Moves(NamedTuple):
     taken: since which epoch this node owns a slot that was handed over to it
     handed_over, stopped: since which epoch this node owned a slot that it has handed over, or does not serve while
         it hands it over
+    uncollected: since which epoch it owns a slot by the ring, and has not collected what others have of it
     """
 
     taken: SlotEpochs
     handed_over: SlotEpochs
     stopped: SlotEpochs
+    uncollected: SlotEpochs
 
 
 def served_since(slot_map: SlotMap, me: str, node_id: str, moves: Moves) -> list[int]:
@@ -81,6 +89,8 @@ def served_since(slot_map: SlotMap, me: str, node_id: str, moves: Moves) -> list
             for slot in range(first, last + 1):
                 if since[slot] == owned_since:
                     since[slot] = ELSEWHERE
+    for first, last, _ in moves.uncollected:
+        since[first : last + 1] = [ELSEWHERE] * (last + 1 - first)
     return since
 
 
@@ -132,7 +142,7 @@ class Ownership:
         self.slots = 0
         self._nodes: tuple[RingNode, ...] | None = ()
         self._map = SlotMap.empty()
-        self._moves = Moves(SlotEpochs(), SlotEpochs(), SlotEpochs())
+        self._moves = Moves(SlotEpochs(), SlotEpochs(), SlotEpochs(), SlotEpochs())
         # By slot the epoch of the latest move that this process has promised not to complete.
         self._abandoned = SlotEpochs()
         # What `since` is while the fence is open.
@@ -140,6 +150,12 @@ class Ownership:
         self._closed: NoNodes | None = None
         # True if the last `update` took slots that were served here, the fence disregarded.
         self.lost_slots = False
+        # True if slots are gated until they are collected; see `uncollected`.
+        self.collects = False
+        # Slots of which this node has everything that was acknowledged and S3 does not have, with the number 1.
+        self.whole = SlotEpochs()
+        # Slots of this process, by the ring, that are not whole: not served.
+        self.uncollected = self._moves.uncollected
         # Called after each change of `since`.
         self.on_change: Callable[[], None] = lambda: None
 
@@ -158,6 +174,8 @@ class Ownership:
         self._map = slot_map
         self._nodes = None
         self._drop_past_moves()
+        if self.collects:
+            self._update_whole()
         before = self._unfenced
         changed = self._recompute()
         # Epochs only grow, and ELSEWHERE is less than any.
@@ -166,12 +184,80 @@ class Ownership:
 
     def _drop_past_moves(self) -> None:
         """Drop what this node did in moves that the ring has no more."""
-        taken, handed_over, stopped = self._moves
+        taken, handed_over, stopped, _ = self._moves
         if not (taken or handed_over or stopped):
             return
         allowed = _granted(self._map, self.me, self.node_id, taken)
         for slots in (taken, handed_over, stopped):
             slots.keep_equal(allowed)
+
+    def _update_whole(self) -> None:
+        """Compute which slots are whole, and which of this node's are to be collected.
+
+        A slot stays whole while the rings have no other owner of it: it may be this node's since a later epoch, if
+        its process was replaced, or if the other side of a move was lost. A slot that this node has taken over is
+        whole, also in a ring in which its last owner was lost: what that node's holders have is older than what
+        this node has acknowledged.
+        """
+        kept, uncollected = SlotEpochs(), SlotEpochs()
+        free = 0
+        for first, last, node, owned_since in (*self._map.ranges, (SLOTS, SLOTS, None, 0)):
+            # Slots without an owner may come back to this node as they were.
+            parts = [(free, first - 1)] if free < first else []
+            if node is not None and node.address == self.me:
+                parts.append((first, last))
+            if node is not None and _is_process(self._map, node, self.me, self.node_id):
+                uncollected.add(first, last, owned_since)
+            for part in parts:
+                for run in self.whole.within(*part):
+                    kept.add(*run)
+            free = last + 1
+        for first, last, _ in self._moves.taken:
+            kept.add(first, last, 1)
+        self.whole.assign(kept)
+        for first, last, _ in kept:
+            uncollected.remove(first, last)
+        self.uncollected.assign(uncollected)
+
+    def collected(self, first: int, last: int) -> bool:
+        """Serve those of the slots `first` to `last` that are this node's: it has collected what others have."""
+        for start, stop, _ in self.uncollected.within(first, last):
+            self.whole.add(start, stop, 1)
+        self.uncollected.remove(first, last)
+        return self._recompute()
+
+    def hold_back(self, first: int, last: int) -> bool:
+        """Serve those of the slots `first` to `last` that are this node's after `collected`; they stay whole."""
+        for part in self._map.ranges:
+            start, stop = max(first, part.first), min(last, part.last)
+            if start <= stop and _is_process(self._map, part.node, self.me, self.node_id):
+                self.uncollected.add(start, stop, part.owned_since)
+        return self._recompute()
+
+    @property
+    def own_slots(self) -> set[int]:
+        """Return the slots that the ring has as this process's."""
+        return {
+            slot
+            for first, last, node, _ in self._map.ranges
+            if _is_process(self._map, node, self.me, self.node_id)
+            for slot in range(first, last + 1)
+        }
+
+    @property
+    def ownerless_slots(self) -> int:
+        """Return how many slots have no owner, because all nodes that have their writes are lost."""
+        if not self._map.copies_wanted or not self._map.nodes:
+            return 0
+        return SLOTS - sum(last + 1 - first for first, last, _, _ in self._map.ranges)
+
+    def not_whole(self, slot: int) -> None:
+        """Record that another node acknowledges writes of `slot`, although no ring that is known here says so."""
+        self.whole.remove(slot, slot)
+
+    def is_leaving(self, slot: int) -> bool:
+        """True if this node has stopped `slot` to hand it over, or has handed it over."""
+        return slot in self._moves.stopped or slot in self._moves.handed_over
 
     def _recompute(self) -> bool:
         unfenced = served_since(self._map, self.me, self.node_id, self._moves)
@@ -205,6 +291,9 @@ class Ownership:
                 f"since epoch {since}"
             )
         self._moves.taken.add(first, last, since)
+        if self.collects:
+            self.whole.add(first, last, 1)
+            self.uncollected.remove(first, last)
         return self._recompute()
 
     def abandon(self, first: int, last: int, epoch: int) -> list[int]:
@@ -360,7 +449,7 @@ class Ownership:
             return NoNodes("no ring is known: this node has not received one from a router yet (ROUTER_ADDR)")
         node = self._server_of(slot)
         if node is None:
-            return NoNodes(f"no node owns slot {slot}")
+            return self._ownerless(slot)
         if node.address == self.me:
             if self._closed is not None:
                 return NoNodes(f"{self._closed}; nothing was done", self._closed.retry_after)
@@ -371,6 +460,17 @@ class Ownership:
                 "not speak it (RESP_ADDR)"
             )
         return Moved(slot, node.resp_address)
+
+    def _ownerless(self, slot: int) -> NoNodes | TryAgain:
+        lost = self._map.holders(slot)
+        if not lost:
+            return NoNodes(f"no node owns slot {slot}")
+        return TryAgain(
+            f"slot {slot}: all nodes that have its acknowledged writes are lost "
+            f"({', '.join(holder.node.address for holder in lost)}); it is served when one of them returns with "
+            "its journal, or without their writes after RECOVERY_WAIT_SECONDS; nothing was done",
+            OWNERLESS_RETRY_SECONDS,
+        )
 
     def _server_of(self, slot: int) -> Target | MapNode | None:
         """Return the node that serves `slot`, or is to: its owner, or to whom this node has handed it over."""
@@ -386,6 +486,8 @@ class Ownership:
             return "this node hands it over to another one"
         if self._map.target(slot).owned_since > self._map.released_epoch:
             return "its lost owner may still have a lease"
+        if slot in self.uncollected:
+            return "this node collects the writes of its lost owner from the nodes that have copies"
         return "this node has restarted, and the ring still has the process before it"
 
     def resp_address_of(self, slot: int) -> str:

@@ -52,6 +52,10 @@ class SlotEpochs:
         begin, end = self._divide(first, last)
         del self._runs[begin:end]
 
+    def assign(self, other: SlotEpochs) -> None:
+        """Have the slots and epochs of `other`."""
+        self._runs = list(other)
+
     def keep_equal(self, epochs: list[int]) -> None:
         """Remove the slots whose epoch is not the one at their place in `epochs`."""
         for first, last, epoch in self:

@@ -129,6 +129,14 @@ class DirtyWrites:
             self._releases.release(seq, entry.key)
         self._flush_waiters.progress(entry.key)
 
+    def withdraw(self, entry: DirtyEntry) -> None:
+        """Remove an entry that has a record, which stays: it is a copy of another node's write from now on."""
+        self._dirty.pop(entry)
+        self._failing.clear(entry.key)
+        if entry.shadowed_seq:
+            self._releases.release(entry.shadowed_seq, entry.key)
+        self._flush_waiters.progress(entry.key)
+
     def withhold(self, entry: DirtyEntry, reason: str) -> None:
         """Make the entry a dead letter that no read is served from, for `reason`."""
         self._failing.clear(entry.key)

@@ -47,6 +47,9 @@ async def replay(
     records = 0
     async for found in journal.replay():
         record = found.record
+        records += 1
+        if journal.copies is not None and journal.copies.recover(record, found.size, found.damage):
+            continue
         entry = DirtyEntry(
             record.cache_key,
             record.version,
@@ -63,7 +66,6 @@ async def replay(
             expires_at=record.expires_at or NEVER,
             number=record.number,
         )
-        records += 1
         dirty_writes.replace(entry)
         if found.damage:
             dirty.kill(entry, f"damaged: the journal record: {found.damage}", wall, damaged=True)
@@ -79,6 +81,8 @@ async def replay(
         if clock.now() - logged_at >= PROGRESS_SECONDS:
             logged_at = clock.now()
             log.info("replaying the journal: %d records so far", records)
+    if journal.copies is not None:
+        journal.copies.recovered()
     for entry in dirty.values():
         writeback.acknowledged(entry)
     result = Replay(records, clock.now() - started)

@@ -29,6 +29,15 @@ def dirty_share(limit: int) -> int:
     return limit // 8
 
 
+def copies_memory(dirty_memory: int) -> int:
+    """Return the bytes of keys and overhead of copies of other nodes' writes: half of DIRTY_MEMORY_BYTES.
+
+    The values of copies are in the journal only.
+    """
+    return dirty_memory // 2
+
+
 def lru_share(limit: int, in_flight: int, dirty_memory: int) -> int:
     """Return the default of LRU_BYTES: half of `limit`, or what the other shares and a tenth of the limit leave."""
-    return max(min(limit // 2, limit - BASE_BYTES - in_flight - dirty_memory - limit // 10), limit // 16)
+    others = in_flight + dirty_memory + copies_memory(dirty_memory)
+    return max(min(limit // 2, limit - BASE_BYTES - others - limit // 10), limit // 16)

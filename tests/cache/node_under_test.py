@@ -99,6 +99,7 @@ class NodeUnderTest:
             buckets=self.buckets,
             write_mode=mode,
             dirty_max_bytes=dirty_max_bytes,
+            dirty_copy_bytes=dirty_max_bytes,
             dirty_memory_bytes=dirty_memory_bytes,
             flush_delay=delay,
             flush_concurrency=concurrency,

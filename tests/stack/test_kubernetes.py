@@ -200,7 +200,8 @@ def test_a_node_can_write_to_its_volume_and_its_journal_is_not_readable_by_other
 def test_the_volume_has_room_for_the_journal_at_its_largest() -> None:
     (claim,) = workload("milena-cache")["spec"]["volumeClaimTemplates"]
     size = int(claim["spec"]["resources"]["requests"]["storage"].removesuffix("Gi")) * 2**30
-    assert size > MIN_MAP + 3 * environment.cache(variables("milena-cache")).dirty_max_bytes
+    config = environment.cache(variables("milena-cache"))
+    assert size > MIN_MAP + 3 * (config.dirty_max_bytes + config.dirty_copy_bytes)
 
 
 def test_a_start_has_the_time_to_read_the_journal() -> None:

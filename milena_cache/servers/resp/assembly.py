@@ -10,6 +10,7 @@ import logging
 from dataclasses import replace
 
 from milena_cache.configuration.config import Config
+from milena_cache.copies.held_copies import HeldCopies
 from milena_cache.handover.handover import Handover
 from milena_cache.membership.node_fence import NodeFence
 from milena_cache.membership.ownership import Ownership
@@ -58,6 +59,7 @@ def resp_server(
     requests: Requests,
     peer_listings: PeerListings,
     handover: Handover,
+    copies: HeldCopies,
     slot_waiters: SlotWaiters,
     api: ApiMethods,
     status: Status,
@@ -87,6 +89,7 @@ def resp_server(
         requests=requests,
         peer_listings=peer_listings,
         handover=handover,
+        copies=copies,
         slot_waiters=slot_waiters,
         api=api,
         status=status,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milena_cache.journal.record import Damaged, Record, decode, encode
+from milena_cache.journal.record import Damaged, Record, copied, decode, encode
 from milena_cache.objects.version import ABSENT, UNKNOWN, Version
 from tests.support.s3.memory_store import etag_of
 
@@ -31,6 +31,8 @@ records = st.builds(
     expires_at=SECONDS,
     keeps=st.booleans(),
     number=st.just(0) | U64,
+    copy=st.booleans(),
+    doubtful=st.booleans(),
 ).map(lambda record: record._replace(owned_since=0) if record.number else record)
 
 PUT = Record(
@@ -38,9 +40,11 @@ PUT = Record(
 )
 # Another node's write, whose own number is one that this journal may have given to another record.
 MERGED = PUT._replace(version=Version(1_700_000_000_001, SEQ - 1), owned_since=0, number=SEQ)
+COPY = MERGED._replace(copy=True, doubtful=True)
 LIVE = {
     "put": PUT,
     "put of another node": MERGED,
+    "copy": COPY,
     "delete of another node": MERGED._replace(value=None, base=UNKNOWN),
     "put over nothing": PUT._replace(base=ABSENT),
     "put over what is not known": PUT._replace(base=UNKNOWN, conditional=False, expires_at=0.0),
@@ -62,8 +66,9 @@ def test_what_was_encoded_is_decoded(record: Record) -> None:
 
 def test_every_field_is_among_what_is_tried() -> None:
     default = Record(b"", Version(0, 0), None)
-    assert all(getattr(PUT, name) != getattr(default, name) for name in Record._fields if name != "number")
-    assert MERGED.number
+    merged = ("number", "copy", "doubtful")
+    assert all(getattr(PUT, name) != getattr(default, name) for name in Record._fields if name not in merged)
+    assert all(getattr(COPY, name) != getattr(default, name) for name in merged)
 
 
 @given(records, st.integers(0, 2**64 - 1))
@@ -140,3 +145,23 @@ def test_a_format_of_another_version_is_said_to_be_one() -> None:
     raw[52:56] = crc32(names, crc32(raw[:52])).to_bytes(4, "little")
     with pytest.raises(Damaged, match="format 3; this version reads 1 and 2"):
         decode(SEQ, bytes(raw))
+
+
+@given(records, st.integers(1, 2**64 - 1), st.booleans())
+def test_a_copy_is_the_record_of_another_node_under_a_number_of_this_journal(
+    record: Record, number: int, doubtful: bool
+) -> None:
+    found, size, raw = copied(encode(record), number, doubtful=doubtful)
+    expected = record._replace(number=number, owned_since=0, copy=True, doubtful=doubtful or record.doubtful)
+    assert decode(number, raw) == (expected, size)
+    assert found == without_value(expected)
+
+
+@live
+def test_a_damaged_record_is_not_copied(record: Record) -> None:
+    raw = bytearray(encode(record))
+    raw[-1] ^= 1
+    with pytest.raises(Damaged):
+        copied(bytes(raw), 7)
+    with pytest.raises(Damaged):
+        copied(raw[:20], 7)

@@ -16,6 +16,7 @@ from milena_cache.servers.resp.commands.server import cluster, command_docs, inf
 from milena_cache.servers.resp.commands.server import config as config_commands
 from milena_cache.servers.resp.commands.server import memory as memory_commands
 from milena_cache.servers.resp.commands.server import milena_call as call
+from milena_cache.servers.resp.commands.server import milena_copies as copying
 from milena_cache.servers.resp.commands.server import milena_handover as handing_over
 from milena_cache.servers.resp.commands.server import milena_listing as listing
 from milena_cache.servers.resp.commands.server import milena_promise as promising
@@ -34,6 +35,7 @@ MODULES = (
     cluster,
     command_docs,
     config_commands,
+    copying,
     handing_over,
     handshake,
     identity,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from milena_cache.configuration.config import Config
+from milena_cache.copies.held_copies import HeldCopies
 from milena_cache.handover.handover import Handover
 from milena_cache.membership.node_fence import NodeFence
 from milena_cache.membership.ownership import Ownership
@@ -54,6 +55,7 @@ class Context:
     requests, api: the API methods, independent of a protocol and over protobuf
     peer_listings: the listings of other nodes
     handover: the moves of slots
+    copies: the copies of other nodes' writes
     slot_waiters: commands that wait for a slot that is handed over
     status: reasons not to be ready, and metrics by name
     calls: counts and durations by operation, for the metrics
@@ -84,6 +86,7 @@ class Context:
     requests: Requests
     peer_listings: PeerListings
     handover: Handover
+    copies: HeldCopies
     slot_waiters: SlotWaiters
     api: ApiMethods
     status: Status

@@ -1,0 +1,44 @@
+"""Coordination. The copies that this node holds: the parts together, and what operators learn of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from milena_cache.copies.collecting import Collected, Collecting
+from milena_cache.copies.holder import Holder
+from milena_cache.copies.promotion import Promotion
+from milena_cache.copies.store import CopyStore
+from milena_cache.membership.ownership import Ownership
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCopies:
+    """The copies that one node holds; one of the `Concern`s of its status."""
+
+    ownership: Ownership
+    store: CopyStore
+    holder: Holder
+    promotion: Promotion
+    collecting: Collecting
+    collected: Collected
+
+    def not_ready(self) -> list[str]:
+        """Copies keep no node from being ready."""
+        return []
+
+    def degraded(self) -> list[str]:
+        """Return what an operator should look at."""
+        reasons = []
+        waiting = self.promotion.collecting_slots
+        if waiting:
+            reasons.append(
+                f"copies: {waiting} slots of lost nodes are not served until other nodes have sent what they have"
+            )
+        if self.store.is_full:
+            reasons.append("copies: no room for more (DIRTY_COPY_BYTES): writes of other nodes wait for S3")
+        ownerless = self.ownership.ownerless_slots
+        if ownerless:
+            reasons.append(
+                f"copies: {ownerless} slots are not served, because all nodes that have their writes are lost"
+            )
+        return reasons

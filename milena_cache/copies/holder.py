@@ -1,0 +1,483 @@
+"""Coordination. The holder's side of copies: takes the frames of the owners of slots into this node's journal.
+
+`frames` describes what owners send and what the replies mean. What a frame does takes effect when the command
+arrives, in the order of arrival; only the reply waits for the journal. So there are *pending* copies, which are
+queued for a commit: what is released meanwhile is removed as soon as they are in the journal.
+
+    RECORD ─▶ pending ─▶ commit ─▶ copy ─▶ reply        RELEASE ─▶ removal of the record ─▶ commit ─▶ reply
+
+The number of a record is one of this journal. A later item of a key always has a greater number than the ones
+before, so that a replay finds the last one, whatever the order of the versions is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from milena_cache.copies.frames import (
+    Begin,
+    CopiedRecord,
+    End,
+    Release,
+    Reply,
+    Sender,
+    is_urgent,
+    items,
+)
+from milena_cache.copies.journal_roles import NAME, JournalRoles, Role
+from milena_cache.copies.store import Copy, CopyStore, keeping_of
+from milena_cache.handover.frames import Range, ranges_of
+from milena_cache.handover.tombstones import Tombstones
+from milena_cache.journal import origin
+from milena_cache.journal.commit import JournalFull, QueuedWrite
+from milena_cache.journal.disk import Disk
+from milena_cache.journal.group_commit import Journal
+from milena_cache.journal.record import Damaged, Record, copied
+from milena_cache.membership.ownership import ELSEWHERE, Ownership
+from milena_cache.objects.version import Version
+from milena_cache.writeback.dirty_table import DirtyEntry
+from milena_common.api.errors import FailedPrecondition, InvalidRequest, Unavailable
+from milena_common.cluster.slot_map import MapRange, SlotMap
+from milena_common.cluster.slots import slot_of
+
+# How long a frame waits for the journal, in seconds.
+COMMIT_SECONDS = 10.0
+# Owners' processes whose sessions are remembered; a ring has fewer members.
+MAX_SESSIONS = 1000
+
+
+class PendingCopy:
+    """A copy that is queued for a commit of the journal.
+
+    released: True if it is to be removed as soon as it is in the journal
+    future: done when it is in the journal, or will not be
+    confirmed: False if its slot was begun after it was sent
+    epoch: of this node's ring when it was taken
+    """
+
+    __slots__ = ("confirmed", "copy", "epoch", "future", "key", "released")
+
+    def __init__(self, key: bytes, copy: Copy, epoch: int) -> None:
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.key = key
+        self.copy = copy
+        self.epoch = epoch
+        self.released = False
+        self.confirmed = True
+
+
+class _Taken(NamedTuple):
+    """A record of a frame, as it will be in this node's journal."""
+
+    record: Record
+    size: int
+    raw: bytes
+    restored: bool
+
+
+class _Prepared:
+    """The items of a frame, checked: records as they will be in this journal."""
+
+    def __init__(self, frame: bytes, number: Callable[[], int]) -> None:
+        self.urgent = is_urgent(frame)
+        self.items: list[Release | Begin | End | _Taken] = []
+        self.slots: set[int] = set()
+        self.records = 0
+        for item in items(frame):
+            if isinstance(item, CopiedRecord):
+                try:
+                    record, size, raw = copied(item.raw, number(), doubtful=item.unconfirmed)
+                except Damaged as error:
+                    raise InvalidRequest(f"a copied write cannot be read: {error}") from None
+                self.items.append(_Taken(record, size, raw, item.restored))
+                self.slots.add(slot_of(record.cache_key))
+                self.records += 1
+                continue
+            self.items.append(item)
+            if isinstance(item, Release):
+                self.slots.add(slot_of(item.key))
+            else:
+                for first, last in item.slots:
+                    self.slots.update(range(first, last + 1))
+
+
+class Holder:
+    """Takes frames of copies. Which of its slots' copies this node keeps is decided by `promotion`.
+
+    adopt_key: makes a copy of this node's own dirty write of a key whose slot it has handed over
+    is_adopting: returns True while that is being done for a slot
+    on_late: called when a copy has come into the journal after the ring had changed
+    taken: number of records that were taken; full: frames refused for want of room
+    """
+
+    def __init__(
+        self,
+        ownership: Ownership,
+        store: CopyStore,
+        roles: JournalRoles,
+        journal: Journal[DirtyEntry],
+        tombstones: Tombstones,
+    ) -> None:
+        self.store = store
+        self.roles = roles
+        self.taken = 0
+        self.full = 0
+        self.adopt_key: Callable[[bytes], None] = lambda key: None
+        self.is_adopting: Callable[[int], bool] = lambda slot: False
+        self.on_late: Callable[[], None] = lambda: None
+        # By slot the epoch of frames that are newer than this node's ring.
+        self.ahead: dict[int, int] = {}
+        self._ownership = ownership
+        self._journal = journal
+        self._tombstones = tombstones
+        self._pending: dict[bytes, list[PendingCopy]] = {}
+        self._pending_bytes = 0
+        self._pending_keeping = 0
+        self._sessions: dict[str, tuple[int, int]] = {}
+        # The slots of nodes by address and process, in the ring `_known_in`.
+        self._known: dict[tuple[str, str], set[int]] = {}
+        self._known_in: SlotMap | None = None
+        self._recovered: set[int] = set()
+        self._marked = False
+        self._storing_roles = False
+        journal.observe(self)
+        journal.copies = self
+
+    # ---- frames
+
+    def take_frame(self, sender: Sender, frame: bytes) -> Reply | Awaitable[Reply]:
+        """Carry out a frame, and return the reply, or what waits for the journal until there is one.
+
+        Raises InvalidRequest for a frame that cannot be read, and Unavailable where this node may not have heard of
+        the ring by which the sender owns its slots; nothing took effect then. What is returned raises Unavailable
+        if it is not known how much of the frame is durable.
+        """
+        prepared = _Prepared(frame, lambda: self._journal.next_version(0).seq)
+        reply = self._check_owner(sender, prepared.slots) or self._check_session(sender)
+        if reply is not None:
+            return reply
+        if any(isinstance(item, End) for item in prepared.items) and any(map(self.is_adopting, prepared.slots)):
+            raise Unavailable("this node is still making copies of its own writes of these slots")
+        self._sessions.pop(sender.process, None)
+        self._sessions[sender.process] = sender.session, sender.serial
+        if len(self._sessions) > MAX_SESSIONS:
+            del self._sessions[next(iter(self._sessions))]
+        self._remember_epoch(sender.epoch, prepared.slots)
+        full = bool(prepared.records) and not self._has_room(prepared)
+        if full:
+            self.full += 1
+        if prepared.records:
+            self.mark_journal()
+        appended: list[asyncio.Future[None]] = []
+        released: list[bytes] = []
+        for item in prepared.items:
+            if isinstance(item, _Taken):
+                if not full:
+                    self._take_record(item, appended)
+            elif isinstance(item, Release):
+                self._release(item, appended)
+                released.append(item.key)
+            elif isinstance(item, Begin):
+                if not item.kept:
+                    self._begin(item.slots)
+            else:
+                released += self._end(item.slots, appended)
+        soon = prepared.urgent or bool(prepared.records)
+        return self._finish(sender, prepared.slots, appended, released, full=full, soon=soon)
+
+    async def _finish(
+        self,
+        sender: Sender,
+        slots: set[int],
+        appended: Sequence[asyncio.Future[None]],
+        released: Iterable[bytes],
+        *,
+        full: bool,
+        soon: bool,
+    ) -> Reply:
+        for result in await asyncio.gather(*appended, return_exceptions=True):
+            if isinstance(result, JournalFull):
+                full = True
+            elif isinstance(result, BaseException):
+                raise result
+        if not await self._journal.have_released(list(released), soon=soon):
+            raise Unavailable("the journal cannot record that copies are released: its disk is full, or has failed")
+        if self._check_owner(sender, slots) is not None:
+            raise FailedPrecondition("the ring has changed, and the sender does not own the slots any more")
+        return Reply.FULL if full else Reply.TAKEN
+
+    def _has_room(self, prepared: _Prepared) -> bool:
+        if self._journal.full:
+            return False
+        cost, keeping = self._pending_bytes, self._pending_keeping
+        for item in prepared.items:
+            if isinstance(item, _Taken):
+                key = item.record.cache_key
+                known = self.store.get(key)
+                if known is None or known.version != item.record.version:
+                    keeping += keeping_of(key)
+                    cost += keeping_of(key) + item.size
+        return self.store.has_room(cost, keeping)
+
+    def _take_record(self, item: _Taken, appended: list[asyncio.Future[None]]) -> None:
+        record, size, raw, restored = item
+        key, version = record.cache_key, record.version
+        if self._ownership.is_leaving(slot_of(key)):
+            self.adopt_key(key)
+        waiting = next((each for each in reversed(self._pending.get(key, ())) if not each.released), None)
+        known = self.store.get(key) if waiting is None else waiting.copy
+        confirmed = self.store.is_confirmed(key) if waiting is None else waiting.confirmed
+        if known is not None and not known.damaged:
+            same = known.version == version
+            if same or (known.version > version and confirmed and not restored):
+                if waiting is not None:
+                    waiting.confirmed = True
+                    appended.append(waiting.future)
+                elif same:
+                    sure = known.sure or not record.doubtful
+                    self.store.put_copy(key, known._replace(sure=sure))
+                return
+        self._journal.learned(version)
+        copy = Copy(version, record.number, size, record.value is None, sure=not record.doubtful)
+        appended.append(self.append(key, copy, raw))
+        self.taken += 1
+
+    def append(self, key: bytes, copy: Copy, raw: bytes) -> asyncio.Future[None]:
+        """Put a copy, whose record is `raw`, into the journal. It and the future raise as `Journal.write` says."""
+        waiting = PendingCopy(key, copy, self._ownership.epoch)
+        written = self._journal.write(copy.number, raw, waiting, self._failed, COMMIT_SECONDS)
+        written.add_done_callback(partial(_pass_on, waiting.future))
+        self._pending.setdefault(key, []).append(waiting)
+        self._pending_bytes += keeping_of(key) + copy.size
+        self._pending_keeping += keeping_of(key)
+        return waiting.future
+
+    def committed(self, batch: Sequence[QueuedWrite[Any]], seconds: float) -> None:
+        """Complete the copies that were committed, as an observer of the journal.
+
+        They must not wait for other nodes, as this node's own writes in the same commit do: (1) this node and
+        another one hold copies of each other's slots; (2) each has one commit with a write of its own and a copy;
+        (3) each would confirm the copy only when the other one has.
+        """
+        for write in batch:
+            if isinstance(write.token, PendingCopy):
+                self._appended(write.token, durable=True)
+                if not write.token.future.done():
+                    write.token.future.set_result(None)
+
+    def _failed(self, waiting: PendingCopy, durable: bool) -> None:
+        if not durable:
+            self._appended(waiting, durable=False)
+
+    def _appended(self, waiting: PendingCopy, *, durable: bool) -> None:
+        key, copy = waiting.key, waiting.copy
+        others = self._pending[key]
+        others.remove(waiting)
+        if not others:
+            del self._pending[key]
+        self._pending_bytes -= keeping_of(key) + copy.size
+        self._pending_keeping -= keeping_of(key)
+        if not durable:
+            return
+        if waiting.released:
+            self._journal.release(copy.number, key)
+            return
+        self.hold_copy(key, copy, confirmed=waiting.confirmed)
+        if waiting.epoch != self._ownership.epoch:
+            self.on_late()
+
+    def hold_copy(self, key: bytes, copy: Copy, *, confirmed: bool = True) -> None:
+        """Make `copy`, whose record is in the journal, that of its key; the record of the one before is removed."""
+        before = self.store.put_copy(key, copy, confirmed=confirmed)
+        if before is not None and before.number != copy.number:
+            self._journal.release(before.number, key)
+
+    def drop_copy(self, key: bytes) -> None:
+        """Remove the copy of `key`, and its record, if there is one."""
+        found = self.store.pop_copy(key)
+        if found is not None:
+            self._journal.release(found.number, key)
+
+    def _release(self, item: Release, appended: list[asyncio.Future[None]]) -> None:
+        key, version, deleted_at = item
+        if self._ownership.is_leaving(slot_of(key)):
+            self.adopt_key(key)
+        if deleted_at is not None:
+            # Before the removal of the copy: after a crash in between it would be a dirty delete once more.
+            self._tombstones.add(key, version, deleted_at, durable=True)
+        for waiting in self._pending.get(key, ()):
+            if waiting.copy.version <= version:
+                waiting.released = True
+                appended.append(waiting.future)
+        known = self.store.get(key)
+        if known is not None and known.version <= version:
+            self.drop_copy(key)
+        else:
+            self.store.confirm(key)
+
+    def _begin(self, slots: Iterable[Range]) -> None:
+        for first, last in slots:
+            self.store.begin_slots(first, last)
+            for waiting in self._pending_in(first, last):
+                waiting.confirmed = False
+
+    def _end(self, slots: Iterable[Range], appended: list[asyncio.Future[None]]) -> list[bytes]:
+        released = []
+        for first, last in slots:
+            for waiting in self._pending_in(first, last):
+                if not waiting.confirmed:
+                    waiting.released = True
+                    appended.append(waiting.future)
+                    released.append(waiting.key)
+            for key in self.store.unconfirmed(first, last):
+                self.drop_copy(key)
+                released.append(key)
+        return released
+
+    def _pending_in(self, first: int, last: int) -> list[PendingCopy]:
+        return [each for key, found in self._pending.items() if first <= slot_of(key) <= last for each in found]
+
+    def doubt(self, slots: set[int]) -> None:
+        """Record that S3 may have later writes than the copies of `slots`, and those that are being journaled."""
+        for slot in slots:
+            self.store.doubt(slot)
+        for key, found in self._pending.items():
+            for waiting in found if slot_of(key) in slots else ():
+                waiting.copy = waiting.copy._replace(sure=False)
+
+    def release_pending(self, ranges: Iterable[Range]) -> bool:
+        """Remove copies of these slots that are queued for the journal as soon as they are in it."""
+        found = [each for first, last in ranges for each in self._pending_in(first, last)]
+        for waiting in found:
+            waiting.released = True
+        return bool(found)
+
+    @property
+    def pending_slots(self) -> set[int]:
+        """Return the slots with copies that are queued for the journal."""
+        return set(map(slot_of, self._pending))
+
+    # ---- who may send
+
+    def _check_session(self, sender: Sender) -> Reply | None:
+        session, serial = self._sessions.get(sender.process, (0, 0))
+        follows = sender.session == session and sender.serial == serial + 1
+        begins = sender.session > session and sender.serial == 1
+        return None if follows or begins else Reply.UNKNOWN_SESSION
+
+    def _check_owner(self, sender: Sender, slots: set[int]) -> Reply | None:
+        """Return STALE if the sender does not own `slots`. Raises Unavailable if this node serves one."""
+        slot_map = self._ownership.slot_map
+        if sender.epoch <= slot_map.epoch and not slots <= self._allowed_slots(sender, slot_map):
+            return Reply.STALE
+        # By the ring that is known here they are this node's: it was lost, and does not know that yet; or it hands
+        # them over, and has not stopped them; or it has taken them over, and the sender does not know that yet.
+        mine = self.owned_by(self._ownership.me)
+        leaving, since = self._ownership.is_leaving, self._ownership.unfenced_since_slot
+        if any((slot in mine and not leaving(slot)) or since(slot) != ELSEWHERE for slot in slots):
+            raise Unavailable("this node serves the slots, as far as it knows")
+        return None
+
+    def owned_by(self, address: str) -> set[int]:
+        """Return the slots that the node at `address` owns by the newest ring."""
+        return self._slots_of(address, "", self._ownership.slot_map.ranges)
+
+    def _allowed_slots(self, sender: Sender, slot_map: SlotMap) -> set[int]:
+        """Return the slots of which the sender is the owner, or the destination of a pending move."""
+        return self._slots_of(sender.address, sender.process, (*slot_map.ranges, *slot_map.pending))
+
+    def _slots_of(self, address: str, process: str, parts: Iterable[MapRange]) -> set[int]:
+        if self._known_in is not self._ownership.slot_map:
+            self._known_in = self._ownership.slot_map
+            self._known.clear()
+        found = self._known.get((address, process))
+        if found is None:
+            found = set()
+            for first, last, node, _ in parts:
+                if node.address == address and (not process or node.node_id in ("", process)):
+                    found.update(range(first, last + 1))
+            self._known[address, process] = found
+        return found
+
+    def _remember_epoch(self, epoch: int, slots: set[int]) -> None:
+        """Remember frames of a newer ring than this node has, and that another node owns their slots."""
+        if epoch > self._ownership.epoch:
+            for slot in slots:
+                self.ahead[slot] = max(epoch, self.ahead.get(slot, 0))
+        if self._ownership.whole:
+            others = [each for each in slots if each in self._ownership.whole]
+            for slot in others:
+                if not self._ownership.is_leaving(slot):
+                    self._ownership.not_whole(slot)
+                    self.store_roles()
+
+    # ---- the journal's metadata
+
+    def mark_journal(self) -> None:
+        """Have versions that know no copies refuse this journal, before the first copy is in it."""
+        if not self._marked:
+            self._marked = True
+            self._journal.defer(lambda disk: origin.mark(disk, copies=True))
+
+    def store_roles(self) -> None:
+        """Store what the journal is for which slot, before any later write."""
+        if not self._storing_roles:
+            self._storing_roles = True
+            self._journal.defer(self._write_roles)
+
+    def _write_roles(self, disk: Disk) -> None:
+        self._storing_roles = False
+        self.roles.whole.assign(self._ownership.whole)
+        disk.set_metadata(NAME, self.roles.to_text())
+
+    def set_role(self, slots: Iterable[int], role: Role) -> None:
+        """Record what all records so far of `slots` are, before any later write."""
+        number = self._journal.versions.seq
+        for first, last in ranges_of(slots):
+            self.roles.set_role(first, last, number, role)
+        if role is Role.COPY:
+            self.mark_journal()
+        self.store_roles()
+
+    # ---- the start
+
+    def recover(self, record: Record, size: int, damage: str) -> bool:
+        """Hold a record that was found at the start, if it is a copy; see `RecoveredCopies`."""
+        key = record.cache_key
+        slot = slot_of(key)
+        self._recovered.add(slot)
+        role = self.roles.role(slot, record.stored_as, copy=record.copy)
+        if role is Role.OWN:
+            return False
+        if role is Role.DROPPED:
+            self._journal.release(record.stored_as, key)
+            return True
+        # This node's own writes, which it has handed over, have no flag of their own.
+        sure = record.copy and not record.doubtful
+        self.hold_copy(key, Copy(record.version, record.stored_as, size, record.value is None, bool(damage), sure))
+        return True
+
+    def recovered(self) -> None:
+        """Complete the start: all records were found."""
+        self.roles.keep(self._recovered)
+        self._recovered.clear()
+        marked = self._marked = len(self.store) > 0
+        self._journal.defer(lambda disk: origin.mark(disk, copies=marked))
+
+    def newest_version(self, key: bytes) -> Version | None:
+        """Return the version of the copy of `key`, or of the latest pending one; None without one."""
+        pending = self._pending.get(key)
+        if pending:
+            return pending[-1].copy.version
+        known = self.store.get(key)
+        return known.version if known is not None else None
+
+
+def _pass_on(future: asyncio.Future[None], written: asyncio.Future[None]) -> None:
+    """Pass on why a copy is not in the journal; that it is is noted sooner."""
+    error = None if written.cancelled() else written.exception()
+    if error is not None and not future.done():
+        future.set_exception(error)

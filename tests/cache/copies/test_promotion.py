@@ -1,0 +1,199 @@
+"""What becomes of copies when the ring changes: the new owner serves them, without S3, and others drop theirs."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from milena_cache.copies.frames import Reply
+from milena_cache.membership.ownership import ELSEWHERE
+from milena_cache.objects.object_store import Fault, Ref
+from milena_common.api.errors import TryAgain
+from tests.cache.copies.holders_under_test import HolderCluster, Owner
+from tests.cache.node_under_test import BUCKET
+from tests.support.fake_clock import run_ready_tasks
+
+
+async def started(names: str = "x", holders: str = "x", **options: int) -> tuple[HolderCluster, Owner]:
+    cluster = HolderCluster(*names, holders=holders, delay=1.0, **options)
+    await cluster.start()
+    return cluster, Owner(cluster)
+
+
+async def read(cluster: HolderCluster, name: str, key: str) -> bytes | None:
+    member = cluster[name]
+    since = member.ownership.owned_since(key.encode())
+    return (await member.t.outcome(key, since))[1]
+
+
+async def test_a_new_owner_serves_the_lost_owner_s_writes_while_s3_is_away_and_uploads_them() -> None:
+    cluster, owner = await started()
+    cluster.store.objects[Ref(BUCKET, "gone")] = b"old"
+    await owner.send("x", owner.record("k", b"v"), owner.record("gone", None))
+    cluster.store.down = Fault.CONNECT
+    await cluster.change("x", "", lost="o")
+    assert await read(cluster, "x", "k") == b"v"
+    assert await read(cluster, "x", "gone") is None
+    cluster.store.down = None
+    await cluster.clock.advance(120)
+    assert cluster["x"].t.s3_has("k") == b"v"
+    assert cluster["x"].t.s3_has("gone") is None
+    assert not len(cluster["x"].t.dirty)
+    assert cluster.copies("x") == {}
+    await cluster.stop()
+
+
+@pytest.mark.parametrize("after_reads", [False, True])
+async def test_a_restart_after_a_promotion_finds_each_write_once(after_reads: bool) -> None:
+    cluster, owner = await started()
+    await owner.send("x", owner.record("k", b"1"), owner.record("j", b"1"))
+    await cluster.change("x", "", lost="o")
+    if after_reads:
+        await cluster["x"].t.put("k", b"2", cluster.ring.epoch)
+        await run_ready_tasks()
+    await cluster.crash("x")
+    await cluster.publish()
+    assert len(cluster["x"].t.dirty) + len(cluster.copies("x")) == 2
+    assert await read(cluster, "x", "k") == (b"2" if after_reads else b"1")
+    await cluster.clock.advance(10)
+    assert cluster["x"].t.s3_has("k") == (b"2" if after_reads else b"1")
+    assert cluster["x"].t.s3_has("j") == b"1"
+    await cluster.stop()
+
+
+async def test_a_holder_that_restarts_is_promoted_like_one_that_does_not() -> None:
+    cluster, owner = await started()
+    await owner.send("x", owner.record("k", b"1"))
+    await cluster.publish()
+    await cluster.clock.advance(1)
+    await cluster.crash("x")
+    cluster.store.down = Fault.CONNECT
+    await cluster.change("x", "", lost="o")
+    assert await read(cluster, "x", "k") == b"1"
+    await cluster.stop()
+
+
+async def test_a_new_owner_collects_from_all_living_holders_before_it_serves() -> None:
+    cluster, owner = await started("xyz", "xyz")
+    old, new = owner.version(), owner.version()
+    for name in "xyz":
+        await owner.send(name, owner.record("k", b"1", old), owner.record(f"of-{name}", name.encode()))
+        owner.serial = 0
+    owner.serial = 1
+    await owner.send("y", owner.record("k", b"2", new))
+    cluster.cut = {"z"}
+    await cluster.change("x", "yz", lost="o")
+    await cluster.clock.advance(1)
+    assert cluster["x"].ownership.since[0] == ELSEWHERE
+    with pytest.raises(TryAgain, match="copies"):
+        cluster["x"].ownership.owned_since(b"k")
+    assert "not served until other nodes" in "".join(cluster["x"].servers.copies.degraded())
+    cluster.cut.clear()
+    await cluster.clock.advance(2)
+    cluster.store.down = Fault.CONNECT
+    assert await read(cluster, "x", "k") == b"2"
+    for name in "xyz":
+        assert await read(cluster, "x", f"of-{name}") == name.encode()
+    await cluster.stop()
+
+
+async def test_a_holder_that_is_lost_too_is_not_waited_for() -> None:
+    cluster, owner = await started("xy", "xy")
+    await owner.send("x", owner.record("k", b"1"))
+    cluster.cut = {"y"}
+    await cluster.change("x", "y", lost="o")
+    await cluster.clock.advance(1)
+    assert cluster["x"].ownership.since[0] == ELSEWHERE
+    await cluster.change("x", "", lost="y", same_since=True)
+    await cluster.clock.advance(1)
+    assert await read(cluster, "x", "k") == b"1"
+    await cluster.stop()
+
+
+async def test_what_a_filling_holder_has_is_compared_with_s3_before_it_is_served() -> None:
+    cluster, owner = await started("xy", "X")
+    await owner.send("x", owner.record("k", b"stale"))
+    await cluster.change("y", "X", lost="o")
+    await cluster["y"].t.put("k", b"new", cluster.ring.epoch, durability="through")
+    await cluster.change("x", "", lost="y")
+    assert await read(cluster, "x", "k") == b"new"
+    await cluster.stop()
+
+
+async def test_copies_of_a_slot_of_another_node_that_does_not_list_this_one_are_dropped() -> None:
+    cluster, owner = await started("xy", "xy")
+    await owner.send("x", owner.record("k", b"1"))
+    await cluster.change("o", "y", same_since=True)
+    await cluster.clock.advance(1)
+    assert cluster.copies("x") == {}
+    await cluster.crash("x")
+    assert cluster.copies("x") == {}
+    await cluster.stop()
+
+
+async def test_copies_of_slots_without_an_owner_stay_and_requests_say_why() -> None:
+    cluster, owner = await started("xy", "x")
+    await owner.send("x", owner.record("k", b"1"))
+    cluster.ring.change("", "ox", lost="ox")
+    cluster["y"].ring_changed(cluster.ring.map())
+    with pytest.raises(TryAgain, match="o:1, x:1"):
+        cluster["y"].ownership.owned_since(b"k")
+    assert "all nodes that have their writes are lost" in "".join(cluster["y"].servers.copies.degraded())
+    await cluster.crash("x")
+    cluster.ring.nodes["x"] = cluster.ring.all["x"]
+    await cluster.change("x", "")
+    assert await read(cluster, "x", "k") == b"1"
+    await cluster.stop()
+
+
+async def test_writes_of_slots_that_were_handed_over_become_copies_and_come_back_with_the_slots() -> None:
+    cluster = HolderCluster("a", "b", delay=1000.0)
+    await cluster.start()
+    await cluster.change("a", "", lost="o")
+    ring, a, b = cluster.ring, cluster["a"], cluster["b"]
+    await a.t.put("k", b"1", ring.epoch)
+    await a.t.put("j", b"1", ring.epoch)
+    move = ring.plan(range(16384), "b")
+    await cluster.publish()
+    await cluster.until(lambda: b.ownership.since[0] == move)
+    await cluster.until(lambda: b.ownership.slots == 16384)
+    await cluster.clock.advance(0.2)
+    assert cluster.copies("a") == {"k": b"1", "j": b"1"}
+    assert not len(a.t.dirty)
+    # The new owner counts on the old one: a frame of it arrives before the ring has it.
+    sender = Owner(cluster, "b")
+    sender.epoch = ring.epoch
+    frame = (sender.begin(kept=True), sender.record("k", b"2", b.t.journal.next_version(move)), sender.release("j"))
+    assert await sender.send("a", *frame[:2]) is Reply.TAKEN
+    assert cluster.copies("a") == {"k": b"2", "j": b"1"}
+    await cluster.crash("a")
+    assert cluster.copies("a") == {"k": b"2", "j": b"1"}
+    cluster.store.down = Fault.CONNECT
+    await cluster.change("a", "", lost="b")
+    assert await read(cluster, "a", "k") == b"2"
+    await cluster.stop()
+
+
+async def test_copies_of_slots_that_are_taken_over_are_dropped_and_do_not_come_back() -> None:
+    cluster = HolderCluster("a", "b", delay=1000.0)
+    await cluster.start()
+    await cluster.change("a", "b", lost="o")
+    ring, a, b = cluster.ring, cluster["a"], cluster["b"]
+    await cluster.clock.advance(1)
+    assert a.ownership.slots == 16384
+    await a.t.put("k", b"1", ring.epoch)
+    sender = Owner(cluster, "a")
+    old = a.t.dirty.get(b"k")
+    assert old is not None
+    await sender.send("b", sender.record("k", b"1", old.version), sender.record("j", b"1"))
+    move = ring.plan(range(16384), "b")
+    await cluster.publish()
+    await cluster.until(lambda: b.ownership.slots == 16384)
+    assert cluster.copies("b") == {}
+    await b.t.put("k", b"2", move)
+    await cluster.crash("b")
+    assert cluster.copies("b") == {}
+    assert [*cluster["b"].t.dirty] == [b"k"]
+    await asyncio.sleep(0)
+    await cluster.stop()
