@@ -37,7 +37,7 @@ class _Choice:
         self.number = number
         self.place = random.randrange(number)
 
-    def failed(self, place: int, error: MilenaError) -> bool:
+    def leaves(self, place: int, error: MilenaError) -> bool:
         """Go on to the next place if the connection of this one failed; return True if nothing was sent."""
         failure = connection_failure(error)
         if place == self.place and failure:
@@ -58,7 +58,7 @@ class FailoverTransport:
             try:
                 return self._transports[place].call(method, request, timeout)
             except MilenaError as error:
-                if not self._choice.failed(place, error) or attempt + 1 == self._choice.number:
+                if not self._choice.leaves(place, error) or attempt + 1 == self._choice.number:
                     raise
         raise AssertionError
 
@@ -74,7 +74,7 @@ class FailoverTransport:
                 if call.cancelled() or result.cancelled():
                     return
                 error = call.exception()
-                if isinstance(error, MilenaError) and self._choice.failed(place, error) and attempts > 1:
+                if isinstance(error, MilenaError) and self._choice.leaves(place, error) and attempts > 1:
                     begin(attempts - 1)
                 elif result.set_running_or_notify_cancel():
                     if error is not None:
@@ -93,7 +93,7 @@ class FailoverTransport:
         try:
             yield from self._transports[place].watch(method, request)
         except MilenaError as error:
-            self._choice.failed(place, error)
+            self._choice.leaves(place, error)
             raise
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ class AsyncFailoverTransport:
             try:
                 return await self._transports[place].call(method, request, timeout)
             except MilenaError as error:
-                if not self._choice.failed(place, error) or attempt + 1 == self._choice.number:
+                if not self._choice.leaves(place, error) or attempt + 1 == self._choice.number:
                     raise
         raise AssertionError
 
@@ -125,7 +125,7 @@ class AsyncFailoverTransport:
             async for response in self._transports[place].watch(method, request):
                 yield response
         except MilenaError as error:
-            self._choice.failed(place, error)
+            self._choice.leaves(place, error)
             raise
 
     async def close(self) -> None:
