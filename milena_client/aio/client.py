@@ -54,8 +54,8 @@ class AsyncMilena:
     It belongs to the event loop of its first call, and to the next loop when that one is closed. A call that is
     cancelled is given up; a write may have happened then.
 
-    - `address`: where the router is, "host:port" or "host" (port 50050), or a URL as for `from_url`. The
-      arguments below take precedence over the URL.
+    - `address`: where the router is, "host:port" or "host" (port 50050), several routers of one ring separated by
+      commas, or a URL as for `from_url`. The arguments below take precedence over the URL.
     - `bucket`: the name of the bucket; "" is the URL's, or else the one that the nodes serve by default.
     - `timeout`: how many seconds a call has in all, retries included; None: the URL's, or else 10. Every method
       takes one of its own.

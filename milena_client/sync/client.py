@@ -52,8 +52,8 @@ D = TypeVar("D")
 class Milena(ItemAccess):
     """A client of a Milena cluster. Thread-safe; a process needs one.
 
-    - `address`: where the router is, "host:port" or "host" (port 50050), or a URL as for `from_url`. The
-      arguments below take precedence over the URL.
+    - `address`: where the router is, "host:port" or "host" (port 50050), several routers of one ring separated by
+      commas, or a URL as for `from_url`. The arguments below take precedence over the URL.
     - `bucket`: the name of the bucket; "" is the URL's, or else the one that the nodes serve by default.
     - `timeout`: how many seconds a call has in all, retries included; None: the URL's, or else 10. Every method
       takes one of its own.

@@ -201,4 +201,6 @@ async def _round(
         f"{fault}: {found.acknowledged} writes acknowledged, {len(found.violations)} violations, a key unavailable "
         f"for {found.key:.2f} s ({ways}), whole after {found.whole:.1f} s; {dict(load.errors)}"
     )
+    for line in found.violations:
+        show(f"  {line}")
     return found
