@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.e2e, needs_etcd]
 FAULTS = ("a router killed", "all of etcd killed")
 
 
-def test_routers_and_etcd_that_fail_cost_no_value_and_change_no_owner(tmp_path: Path) -> None:
+def test_routers_and_etcd_that_fail_cost_no_value(tmp_path: Path) -> None:
     outcome = run.run(tmp_path, 0.0, 7, FAULTS, 1)
     assert outcome.violations == []
     assert outcome.defects == []
