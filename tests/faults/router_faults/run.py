@@ -201,7 +201,8 @@ async def _round(
     ways = ", ".join(f"{way} {seconds:.2f}" for way, seconds in found.ways.items())
     show(
         f"{fault}: {found.acknowledged} writes acknowledged, {len(found.violations)} violations, a key unavailable "
-        f"for {found.key:.2f} s ({ways}), whole after {found.whole:.1f} s{', owners changed' * found.moved}; {dict(load.errors)}"
+        f"for {found.key:.2f} s ({ways}), whole after {found.whole:.1f} s"
+        f"{', owners changed' * found.moved}; {dict(load.errors)}"
     )
     for line in found.violations:
         show(f"  {line}")
