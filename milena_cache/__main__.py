@@ -116,6 +116,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         },
         default_bucket=bucket,
         journal_id=disk.identity.journal,
+        zone=config.zone,
     )
     membership = build_membership(parts, servers, member, config.routers)
     await server.start(servers.grpc_methods, servers.calls)

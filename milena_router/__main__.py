@@ -54,7 +54,9 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     def new_recovery() -> Recovery:
         return Recovery(config.lease_seconds, config.ring_recovery)
 
-    membership = Membership(config.lease_seconds, clock.now(), new_recovery(), uuid.uuid4().hex)
+    membership = Membership(
+        config.lease_seconds, clock.now(), new_recovery(), uuid.uuid4().hex, config.recovery_wait
+    )
     forwarder = Forwarder(membership, connect, clock)
     watchers = RingWatchers(membership, config.direct_access, config.max_value_bytes)
 

@@ -36,6 +36,7 @@ class Config:
     rate_limit: float
     lease_seconds: float
     ring_recovery: float
+    recovery_wait: float
     max_value_bytes: int
     max_in_flight_bytes: int
     request_timeout: float
@@ -61,6 +62,7 @@ def load(env: Environment, memory_limit: int) -> Config:
         rate_limit=env.number("RATE_LIMIT", 100, 0, 1e9, "requests a second, 0 for no limit,"),
         lease_seconds=(lease := env.seconds("LEASE_SECONDS", 5, 0.3, 3600)),
         ring_recovery=env.seconds("RING_RECOVERY_SECONDS", max(lease, NODE_RETRY_SECONDS), 0, 3600),
+        recovery_wait=env.seconds("RECOVERY_WAIT_SECONDS", 60, 0, 86400),
         max_value_bytes=max_value_bytes,
         max_in_flight_bytes=env.size(
             "MAX_IN_FLIGHT_BYTES", in_flight_share(memory_limit, max_value_bytes), 2**20, 2**44

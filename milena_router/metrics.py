@@ -16,6 +16,7 @@ from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.token_bucket import TokenBucket
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.metrics.families import counter, counters, gauge, histograms, in_flight, registry
+from milena_router.ring.copy_timers import number_waiting
 from milena_router.ring.leases import Leases
 from milena_router.ring.watch_streams import RingWatchers
 from milena_router.shared.shared_leases import SharedLeases, StoreCounts
@@ -76,6 +77,26 @@ def router_registry(
             "milena_router_ring_unreleased_losses",
             "Lost nodes whose slots the new owners do not serve yet",
             len(membership.releases) if membership.moving else 0,
+        )
+        yield gauge(
+            "milena_router_ring_copies_target",
+            "How many journals an acknowledged write must be in; 0: not all nodes keep copies",
+            ring.copies.target,
+        )
+        yield gauge(
+            "milena_router_ring_slots_missing_copies",
+            "Slots with fewer complete holders of copies than are wanted",
+            ring.slots_with_missing_copies(),
+        )
+        yield gauge(
+            "milena_router_ring_waiting_slots",
+            "Slots without an owner, whose owner and complete holders are lost",
+            number_waiting(ring),
+        )
+        yield counter(
+            "milena_router_ring_given_up_slots",
+            "Slots without an owner that were given to others after RECOVERY_WAIT_SECONDS: their writes are lost",
+            membership.waiting.given_up_slots,
         )
         yield gauge(
             "milena_router_missing_nodes",

@@ -118,6 +118,7 @@ COMPOUNDS = ("in flight", "single flight", "at least", "at most")
 
 # Identifiers that have such a word in another sense.
 ALLOWED = {
+    "copies_wanted": "a field of the ring's message",
     "_generation": "counts how often credentials were renewed",
     "generation": "counts how often credentials were renewed",
     "report": "the page that a benchmark prints",

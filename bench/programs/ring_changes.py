@@ -15,6 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from bench.nodes.node_parts import BUCKETS, bench_config, node_parts
@@ -22,7 +23,8 @@ from milena_cache.app import build_servers, node_identity
 from milena_cache.membership.ownership import Ownership
 from milena_cache.servers.resp.state.ring_view import RingView
 from milena_client.core.routing import Routes
-from milena_common.cluster.slot_assignment import Member, Ring
+from milena_common.cluster.runs_message import COPIES, MOVES, RUNS
+from milena_common.cluster.slot_assignment import Member, PlanChange, Ring
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slots import SLOTS
 from milena_common.process.run import GC_THRESHOLD
@@ -49,11 +51,11 @@ HISTORIES: tuple[tuple[int, int, Sequence[float]], ...] = (
 )
 
 
-def member(number: int, weight: float = 1.0) -> Member:
+def member(number: int, weight: float = 1.0, copies: int = 0) -> Member:
     host = f"cache-{number}.cache.prod.svc.cluster.local"
-    return Member(
-        f"{host}:50051", f"{number:032x}", weight, {"resp": f"{host}:6379"}, journal_id=f"{number * 7:032x}"
-    )
+    addresses = {"resp": f"{host}:6379"}
+    zone = f"zone-{number % 3}"
+    return Member(f"{host}:50051", f"{number:032x}", weight, addresses, f"{number * 7:032x}", copies, zone)
 
 
 class Results:
@@ -124,6 +126,92 @@ def history(results: Results, low: int, high: int, weights: Sequence[float], cha
     if largest:
         results.show(f"{name}: CLUSTER SLOTS of three nodes", largest / 1024, "KiB", CLUSTER_SLOTS_BYTES / 1024)
     return ring
+
+
+def at_rest(ring: Ring) -> Ring:
+    """Return the ring after its moves are done, its holders filled, and both again until nothing is to change."""
+    while True:
+        for address in {run.address for run in ring.pending}:
+            taken = [run for run in ring.pending if run.address == address]
+            ring = ring.with_taken(address, taken, ring.epoch + 1) or ring
+        filling: dict[str, list[tuple[int, int, str]]] = {}
+        for first, last, held, _ in ring.copies.runs:
+            filling.setdefault(held.owner, []).extend(
+                (first, last, each.address) for each in held.holders if each.since
+            )
+        for address, completed in filling.items():
+            if completed:
+                report = ring.with_reports(address, completed, (), ring.epoch, ring.epoch + 1, PlanChange())
+                ring = report or ring
+        if not any(filling.values()) and not ring.pending:
+            if ring.is_balanced():
+                return ring
+            ring = ring.with_members(ring.members, ring.epoch + 1, moving=True)
+
+
+def losses(results: Results, low: int, high: int, changes: int, seed: int) -> None:
+    """Print the worst results of random joins and losses, in a ring with copies that comes to rest between."""
+    rng = random.Random(seed)
+    members = [member(number, copies=2) for number in range(low)]
+    ring = at_rest(Ring.empty().with_members(members, 1, moving=True))
+    limit, made, max_ranges, max_load = high, low, 0, 0.0
+    for _ in range(changes):
+        if limit > len(members):
+            members.append(member(made, copies=2))
+            made += 1
+        else:
+            members.remove(rng.choice(members))
+        if len(members) == limit:
+            limit = low if limit == high else high
+        ring = at_rest(ring.with_members(members, ring.epoch + 1, moving=True))
+        owners = [address for address, _ in groupby(ring.owner(slot) for slot in range(SLOTS))]
+        max_ranges = max(max_ranges, max(Counter(owners).values()))
+        held: Counter[str] = Counter()
+        for first, last, copies, _ in ring.copies.runs:
+            held.update({each.address: last + 1 - first for each in copies.holders})
+        max_load = max(max_load, max(held.values()) * len(members) / SLOTS) if len(members) > 8 else max_load
+    name = f"{changes} joins and losses with copies, {low} to {high} nodes"
+    results.show(f"{name}: most ranges of a node", max_ranges, "", RANGES)
+    results.show(f"{name}: most copies of a node, of the mean (9 nodes or more)", max_load, "")
+
+
+def with_copies(results: Results, name: str, ring: Ring) -> None:
+    """Print times and sizes of a ring whose slots have holders, made from `ring`."""
+    members = [replace(each, copies=2) for each in ring.members]
+    ring = at_rest(ring.with_members(members, ring.epoch + 1, moving=True))
+    epoch = ring.epoch + 1
+    new = member(10**6, copies=2)
+
+    def join() -> Ring:
+        return ring.with_members([*members, new], epoch, moving=True)
+
+    joined, lost = join(), ring.with_members(members[1:], epoch, moving=True)
+    taken = [run for run in joined.pending if run.address == new.address]
+    results.show(f"{name}, copies: runs of copies", len(ring.copies.runs), "")
+    results.show(f"{name}, copies: a join", 1000 * median_of(join), "ms", 1000 * JOIN_SECONDS)
+    results.show(
+        f"{name}, copies: a loss",
+        1000 * median_of(lambda: ring.with_members(members[1:], epoch, moving=True)),
+        "ms",
+        1000 * JOIN_SECONDS,
+    )
+    results.show(
+        f"{name}, copies: slots taken over",
+        1000 * median_of(lambda: joined.with_taken(new.address, taken, epoch + 1)),
+        "ms",
+        1000 * JOIN_SECONDS,
+    )
+    features = RUNS | MOVES | COPIES
+    whole, base = short_update(published(ring), None, features), published(ring)
+    for what, changed in (("a join", joined), ("a loss", lost)):
+        size = short_update(published(changed), base, features).ByteSize()
+        results.show(f"{name}, copies: {what}, to a watcher", size / 1024, "KiB", CHANGE_BYTES / 1024)
+    results.show(f"{name}, copies: the whole ring, to a watcher", whole.ByteSize() / 1024, "KiB")
+    known = SlotMap.from_update(whole)
+    change = short_update(published(joined), base, features)
+    results.show(
+        f"{name}, copies: node reads a join", 1000 * median_of(lambda: SlotMap.from_update(change, known)), "ms"
+    )
 
 
 def ownership_of_a_node(address: str) -> Ownership:
@@ -213,6 +301,16 @@ def main() -> int:
     keys = [b"reports/%d.csv" % number for number in range(1000)]
     results.show("finding the owner of a key", 1000 * median_of(lambda: [ring.find(key) for key in keys]), "us")
     followers(results, f"{NODES} nodes, made from nothing", ring)
+    keeping = [member(number, copies=2) for number in range(NODES)]
+    results.show(
+        f"{NODES} nodes from nothing, with copies",
+        1000 * median_of(lambda: Ring.empty().with_members(keeping, 1, moving=True)),
+        "ms",
+        1000 * BUILD_SECONDS,
+    )
+    with_copies(results, f"{NODES} nodes", ring)
+    for seed, (low, high) in enumerate(((3, 4), (3, 12), (3, 40))):
+        losses(results, low, high, changes // 5, seed)
     for seed, (low, high, weights) in enumerate(HISTORIES):
         last = history(results, low, high, weights, changes, seed)
     last = last.with_members(last.members[:NODES], last.epoch + 1)
@@ -228,6 +326,7 @@ def main() -> int:
         1000 * JOIN_SECONDS,
     )
     followers(results, f"{len(last.members)} nodes after that", last)
+    with_copies(results, f"{len(last.members)} nodes after that", last)
     return 1 if results.failed else 0
 
 

@@ -32,6 +32,9 @@ YEAR = 366 * DAY
 # The share of REQUEST_TIMEOUT_SECONDS after which a read without response headers is sent once more.
 HEDGE_SHARE = 1 / 3
 
+# Characters of a zone.
+MAX_ZONE = 200
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -51,6 +54,7 @@ class Config:
     routers: tuple[Address, ...]
     rate_limit: float
     weight: float
+    zone: str
     max_entries: int
     max_bytes: int
     freshness: Freshness
@@ -121,6 +125,7 @@ def load(env: Environment, memory_limit: int) -> Config:
         routers=_routers(env),
         rate_limit=env.number("RATE_LIMIT", 0, 0, 1e9, "requests a second, 0 for no limit,"),
         weight=env.number("NODE_WEIGHT", 1, 0.001, 1000),
+        zone=_zone(env),
         max_entries=env.integer("LRU_SIZE", 10_000, 1, 10**9),
         max_bytes=env.size("LRU_BYTES", lru_share(memory_limit, in_flight, dirty_memory), 0, 2**50),
         freshness=Freshness(
@@ -184,6 +189,13 @@ def _one_of(env: Environment, name: str, default: C, choices: Sequence[C]) -> C:
 def _resp(env: Environment) -> Address | None:
     off = env.emptied("RESP_ADDR") or env.text("RESP_ADDR").lower() == "off"
     return None if off else env.address("RESP_ADDR", "127.0.0.1:6379", lowest_port=0)
+
+
+def _zone(env: Environment) -> str:
+    zone = env.text("NODE_ZONE")
+    if len(zone) > MAX_ZONE:
+        env.problem("NODE_ZONE", zone, f"a text of at most {MAX_ZONE} characters")
+    return zone
 
 
 def _routers(env: Environment) -> tuple[Address, ...]:

@@ -122,10 +122,10 @@ class RouterCoordinator:
         await self._connection.close()
 
 
-def _holder_reports(ranges: Iterable[tuple[int, int, str]]) -> list[pb.HolderReport]:
-    by_holder: dict[str, pb.HolderReport] = {}
+def _holder_reports(ranges: Iterable[tuple[int, int, str]]) -> list[pb.HolderStatus]:
+    by_holder: dict[str, pb.HolderStatus] = {}
     for first, last, holder in ranges:
-        message = by_holder.setdefault(holder, pb.HolderReport(holder=holder))
+        message = by_holder.setdefault(holder, pb.HolderStatus(holder=holder))
         message.first.append(first)
         message.last.append(last)
     return list(by_holder.values())

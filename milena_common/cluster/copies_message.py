@@ -40,8 +40,12 @@ def copies_message(copies: Iterable[PlacedCopies]) -> pb.SlotCopies:
         if free < first:
             message.lengths.append(first - free)
             message.lists.append(0)
-        message.lengths.append(last + 1 - first)
-        message.lists.append(1 + lists.setdefault(holders, len(lists)))
+        number = 1 + lists.setdefault(holders, len(lists))
+        if message.lists and message.lists[-1] == number:
+            message.lengths[-1] += last + 1 - first
+        else:
+            message.lengths.append(last + 1 - first)
+            message.lists.append(number)
         free = last + 1
     if free < SLOTS:
         message.lengths.append(SLOTS - free)

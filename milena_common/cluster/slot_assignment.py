@@ -11,6 +11,11 @@ shares are as even as chance makes them.
 
 **The successor** of a slot is the node that gets it if its owner is lost, and no other node is.
 
+**Copies.** Where all members keep copies of each other's writes, the ring has the holders of each slot
+(`milena_common.cluster.copy_holders`). A lost owner's slots go to holders, and wait without an owner if none of
+them has everything (`milena_common.cluster.copy_losses`); balance returns by moves. A change of holders is a new
+ring, in which all slots have their owners since the same epochs.
+
 **Epochs and `owned_since`.** Every change makes a new ring with a greater epoch. For each slot the ring also
 holds the epoch at which its owner got it. A node stamps its entries with that number, and an entry with an
 older stamp than the request's is stale: another node may have owned, and written, the key in between. So a
@@ -27,15 +32,32 @@ avoid:
    since the new epoch.
 2. A slot that is pending gets another destination. The first one may have it already, and two nodes would serve it.
    So it keeps its destination until that has it, and moves on later.
+3. A slot was taken over. Its owner before has every write of it, and is its one complete holder; the holders of
+   that one have not got the writes since, and are listed no more.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
+from milena_common.cluster.copy_holders import (
+    Candidate,
+    CopyRun,
+    Held,
+    Listed,
+    Rules,
+    first_complete,
+    held_runs,
+    mapped,
+    planned,
+    with_owners,
+    without_holders,
+)
+from milena_common.cluster.copy_losses import Losses, WaitingRun, promoted
+from milena_common.cluster.member import Member
 from milena_common.cluster.slot_moves import Move, moves
 from milena_common.cluster.slot_runs import (
     Run,
@@ -49,23 +71,48 @@ from milena_common.cluster.slot_runs import (
 )
 from milena_common.cluster.slots import SLOTS, slot_of
 
+__all__ = ["Copies", "Member", "Owner", "PlanChange", "Ring"]
+
+# The owner of waiting slots while moves are planned: its share is what it has, so they stay.
+_WAITING = "\0waiting"
+
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """A node of the ring.
+class Copies:
+    """The copies of a ring.
 
-    - `address`: its gRPC host:port, its identity in the ring.
-    - `node_id`: the id of its process, "" where unknown.
-    - `weight`: its share of the slots relative to other members.
-    - `addresses`: host:port of its other servers, by name.
-    - `journal_id`: the id of its journal, "" where unknown.
+    target: how many journals an acknowledged write must be in; 0 if not all members keep copies
+    greatest_members: how many members the ring has had, less those that left for good
+    runs: the holders of all slots, in ascending order; none if there are no copies
+    waiting: slots without an owner, until a process that has their writes returns
     """
 
-    address: str
-    node_id: str = ""
-    weight: float = 1.0
-    addresses: Mapping[str, str] = field(default_factory=dict)
-    journal_id: str = ""
+    target: int = 0
+    greatest_members: int = 0
+    runs: tuple[CopyRun, ...] = ()
+    waiting: tuple[WaitingRun, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlanChange:
+    """What a change of the ring must regard besides its members.
+
+    leaving: addresses of members that get no slots and no copies, and give away theirs
+    avoided: pairs of addresses of an owner and a node that is not to become its holder now
+    departed: how many nodes left for good: with all their writes in S3, or because a person said so
+    clean: addresses of nodes that left with all their writes in S3
+    forgotten: addresses of lost nodes that a person wrote off
+    given_up: slots without an owner since this epoch or before are given to other nodes
+    doubtful: True if a newer ring was lost, which may have had other holders
+    """
+
+    leaving: Collection[str] = ()
+    avoided: Collection[tuple[str, str]] = ()
+    departed: int = 0
+    clean: Collection[str] = ()
+    forgotten: Collection[str] = ()
+    given_up: int = 0
+    doubtful: bool = False
 
 
 class Owner(NamedTuple):
@@ -80,16 +127,23 @@ class Ring:
     """Slot → node, immutable. Create one with `Ring.empty()` and derive the next with `with_members`.
 
     `epoch`: grows with each change. `members`: the nodes, in order of their addresses. `pending`: the moves in
-    progress, in ascending order: destination, and the epoch since which it will own the slots. `_successors` is a
-    cache: by the address of an owner, the moves that its loss would cause, in order of their slots.
+    progress, in ascending order: destination, and the epoch since which it will own the slots. `copies`: the
+    holders of the slots. `_successors` is a cache: by the address of an owner, the moves that its loss would cause,
+    in order of their slots.
     """
 
-    __slots__ = ("_owners", "_runs", "_since", "_successors", "epoch", "members", "pending")
+    __slots__ = ("_owners", "_runs", "_since", "_successors", "copies", "epoch", "members", "pending")
 
     def __init__(
-        self, epoch: int, members: tuple[Member, ...], runs: tuple[Run, ...], pending: tuple[Run, ...] = ()
+        self,
+        epoch: int,
+        members: tuple[Member, ...],
+        runs: tuple[Run, ...],
+        pending: tuple[Run, ...] = (),
+        copies: Copies = Copies(),
     ) -> None:
         """Create a ring from `runs`, which have every slot once, in ascending order."""
+        self.copies = copies
         self.epoch = epoch
         self.members = members
         self.pending = pending
@@ -109,11 +163,15 @@ class Ring:
         members: Iterable[Member],
         ranges: Iterable[tuple[int, int, str, int]],
         pending: Iterable[Run] = (),
+        copies: Copies = Copies(),
     ) -> Self:
-        """Return the ring that another process published, with exactly its `ranges` and its moves in progress.
+        """Return the ring that another process published, with exactly its `ranges`, moves in progress and copies.
+
+        The owners in `copies.runs` are not regarded.
 
         Raises ValueError if `ranges` or `pending` do not ascend, overlap, name an address that is no member's, or
-        have an `owned_since` above `epoch`; and if a pending slot has no other owner, or one since a later epoch.
+        have an `owned_since` above `epoch`; if a pending slot has no other owner, or one since a later epoch; and
+        if a slot's holders are its owner or no members, or a waiting slot has an owner.
         """
         ordered = tuple(sorted(members, key=lambda member: member.address))
         addresses = {member.address for member in ordered}
@@ -128,7 +186,7 @@ class Ring:
             known = owned.address and move.address in addresses and move.address != owned.address
             if not known or not owned.owned_since < move.owned_since <= epoch:
                 raise ValueError(f"slots {first} to {last} move from {owned} to {move}, epoch {epoch}")
-        return cls(epoch, ordered, tuple(runs), tuple(moves_of))
+        return cls(epoch, ordered, tuple(runs), tuple(moves_of), _restored_copies(copies, runs, addresses, epoch))
 
     def with_members(
         self,
@@ -138,15 +196,15 @@ class Ring:
         renewed: Collection[str] = (),
         restarted: Collection[str] = (),
         moving: bool = False,
-        leaving: Collection[str] = (),
+        change: PlanChange = PlanChange(),
     ) -> Ring:
         """Return the ring of exactly `members`, at `epoch`, which must be greater than this ring's.
 
         `renewed` are addresses of members whose process was replaced: they own their slots since this epoch.
-        `restarted` are those of them that have the journal of the process before.
+        `restarted` are those of them that have the journal of the process before. In a ring with copies a replaced
+        process without that journal is lost, and its slots go to holders.
         `moving`: the members hand slots over, so slots of members become pending, and only those of lost nodes
-        change their owner at once; `leaving` are then the addresses of members that get no slots and give away
-        theirs. Otherwise all slots change at once, those that were pending too.
+        change their owner at once. Otherwise all slots change at once, those that were pending too.
 
         Raises ValueError for an epoch that does not grow or a weight that is not positive.
         """
@@ -155,29 +213,160 @@ class Ring:
         ordered = tuple(sorted(members, key=lambda member: member.address))
         if any(not member.weight > 0 for member in ordered):
             raise ValueError("weights must be positive")
-        if not ordered:
-            left = [Run(first, last, "", epoch) for first, last, address, _ in self._runs if address]
-            return Ring(epoch, (), tuple(replaced(self._runs, left)))
         present = {member.address for member in ordered}
-        runs, pending = self._after_losses(present, set(renewed), epoch, moving, set(restarted))
-        staying = _weights(member for member in ordered if not moving or member.address not in leaving)
-        found = moves(replaced(runs, pending) if pending else runs, staying or _weights(ordered))
+        copies = self._copies_of(ordered, moving, change)
+        lost = {
+            each.address: each
+            for each in self.members
+            if each.address not in present or (each.address in renewed and each.address not in restarted)
+        }
+        held = _doubted(copies.runs, epoch) if change.doubtful else copies.runs
+        waiting: list[WaitingRun] = []
+        living = present - lost.keys() if held else present
+        if ordered:
+            runs, pending = self._after_losses(living, set(renewed), epoch, moving, set(restarted))
+        else:
+            runs, pending = list(self._runs), []
+        if held or copies.waiting:
+            losses = Losses(
+                lost if held else {},
+                change.clean,
+                {each.journal_id: each.address for each in ordered if each.journal_id},
+                change.forgotten,
+                change.given_up,
+            )
+            uncopied = self._without_any_copy(held, lost, living, change.clean) if moving and ordered else []
+            owners, waiting = promoted(replaced(runs, uncopied), held, copies.waiting, losses, epoch)
+            runs = replaced(runs, owners)
+        copies = replace(copies, waiting=tuple(waiting))
+        if not ordered:
+            left = [Run(first, last, "", epoch) for first, last, address, _ in runs if address]
+            return Ring(epoch, (), tuple(replaced(runs, left)), (), replace(copies, runs=()))
+        leaving = change.leaving if moving else ()
+        staying = _weights(member for member in ordered if member.address not in leaving)
+        found = _moves(replaced(runs, pending) if pending else runs, staying or _weights(ordered), waiting)
+        at_once, plans = [], []
         if not moving:
-            return Ring(epoch, ordered, tuple(replaced(runs, [Run(*move, epoch) for move in found])))
-        at_once, planned = [], []
-        for first, last, move, owned in overlaps([Run(*move, epoch) for move in sorted(found)], runs):
-            if owned.address not in present:
-                at_once.append(move._replace(first=first, last=last))
-            elif owned.owned_since < epoch:  # others move later: a planned epoch is greater than the owner's
-                planned.append(move._replace(first=first, last=last))
-        planned = without(planned, [run[:2] for run in pending])
-        ahead = _joined(sorted([*pending, *planned]))
-        return Ring(epoch, ordered, tuple(replaced(runs, at_once)), ahead)
+            at_once = [Run(*move, epoch) for move in found]
+        else:
+            for first, last, move, owned in overlaps([Run(*move, epoch) for move in sorted(found)], runs):
+                if owned.address not in present:
+                    at_once.append(move._replace(first=first, last=last))
+                elif owned.owned_since < epoch:  # others move later: a planned epoch is greater than the owner's
+                    plans.append(move._replace(first=first, last=last))
+        plans = without(plans, [run[:2] for run in pending])
+        runs = replaced(runs, at_once)
+        ring = Ring(epoch, ordered, tuple(runs), _joined(sorted([*pending, *plans])), copies)
+        if copies.target > 1:
+            before = without_holders(held, lost) if held else held_runs(runs)
+            ring._plan(with_owners(before, differences(self._runs, runs)), change)
+        return ring
 
-    def with_taken(self, address: str, taken: Sequence[Run], epoch: int) -> Ring | None:
+    def _without_any_copy(
+        self, copies: Sequence[CopyRun], lost: Collection[str], living: Collection[str], clean: Collection[str]
+    ) -> list[Run]:
+        """Return the slots of lost owners that were moving, and of which no node that lives has every write.
+
+        Their destination gets what moves only if it has a complete holder to collect from: unless it has taken the
+        slots, it has nothing itself. If it has, its report follows (`with_taken`).
+        """
+        of_lost = [
+            Run(first, last, owned.address, owned.owned_since)
+            for first, last, move, owned in overlaps(self.pending, self._runs)
+            if owned.address in lost and owned.address not in clean and move.address in living
+        ]
+        return [
+            Run(first, last, owned.address, owned.owned_since)
+            for first, last, owned, copy in overlaps(of_lost, copies)
+            if not first_complete(each for each in copy.held.holders if each.address in living)
+        ]
+
+    def with_copies(self, epoch: int, change: PlanChange) -> Ring | None:
+        """Return the ring with the holders that are needed now; None if it has them.
+
+        Raises ValueError for an epoch that does not grow.
+        """
+        if epoch <= self.epoch:
+            raise ValueError(f"the epoch must grow: {epoch} after {self.epoch}")
+        return self._with_holders(list(self.copies.runs), epoch, change)
+
+    def with_reports(
+        self,
+        owner: str,
+        completed: Iterable[tuple[int, int, str]],
+        failed: Iterable[tuple[int, int, str]],
+        copies_epoch: int,
+        epoch: int,
+        change: PlanChange,
+    ) -> Ring | None:
+        """Return the ring after the report of `owner` about the holders of its slots; None if that changes nothing.
+
+        `completed` and `failed` are first and last slot and a holder's address, found by the ring of
+        `copies_epoch`. What concerns slots that the node owns, or holders that are listed, since a later epoch is
+        not regarded: (1) a holder is filled; (2) it fails, and is listed as filling again; (3) the owner's report
+        of step 1 arrives late, and the holder would count as complete without the writes since step 2.
+
+        Raises ValueError for an epoch that does not grow.
+        """
+        if epoch <= self.epoch:
+            raise ValueError(f"the epoch must grow: {epoch} after {self.epoch}")
+        known = [run for run in self._runs if run.address == owner and run.owned_since <= copies_epoch]
+        copies = list(self.copies.runs)
+        for reports, is_complete in ((completed, True), (failed, False)):
+            by_holder: dict[str, list[Run]] = {}
+            for first, last, holder in reports:
+                by_holder.setdefault(holder, []).append(Run(first, last, holder, 0))
+            for holder, ranges in by_holder.items():
+                mine = [Run(first, last, holder, 0) for first, last, _, _ in overlaps(sorted(ranges), known)]
+                copies = _reported(copies, holder, mine, copies_epoch, is_complete)
+        return self._with_holders(copies, epoch, change) if copies != list(self.copies.runs) else None
+
+    def _with_holders(self, copies: list[CopyRun], epoch: int, change: PlanChange) -> Ring | None:
+        if not self.copies.runs:
+            return None
+        ring = Ring(epoch, self.members, self._runs, self.pending, self.copies)
+        ring._plan(copies, change)
+        return ring if ring.copies.runs != self.copies.runs else None
+
+    def _plan(self, copies: Sequence[CopyRun], change: PlanChange) -> None:
+        """Set the holders of a ring that is being made: `copies`, and those that are needed besides."""
+        rules = Rules(
+            self.copies.target - 1,
+            {
+                each.address: Candidate(each.weight, each.zone, each.address in change.leaving)
+                for each in self.members
+            },
+            change.avoided,
+            [run[:2] for run in self.pending],
+        )
+        self.copies = replace(self.copies, runs=tuple(planned(copies, rules, self.epoch)))
+
+    def _copies_of(self, members: tuple[Member, ...], moving: bool, change: PlanChange) -> Copies:
+        """Return this ring's copies with the numbers of a ring of `members`; without any if not all keep copies."""
+        before = self.copies
+        if not members:
+            return before
+        greatest = max(len(members), before.greatest_members - change.departed)
+        if not moving or not all(each.copies for each in members):
+            return Copies(0, greatest)
+        target = min(max(each.copies for each in members), greatest)
+        known = {each.address: each.copies for each in self.members}
+        if not change.departed and all(known.get(each.address, each.copies) == each.copies for each in members):
+            target = max(target, before.target)  # not less because of a loss
+        return Copies(target, greatest, before.runs if target > 1 else (), before.waiting)
+
+    def with_taken(
+        self, address: str, taken: Sequence[Run], epoch: int, change: PlanChange = PlanChange()
+    ) -> Ring | None:
         """Return the ring in which the node at `address` owns the pending slots that it reports as `taken`.
 
         Of `taken`, which ascend, those count that are pending to this node since the same epoch; None if none do.
+        The owner before has every write, and is the holder of copies.
+
+        Slots count too that the node got since a later epoch, because their owner was lost before the report
+        arrived: the holders of that one have not got the writes since the move, and are listed no more. And if they
+        wait, because the owner had no complete holder, the node owns them.
+
         Raises ValueError for an epoch that does not grow.
         """
         if epoch <= self.epoch:
@@ -187,10 +376,45 @@ class Ring:
             for first, last, report, move in overlaps(taken, self.pending)
             if move.address == address and move.owned_since == report.owned_since
         ]
-        if not done:
+        late = self._taken_before_losses(address, taken) if self.copies.runs else []
+        claimed = [
+            Run(first, last, address, epoch)
+            for first, last, report, _ in overlaps(
+                taken, [Run(part.first, part.last, "", part.epoch) for part in self.copies.waiting]
+            )
+            if report.owned_since < self._since[first]
+        ]
+        if not done and not late and not claimed:
             return None
         pending = without(self.pending, [run[:2] for run in done])
-        return Ring(epoch, self.members, tuple(replaced(self._runs, done)), tuple(pending))
+        copies = self.copies
+        if claimed:
+            copies = replace(copies, waiting=tuple(_without_slots(copies.waiting, claimed)))
+        runs = replaced(self._runs, [*done, *claimed])
+        ring = Ring(epoch, self.members, tuple(runs), tuple(pending), copies)
+        if self.copies.runs:
+            handed_over = [
+                CopyRun(first, last, Held(address, (Listed(copy.held.owner),)))
+                for first, last, _, copy in overlaps(done, self.copies.runs)
+            ]
+            empty = [CopyRun(run.first, run.last, Held(address, ())) for run in claimed]
+            ring._plan(replaced(self.copies.runs, [*handed_over, *late, *empty]), change)
+        return ring
+
+    def _taken_before_losses(self, address: str, taken: Sequence[Run]) -> list[CopyRun]:
+        """Return the slots of `taken` that the node owns since a later epoch, with no holders."""
+        mine = [run for run in self._runs if run.address == address]
+        since_later = [
+            Run(first, last, address, owned.owned_since)
+            for first, last, report, owned in overlaps(taken, mine)
+            if owned.owned_since > report.owned_since
+        ]
+        return [
+            CopyRun(first, last, Held(address, ()))
+            for first, last, owned, copy in overlaps(since_later, self.copies.runs)
+            # Those listed since it owns the slots are its own.
+            if any(each.since <= owned.owned_since for each in copy.held.holders)
+        ]
 
     def without_moves(self, abandoned: Sequence[Run], epoch: int) -> Ring | None:
         """Return the ring without the moves in progress of `abandoned`: the slots stay with their owners.
@@ -208,12 +432,13 @@ class Ring:
         ]
         if not found:
             return None
-        return Ring(epoch, self.members, self._runs, tuple(without(self.pending, found)))
+        return Ring(epoch, self.members, self._runs, tuple(without(self.pending, found)), self.copies)
 
     def is_balanced(self, leaving: Collection[str] = ()) -> bool:
         """True if no move is in progress or needed; `leaving` as in `with_members`."""
         staying = _weights(member for member in self.members if member.address not in leaving)
-        return not self.pending and not moves(self._runs, staying or _weights(self.members))
+        weights = staying or _weights(self.members)
+        return not self.pending and not _moves(self._runs, weights, self.copies.waiting)
 
     def _after_losses(
         self, present: set[str], renewed: set[str], epoch: int, moving: bool, restarted: Collection[str] = ()
@@ -268,7 +493,8 @@ class Ring:
     def successor(self, slot: int) -> str:
         """Return the address of the node that would own `slot` if its owner were lost; "" if there is none.
 
-        The first call for a node's slots computes its loss, as `with_members` would.
+        In a ring with copies that is the first complete holder. In another one the first call for a node's slots
+        computes its loss, as `with_members` would.
         """
         owner = self._owners[slot]
         rest = [member for member in self.members if member.address != owner]
@@ -277,12 +503,30 @@ class Ring:
         for first, last, destination, _ in self.pending:
             if first <= slot <= last:
                 return destination
+        if self.copies.runs:
+            return first_complete(self.holders(slot))
         found = self._successors.get(owner)
         if found is None:
             weights = _weights(rest)
             runs, pending = self._after_losses(set(weights), set(), self.epoch + 1, True)
             found = self._successors[owner] = sorted(moves(replaced(runs, pending), weights))
         return found[bisect_right(found, slot, key=lambda move: move.first) - 1].destination
+
+    def holders(self, slot: int) -> tuple[Listed, ...]:
+        """Return the holders of the copies of `slot`."""
+        runs = self.copies.runs
+        if not runs:
+            return ()
+        return runs[bisect_right(runs, slot, key=lambda run: run.first) - 1].held.holders
+
+    def slots_with_missing_copies(self) -> int:
+        """Return how many owned slots have fewer complete holders than are wanted."""
+        number = self.copies.target - 1
+        return sum(
+            last + 1 - first
+            for first, last, held, _ in self.copies.runs
+            if held.owner and sum(not each.since for each in held.holders) < number
+        )
 
     def slots_by_node(self) -> dict[str, int]:
         """Return the number of slots that each member owns."""
@@ -304,3 +548,74 @@ def _joined(runs: Iterable[Run]) -> tuple[Run, ...]:
             run = run._replace(first=joined.pop().first)
         joined.append(run)
     return tuple(joined)
+
+
+def _moves(runs: Sequence[Run], weights: Mapping[str, float], waiting: Sequence[WaitingRun]) -> list[Move]:
+    """Return the moves that a ring needs, without those of slots that wait for a lost process."""
+    if not waiting:
+        return moves(runs, weights)
+    number = sum(part.last + 1 - part.first for part in waiting)
+    if number == SLOTS:
+        return []
+    part = sum(weights.values()) * number / (SLOTS - number)
+    present = replaced(runs, [Run(each.first, each.last, _WAITING, each.epoch) for each in waiting])
+    kept = [(each.first, each.last) for each in waiting]
+    found = moves(present, {**weights, _WAITING: part})
+    # Rounding may have given it a slot more or less.
+    rest = without([Run(*move, 0) for move in sorted(found) if move.destination != _WAITING], kept)
+    return [Move(first, last, address) for first, last, address, _ in rest]
+
+
+def _without_slots(waiting: Iterable[WaitingRun], runs: Iterable[Run]) -> list[WaitingRun]:
+    """Return `waiting` without the slots of `runs`."""
+    removed = [run[:2] for run in runs]
+    return [
+        part._replace(first=left.first, last=left.last)
+        for part in waiting
+        for left in without([Run(part.first, part.last, _WAITING, part.epoch)], removed)
+    ]
+
+
+def _doubted(copies: Sequence[CopyRun], epoch: int) -> list[CopyRun]:
+    """Return `copies` with no complete holder: all are filling since `epoch`."""
+    changes = {
+        held: held._replace(holders=tuple(Listed(each.address, epoch) for each in held.holders))
+        for held in {run.held for run in copies}
+    }
+    return mapped(copies, changes)
+
+
+def _reported(
+    copies: list[CopyRun], holder: str, ranges: list[Run], copies_epoch: int, is_complete: bool
+) -> list[CopyRun]:
+    """Return `copies` with `holder` complete, or without it, in the slots of `ranges`."""
+    changes = []
+    for first, last, _, copy in overlaps(ranges, copies):
+        holders = []
+        for each in copy.held.holders:
+            if each.address != holder or each.since > copies_epoch:
+                holders.append(each)
+            elif is_complete:
+                holders.append(Listed(holder))
+        if tuple(holders) != copy.held.holders:
+            changes.append(CopyRun(first, last, copy.held._replace(holders=tuple(holders))))
+    return replaced(copies, changes) if changes else copies
+
+
+def _restored_copies(copies: Copies, runs: list[Run], addresses: Collection[str], epoch: int) -> Copies:
+    """Return `copies` with the owners of `runs`. Raises ValueError if they do not fit."""
+    if not 0 <= copies.target <= max(copies.greatest_members, 0):
+        raise ValueError(f"{copies.target} journals are wanted of {copies.greatest_members} members")
+    for first, last, part, owned in overlaps(copies.waiting, runs):
+        if owned.address or not part.processes:
+            raise ValueError(f"slots {first} to {last} wait for {part.processes}, and have owner {owned.address!r}")
+    if copies.target < 2:
+        return replace(copies, runs=())
+    found = []
+    for first, last, run, copy in overlaps(runs, copies.runs):
+        for each in copy.held.holders:
+            if each.address not in addresses or each.address == run.address or not 0 <= each.since <= epoch:
+                raise ValueError(f"slots {first} to {last} of {run.address!r} have the holder {each}")
+        if run.address:
+            found.append(CopyRun(first, last, Held(run.address, copy.held.holders)))
+    return replace(copies, runs=tuple(replaced(held_runs(runs), found)))

@@ -120,23 +120,24 @@ def without(runs: Iterable[Run], removed: Iterable[tuple[int, int]]) -> list[Run
     return [run for run in replaced(whole(runs, 0), gaps) if run.address]
 
 
-def differences(old: Iterable[Run], new: Iterable[Run]) -> list[Run]:
+def differences(old: Iterable[R], new: Iterable[R]) -> list[R]:
     """Return the runs of `new` that are not so in `old`, cut where necessary; both have every slot."""
-    found: list[Run] = []
+    found: list[Any] = []
     before = iter(old)
     known = next(before)
     for run in new:
         if run is known:
             known = next(before, run)
             continue
-        first = run.first
-        while first <= run.last:
-            while known.last < first:
+        make: Any = type(run)
+        first, end = run[0], run[1]
+        while first <= end:
+            while known[1] < first:
                 known = next(before)
-            last = min(known.last, run.last)
+            last = min(known[1], end)
             if known[2:] != run[2:]:
-                if found and found[-1].last == first - 1 and found[-1][2:] == run[2:]:
-                    first = found.pop().first
-                found.append(Run(first, last, run.address, run.owned_since))
+                if found and found[-1][1] == first - 1 and found[-1][2:] == run[2:]:
+                    first = found.pop()[0]
+                found.append(make(first, last, *run[2:]))
             first = last + 1
     return found

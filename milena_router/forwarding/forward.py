@@ -28,6 +28,7 @@ from milena_common.resp.identity import Identity
 from milena_common.runtime.clock import Clock
 from milena_common.runtime.deadlines import inner
 from milena_router.forwarding.node_connection import NodeConnection
+from milena_router.ring.copy_timers import waits_for
 from milena_router.ring.membership import EXITED, EXPIRED, Change, Membership
 
 LEAVE_GRACE_SECONDS = 10.0
@@ -38,6 +39,9 @@ WARN_AGAIN_SECONDS = 60.0
 # interval.
 REJOIN_SECONDS = 1.0
 REJOIN_CHECK_SECONDS = 0.05
+
+# Seconds after which a request for a slot without an owner should be repeated.
+WAITING_RETRY_SECONDS = 1.0
 
 Connect = Callable[[str, Mapping[str, str], Identity], NodeConnection]
 
@@ -129,7 +133,14 @@ class Forwarder:
         return None
 
     def _owner(self, cache_key: bytes) -> Owner:
-        owner = self._membership.ring.find(cache_key)
+        ring = self._membership.ring
+        owner = ring.find(cache_key)
+        if not owner.address and ring.copies.waiting:
+            raise TryAgain(
+                f"slot {owner.slot} has no owner: its owner and all complete holders of copies are lost; it waits "
+                f"for {waits_for(ring)}; nothing was done",
+                WAITING_RETRY_SECONDS,
+            )
         if not owner.address:
             raise NoNodes(
                 f"no node in the ring (slot {owner.slot}): start a cache node with ROUTER_ADDR set to this "
@@ -155,7 +166,7 @@ class Forwarder:
 
     def member_changed(self, change: Change) -> None:
         """Close the connection to a node that left, and reconnect to one that joined again."""
-        if change.kind == "Move":
+        if change.kind in ("Move", "Copy"):
             return
         self._warn_again.pop(change.address, None)
         gone = [self._connections.pop(change.address, None)]

@@ -9,10 +9,10 @@ from milena_common.api.errors import InvalidRequest
 from milena_common.api.keys import check_bucket
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.missing_node import NodeStatus
-from milena_common.cluster.runs_message import MOVES
+from milena_common.cluster.runs_message import COPIES, MOVES
 from milena_common.cluster.slot_assignment import Member
 from milena_common.network.addresses import ALLOWED, parse_address
-from milena_router.ring.known_ring import MAX_ADDRESS, MAX_ID, MAX_WEIGHT, knowledge, node_status
+from milena_router.ring.known_ring import MAX_ADDRESS, MAX_COPIES, MAX_ID, MAX_WEIGHT, knowledge, node_status
 from milena_router.ring.recovery import Knowledge, Lease
 from milena_router.ring.ring_status import RingStatus, ring_status
 
@@ -37,7 +37,11 @@ def joining(request: pb.JoinRequest, wall: float) -> Joining:
     weight = request.weight or 1.0
     if not 0 < weight <= MAX_WEIGHT:
         raise InvalidRequest(f"weight: got {weight:g}; allowed: above 0, up to {MAX_WEIGHT:g}")
-    for name, text in (("node_id", request.node_id), ("journal_id", request.journal_id)):
+    for name, text in (
+        ("node_id", request.node_id),
+        ("journal_id", request.journal_id),
+        ("zone", request.zone),
+    ):
         if len(text) > MAX_ID:
             raise InvalidRequest(f"{name}: has {len(text)} characters; allowed are {MAX_ID}")
     if len(request.addresses) > MAX_ADDRESSES or any(
@@ -46,8 +50,11 @@ def joining(request: pb.JoinRequest, wall: float) -> Joining:
         raise InvalidRequest(f"addresses: allowed are {MAX_ADDRESSES} of at most {MAX_ADDRESS} characters")
     if request.default_bucket:
         check_bucket(request.default_bucket)
+    if request.copies > MAX_COPIES:
+        raise InvalidRequest(f"copies: got {request.copies}; allowed: 0 to {MAX_COPIES}")
+    copies = max(request.copies, 1) if request.features & COPIES else 0
     return Joining(
-        Member(address, request.node_id, weight, dict(request.addresses), request.journal_id),
+        Member(address, request.node_id, weight, dict(request.addresses), request.journal_id, copies, request.zone),
         request.default_bucket,
         request.epoch,
         knowledge(request, wall),
@@ -83,7 +90,9 @@ def member_request(lease: Lease) -> pb.JoinRequest:
         default_bucket=lease.default_bucket,
         cluster_id=lease.cluster_id,
         journal_id=member.journal_id,
-        features=MOVES if status.moves else 0,
+        features=(MOVES if status.moves else 0) | (COPIES if member.copies else 0),
+        copies=member.copies,
+        zone=member.zone,
         acknowledged_epoch=lease.acknowledged,
         leaving=status.leaving,
         foreign_writes=status.foreign_writes,

@@ -10,15 +10,18 @@ from math import isfinite
 from milena_common.api.errors import InvalidRequest
 from milena_common.api.keys import check_bucket
 from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.cluster.copy_holders import CopyRun, Held, Listed
+from milena_common.cluster.copy_losses import WaitingRun
 from milena_common.cluster.missing_node import MAX_REASON, MissingNode, NodeStatus, shortened
-from milena_common.cluster.slot_assignment import Member, Ring
-from milena_common.cluster.slot_map import SlotMap
-from milena_common.cluster.slot_runs import Run
+from milena_common.cluster.slot_assignment import Copies, Member, Ring
+from milena_common.cluster.slot_map import MapNode, SlotMap
+from milena_common.cluster.slot_runs import Run, overlaps, whole
 from milena_router.ring.membership import MAX_AHEAD_MS, MAX_MEMBERS
 from milena_router.ring.missing_nodes import MAX_MISSING
 from milena_router.ring.recovery import Knowledge, LastRing
 
 MAX_WEIGHT = 1000.0
+MAX_COPIES = 3
 # Characters of a node's or a cluster's id.
 MAX_ID = 200
 # Characters of an address.
@@ -48,33 +51,31 @@ def _last_ring(request: pb.JoinRequest, newest: int) -> LastRing | None:
     update = request.last_ring.ring
     if not 0 < update.epoch <= newest:
         raise InvalidRequest(f"last_ring: epoch {update.epoch} is not in 1 to {newest}")
-    if len(update.nodes) > MAX_MEMBERS:
-        raise InvalidRequest(f"last_ring: has {len(update.nodes)} nodes; allowed are {MAX_MEMBERS}")
+    if max(len(update.nodes), len(update.lost_holders)) > MAX_MEMBERS:
+        number = max(len(update.nodes), len(update.lost_holders))
+        raise InvalidRequest(f"last_ring: has {number} nodes; allowed are {MAX_MEMBERS}")
     if update.cluster_id != request.cluster_id:
         raise InvalidRequest("last_ring: is of another cluster than cluster_id")
     if update.default_bucket:
         check_bucket(update.default_bucket)
     try:
         slot_map = SlotMap.from_update(update)
-        members = [
-            Member(
-                node.address,
-                node.node_id,
-                node.weight,
-                {"resp": node.resp_address} if node.resp_address else {},
-                node.journal_id,
-            )
-            for node in slot_map.nodes
-        ]
+        members = list(map(_member, slot_map.nodes))
+        copies = copies_of(slot_map)
+        lost = [member for part in copies.waiting for member in part.processes]
         if any(not 0 < member.weight <= MAX_WEIGHT for member in members) or any(
-            len(name) > MAX_ID for member in members for name in (member.node_id, member.journal_id)
+            len(name) > MAX_ID
+            for member in (*members, *lost)
+            for name in (member.node_id, member.journal_id, member.zone)
         ):
-            raise ValueError("a node has a weight or an id that is not allowed")
+            raise ValueError("a node has a weight, an id or a zone that is not allowed")
+        if copies.greatest_members > MAX_MEMBERS or any(member.copies > MAX_COPIES for member in members):
+            raise ValueError(f"copies: allowed are {MAX_COPIES}, of {MAX_MEMBERS} members")
         if len(slot_map.missing) > MAX_MISSING or not all(map(_is_allowed, slot_map.missing)):
             raise ValueError(f"missing: allowed are {MAX_MISSING} nodes, with an address, ids and a reason")
         ranges = ((first, last, node.address, since) for first, last, node, since in slot_map.ranges)
         pending = (Run(first, last, node.address, since) for first, last, node, since in slot_map.pending)
-        ring = Ring.restored(update.epoch, members, ranges, pending)
+        ring = Ring.restored(update.epoch, members, ranges, pending, copies)
         if slot_map.released_epoch > update.epoch:
             raise ValueError(f"released_epoch {slot_map.released_epoch} is above its epoch {update.epoch}")
     except ValueError as error:
@@ -86,6 +87,27 @@ def _last_ring(request: pb.JoinRequest, newest: int) -> LastRing | None:
         )
     bucket = update.default_bucket or request.default_bucket
     return LastRing(ring, bucket, update.cluster_id, lease_seconds, slot_map.missing, slot_map.released_epoch)
+
+
+def _member(node: MapNode) -> Member:
+    addresses = {"resp": node.resp_address} if node.resp_address else {}
+    return Member(node.address, node.node_id, node.weight, addresses, node.journal_id, node.copies, node.zone)
+
+
+def copies_of(slot_map: SlotMap) -> Copies:
+    """Return the copies of a ring, in which slots without an owner wait for the holders that they have."""
+    owned = whole(((first, last, node.address, 0) for first, last, node, _ in slot_map.ranges), 0)
+    runs, waiting = [], []
+    for first, last, part, run in overlaps([(*part, 0) for part in slot_map.copies], owned):
+        if run.address:
+            listed = tuple(
+                Listed(each.node.address, 0 if each.complete else max(each.since, 1)) for each in part[2]
+            )
+            runs.append(CopyRun(first, last, Held(run.address, listed)))
+        else:
+            processes = tuple(_member(each.node) for each in part[2])
+            waiting.append(WaitingRun(first, last, processes, slot_map.epoch))
+    return Copies(slot_map.copies_wanted, slot_map.greatest_members, tuple(runs), tuple(waiting))
 
 
 def _is_allowed(node: MissingNode) -> bool:

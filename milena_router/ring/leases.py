@@ -2,7 +2,7 @@
 
 After the router's start, requests wait here until the last ring is recovered.
 
-The log lines start with `Join`, `Leave`, `Forget` and `Move`: operators search for these words.
+The log lines start with `Join`, `Leave`, `Forget`, `Move` and `Copy`: operators search for these words.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from milena_common.cluster.slot_assignment import Member, Ring
 from milena_common.cluster.slot_runs import Run
 from milena_common.runtime.clock import Clock
 from milena_common.runtime.deadlines import inner
+from milena_router.ring.copy_timers import number_waiting, waits_for
 from milena_router.ring.joining import Joining, joining
 from milena_router.ring.membership import NOTHING_KNOWN, Change, Membership
 from milena_router.ring.recovery import Knowledge
@@ -45,7 +46,7 @@ class Leases:
         on_released: Callable[[], None] = lambda: None,
     ) -> None:
         self.membership = membership
-        self.changes = {"join": 0, "leave": 0, "forget": 0, "move": 0}
+        self.changes = {"join": 0, "leave": 0, "forget": 0, "move": 0, "copy": 0}
         self._clock = clock
         self._on_change = on_change
         self._on_released = on_released
@@ -207,6 +208,25 @@ class Leases:
             )
         if membership.moving:
             reasons += [loss.described() for loss in membership.releases.all()]
+        return reasons + self._missing_copies()
+
+    def _missing_copies(self) -> list[str]:
+        membership, ring = self.membership, self.ring
+        reasons = []
+        waiting = number_waiting(ring)
+        if waiting:
+            seconds = membership.waiting.seconds_left(ring, self._clock.now())
+            reasons.append(
+                f"{waiting} slots have no owner: their owner and all complete holders of copies are lost. They "
+                f"wait for {waits_for(ring)}, at most {seconds:.0f} s more; if none will come back, run "
+                "`milena leave --forget` with their addresses"
+            )
+        missing = ring.slots_with_missing_copies()
+        if missing:
+            reasons.append(
+                f"{missing} slots have fewer than {ring.copies.target - 1} complete holders of copies: a further "
+                "loss may leave them without an owner"
+            )
         return reasons
 
     def _release_proved(self, now: float) -> None:

@@ -28,6 +28,10 @@ until one of them is heard again, or a person removes them.
 **A move that is stuck** (`milena_router.ring.stuck_moves`) is abandoned: its slots stay with their owner, and the
 next moves are planned after a while, or when the members change.
 
+**Where all members keep copies of each other's writes**, the ring has the holders of each slot, and changes when an
+owner reports that one is complete or has failed (`milena_router.ring.copy_timers`). Slots whose owner and
+complete holders are all lost wait for one of them (`milena_router.ring.copy_timers`).
+
 **The cluster id** is created with the first ring and kept by the nodes. A node that holds a ring or dirty writes of
 another cluster is rejected: its slots and versions are not comparable. Two routers that share nodes each created an
 id; a node that is a member here reports the smaller one, and that becomes the id of both.
@@ -40,9 +44,10 @@ from dataclasses import dataclass, replace
 
 from milena_common.api.errors import FailedPrecondition
 from milena_common.cluster.missing_node import NodeStatus
-from milena_common.cluster.slot_assignment import Member, Ring
+from milena_common.cluster.slot_assignment import Member, PlanChange, Ring
 from milena_common.cluster.slot_runs import Run, overlaps
 from milena_router.ring import shared_journals
+from milena_router.ring.copy_timers import FailingHolders, WaitingSlots, number_waiting, waits_for
 from milena_router.ring.missing_nodes import MissingNodes
 from milena_router.ring.recovery import Knowledge, LastRing, Lease, Recovery
 from milena_router.ring.releases import Loss, Releases
@@ -59,7 +64,8 @@ MAX_MEMBERS = 320
 class Change:
     """One membership change, and the ring after it.
 
-    `kind` is "Join", "Leave", "Forget", or "Move" if only slots move; then `address` may be "".
+    `kind` is "Join", "Leave", "Forget", or "Move" and "Copy" if only slots move or only holders change; then
+    `address` may be "".
     """
 
     kind: str
@@ -78,11 +84,17 @@ class Membership:
     """Leases and ring. `now` is monotonic seconds, `wall` seconds since 1970.
 
     `recovery`: the state of recovery before the first ring, None if there was no router before.
-    `new_cluster_id` is the cluster's id if no node reports one.
+    `new_cluster_id` is the cluster's id if no node reports one. `recovery_wait` is how many seconds slots wait
+    whose owner and complete holders are lost.
     """
 
     def __init__(
-        self, lease_seconds: float, now: float, recovery: Recovery | None = None, new_cluster_id: str = ""
+        self,
+        lease_seconds: float,
+        now: float,
+        recovery: Recovery | None = None,
+        new_cluster_id: str = "",
+        recovery_wait: float = 60.0,
     ) -> None:
         self.lease_seconds = lease_seconds
         self.ring = Ring.empty()
@@ -94,6 +106,9 @@ class Membership:
         self.frozen: set[str] = set()  # addresses of the members that all fell silent
         self.releases = Releases()
         self.progress = StuckMoves(lease_seconds)
+        self.failing = FailingHolders(lease_seconds)
+        self.waiting = WaitingSlots(recovery_wait)
+        self._avoided: Collection[tuple[str, str]] = frozenset()  # when the holders were planned
         self.plan_at = now  # moves are planned from then on, unless members change
         self.promise_seconds = lease_seconds  # the longest lease, and so the longest promise
         self._balanced: Ring | None = None  # a ring that is known to need no moves
@@ -179,6 +194,7 @@ class Membership:
             )
             self.missing.returned(member)
             self.releases.restarted(member)
+            self.failing.restarted(address)
             joined = self._changed("Join", address, "new", seen_epoch, wall)
             lease.member_epoch = self.ring.epoch
             if not self.releases.is_lost(address, member.node_id):
@@ -209,6 +225,8 @@ class Membership:
         elif previous.addresses != member.addresses:
             # Clients with direct connections to the node need its new addresses.
             reason = "addresses changed"
+        elif (previous.copies, previous.zone) != (member.copies, member.zone):
+            reason = "copies or zone changed"
         elif reported.moves != status.moves:
             reason = "features changed"
         elif reported.leaving != status.leaving and self.moving:
@@ -225,13 +243,14 @@ class Membership:
             self._process_replaced(lease, previous, held)
         self._acknowledge(lease)
         taken = self._take_over(lease, seen_epoch, wall)
-        if change is not None:
-            return replace(change, ring=self.ring)
-        return taken
+        copied = self._change_holders(lease, seen_epoch, now, wall)
+        first = change or taken or copied
+        return replace(first, ring=self.ring) if first is not None else None
 
     def _process_replaced(self, lease: Lease, previous: Member, held_until: float) -> None:
         """Record that `previous` is gone, whose place and lease another process has: `held_until` was its end."""
         address, journal_id = previous.address, previous.journal_id
+        self.failing.restarted(address)
         lease.acknowledged = self.ring.epoch
         if _has_same_journal(previous, lease.member):
             self.releases.restarted(lease.member)  # the journal's promises are the new process's
@@ -266,10 +285,11 @@ class Membership:
     def _take_over(self, lease: Lease, seen_epoch: int, wall: float) -> Change | None:
         """Give a member the slots that it reports as taken over; return the change, None if there is none."""
         address, status = lease.member.address, lease.ring_status
-        if not status.taken or not self.ring.pending or not self.moving:
+        if not status.taken or not (self.ring.pending or self.ring.copies.runs) or not self.moving:
             return None
         before = self.ring.slots_by_node()[address]
-        ring = self.ring.with_taken(address, status.taken, self._next_epoch(seen_epoch, wall))
+        epoch = self._next_epoch(seen_epoch, wall)
+        ring = self.ring.with_taken(address, status.taken, epoch, self._plan_change())
         if ring is None:
             return None
         self.ring = ring
@@ -277,9 +297,62 @@ class Membership:
         change = Change("Move", address, f"took over {number} slots", ring)
         return replace(change, ring=self.ring) if self._balance(wall) else change
 
+    def _change_holders(self, lease: Lease, seen_epoch: int, now: float, wall: float) -> Change | None:
+        """Follow a member's report about the holders of its slots; return the change, None if there is none."""
+        address, status = lease.member.address, lease.ring_status
+        if not (status.completed or status.failed_holders) or not self.ring.copies.runs:
+            return None
+        for holder in {each.holder for each in status.failed_holders}:
+            self.failing.add(address, holder, status.copies_epoch, now)
+        ring = self.ring.with_reports(
+            address,
+            status.completed,
+            status.failed_holders,
+            status.copies_epoch,
+            self._next_epoch(seen_epoch, wall),
+            self._plan_change(),
+        )
+        if ring is None:
+            return None
+        failed = sorted({each.holder for each in status.failed_holders})
+        completed = sorted({each.holder for each in status.completed} - set(failed))
+        for holder in completed:
+            self.failing.completed(address, holder)
+        self.ring = ring
+        reasons = [f"{each} failed as its holder" for each in failed] + [
+            f"{each} has its copies" for each in completed
+        ]
+        return Change("Copy", address, "; ".join(reasons[:5]), ring)
+
     def balance(self, wall: float) -> Change | None:
-        """Plan the moves that the ring needs when those in progress are done; return the change, None without."""
-        return self._balance(wall) if self.recovery is None else None
+        """Plan the moves and holders that the ring needs now; return the change, None without.
+
+        Slots that have waited for long enough are given to other nodes.
+        """
+        if self.recovery is not None:
+            return None
+        return self._end_wait(wall) or self._balance(wall) or self._list_again(wall)
+
+    def _end_wait(self, wall: float) -> Change | None:
+        given_up = self.waiting.given_up(self.ring, self._checked_at)
+        if not given_up or not self.leases or self.frozen:
+            return None
+        waited_for, number = waits_for(self.ring), number_waiting(self.ring)
+        change = self._changed("Move", "", "", 0, wall, given_up=given_up)
+        number -= number_waiting(self.ring)
+        self.waiting.given_up_slots += number
+        reason = f"{number} slots have waited for {waited_for}: acknowledged writes that S3 does not have are lost"
+        return replace(change, reason=reason)
+
+    def _list_again(self, wall: float) -> Change | None:
+        """List holders again that had failed, if they may be; None if none may."""
+        if not self.ring.copies.runs or self.failing.avoided(self._checked_at) == self._avoided:
+            return None
+        ring = self.ring.with_copies(self._next_epoch(0, wall), self._plan_change())
+        if ring is None:
+            return None
+        self.ring = ring
+        return Change("Copy", "", "holders that had failed are filled again", ring)
 
     def _balance(self, wall: float) -> Change | None:
         if self.ring is self._balanced or self.ring.pending or not self.moving or self._checked_at < self.plan_at:
@@ -307,6 +380,17 @@ class Membership:
         self.plan_at = now + self.progress.retry_after()
         return Change("Move", move.destination, f"abandoned the move of {number} slots from {move.owner}", ring)
 
+    def _plan_change(
+        self,
+        departed: int = 0,
+        clean: Collection[str] = (),
+        forgotten: Collection[str] = (),
+        given_up: int = 0,
+        doubtful: bool = False,
+    ) -> PlanChange:
+        self._avoided = self.failing.avoided(self._checked_at)
+        return PlanChange(self._leaving(), self._avoided, departed, clean, forgotten, given_up, doubtful)
+
     def _leaving(self) -> list[str]:
         return [address for address, lease in self.leases.items() if lease.ring_status.leaving]
 
@@ -331,10 +415,14 @@ class Membership:
     def write_off(self, address: str, wall: float) -> Change | None:
         """Remove the record of the missing node at `address`; None if there is none. Members are not affected.
 
-        It is also a person's word that no process of that node runs any more, so its slots are released.
+        It is also a person's word that no process of that node runs any more, so its slots are released, and that
+        its journal does not come back, so that no slots wait for it.
         """
-        found = [self.missing.write_off(address), self.releases.write_off(address)]
-        return self._changed("Forget", address, "written off", 0, wall) if any(found) else None
+        awaited = any(member.address == address for part in self.ring.copies.waiting for member in part.processes)
+        found = [self.missing.write_off(address), self.releases.write_off(address), awaited]
+        if not any(found) or self.recovery is not None:
+            return None
+        return self._changed("Forget", address, "written off", 0, wall, departed=1, forgotten=[address])
 
     def remove_member(
         self, address: str, node_id: str, now: float, wall: float, node_status: NodeStatus | None = None
@@ -348,7 +436,10 @@ class Membership:
             return None
         self._remove(address)
         self._departed(lease, node_id, node_status, wall)
-        change = self._changed("Leave", address, "left", 0, wall)
+        clean = bool(node_id) and node_status is not None and not node_status.has_writes
+        change = self._changed(
+            "Leave", address, "left", 0, wall, departed=int(clean or not node_id), clean=[address] if clean else []
+        )
         if node_id:
             self.releases.member_exited(address, now + self.promise_seconds)
         else:
@@ -534,7 +625,8 @@ class Membership:
         self.cluster_id = recovered.cluster_id or self._new_cluster_id
         last = recovered.last
         if last is not None:
-            self.ring = Ring.restored(last.ring.epoch, last.ring.members, last.ring.ranges(), last.ring.pending)
+            ring = last.ring
+            self.ring = Ring.restored(ring.epoch, ring.members, ring.ranges(), ring.pending, ring.copies)
             self.promise_seconds = max(self.promise_seconds, last.lease_seconds)
         self.leases = shared_journals.without_copies(self.leases, self.ring.members)
         members = {address: lease.member for address, lease in self.leases.items()}
@@ -552,7 +644,8 @@ class Membership:
         stays = not recovered.superseded and (self.moving or not self.ring.pending)
         if last is not None and not differences and stays:
             # Members as they joined: fields that are not published, such as the metrics port, may differ.
-            self.ring = Ring.restored(self.ring.epoch, members.values(), self.ring.ranges(), self.ring.pending)
+            ring = self.ring
+            self.ring = Ring.restored(ring.epoch, members.values(), ring.ranges(), ring.pending, ring.copies)
             self._balanced = self.ring
             changes = [Change("Join", address, "in the last ring", self.ring) for address in members]
         else:
@@ -566,7 +659,8 @@ class Membership:
                 seen_epoch,
                 wall,
                 renewed=members if recovered.superseded else renewed,
-                restarted=restarted,
+                restarted=members.keys() - set(renewed) | set(restarted) if recovered.superseded else restarted,
+                doubtful=recovered.superseded,
             ).ring
             for each in restarted:
                 self._await_destinations(before, each, known[each].node_id, now)
@@ -642,6 +736,11 @@ class Membership:
         *,
         renewed: Collection[str] = (),
         restarted: Collection[str] = (),
+        departed: int = 0,
+        clean: Collection[str] = (),
+        forgotten: Collection[str] = (),
+        given_up: int = 0,
+        doubtful: bool = False,
     ) -> Change:
         self.ring = self.ring.with_members(
             [lease.member for lease in self.leases.values()],
@@ -649,7 +748,7 @@ class Membership:
             renewed=renewed,
             restarted=restarted,
             moving=self.moving,
-            leaving=self._leaving(),
+            change=self._plan_change(departed, clean, forgotten, given_up, doubtful),
         )
         return Change(kind, address, reason, self.ring)
 
@@ -676,4 +775,6 @@ def _differences(last: Collection[Member], now: dict[str, Member]) -> list[tuple
             found.append(("Join", address, "weight changed"))
         elif old.addresses.get("resp") != member.addresses.get("resp"):
             found.append(("Join", address, "addresses changed"))
+        elif (old.copies, old.zone) != (member.copies, member.zone):
+            found.append(("Join", address, "copies or zone changed"))
     return found

@@ -79,7 +79,7 @@ def ring_status(request: pb.JoinRequest, address: str) -> RingStatus:
     )
 
 
-def _holder_slots(field: str, messages: Iterable[pb.HolderReport]) -> tuple[HolderSlots, ...]:
+def _holder_slots(field: str, messages: Iterable[pb.HolderStatus]) -> tuple[HolderSlots, ...]:
     found: list[HolderSlots] = []
     for message in messages:
         free = 0

@@ -39,7 +39,7 @@ SHARED = {
     "releases",
     "ring",
 }
-LOCAL = {"_balanced", "_checked_at", "_new_cluster_id", "frozen", "lease_seconds"}
+LOCAL = {"_avoided", "failing", "waiting", "_balanced", "_checked_at", "_new_cluster_id", "frozen", "lease_seconds"}
 
 
 @dataclass(frozen=True)

@@ -7,22 +7,26 @@ A watcher that announces the feature RUNS gets the first ring of a stream in a s
 differs from the ring that the stream sent last. Watchers of the version before get whole rings of ranges.
 
 A watcher that announces MOVES too, as nodes do, also gets the moves in progress and the released epoch, and an
-update when only that changes.
+update when only that changes. One that announces COPIES gets the holders of the slots.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from milena_common.api.errors import FailedPrecondition
 from milena_common.api.methods import WATCH_RING, served_by_router
 from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.cluster.copies_message import PlacedCopies, copies_message
+from milena_common.cluster.copy_holders import CopyRun, Held
 from milena_common.cluster.missing_node import MissingNode
-from milena_common.cluster.runs_message import MOVES, RUNS, runs_message
+from milena_common.cluster.runs_message import COPIES, MOVES, RUNS, runs_message
 from milena_common.cluster.slot_assignment import Member, Ring
+from milena_common.cluster.slot_runs import differences
+from milena_common.cluster.slots import SLOTS
 from milena_common.rpc.server import Message, StreamMethod
 from milena_router.ring.membership import Membership
 
@@ -75,7 +79,7 @@ class RingWatchers:
         self._check_access(request.node_id)
         self.open += 1
         try:
-            features = request.features & (RUNS | MOVES) if request.features & RUNS else 0
+            features = request.features & (RUNS | MOVES | COPIES) if request.features & RUNS else 0
             sent, released = -1, 0
             while not self._stopped:
                 epoch = self._membership.ring.epoch
@@ -142,7 +146,7 @@ class RingWatchers:
             if base is newest:
                 message = released_update(newest)
             elif features:
-                message = short_update(newest, base, moves=bool(features & MOVES))
+                message = short_update(newest, base, features)
             else:
                 message = ring_update(*newest[:5])
             update = self._updates[key] = message.SerializeToString()
@@ -180,10 +184,10 @@ def ring_update(
     return update
 
 
-def short_update(published: Published, base: Published | None = None, *, moves: bool = False) -> pb.RingUpdate:
+def short_update(published: Published, base: Published | None = None, features: int = RUNS) -> pb.RingUpdate:
     """Return the ring with runs: what differs from `base`, whole without one.
 
-    `moves`: with all moves in progress, and the released epoch.
+    `features`: with MOVES also all moves in progress and the released epoch; with COPIES the holders.
     """
     ring = published.ring
     places = {member.address: place for place, member in enumerate(ring.members)}
@@ -195,8 +199,8 @@ def short_update(published: Published, base: Published | None = None, *, moves: 
     )
     nodes = {member.address: _ring_node(member) for member in ring.members}
     known: dict[str, pb.RingNode] = {}
-    if base is None or not base.ring.members or not ring.members:
-        # Slots of a ring without members have no owner, which a change cannot express.
+    if base is None or not all(each.members and not each.copies.waiting for each in (ring, base.ring)):
+        # Slots that have no owner, which a change cannot express.
         base = None
         update.runs.CopyFrom(runs_message(ring.ranges(), places))
     else:
@@ -206,7 +210,9 @@ def short_update(published: Published, base: Published | None = None, *, moves: 
         update.runs.CopyFrom(runs_message(ring.differences(base.ring), places))
     update.nodes.extend(node for address, node in nodes.items() if known.get(address) != node)
     update.same_missing = base is not None and base.missing == published.missing
-    if moves:
+    if features & COPIES:
+        _add_copies(update, ring, base.ring if base else None)
+    if features & MOVES:
         update.released_epoch = published.released_epoch
         if ring.pending:
             update.pending.CopyFrom(runs_message(ring.pending, places))
@@ -222,4 +228,35 @@ def _ring_node(member: Member) -> pb.RingNode:
         node_id=member.node_id,
         weight=member.weight,
         journal_id=member.journal_id,
+        copies=member.copies,
+        zone=member.zone,
     )
+
+
+# Of a ring without copies.
+_NO_HOLDERS = (CopyRun(0, SLOTS - 1, Held("", ())),)
+
+
+def _add_copies(update: pb.RingUpdate, ring: Ring, base: Ring | None) -> None:
+    """Add the holders to `update`: those that differ from `base`, all without one."""
+    update.copies_wanted = ring.copies.target
+    update.greatest_members = ring.copies.greatest_members
+    places = {member.address: place for place, member in enumerate(ring.members)}
+    runs: Sequence[CopyRun] = ring.copies.runs or _NO_HOLDERS
+    if base is not None:
+        runs = differences(base.copies.runs or _NO_HOLDERS, runs)
+    placed = [
+        PlacedCopies(first, last, tuple((places[each.address], each.since or None) for each in held.holders))
+        for first, last, held, _ in runs
+        if held.holders or base is not None
+    ]
+    lost: dict[tuple[str, str], int] = {}
+    for part in ring.copies.waiting:
+        for member in part.processes:
+            if (member.address, member.node_id) not in lost:
+                lost[member.address, member.node_id] = len(ring.members) + len(lost)
+                update.lost_holders.append(_ring_node(member))
+        processes = tuple((lost[member.address, member.node_id], None) for member in part.processes)
+        placed.append(PlacedCopies(part.first, part.last, processes))
+    if placed:
+        update.copies.CopyFrom(copies_message(sorted(placed)))

@@ -14,10 +14,12 @@ from google.protobuf.message import DecodeError
 from milena_common.api.errors import FailedPrecondition
 from milena_common.api.pb import ring_state_pb2 as pb
 from milena_common.cluster.missing_node import MissingNode
+from milena_common.cluster.runs_message import COPIES, MOVES, RUNS
 from milena_common.cluster.slot_assignment import Member, Ring
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slot_runs import Run
 from milena_router.ring.joining import joining, lasting, member_request
+from milena_router.ring.known_ring import copies_of
 from milena_router.ring.recovery import Lease
 from milena_router.ring.releases import Loss
 from milena_router.ring.shared_state import MemberState, SharedState
@@ -46,7 +48,7 @@ class StateMessages:
             format=FORMAT, write_id=write_id, recovering=state.recovering, longest_lease=state.promise_seconds
         )
         published = Published(state.ring, state.default_bucket, state.cluster_id, 0, state.missing)
-        message.ring.CopyFrom(short_update(published, moves=True))
+        message.ring.CopyFrom(short_update(published, None, RUNS | MOVES | COPIES))
         for member in state.members:
             message.members.add(
                 request=member_request(_lease(member)),
@@ -182,4 +184,4 @@ def _ring(message: pb.RingState, members: Sequence[MemberState]) -> Ring:
     ranges = ((first, last, node.address, since) for first, last, node, since in slot_map.ranges)
     pending = (Run(first, last, node.address, since) for first, last, node, since in slot_map.pending)
     found = [by_address.get(node.address) or Member(node.address, node.node_id) for node in slot_map.nodes]
-    return Ring.restored(message.ring.epoch, found, ranges, pending)
+    return Ring.restored(message.ring.epoch, found, ranges, pending, copies_of(slot_map))

@@ -129,6 +129,8 @@ def owner(session: Session, key: str) -> None:
         found = admin.owner(key)
         nodes = admin.nodes().nodes
     if not found.address:
+        if nodes:
+            raise NoNodes(f"slot {found.slot} has no owner: it waits for a lost node that has its writes")
         raise NoNodes(f"the ring has no node (slot {found.slot})")
     row = {
         "key": key,

@@ -59,11 +59,11 @@ class JoinRequest(_message.Message):
     copies: int
     zone: str
     copies_epoch: int
-    completed: _containers.RepeatedCompositeFieldContainer[HolderReport]
-    failed_holders: _containers.RepeatedCompositeFieldContainer[HolderReport]
-    def __init__(self, address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ..., addresses: _Optional[_Mapping[str, str]] = ..., default_bucket: _Optional[str] = ..., epoch: _Optional[int] = ..., cluster_id: _Optional[str] = ..., ring_epoch: _Optional[int] = ..., last_ring: _Optional[_Union[LastRing, _Mapping]] = ..., dirty_entries: _Optional[int] = ..., dead_letters: _Optional[int] = ..., degraded: _Optional[_Iterable[str]] = ..., journal_id: _Optional[str] = ..., features: _Optional[int] = ..., acknowledged_epoch: _Optional[int] = ..., taken: _Optional[_Union[SlotRuns, _Mapping]] = ..., leaving: bool = ..., foreign_writes: bool = ..., copies: _Optional[int] = ..., zone: _Optional[str] = ..., copies_epoch: _Optional[int] = ..., completed: _Optional[_Iterable[_Union[HolderReport, _Mapping]]] = ..., failed_holders: _Optional[_Iterable[_Union[HolderReport, _Mapping]]] = ...) -> None: ...
+    completed: _containers.RepeatedCompositeFieldContainer[HolderStatus]
+    failed_holders: _containers.RepeatedCompositeFieldContainer[HolderStatus]
+    def __init__(self, address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ..., addresses: _Optional[_Mapping[str, str]] = ..., default_bucket: _Optional[str] = ..., epoch: _Optional[int] = ..., cluster_id: _Optional[str] = ..., ring_epoch: _Optional[int] = ..., last_ring: _Optional[_Union[LastRing, _Mapping]] = ..., dirty_entries: _Optional[int] = ..., dead_letters: _Optional[int] = ..., degraded: _Optional[_Iterable[str]] = ..., journal_id: _Optional[str] = ..., features: _Optional[int] = ..., acknowledged_epoch: _Optional[int] = ..., taken: _Optional[_Union[SlotRuns, _Mapping]] = ..., leaving: bool = ..., foreign_writes: bool = ..., copies: _Optional[int] = ..., zone: _Optional[str] = ..., copies_epoch: _Optional[int] = ..., completed: _Optional[_Iterable[_Union[HolderStatus, _Mapping]]] = ..., failed_holders: _Optional[_Iterable[_Union[HolderStatus, _Mapping]]] = ...) -> None: ...
 
-class HolderReport(_message.Message):
+class HolderStatus(_message.Message):
     __slots__ = ("holder", "first", "last")
     HOLDER_FIELD_NUMBER: _ClassVar[int]
     FIRST_FIELD_NUMBER: _ClassVar[int]

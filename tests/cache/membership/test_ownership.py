@@ -142,7 +142,7 @@ def error_for(ownership: Ownership, slot: int) -> MilenaError:
 
 
 def test_slots_of_a_lost_owner_are_served_only_when_it_is_released() -> None:
-    ownership = Ownership(ME.address, ME.node_id)
+    ownership = Ownership(ME.address)
     ring = fencing(9, (0, 5, ME, 4), (6, 9, ME, 9), (10, LAST, OTHER, 4), released=8)
     ownership.update(ring)
     assert (ownership.since[5], ownership.slots) == (4, 6)
@@ -157,7 +157,7 @@ def test_slots_of_a_lost_owner_are_served_only_when_it_is_released() -> None:
 
 
 def test_a_release_in_another_ring_with_the_same_epoch_says_nothing_of_this_one() -> None:
-    ownership = Ownership(ME.address, ME.node_id)
+    ownership = Ownership(ME.address)
     ownership.update(fencing(9, (0, LAST, ME, 9), released=8))
     assert not ownership.update(fencing(9, (0, 5, ME, 9), (6, LAST, OTHER, 9), released=9))
     assert ownership.slots == 0
@@ -178,7 +178,7 @@ def test_a_restarted_process_does_not_serve_by_the_entry_of_its_predecessor() ->
 
 
 def test_the_destination_serves_a_slot_from_the_hand_over_on() -> None:
-    ownership = Ownership(ME.address, ME.node_id)
+    ownership = Ownership(ME.address)
     moving = fencing(9, (0, LAST, OTHER, 4), released=7, pending=((10, 19, ME, 9),))
     ownership.update(moving)
     assert isinstance(error_for(ownership, 10), Moved), "the owner serves it until then"
@@ -197,13 +197,13 @@ def test_the_destination_serves_a_slot_from_the_hand_over_on() -> None:
 
 
 def test_a_slot_that_moves_here_is_not_served_before_it_is_handed_over() -> None:
-    ownership = Ownership(ME.address, ME.node_id)
+    ownership = Ownership(ME.address)
     ownership.update(fencing(9, (0, LAST, OTHER, 4), released=9, pending=((10, 19, ME, 9),)))
     assert ownership.slots == 0
 
 
 def test_slots_that_the_ring_does_not_move_here_cannot_be_taken() -> None:
-    ownership = Ownership(ME.address, ME.node_id)
+    ownership = Ownership(ME.address)
     ownership.update(fencing(9, (0, LAST, OTHER, 4), released=9, pending=((10, 19, ME, 9), (20, 29, MUTE, 9))))
     for first, last, since in ((10, 20, 9), (9, 10, 9), (10, 19, 8), (20, 21, 9)):
         with pytest.raises(FailedPrecondition, match=f"{first} to {last}"):
@@ -213,7 +213,7 @@ def test_slots_that_the_ring_does_not_move_here_cannot_be_taken() -> None:
 
 
 def test_a_slot_taken_in_a_move_that_is_over_is_not_served() -> None:
-    ownership = Ownership(ME.address, ME.node_id)
+    ownership = Ownership(ME.address)
     ownership.update(fencing(9, (0, LAST, OTHER, 4), released=9, pending=((10, 19, ME, 9),)))
     ownership.take_slots(10, 19, 9)
     assert ownership.update(fencing(10, (0, LAST, OTHER, 10), released=9)), "this node was thought to be lost"
@@ -224,7 +224,7 @@ def test_a_slot_taken_in_a_move_that_is_over_is_not_served() -> None:
 
 
 def test_a_stopped_slot_is_served_by_no_node_until_it_is_handed_over_or_resumed() -> None:
-    ownership = Ownership(ME.address, ME.node_id)
+    ownership = Ownership(ME.address)
     ownership.update(fencing(9, (0, LAST, ME, 4), released=9, pending=((10, 19, OTHER, 9),)))
     assert ownership.stop_slots(10, 14)
     assert not ownership.single
@@ -242,7 +242,7 @@ def test_a_stopped_slot_is_served_by_no_node_until_it_is_handed_over_or_resumed(
 
 
 def test_a_slot_handed_over_stays_so_until_the_ring_gives_it_back() -> None:
-    ownership = Ownership(ME.address, ME.node_id)
+    ownership = Ownership(ME.address)
     ownership.update(fencing(9, (0, LAST, ME, 4), released=9, pending=((10, 19, OTHER, 9),)))
     ownership.hand_over(10, 19)
     ownership.update(fencing(10, (0, LAST, ME, 4), released=10, pending=((0, 5, MUTE, 10), (10, 19, OTHER, 9))))
@@ -256,14 +256,14 @@ def test_a_slot_handed_over_stays_so_until_the_ring_gives_it_back() -> None:
 
 
 def test_a_destination_without_resp_is_not_named() -> None:
-    ownership = Ownership(ME.address, ME.node_id)
+    ownership = Ownership(ME.address)
     ownership.update(fencing(9, (0, LAST, ME, 4), released=9, pending=((10, 19, MUTE, 9),)))
     ownership.hand_over(10, 10)
     assert isinstance(error_for(ownership, 10), NodeLost)
 
 
 def test_behind_a_closed_fence_nothing_is_served_whatever_arrives() -> None:
-    ownership = Ownership(ME.address, ME.node_id)
+    ownership = Ownership(ME.address)
     ring = fencing(9, (0, LAST, ME, 4), released=9, pending=((10, 19, OTHER, 9),))
     ownership.update(ring)
     ownership.close("the lease is over", 0.5)

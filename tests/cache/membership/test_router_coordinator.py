@@ -106,10 +106,10 @@ async def test_a_renewal_of_a_node_that_keeps_copies_has_its_zone_and_what_it_fo
     ((_, sent),) = router.sent
     assert (sent.features, sent.copies, sent.zone, sent.copies_epoch) == (MOVES | COPIES, 2, "north", 9)
     assert list(sent.completed) == [
-        pb.HolderReport(holder="b:1", first=[0, 50], last=[9, 59]),
-        pb.HolderReport(holder="c:1", first=[20], last=[29]),
+        pb.HolderStatus(holder="b:1", first=[0, 50], last=[9, 59]),
+        pb.HolderStatus(holder="c:1", first=[20], last=[29]),
     ]
-    assert list(sent.failed_holders) == [pb.HolderReport(holder="d:1", first=[0], last=[9])]
+    assert list(sent.failed_holders) == [pb.HolderStatus(holder="d:1", first=[0], last=[9])]
 
 
 async def test_a_router_that_requests_the_ring_gets_it_once_and_at_once() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from milena_common.cluster.slot_assignment import Member, Ring
+from milena_common.cluster.slot_assignment import Member, PlanChange, Ring
 from milena_common.cluster.slot_moves import shares
 from milena_common.cluster.slot_runs import Run, overlaps, without
 from milena_common.cluster.slots import SLOTS
@@ -149,7 +149,7 @@ def test_a_pending_slot_keeps_its_destination_and_moves_on_when_that_has_it() ->
 
 def test_a_leaving_member_gets_nothing_and_gives_all_away_while_it_owns_it() -> None:
     ring = ring_of(A, B, C)
-    after = ring.with_members([A, B, C], 3, moving=True, leaving=[B.address])
+    after = ring.with_members([A, B, C], 3, moving=True, change=PlanChange(leaving=[B.address]))
     assert after.ranges() == ring.ranges()
     assert slots_of(after.pending).keys() == {slot for slot in range(SLOTS) if ring.owner(slot) == B.address}
     for node in (A, C):
@@ -163,7 +163,7 @@ def test_a_leaving_member_gets_nothing_and_gives_all_away_while_it_owns_it() -> 
 
 def test_members_that_all_leave_keep_their_slots() -> None:
     ring = ring_of(A, B)
-    after = ring.with_members([A, B], 3, moving=True, leaving=[A.address, B.address])
+    after = ring.with_members([A, B], 3, moving=True, change=PlanChange(leaving=[A.address, B.address]))
     assert after.pending == ()
     assert after.ranges() == ring.ranges()
 
@@ -232,7 +232,7 @@ class Moves(RuleBasedStateMachine):
         lost = gone | set(renewed)
         leaving = self.leaving = self.leaving & self.members.keys()
         self.ring = old.with_members(
-            self.members.values(), old.epoch + 1, renewed=renewed, moving=True, leaving=leaving
+            self.members.values(), old.epoch + 1, renewed=renewed, moving=True, change=PlanChange(leaving)
         )
         before, pending = slots_of(old.ranges()), slots_of(old.pending)
         now, still = slots_of(self.ring.ranges()), slots_of(self.ring.pending)

@@ -66,8 +66,8 @@ def test_the_holders_of_a_slot_are_found() -> None:
     assert SlotMap.empty().holders(0) == ()
 
 
-def change_of(*copies: PlacedCopies, nodes: tuple[pb.RingNode, ...] = (), wanted: int = 3) -> pb.RingUpdate:
-    update = pb.RingUpdate(epoch=8, base_epoch=7, nodes=nodes, copies_wanted=wanted, greatest_members=4)
+def change_of(*copies: PlacedCopies, nodes: tuple[pb.RingNode, ...] = (), target: int = 3) -> pb.RingUpdate:
+    update = pb.RingUpdate(epoch=8, base_epoch=7, nodes=nodes, copies_wanted=target, greatest_members=4)
     update.runs.lengths.append(SLOTS)
     update.runs.owners.append(0)
     update.runs.since.append(0)
@@ -100,7 +100,7 @@ def test_a_change_of_a_ring_has_only_the_slots_whose_holders_differ() -> None:
 
 def test_a_change_without_copies_leaves_them_and_one_that_wants_none_takes_them_away() -> None:
     assert SlotMap.from_update(change_of(), BASE).copies == BASE.copies
-    assert SlotMap.from_update(change_of(wanted=0), BASE).copies == ()
+    assert SlotMap.from_update(change_of(target=0), BASE).copies == ()
 
 
 def test_a_holder_that_was_restarted_is_the_new_process() -> None:
@@ -144,9 +144,13 @@ LISTS = st.lists(
 def test_every_list_of_holders_is_read_as_it_was_written(
     parts: list[tuple[int, int, tuple[tuple[int, int]]]],
 ) -> None:
-    runs, free = [], 0
+    runs: list[PlacedCopies] = []
+    free = 0
     for gap, length, holders in parts:
-        runs.append(PlacedCopies(free + gap, free + gap + length - 1, holders))
+        if runs and not gap and runs[-1].holders == holders:  # they are joined
+            runs[-1] = runs[-1]._replace(last=free + length - 1)
+        else:
+            runs.append(PlacedCopies(free + gap, free + gap + length - 1, holders))
         free += gap + length
     message = pb.SlotCopies.FromString(copies_message(runs).SerializeToString())
     assert read_copies(message) == runs

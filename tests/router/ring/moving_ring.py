@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from milena_common.api.pb import router_server_pb2 as pb
-from milena_common.cluster.runs_message import MOVES, RUNS, runs_message
+from milena_common.cluster.runs_message import COPIES, MOVES, RUNS, runs_message
 from milena_common.cluster.slot_assignment import Member
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slot_runs import Run
 from milena_router.ring.known_ring import knowledge
 from milena_router.ring.membership import Change, Membership
 from milena_router.ring.recovery import Recovery
-from milena_router.ring.ring_status import ring_status
+from milena_router.ring.ring_status import HolderSlots, ring_status
 from milena_router.ring.watch_streams import Published, short_update
 
 LEASE = 5.0
@@ -35,6 +35,8 @@ class Node:
     taken: tuple[Run, ...] = ()
     leaving: bool = False
     moves: bool = True
+    completed: tuple[HolderSlots, ...] = ()
+    failed: tuple[HolderSlots, ...] = ()
 
     @property
     def address(self) -> str:
@@ -50,7 +52,11 @@ class Node:
             leaving=self.leaving,
             cluster_id=CLUSTER if epoch else "",
             ring_epoch=epoch,
+            copies_epoch=epoch,
         )
+        for messages, found in ((request.completed, self.completed), (request.failed_holders, self.failed)):
+            for first, last, holder in found:
+                messages.add(holder=holder, first=[first], last=[last])
         if self.taken:
             request.taken.CopyFrom(runs_message(self.taken, {self.address: 0}))
         if with_ring and self.ring:
@@ -59,16 +65,18 @@ class Node:
         return request
 
 
-def node(name: str, process: int = 1, journal: str | None = None) -> Node:
-    return Node(Member(f"{name}:1", f"{name}-{process}", 1.0, {"resp": f"{name}:2"}, journal or f"journal-{name}"))
+def node(name: str, process: int = 1, journal: str | None = None, copies: int = 0, zone: str = "") -> Node:
+    journal_id = journal or f"journal-{name}"
+    return Node(Member(f"{name}:1", f"{name}-{process}", 1.0, {"resp": f"{name}:2"}, journal_id, copies, zone))
 
 
 class Router:
     """A router's membership. `join` is a renewal of a node, after which it has the newest ring if `receives`."""
 
-    def __init__(self, *, started: bool = False, now: float = 100.0) -> None:
+    def __init__(self, *, started: bool = False, now: float = 100.0, recovery_wait: float = 60.0) -> None:
         self.now = now
-        self.membership = Membership(LEASE, now, Recovery(LEASE, LEASE) if started else None, CLUSTER)
+        recovery = Recovery(LEASE, LEASE) if started else None
+        self.membership = Membership(LEASE, now, recovery, CLUSTER, recovery_wait)
         self.changes: list[Change] = []
         self._sent: tuple[Published, SlotMap] | None = None
 
@@ -83,7 +91,7 @@ class Router:
             membership.ring, BUCKET, membership.cluster_id, 0, membership.missing.all(), membership.released_epoch
         )
         if self._sent is None or self._sent[0] != published:
-            self._sent = published, SlotMap.from_update(short_update(published, moves=True))
+            self._sent = published, SlotMap.from_update(short_update(published, None, RUNS | MOVES | COPIES))
         return self._sent[1]
 
     def join(self, each: Node, *, receives: bool = True) -> Change | None:

@@ -109,4 +109,4 @@ async def test_changes_are_counted(harness: Harness) -> None:
     harness.leases.join(B, "b", 0)
     harness.leases.leave(A.address)
     await harness.clock.advance(LEASE * 2)
-    assert harness.leases.changes == {"join": 2, "leave": 2, "forget": 0, "move": 0}
+    assert harness.leases.changes == {"join": 2, "leave": 2, "forget": 0, "move": 0, "copy": 0}

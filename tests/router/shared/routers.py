@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from itertools import count
 
 from milena_common.api.pb import router_server_pb2 as pb
-from milena_common.cluster.runs_message import MOVES
+from milena_common.cluster.runs_message import COPIES, MOVES, RUNS
 from milena_common.cluster.slot_assignment import Ring
 from milena_router.ring.membership import Change, Membership
 from milena_router.ring.recovery import Recovery
@@ -143,7 +143,7 @@ class FakeNode:
                 membership.missing.all(),
                 membership.released_epoch,
             )
-            self.ring = short_update(published, moves=True)
+            self.ring = short_update(published, None, RUNS | MOVES | COPIES)
 
 
 class System:

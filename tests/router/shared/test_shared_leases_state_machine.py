@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from milena_common.api.errors import MilenaError
 from milena_common.api.pb import ring_state_pb2
-from milena_common.cluster.runs_message import runs_message
+from milena_common.cluster.runs_message import COPIES, MOVES, RUNS, runs_message
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slot_runs import Run
 from milena_common.cluster.slots import SLOTS
@@ -258,7 +258,7 @@ class RoutersMachine(RuleBasedStateMachine):
     def check_published(self) -> None:
         for router in self.system.routers:
             for ring in router.published:
-                message = short_update(Published(ring, "photos", "", 0, ()), moves=True)
+                message = short_update(Published(ring, "photos", "", 0, ()), None, RUNS | MOVES | COPIES)
                 known = ring_state_pb2.RingState(ring=message).ring
                 stored = type(known).FromString(self.rings[ring.epoch])
                 assert message.runs == stored.runs
