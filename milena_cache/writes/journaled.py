@@ -20,12 +20,16 @@ from milena_cache.writeback.dirty_writes import DirtyWrites
 from milena_cache.writeback.loop import WriteBack
 from milena_cache.writeback.uploads.s3_belief import S3Belief
 from milena_cache.writes.durable import Durable
-from milena_common.api.durability import BACK, MEMORY
+from milena_common.api.durability import MEMORY
 from milena_common.runtime.clock import Clock
 
 
 class JournaledWrites:
-    """Appends writes to the journal, and knows those in flight. `acknowledged` counts writes by class."""
+    """Appends writes to the journal, and knows those in flight.
+
+    `acknowledged` counts writes by class: here those that are kept in memory only. Those of the journal are counted
+    by their caller, since a durable write may not be acknowledged: its caller has given up, or the lease is over.
+    """
 
     def __init__(
         self,
@@ -119,7 +123,6 @@ class JournaledWrites:
             del self._last[entry.key]
         if durable:
             self._is_dirty(entry)
-            self._acknowledged[BACK] += 1
 
     def remember(self, change: Change, base: Base) -> Ack:
         """Keep the change in memory only, and acknowledge it: a crash loses it until it is uploaded."""

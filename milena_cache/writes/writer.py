@@ -208,6 +208,7 @@ class Writes:
             acked.set_exception(error)
             acked.exception()  # marks it as retrieved: asyncio logs nothing if the caller has given up
         else:
+            self.acknowledged[BACK] += 1
             acked.set_result(Ack(BACK, change.etag, change.value))
 
     async def _make(self, change: Change, durability: Durability, timeout: float) -> Ack:
@@ -222,6 +223,7 @@ class Writes:
             except NotDurable:
                 pass
             else:
+                self.acknowledged[BACK] += 1
                 return Ack(BACK, change.etag, change.value)
         return await self._write_in_turn(change, durability, timeout)
 
@@ -348,6 +350,7 @@ class Writes:
                 except NotDurable as error:
                     reason = error.reason
                 else:
+                    self._count_ack(BACK, deadline)
                     return Ack(BACK, change.etag, change.value)
         if reason:
             self.forced[reason] += 1
@@ -363,8 +366,13 @@ class Writes:
             raise
         except MilenaError as error:
             raise _because(error, reason) from None
-        self.acknowledged[THROUGH] += 1
+        self._count_ack(THROUGH, deadline)
         return ack
+
+    def _count_ack(self, durability: Durability, deadline: float) -> None:
+        # After the deadline its caller has got DeadlineExceeded.
+        if self._clock.now() < deadline:
+            self.acknowledged[durability] += 1
 
     async def _check_condition(self, change: Change, deadline: float) -> Base:
         """Return S3's object under the newest write, which meets the change's condition. Raises ConditionFailed."""
@@ -404,7 +412,11 @@ class Writes:
 
     def busy(self) -> Iterator[bytes]:
         """Iterate over the keys with a write or an upload in flight; a key may come twice."""
-        return chain(self._journaled, self._write_locks, self._s3_locks)
+        return chain(self._journaled, self.slow())
+
+    def slow(self) -> Iterator[bytes]:
+        """Iterate over the keys with an upload or a write in flight that may wait for S3; a key may come twice."""
+        return chain(self._write_locks, self._s3_locks)
 
     async def revalidate(self, entry: DirtyEntry, owned_since: int, deadline: float) -> None:
         """Revalidate a dirty entry of an earlier ownership, see `OwnershipRevalidation`. Raises as `put` does."""

@@ -6,9 +6,11 @@ import asyncio
 
 import pytest
 
+from milena_cache.journal.commit import NotAcknowledged
 from milena_cache.objects.object_store import Fault
+from milena_cache.objects.write_request import Change
 from milena_common.api.errors import AccessDenied, DeadlineExceeded, OriginUnavailable
-from tests.cache.node_under_test import NodeUnderTest
+from tests.cache.node_under_test import SOON, NodeUnderTest
 
 
 async def test_a_read_begun_before_a_write_never_overwrites_it() -> None:
@@ -191,3 +193,42 @@ async def test_an_invalidated_key_is_fetched_and_a_read_in_flight_is_not_kept() 
     t.store.read_gate.set()
     await reader
     assert await t.outcome("k") == ("miss", b"newer")
+
+
+async def test_only_acknowledged_writes_are_counted() -> None:
+    t = NodeUnderTest(mode="back")
+    await t.start()
+    await t.put("k", b"1")
+    begun = t.writes.begin(Change(t.object("k"), b"2"), None, SOON)
+    assert isinstance(begun, asyncio.Future)
+    await begun
+    assert t.writes.acknowledged["back"] == 2
+    t.journal.unacknowledged = lambda: "the lease is over"
+    with pytest.raises(NotAcknowledged):
+        await t.put("k", b"3")
+    begun = t.writes.begin(Change(t.object("k"), b"4"), None, SOON)
+    assert isinstance(begun, asyncio.Future)
+    with pytest.raises(NotAcknowledged):
+        await begun
+    with pytest.raises(NotAcknowledged):
+        await t.put("other", b"5", if_none_match="*")
+    assert t.writes.acknowledged == {"back": 2, "memory": 0, "through": 0}
+    assert len(t.dirty) == 2  # they are kept
+    await t.stop()
+
+
+async def test_a_write_whose_caller_has_given_up_is_not_counted() -> None:
+    t = NodeUnderTest(mode="back")
+    await t.start()
+    begun = t.writes.begin(Change(t.object("k"), b"1"), None, SOON)
+    assert isinstance(begun, asyncio.Future)
+    begun.cancel()
+    t.store.write_gate.clear()
+    with pytest.raises(DeadlineExceeded):
+        await t.put("through", b"2", durability="through", timeout=0.01)
+    await t.clock.advance(1.0)
+    t.store.write_gate.set()
+    await t.writes.finish(SOON)
+    assert t.s3_has("through") == b"2"
+    assert t.writes.acknowledged == {"back": 0, "memory": 0, "through": 0}
+    await t.stop()
