@@ -417,9 +417,9 @@ def build_servers(
     # Over gRPC a router, or another node, may leave out since when this node owns the object.
     api = ApiMethods(requests, status, member_check, address, believes_owner=True)
     methods = grpc_methods(api, requests, parts.budget, clock, slot_waiters)
-    fence.on_change.append(resp.ring_changed)
-    handover.source.on_change = resp.ring_changed
-    copies.promotion.on_served = resp.ring_changed
+    fence.on_change.append(resp.fence_changed)
+    handover.source.on_change = resp.slots_changed
+    copies.promotion.on_served = resp.fence_changed
     return Servers(
         calls,
         bucket_check,
@@ -609,7 +609,7 @@ def build_membership(
             disk.set_metadata(stored_ring.NAME, stored_ring.to_text(ownership.slot_map))
 
     def ring_changed(slot_map: SlotMap) -> None:
-        known = ownership.epoch
+        known, served = ownership.epoch, ownership.since.copy()
         changed = ownership.update(slot_map)
         # Nothing awaits in between: no request is served by the new ring before its fence is looked at.
         servers.fence.adopt_ring()
@@ -621,7 +621,8 @@ def build_membership(
             journal.joined(lineage_of_cluster(ownership.slot_map.cluster_id))
         if changed:
             late_writes.ring_changed()
-            servers.resp.ring_changed()
+            both = zip(served, ownership.since, strict=True)
+            servers.resp.slots_changed({slot for slot, (old, new) in enumerate(both) if old != new})
         offers.ring_changed()
         renew_if_changed()
 
@@ -645,12 +646,12 @@ def build_membership(
 
     def took(ranges: Sequence[Range]) -> None:
         took_slots(ranges)
-        servers.resp.ring_changed()
+        servers.resp.slots_changed([slot for first, last in ranges for slot in range(first, last + 1)])
         renew_if_changed()  # until a router knows it, it sends clients to the old owner
 
     def served() -> None:
         late_writes.ring_changed()
-        servers.resp.ring_changed()
+        servers.resp.fence_changed()
 
     servers.handover.destination.on_change = took
     servers.copies.promotion.on_served = served

@@ -80,7 +80,7 @@ class Links(Protocol):
 class Source:
     """What one node hands over.
 
-    on_change: called when slots were stopped, for what depends on the slots that are served
+    on_change: called with slots that were stopped, for what depends on the slots that are served
     on_handed_over: called with a move and those of its slots that the destination serves now
     moved: number of slots that were handed over
     """
@@ -99,7 +99,7 @@ class Source:
         rng: Callable[[], float],
         tombstones: Tombstones,
     ) -> None:
-        self.on_change: Callable[[], None] = lambda: None
+        self.on_change: Callable[[Collection[int]], None] = lambda slots: None
         self.on_handed_over: Callable[[Move, set[int]], None] = lambda move, slots: None
         self.moved = 0
         # Removes an entry of a slot that another node owns, which has it; returns True for a slot whose tombstones
@@ -310,7 +310,7 @@ class Source:
         for first, last in batch:
             self._ownership.stop_slots(first, last)
         # From the release on the destination acknowledges writes: clients must not keep what they have cached.
-        self.on_change()
+        self.on_change(slots)
 
     def _resume(self, move: Move, slots: Collection[int]) -> None:
         """Serve those of `slots` again that this move has stopped still."""

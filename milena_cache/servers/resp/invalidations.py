@@ -13,6 +13,7 @@ made by the sweeps after it (`Tracking.fresh`).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from itertools import islice
 
 from milena_cache.memory.change_feed import ChangeFeed
@@ -58,8 +59,27 @@ class Invalidations:
         tracking.wake = self._wake
         change_feed.on_change = self._changed
 
-    def ring_changed(self) -> None:
-        """Invalidate the keys that clients may have cached before this node lost or gained slots.
+    def slots_changed(self, slots: Collection[int]) -> None:
+        """Invalidate the keys of `slots`, which this node has lost, stopped or gained.
+
+        Clients in BCAST mode drop everything, since their keys are not recorded.
+        """
+        if not self._tracking.active or not slots:
+            return
+        keys = self._tracking.keys_of(slots)
+        if len(keys) > MAX_NAMED:
+            self._tracking.flush_all()
+        else:
+            self._tracking.flush_unnamed()
+            self._name_keys(keys)
+
+    def _name_keys(self, keys: list[bytes]) -> None:
+        self._tracking.name_keys(keys[:NAMED_AT_ONCE])
+        if len(keys) > NAMED_AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._name_keys, keys[NAMED_AT_ONCE:])
+
+    def fence_changed(self) -> None:
+        """Invalidate all keys that clients may have cached before this node lost or gained all its slots.
 
         By name, since there are clients that drop nothing at a message without keys (coredis 6.9). The number is
         fixed here: keys that are read from now on go to the end of the table, behind those, and stay.

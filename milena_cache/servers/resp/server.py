@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from milena_cache.servers.resp.commands.server.info_sections import totals
 from milena_cache.servers.resp.connection import Connection
@@ -114,9 +114,13 @@ class RespServer:
                 ):
                     client.disconnect("idle")
 
-    def ring_changed(self) -> None:
-        """Notify tracking clients that this node has lost or gained slots."""
-        self.invalidations.ring_changed()
+    def slots_changed(self, slots: Collection[int]) -> None:
+        """Notify tracking clients that this node has lost, stopped or gained `slots`."""
+        self.invalidations.slots_changed(slots)
+
+    def fence_changed(self) -> None:
+        """Notify tracking clients that this node has lost or gained all its slots."""
+        self.invalidations.fence_changed()
 
     async def stop(self, grace: float) -> None:
         """Accept no new connections, and give the commands in flight up to `grace` seconds."""

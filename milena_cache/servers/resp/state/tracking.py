@@ -34,6 +34,7 @@ from itertools import islice
 
 from milena_cache.servers.resp.dispatch.command import Access
 from milena_cache.servers.resp.dispatch.session import Session
+from milena_common.cluster.slots import slot_of
 
 # In place of keys: the client is to drop its whole cache.
 EVERYTHING = None
@@ -132,6 +133,7 @@ class Tracking:
         self._max_keys = max_keys
         self._followers: dict[int, Follower] = {}
         self._keys: OrderedDict[bytes, int | set[int]] = OrderedDict()
+        self._by_slot: dict[int, set[bytes]] = {}
         self._prefixes: dict[bytes, set[int]] = {}
         self._pending: dict[int, InvalidatedKeys] = {}
         self._reading: dict[bytes, list[Work]] = {}
@@ -193,6 +195,7 @@ class Tracking:
         if not self._followers:
             self.active = False
             self._keys.clear()
+            self._by_slot.clear()
             self.fresh.clear()
 
     # Commands.
@@ -204,14 +207,18 @@ class Tracking:
             return
         readers = self._keys.get(key)
         if readers is None:
-            self._keys[key] = client
-            self.fresh[key] = 0
+            self._record(key, client)
             if len(self._keys) > self._max_keys:
                 self._notify_all(next(iter(self._keys)), spared=0)
         elif isinstance(readers, set):
             readers.add(client)
         elif readers != client:
             self._keys[key] = {readers, client}
+
+    def _record(self, key: bytes, client: int) -> None:
+        self._keys[key] = client
+        self._by_slot.setdefault(slot_of(key), set()).add(key)
+        self.fresh[key] = 0
 
     def begin(self, client: int, access: Access, keys: list[bytes]) -> Work | None:
         """Record a command that begins, and return it for `end`; None if there is nothing to record.
@@ -253,6 +260,11 @@ class Tracking:
 
     def _notify_all(self, key: bytes, spared: int) -> None:
         readers = self._keys.pop(key, None)
+        if readers is not None:
+            of_slot = self._by_slot[slot := slot_of(key)]
+            of_slot.discard(key)
+            if not of_slot:
+                del self._by_slot[slot]
         self.fresh.pop(key, None)
         clients: Iterable[int] = readers if isinstance(readers, set) else () if readers is None else (readers,)
         if self._prefixes:
@@ -265,8 +277,7 @@ class Tracking:
                 # It stays on the list: the exemption is for this change alone, and later ones may be of other
                 # clients.
                 if not follower.options.bcast:
-                    self._keys[key] = client
-                    self.fresh[key] = 0
+                    self._record(key, client)
                 continue
             # Commands in flight may reply with the value from before this change, behind this notification: `end`
             # repeats it.
@@ -299,6 +310,15 @@ class Tracking:
         for key in [*islice(self._keys, number)]:
             self._notify_all(key, spared=0)
 
+    def keys_of(self, slots: Iterable[int]) -> list[bytes]:
+        """Return the keys of `slots` that are in the table."""
+        return [key for slot in slots for key in self._by_slot.get(slot, ())]
+
+    def name_keys(self, keys: Iterable[bytes]) -> None:
+        """Notify of `keys` as if they had changed."""
+        for key in keys:
+            self._notify_all(key, spared=0)
+
     def flush_unnamed(self) -> None:
         """Have the clients in BCAST mode drop everything: any key may have changed, and theirs are not recorded."""
         followers = [client for client, follower in self._followers.items() if follower.options.bcast]
@@ -310,6 +330,7 @@ class Tracking:
     def flush_all(self) -> None:
         """Have all clients drop everything, because any key may have changed."""
         self._keys.clear()
+        self._by_slot.clear()
         self.fresh.clear()
         # Reads in flight may still reply with old values, behind this notification: `end` notifies of them.
         for works in self._reading.values():

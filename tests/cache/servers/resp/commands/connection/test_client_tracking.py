@@ -10,9 +10,10 @@ import pytest
 
 from milena_cache.servers.resp import invalidations
 from milena_cache.servers.resp.invalidations import MAX_SWEEPS, NAMED_AT_ONCE
+from milena_common.cluster.slots import SLOTS, slot_of
 from milena_common.resp.encoding import bulk, command
 from tests.cache.servers.resp.commands.connection.test_subscriptions import MESSAGE, subscriber
-from tests.cache.servers.resp.server_under_test import ME, ServerUnderTest, WireClient, parsed, ring
+from tests.cache.servers.resp.server_under_test import ServerUnderTest, WireClient, parsed
 
 INVALIDATE_K = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"
 EVERYTHING = b">2\r\n$10\r\ninvalidate\r\n_\r\n"
@@ -171,18 +172,48 @@ async def test_a_key_without_an_entry_is_invalidated_after_a_while() -> None:
     assert await pushes(client) == INVALIDATE_K
 
 
-async def test_slots_that_come_or_go_empty_every_client() -> None:
+async def test_keys_of_slots_that_come_or_go_are_invalidated_and_no_others() -> None:
     server = ServerUnderTest()
     client = tracking(server)
     broadcast = tracking(server, b"BCAST", b"PREFIX", b"x")
     await kept(server, client)
-    assert server.ownership.update(ring(ME, "127.0.0.1:50053", epoch=2))
-    server.server.ring_changed()
+    await kept(server, client, b"l")
+    slot = slot_of(b"k")
+    server.server.slots_changed({slot, slot + 1})
+    assert await pushes(client) == INVALIDATE_K
+    assert await pushes(broadcast) == EVERYTHING
+    assert b"l" in server.context.tracking
+    server.server.slots_changed({slot})
+    assert await pushes(client) == b""
+
+
+async def test_a_fence_that_opens_or_closes_empties_every_client() -> None:
+    server = ServerUnderTest()
+    client = tracking(server)
+    broadcast = tracking(server, b"BCAST", b"PREFIX", b"x")
+    await kept(server, client)
+    server.server.fence_changed()
     assert await pushes(client) == INVALIDATE_K
     assert await pushes(broadcast) == EVERYTHING
 
 
-async def test_keys_are_named_after_a_change_of_the_ring_a_slice_in_each_step_of_the_loop() -> None:
+async def test_very_many_keys_of_slots_that_go_are_invalidated_a_slice_in_each_step_of_the_loop() -> None:
+    server = ServerUnderTest()
+    client = tracking(server)
+    keys = [b"k%d" % at for at in range(NAMED_AT_ONCE + 10)]
+    for key in keys:
+        server.context.tracking.track(client.session.id, key)
+    server.server.slots_changed(range(SLOTS))
+    notified: list[bytes] = []
+    reader = hiredis.Reader()
+    reader.feed(await pushes(client))
+    while message := reader.gets():
+        notified += message[1]
+    assert sorted(notified) == sorted(keys)
+    assert server.context.tracking.keys == 0
+
+
+async def test_keys_are_named_after_a_change_of_the_fence_a_slice_in_each_step_of_the_loop() -> None:
     """coredis 6.9 drops nothing at a message without keys."""
     server = ServerUnderTest()
     client, redirected = tracking(server), server.connect()
@@ -192,7 +223,7 @@ async def test_keys_are_named_after_a_change_of_the_ring_a_slice_in_each_step_of
     for key in keys:
         server.context.tracking.track(client.session.id, key)
     server.context.tracking.track(redirected.session.id, keys[0])
-    server.server.ring_changed()
+    server.server.fence_changed()
     await asyncio.sleep(0)
     server.context.tracking.track(client.session.id, b"read anew")
     notified: list[bytes] = []
@@ -206,13 +237,13 @@ async def test_keys_are_named_after_a_change_of_the_ring_a_slice_in_each_step_of
     assert await pushes(sink) == MESSAGE % (b"*1\r\n" + bulk(keys[0]))
 
 
-async def test_with_very_many_keys_a_change_of_the_ring_drops_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_with_very_many_keys_a_change_of_the_fence_drops_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invalidations, "MAX_NAMED", 1)
     server = ServerUnderTest()
     client = tracking(server)
     for key in (b"k", b"l"):
         await kept(server, client, key)
-    server.server.ring_changed()
+    server.server.fence_changed()
     assert await pushes(client) == EVERYTHING
 
 
