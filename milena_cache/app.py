@@ -578,6 +578,7 @@ def metrics_registry(parts: NodeParts, servers: Servers, replayed: Replay) -> Co
         servers.ownership,
         servers.fence,
         servers.promises,
+        servers.handover.source,
         servers.handover.tombstones,
         servers.copies,
         servers.resp.clients,

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
 from milena_cache.copies.held_copies import HeldCopies
+from milena_cache.handover.source import Source
 from milena_cache.handover.tombstones import Tombstones
 from milena_cache.journal.commit_counts import CommitCounts
 from milena_cache.journal.group_commit import Journal
@@ -61,6 +62,7 @@ def node_registry(
     ownership: Ownership,
     fence: NodeFence,
     promises: PromisesGiven,
+    source: Source,
     tombstones: Tombstones,
     copies: HeldCopies,
     clients: Clients,
@@ -103,6 +105,11 @@ def node_registry(
             "milena_tombstones_dropped", "Tombstones dropped although a node was absent", tombstones.dropped
         )
         yield from _copies(copies)
+        yield histogram(
+            "milena_handover_pause_seconds",
+            "For how long slots were stopped to be handed over, one observation for each slot",
+            source.pauses,
+        )
         yield counter("milena_promises_given", "Promises given to other nodes", promises.given)
         yield counter("milena_rate_limited", "Requests rejected by RATE_LIMIT", requests.limiter.rejected)
         yield gauge("milena_cache_joined", "1 if the node's lease is running", float(status.joined))

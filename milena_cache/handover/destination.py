@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 # How long a command waits for the journal, in seconds; less than its sender waits.
 MERGE_SECONDS = 1.5
 RETRY_SECONDS = 0.1
+# Slots whose writes are queued for upload in one iteration of the event loop; a slot may have a hundred.
+REQUEUED_AT_ONCE = 32
 
 
 class Destination:
@@ -62,8 +64,8 @@ class Destination:
         self._merging = merging
         self._tombstones = tombstones
         self._moves: dict[Move, set[int]] = {}
-        # By move the keys that were received of slots that are not this node's yet, with their versions.
-        self._received: dict[Move, dict[bytes, Version]] = {}
+        # By move and slot the keys that were received of slots that are not this node's yet, with their versions.
+        self._received: dict[Move, dict[int, dict[bytes, Version]]] = {}
         self._serials: dict[Move, int] = {}
         self._locks: dict[Move, asyncio.Lock] = {}
 
@@ -76,21 +78,16 @@ class Destination:
             del self._serials[move]
             self._locks.pop(move, None)
         slot_map = self._ownership.slot_map
-        for move, keys in list(self._received.items()):
+        for move, by_slot in list(self._received.items()):
             left = receiving.get(move, set())
-            for key, version in list(keys.items()):
-                slot = slot_of(key)
-                if slot in left:
+            for slot in [slot for slot in by_slot if slot not in left]:
+                keys = by_slot.pop(slot)
+                if slot_map.target(slot).address == self._ownership.me:
                     continue
-                del keys[key]
-                entry = self._dirty.get(key)
-                if (
-                    slot_map.target(slot).address != self._ownership.me
-                    and entry is not None
-                    and entry.version == version
-                    and not entry.upload.uploading
-                ):
-                    self._dirty_writes.retire(entry)
+                for key, version in keys.items():
+                    entry = self._dirty.get(key)
+                    if entry is not None and entry.version == version and not entry.upload.uploading:
+                        self._dirty_writes.retire(entry)
             if move not in receiving:
                 del self._received[move]
         self._writeback.requeue_held_back()
@@ -101,7 +98,8 @@ class Destination:
 
     def has_received(self, key: bytes) -> bool:
         """Return True if the owner has sent a write of `key`, of a slot that is not this node's yet."""
-        return any(key in keys for keys in self._received.values())
+        slot = slot_of(key)
+        return any(key in by_slot.get(slot, ()) for by_slot in self._received.values())
 
     # ---- commands of the owner
 
@@ -119,8 +117,13 @@ class Destination:
         async with self._in_order(move, serial):
             if any(self._ownership.since[slot] == epoch for slot in slots):
                 raise FailedPrecondition("this node serves the slots already")
-            received = {write.record.cache_key: write.record.version for write in writes}
-            self._received.setdefault(move, {}).update(received)
+            received: dict[int, dict[bytes, Version]] = {}
+            for write in writes:
+                key = write.record.cache_key
+                received.setdefault(slot_of(key), {})[key] = write.record.version
+            by_slot = self._received.setdefault(move, {})
+            for slot, keys in received.items():
+                by_slot.setdefault(slot, {}).update(keys)
             try:
                 await self._merging.merge(writes, epoch, MERGE_SECONDS)
             finally:
@@ -162,12 +165,18 @@ class Destination:
         for first, last in ranges:
             self._ownership.take_slots(first, last, epoch)
         received = self._received.get(move, {})
-        for key in [key for key in received if slot_of(key) in slots]:
-            del received[key]
+        for slot in slots:
+            received.pop(slot, None)
         self.taken += len(slots)
         self.on_change(ranges)
-        self._writeback.requeue_held_back()
+        asyncio.get_running_loop().call_soon(self._requeue, sorted(slots))
         return len(slots)
+
+    def _requeue(self, slots: Sequence[int]) -> None:
+        """Have the writes of `slots` uploaded. The reply to the release, for which requests wait, does not wait."""
+        self._writeback.requeue_held_back(slots[:REQUEUED_AT_ONCE])
+        if len(slots) > REQUEUED_AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._requeue, slots[REQUEUED_AT_ONCE:])
 
     @asynccontextmanager
     async def _in_order(self, move: Move, serial: int) -> AsyncIterator[None]:

@@ -20,9 +20,10 @@ from milena_cache.objects.version import Version
 from milena_common.api.errors import InvalidRequest
 from milena_common.cluster.slots import SLOTS
 
-# Writes in one command, and bytes of their records unless one alone has more.
-MAX_WRITES = 500
-MAX_BYTES = 2**19
+# Writes in one command, and bytes of their records unless one alone has more: some milliseconds of work at the
+# destination, for which the release of another owner's slots may have to wait.
+MAX_WRITES = 200
+MAX_BYTES = 2**18
 
 _HEAD = struct.Struct("<BdH")
 _GONE, _REJECTED, _CONFIRMED, _MAYBE_ABSENT, _INDETERMINATE, _TOMBSTONE, _FORCED = 1, 2, 4, 8, 16, 32, 64

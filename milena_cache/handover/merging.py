@@ -91,7 +91,10 @@ class Merging:
             for future in appended:
                 if future.done() and not future.cancelled():
                     future.exception()  # marks it as retrieved, if another one has failed first
-        await self._journal.sync_barrier()  # rejections, removals, and what later versions must be greater than
+        # Rejections, removals, tombstones, and what later versions must be greater than. A sync that is not
+        # necessary would be one more for which stopped slots wait.
+        if len(appended) < len(writes) or any(write.tombstone or write.rejection for write in writes):
+            await self._journal.sync_barrier()
 
     async def _begin(self, write: HandedOver, owned_since: int, timeout: float) -> asyncio.Future[None] | None:
         record = write.record

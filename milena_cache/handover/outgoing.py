@@ -14,14 +14,20 @@ from milena_common.cluster.slots import slot_of
 
 # Seconds that the rest of a batch of slots may take when it is stopped.
 REST_SECONDS = 0.01
-# Slots, and ranges of slots, of a batch: each range stopped, handed over or taken costs a computation of the slots
-# that are served, about a millisecond.
-MAX_SLOTS = 1024
+# Slots of a batch, see `paused`. Each batch costs a release, and most of them a ring: thousands of small ones would
+# take longer than the moves themselves.
+MIN_SLOTS, FIRST_SLOTS, MAX_SLOTS = 64, 256, 1024
+# Ranges of a batch: each one stopped, handed over or taken costs a computation of the slots that are served, about
+# a millisecond.
 MAX_RANGES = 4
+# Seconds that a batch was stopped before its release: next time there are twice as many slots, or half as many.
+SHORT_PAUSE, LONG_PAUSE = 0.01, 0.025
 # Bytes that a write counts for besides its value.
 WRITE_BYTES = 2000
-# Bytes sent in a second until that was measured.
+# Bytes sent in a second until that was measured, and of a frame by which it is measured: the time of a small one is
+# that of the connection and the sync, and would make any rest seem long.
 FIRST_RATE = 20e6
+MEASURED_BYTES = MAX_BYTES // 4
 
 
 class Outgoing:
@@ -29,13 +35,15 @@ class Outgoing:
 
     slots: those that are not handed over yet
     serial: number of the latest command of the move
-    sent: by key the newest version that the destination may have
+    max_slots: how many slots the next batch has at most
     """
 
     def __init__(self, slots: Iterable[int]) -> None:
         self.slots = set(slots)
         self.serial = 0
-        self.sent: dict[bytes, Version] = {}
+        self.max_slots = FIRST_SLOTS
+        # By slot and key the newest version that the destination may have.
+        self._sent: dict[int, dict[bytes, Version]] = {}
         self._left: dict[int, set[bytes]] = {}
         self._rate = FIRST_RATE
 
@@ -48,8 +56,28 @@ class Outgoing:
     def keep_only(self, slots: set[int]) -> None:
         """Drop what is about other slots than `slots`."""
         self.slots &= slots
-        for slot in [slot for slot in self._left if slot not in self.slots]:
-            del self._left[slot]
+        for by_slot in (self._left, self._sent):
+            for slot in [slot for slot in by_slot if slot not in self.slots]:
+                del by_slot[slot]
+
+    # ---- what the destination has
+
+    def sent(self, key: bytes) -> Version | None:
+        """Return the newest version of `key` that the destination may have, None if it has none."""
+        return self._sent.get(slot_of(key), {}).get(key)
+
+    def record_sent(self, key: bytes, version: Version | None) -> None:
+        """Record what the destination may have of `key`; None if it has nothing any more."""
+        if version is not None:
+            self._sent.setdefault(slot_of(key), {})[key] = version
+        else:
+            self._sent.get(slot_of(key), {}).pop(key, None)
+
+    def sent_keys(self, slot: int) -> tuple[bytes, ...]:
+        """Return the keys of `slot` of which the destination may have a write."""
+        return tuple(self._sent.get(slot, ()))
+
+    # ---- what is left
 
     def next_keys(self, slots: Iterable[int], size_of: Callable[[bytes], int]) -> list[bytes]:
         """Remove and return keys of `slots` for one frame; `size_of` returns the bytes of a key's value."""
@@ -75,7 +103,7 @@ class Outgoing:
 
     def measured(self, size: int, seconds: float) -> None:
         """Record that `size` bytes took `seconds` until they were confirmed."""
-        if size and seconds > 0:
+        if size >= MEASURED_BYTES and seconds > 0:
             self._rate = 0.7 * self._rate + 0.3 * size / seconds
 
     @property
@@ -93,19 +121,23 @@ class Outgoing:
         total = sum(size_of(key) + WRITE_BYTES for slot in waiting for key in self._left[slot])
         return total / self._rate
 
-    def next_batch(self, size_of: Callable[[bytes], int], is_served: Callable[[int], bool]) -> list[Range]:
-        """Return the slots to hand over next: as many as have a rest of REST_SECONDS together, at least one.
+    def paused(self, seconds: float, frames: int) -> None:
+        """Record for how long the last batch was stopped before its release, and how many frames its rest needed.
 
-        Only slots that are served here, according to `is_served`: none if there are none.
+        Fewer slots make only the rest smaller. A single frame, and the release, take as long for them: where those
+        are slow, as on a busy disk, small batches would make a move many times as long, and no pause shorter.
         """
+        if seconds > LONG_PAUSE and frames > 1:
+            self.max_slots = max(MIN_SLOTS, self.max_slots // 2)
+        elif seconds < SHORT_PAUSE:
+            self.max_slots = min(MAX_SLOTS, 2 * self.max_slots)
+
+    def next_batch(self, is_ready: Callable[[int], bool]) -> list[Range]:
+        """Return the slots to hand over next, of those that are ready; none if there are none."""
         batch: list[Range] = []
-        seconds = 0.0
-        for number, slot in enumerate(filter(is_served, sorted(self.slots))):
-            if slot in self._left:
-                seconds += self.rest_seconds((slot,), size_of)
+        for number, slot in enumerate(filter(is_ready, sorted(self.slots))):
             adjacent = bool(batch) and batch[-1][1] == slot - 1
-            full = number >= MAX_SLOTS or (not adjacent and len(batch) >= MAX_RANGES)
-            if batch and (full or seconds > REST_SECONDS):
+            if number >= self.max_slots or (not adjacent and len(batch) >= MAX_RANGES):
                 break
             if adjacent:
                 batch[-1] = (batch[-1][0], slot)
@@ -118,6 +150,7 @@ class Outgoing:
         for slot in slots:
             self.slots.discard(slot)
             self._left.pop(slot, None)
+            self._sent.pop(slot, None)
 
     @property
     def ranges(self) -> list[Range]:

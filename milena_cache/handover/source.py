@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from math import inf
 from typing import Any, Protocol
 
 from milena_cache.handover.frames import (
@@ -31,7 +32,7 @@ from milena_cache.handover.frames import (
     ranges_of,
     seconds_for,
 )
-from milena_cache.handover.outgoing import REST_SECONDS, Outgoing
+from milena_cache.handover.outgoing import MIN_SLOTS, REST_SECONDS, Outgoing
 from milena_cache.handover.plan import Move
 from milena_cache.handover.tombstones import Tombstones
 from milena_cache.journal.record import Record
@@ -46,6 +47,7 @@ from milena_common.api.errors import FailedPrecondition, MilenaError, Overloaded
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slots import slot_of
 from milena_common.limits.byte_budget import ByteBudget
+from milena_common.metrics.histogram import Histogram
 from milena_common.resp.encoding import command
 from milena_common.runtime.backoff import Backoff
 from milena_common.runtime.clock import Clock
@@ -58,13 +60,18 @@ CALL_SECONDS = 2.0
 # How long the writes in flight of stopped slots may take; then the slots are served again, and tried later.
 QUIET_SECONDS = 0.05
 PAUSE_SECONDS = 0.001
-# Frames for one batch before it is stopped although more is left than REST_SECONDS: its writes come faster than
-# they can be sent.
+# Frames besides one for each key, before slots are handed over although keys change as fast as they are sent.
 MAX_FRAMES = 32
+# Frames for one batch. If more than REST_SECONDS is left then, its writes come as fast as they can be sent: the
+# batch is made smaller, and the smallest one is stopped nevertheless.
+ROUNDS = 4
 # Keys that are looked at between two yields to the event loop.
 STEP = 2000
 # Seconds that a frame waits for room among the bytes in flight.
 ROOM_SECONDS = 1.0
+
+# Seconds; finer near the 50 ms that a slot may be stopped.
+PAUSE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 # Replies that say that a RELEASE was not carried out.
 _REJECTED = (FailedPrecondition, TryAgain, Overloaded, WrongNode)
@@ -83,6 +90,7 @@ class Source:
     on_change: called with slots that were stopped, for what depends on the slots that are served
     on_handed_over: called with a move and those of its slots that the destination serves now
     moved: number of slots that were handed over
+    pauses: for how long slots were stopped, in seconds, one observation for each slot and stop
     """
 
     def __init__(
@@ -102,13 +110,13 @@ class Source:
         self.on_change: Callable[[Collection[int]], None] = lambda slots: None
         self.on_handed_over: Callable[[Move, set[int]], None] = lambda move, slots: None
         self.moved = 0
+        self.pauses = Histogram(PAUSE_BUCKETS)
         # Removes an entry of a slot that another node owns, which has it; returns True for a slot whose tombstones
         # stay, because this node holds copies of the other one's writes.
         self.retire_entry: Callable[[DirtyEntry], None] = dirty_writes.retire
         self.keeps_tombstones: Callable[[int], bool] = lambda slot: False
         # Slots that are not served here any more, and since which epoch they were; see `old_owner`.
         self.served_before: dict[int, tuple[int, float]] = {}
-        # Slots that are stopped, and not handed over yet, by slot the move.
         self._ownership = ownership
         self._dirty = dirty
         self._dirty_writes = dirty_writes
@@ -121,9 +129,14 @@ class Source:
         self._rng = rng
         self._moves: dict[Move, Outgoing] = {}
         self._tasks: dict[Move, asyncio.Task[None]] = {}
+        # Slots that are stopped, and not handed over yet: by slot the move, and since when, in monotonic seconds.
         self.stopped: dict[int, Move] = {}
+        self._stopped_at: dict[int, float] = {}
         # Handed over, and not published yet: the move by slot.
         self._confirmed: dict[int, Move] = {}
+        # The keys whose writes the destination has, by slot that was released and is not published yet. There may
+        # be a ring for each batch: looking at all dirty keys for each would take longer than the moves.
+        self._released: dict[int, tuple[bytes, ...]] = {}
         self._aborted = False
         self._tombstones = tombstones
         tombstones.on_added = self._changed
@@ -139,8 +152,9 @@ class Source:
             self._moves.pop(move)
             self._tasks.pop(move).cancel()
         stale = [slot for slot, move in self.stopped.items() if slot not in giving.get(move, ())]
+        self._end_pause(stale)
         for slot in stale:
-            del self.stopped[slot]
+            self._released.pop(slot, None)
         for first, last in ranges_of(stale):
             self._ownership.resume_slots(first, last)
         for move, slots in giving.items() if not self._aborted else ():
@@ -157,18 +171,20 @@ class Source:
 
     def _published(self, slot_map: SlotMap) -> set[int]:
         """Return the handed over slots that the ring has at their destination; forget those that have come back."""
-        published = set()
+        published: set[int] = set()
         moves = {*self._confirmed.values(), *self.stopped.values()}
         arrived = {move: _slots_of(slot_map, move.destination, move.epoch, move.epoch) for move in moves}
         for waiting in (self._confirmed, self.stopped):
-            for slot in [slot for slot, move in waiting.items() if slot in arrived[move]]:
-                published.add(slot)
-                del waiting[slot]
+            published.update(slot for slot, move in waiting.items() if slot in arrived[move])
+        for slot in published:
+            self._confirmed.pop(slot, None)
+        self._end_pause(published & self.stopped.keys())
         # If the destination was lost, the slot is this node's since a newer epoch, or a third node's. Either way
         # this node has the writes still, and they are compared with S3 before they are served.
         moving = {move: _slots_of(slot_map, self._ownership.me, 0, move.epoch - 1) for move in moves}
         for slot in [slot for slot, move in self._confirmed.items() if slot not in moving[move]]:
             del self._confirmed[slot]
+            self._released.pop(slot, None)
         return published
 
     def holds_back(self, slot: int) -> bool:
@@ -248,14 +264,22 @@ class Source:
             if outgoing.waiting <= MAX_WRITES:
                 break
             await self._send(move, outgoing, outgoing.slots)
-        batch = outgoing.next_batch(self._size_of, self._is_served)
+        slow = {slot_of(key) for key in self._writes.slow()}
+        batch = outgoing.next_batch(lambda slot: slot not in slow and self._is_served(slot))
+        if not batch:
+            # An upload or a write through is in flight in each slot: they are stopped, so that no more begin.
+            batch = outgoing.next_batch(self._is_served)
         if not batch:
             return False
         slots = _slots(batch)
-        for _ in range(MAX_FRAMES):
+        for _ in range(ROUNDS):
             if outgoing.rest_seconds(slots, self._size_of) <= REST_SECONDS:
                 break
             await self._send(move, outgoing, slots)
+        else:
+            if len(slots) > MIN_SLOTS:
+                outgoing.paused(inf, ROUNDS)
+                return True
         return await self._hand_over(move, outgoing, batch, slots)
 
     async def _hand_over(
@@ -263,23 +287,28 @@ class Source:
     ) -> bool:
         if not all(map(self._is_served, slots)):
             return False
+        started = self._clock.now()
         self._stop(move, batch, slots)
         released = False
         try:
             if not await self._is_quiet(slots):
                 return False
+            frames = 0
             while outgoing.left(slots):
+                frames += 1
                 await self._send(move, outgoing, slots)
+            outgoing.paused(self._clock.now() - started, frames)
             released = True
+            self._released.update((slot, outgoing.sent_keys(slot)) for slot in slots)
             await self._release(move, outgoing, batch)
             # Nothing awaits between the confirmation and MOVED.
             released = False
             for first, last in batch:
                 self._ownership.hand_over(first, last)
-            for slot in slots:
-                # A ring may have come before the confirmation.
-                if self.stopped.pop(slot, None) is not None:
-                    self._confirmed[slot] = move
+            # A ring may have come before the confirmation.
+            mine = self.stopped.keys() & slots
+            self._end_pause(mine)
+            self._confirmed.update(dict.fromkeys(mine, move))
             outgoing.handed_over(slots)
             self.moved += len(slots)
             self.on_handed_over(move, set(slots))
@@ -306,18 +335,27 @@ class Source:
         now = self._clock.now()
         for slot in slots:
             self.stopped[slot] = move
+            self._stopped_at[slot] = now
             self.served_before[slot] = (self._ownership.since[slot], now)
         for first, last in batch:
             self._ownership.stop_slots(first, last)
         # From the release on the destination acknowledges writes: clients must not keep what they have cached.
         self.on_change(slots)
 
+    def _end_pause(self, slots: Iterable[int]) -> None:
+        """Record that stopped `slots` are served again, here or by their destination."""
+        now = self._clock.now()
+        for slot in slots:
+            del self.stopped[slot]
+            self.pauses.observe(now - self._stopped_at.pop(slot))
+
     def _resume(self, move: Move, slots: Collection[int]) -> None:
         """Serve those of `slots` again that this move has stopped still."""
         mine = [slot for slot in slots if self.stopped.get(slot) == move]
+        self._end_pause(mine)
         for slot in mine:
-            del self.stopped[slot]
             self.served_before.pop(slot, None)
+            self._released.pop(slot, None)
         for first, last in ranges_of(mine):
             self._ownership.resume_slots(first, last)
 
@@ -388,7 +426,7 @@ class Source:
                 for key, version in versions.items():
                     if version is not None:
                         # Before the reply, which may be lost: then the destination may have the write.
-                        outgoing.sent[key] = version
+                        outgoing.record_sent(key, version)
                 if frame:
                     started = self._clock.now()
                     sent = self._command(b"WRITES", move, outgoing, *frame)
@@ -396,7 +434,7 @@ class Source:
                     outgoing.measured(sum(map(len, frame)), self._clock.now() - started)
                 for key, version in versions.items():
                     if version is None:
-                        outgoing.sent.pop(key, None)
+                        outgoing.record_sent(key, None)
                 delivered = True
             finally:
                 self._budget.release(size)
@@ -414,7 +452,7 @@ class Source:
             if (tombstone := self._tombstones.get(key)) is not None:
                 versions[key] = None
                 return encode_tombstone(key, tombstone.version, tombstone.at)
-            sent = outgoing.sent.get(key)
+            sent = outgoing.sent(key)
             if sent is None:
                 return None
             versions[key] = None
@@ -472,35 +510,34 @@ class Source:
     async def _retire(self, slots: set[int]) -> None:
         """Give up the writes of slots that are published as another node's, which has them."""
         try:
+            keys = [key for slot in slots for key in self._released.pop(slot, ())]
             attempts = 0
-            while await self._retire_all(slots):
+            # An upload that was in flight before the release may take effect still: its record stays until then.
+            while keys := await self._retire_keys(keys):
                 attempts += 1
                 await self._clock.sleep(BACKOFF.delay(attempts, self._rng))
+            for key in self._tombstones.keys_of([slot for slot in slots if not self.keeps_tombstones(slot)]):
+                tombstone = self._tombstones.get(key)
+                if tombstone is not None and self._ownership.since[slot_of(key)] == ELSEWHERE:
+                    self._tombstones.handed_over(key, tombstone.version)
         finally:
             self._retired -= slots
 
-    async def _retire_all(self, slots: set[int]) -> bool:
-        """Give up what can be given up; return True if some writes are left, whose uploads are in flight."""
-        left = False
-        for number, key in enumerate(list(self._dirty)):
+    async def _retire_keys(self, keys: list[bytes]) -> list[bytes]:
+        """Give up the writes of `keys` that are not being uploaded; return the other keys."""
+        uploading = []
+        for number, key in enumerate(keys):
             entry = self._dirty.get(key)
-            if entry is None or slot_of(key) not in slots or (entry.dead is not None and entry.dead.damaged):
+            if entry is None or (entry.dead is not None and entry.dead.damaged):
                 continue
-            if self._ownership.since[slot_of(key)] != ELSEWHERE:
-                pass  # the slot has come back
-            elif entry.upload.uploading:
-                left = True
-            else:
-                self.retire_entry(entry)
+            if self._ownership.since[slot_of(key)] == ELSEWHERE:
+                if entry.upload.uploading:
+                    uploading.append(key)
+                else:
+                    self.retire_entry(entry)
             if not (number + 1) % STEP:
                 await asyncio.sleep(0)
-        for key in [key for key in self._tombstones if slot_of(key) in slots]:
-            if self.keeps_tombstones(slot_of(key)):
-                continue
-            tombstone = self._tombstones.get(key)
-            if tombstone is not None and self._ownership.since[slot_of(key)] == ELSEWHERE:
-                self._tombstones.handed_over(key, tombstone.version)
-        return left
+        return uploading
 
 
 def _slots_of(slot_map: SlotMap, address: str, first_epoch: int, last_epoch: int) -> set[int]:

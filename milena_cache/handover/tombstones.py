@@ -21,7 +21,7 @@ node that is back has not handed in everything, and while a lease runs that has 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple
 
@@ -32,6 +32,7 @@ from milena_cache.membership.ownership import Ownership
 from milena_cache.objects.object_store import Ref
 from milena_cache.objects.version import Version, lineage_of, stamped
 from milena_cache.writeback.dirty_table import DirtyEntry
+from milena_common.cluster.slots import slot_of
 from milena_common.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class Tombstones:
         self._clock = clock
         self._seconds = seconds
         self._by_key: dict[bytes, Tombstone] = {}  # the oldest one first
+        self._by_slot: dict[int, set[bytes]] = {}
         self._absent: dict[str, bool] = {}  # by router, what its last reply said
         self._keep_seconds = KEEP_SECONDS
         self._none_absent_since: float | None = None  # monotonic seconds
@@ -108,6 +110,10 @@ class Tombstones:
     def get(self, key: bytes) -> Tombstone | None:
         """Return the tombstone of a cache key, None without one."""
         return self._by_key.get(key)
+
+    def keys_of(self, slots: Iterable[int]) -> list[bytes]:
+        """Return the keys of `slots` that have a tombstone."""
+        return [key for slot in slots for key in self._by_slot.get(slot, ())]
 
     # ---- decisions about writes of other nodes
 
@@ -159,6 +165,7 @@ class Tombstones:
 
     def _insert(self, key: bytes, tombstone: Tombstone) -> None:
         self._by_key[key] = tombstone
+        self._by_slot.setdefault(slot_of(key), set()).add(key)
         self.bytes += len(key) + OVERHEAD
 
     # ---- the end of tombstones
@@ -171,6 +178,10 @@ class Tombstones:
 
     def _remove(self, key: bytes, tombstone: Tombstone) -> None:
         del self._by_key[key]
+        of_slot = self._by_slot[slot := slot_of(key)]
+        of_slot.discard(key)
+        if not of_slot:
+            del self._by_slot[slot]
         self.bytes -= len(key) + OVERHEAD
         self._journal.defer(lambda disk: disk.remove_tombstone(tombstone.number))
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from math import inf
 
@@ -42,6 +42,7 @@ from milena_cache.writeback.uploads.slots import UploadSlots
 from milena_cache.writeback.uploads.throttle import UploadThrottle
 from milena_cache.writeback.uploads.upload import Conflict, Policy, Uploader, UploadOutcome, UploadResult, Write
 from milena_common.api.errors import FailedPrecondition
+from milena_common.cluster.slots import slot_of
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.call_bytes import CallBytes
 from milena_common.runtime.backoff import Backoff
@@ -100,9 +101,11 @@ class WriteBack:
         self.deleted: Callable[[bytes, Version], None] = lambda key, version: None
         # True while nothing may be uploaded: another node may own the slots, and have later writes.
         self.paused: Callable[[], bool] = lambda: False
-        # Returns True for a key that must not be uploaded now, because its slot moves; see `milena_cache.handover`.
+        # Returns True for a key that must not be uploaded now, because its slot moves; the same for all keys of a
+        # slot. See `milena_cache.handover`.
         self.holds_back: Callable[[bytes], bool] | None = None
-        self._held_back: set[bytes] = set()
+        # By slot; there may be a hundred thousand.
+        self._held_back: dict[int, set[bytes]] = {}
         self._dirty = dirty
         self._dirty_writes = dirty_writes
         self._releases = releases
@@ -149,13 +152,17 @@ class WriteBack:
         entry.upload.queued = True
         self._queued.add(entry.key, due)
 
-    def requeue_held_back(self) -> None:
-        """Queue the entries that were held back and are not any more."""
-        for key in [key for key in self._held_back if self.holds_back is None or not self.holds_back(key)]:
-            self._held_back.discard(key)
-            entry = self._dirty.get(key)
-            if entry is not None and not entry.upload.queued and not entry.upload.uploading and not entry.dead:
-                self._queue(entry, self._clock.now())
+    def requeue_held_back(self, slots: Collection[int] | None = None) -> None:
+        """Queue the entries that were held back and are not any more, of `slots` or of all."""
+        for slot in list(self._held_back) if slots is None else self._held_back.keys() & slots:
+            keys = self._held_back[slot]
+            if self.holds_back is not None and self.holds_back(next(iter(keys))):
+                continue
+            del self._held_back[slot]
+            for key in keys:
+                entry = self._dirty.get(key)
+                if entry is not None and not entry.upload.queued and not entry.upload.uploading and not entry.dead:
+                    self._queue(entry, self._clock.now())
 
     def _retry(self, entry: DirtyEntry, reason: str) -> None:
         now = self._clock.now()
@@ -249,7 +256,7 @@ class WriteBack:
                 self._queue(entry, entry.upload.since)
                 return
             if self.holds_back is not None and self.holds_back(key):
-                self._held_back.add(key)
+                self._held_back.setdefault(slot_of(key), set()).add(key)
                 return
             if self._dirty_writes.is_gone(entry) and entry.deleted and not self._may_be_in_s3(entry):
                 await self._releases.has_released(key)

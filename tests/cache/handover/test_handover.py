@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from milena_cache.handover.old_owner import FETCH_SECONDS
+from milena_cache.handover.source import PAUSE_BUCKETS
 from milena_cache.objects.object_store import Fault
 from milena_common.api.errors import MilenaError, Moved, TryAgain
 from milena_common.cluster.slots import SLOTS, slot_of
+from milena_common.resp.encoding import command
 from tests.cache.handover.nodes_under_test import FIRST_EPOCH, Cluster
 from tests.support.fake_clock import run_ready_tasks
 
@@ -537,4 +540,99 @@ async def test_a_move_without_a_reply_to_its_release_is_abandoned_and_one_node_s
     await move(c, "b")
     assert c.server_of("k") == ["b"], "an abandoned move does not hold up a later one"
     assert (await get(c, "k"))[1] == b"2"
+    await c.stop()
+
+
+async def test_a_join_invalidates_the_tracked_keys_of_the_slots_that_move_and_no_others() -> None:
+    c = await cluster()
+    client = c["a"].client()
+    client.send(command(b"HELLO", b"3") + command(b"CLIENT", b"TRACKING", b"ON"))
+    keys = [b"key%d" % number for number in range(90)]
+    for key in keys:
+        c["a"].t.in_s3(key.decode(), b"value")
+        client.send(command(b"GET", key))
+        await run_ready_tasks()
+    tracking = c["a"].servers.resp.context.tracking
+    assert tracking.keys == len(keys)
+    moving = range(SLOTS // 4)
+    await move(c, slots=moving)
+    gone = [key for key in keys if slot_of(key) in moving]
+    assert tracking.invalidations == len(gone)
+    assert sorted(key for key in keys if key not in tracking) == sorted(gone)
+    await c.stop()
+
+
+async def test_pauses_are_observed_once_for_each_slot() -> None:
+    c = await cluster()
+    await put(c, "k", b"1")
+    await move(c, slots=range(1000))
+    pauses = c["a"].handover.source.pauses
+    assert sum(pauses.counts) == 1000
+    assert sum(pauses.counts[: PAUSE_BUCKETS.index(0.05) + 1]) == 1000
+    await c.stop()
+
+
+async def test_slots_with_an_upload_in_flight_move_last_and_the_others_do_not_wait_for_it() -> None:
+    c = await cluster(delay=0.0)
+    c.store.gate.clear()
+    await put(c, "k", b"1")
+    await c.clock.advance(0.01)
+    await c.store.arrived("put")
+    c.ring.plan(range(max(0, K - 10), K + 10), "b")
+    await c.publish()
+    await c.until(lambda: c.server_of("k") == ["a"] and c["b"].handover.destination.taken >= 19)
+    assert c["b"].handover.destination.taken == 19
+    c.store.gate.set()
+    await c.finish_moves()
+    assert c.server_of("k") == ["b"]
+    await c.stop()
+
+
+async def test_a_node_hands_nothing_in_of_slots_that_it_has_taken_before_a_ring_says_so() -> None:
+    c = await cluster()
+    await put(c, "k", b"1")
+    c.ring.plan(ALL, "b")
+    await c.publish()
+    await c.until(lambda: c.server_of("k") == ["b"])
+    assert not c["b"].handover.former_owner.holds_back(K)
+    c["b"].handover.update_moves(c["b"].ownership.slot_map)
+    await c.clock.advance(0.1)
+    assert b"MILENA.MERGE" not in c.requests
+    await c.finish_moves()
+    await c.stop()
+
+
+async def test_a_pause_is_observed_although_the_release_has_no_reply_for_minutes() -> None:
+    c = await cluster()
+    await put(c, "k", b"1")
+    c.broken = [(b"RELEASE", "before")] * 1000
+    c.ring.plan([K], "b")
+    await c.publish()
+    await c.released()
+    await c.clock.advance(5 * FETCH_SECONDS)
+    c.ring.epoch += 1
+    await c.publish()
+    c.broken = []
+    await c.finish_moves()
+    assert c.server_of("k") == ["b"]
+    pauses = c["a"].handover.source.pauses
+    assert sum(pauses.counts) == 1
+    assert pauses.total > 5 * FETCH_SECONDS
+    await c.stop()
+
+
+async def test_what_was_received_is_known_by_key_until_the_slot_is_taken() -> None:
+    """Such a write is not handed back to the owner, which would not send it again before it releases the slot."""
+    c = await cluster()
+    await put(c, "k", b"1")
+    c.held = asyncio.Event()
+    c.ring.plan(range(max(0, K - 1), K + 1), "b")
+    await c.publish()
+    await c.released()
+    destination = c["b"].handover.destination
+    assert destination.has_received(b"k")
+    assert not destination.has_received(b"other")
+    c.held.set()
+    await c.finish_moves()
+    assert not destination.has_received(b"k")
     await c.stop()

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from milena_cache.handover.frames import MAX_BYTES, MAX_WRITES
-from milena_cache.handover.outgoing import FIRST_RATE, MAX_RANGES, MAX_SLOTS, REST_SECONDS, Outgoing
+from milena_cache.handover.outgoing import (
+    FIRST_SLOTS,
+    LONG_PAUSE,
+    MAX_RANGES,
+    MAX_SLOTS,
+    MIN_SLOTS,
+    SHORT_PAUSE,
+    Outgoing,
+)
+from milena_cache.objects.version import Version
 from milena_common.cluster.slots import slot_of
 
 KEYS = [b"key%d" % number for number in range(2000)]
@@ -50,20 +59,44 @@ def test_keys_of_other_slots_are_of_no_concern() -> None:
 
 def test_a_batch_has_a_short_rest_and_few_slots_and_ranges() -> None:
     outgoing = Outgoing(range(4000))
-    assert outgoing.next_batch(small, served) == [(0, MAX_SLOTS - 1)]
+    assert outgoing.next_batch(served) == [(0, FIRST_SLOTS - 1)]
     outgoing = Outgoing(range(0, 4000, 2))
-    assert len(outgoing.next_batch(small, served)) == MAX_RANGES
-    slot = slot_of(b"key")
-    outgoing = Outgoing(range(slot - 2, slot + 3))
-    outgoing.changed(b"key")
-    assert outgoing.next_batch(lambda key: int(2 * REST_SECONDS * FIRST_RATE), served) == [(slot - 2, slot - 1)]
+    assert len(outgoing.next_batch(served)) == MAX_RANGES
 
 
-def test_a_slot_with_a_long_rest_is_a_batch_of_its_own() -> None:
+def test_batches_are_larger_after_short_pauses_and_smaller_after_long_ones() -> None:
+    outgoing = Outgoing(range(4000))
+    for _ in range(10):
+        outgoing.paused(SHORT_PAUSE / 2, 1)
+    assert outgoing.next_batch(served) == [(0, MAX_SLOTS - 1)]
+    for _ in range(10):
+        outgoing.paused(2 * LONG_PAUSE, 1)
+    assert outgoing.next_batch(served) == [(0, MAX_SLOTS - 1)], "one frame takes as long for fewer slots"
+    for _ in range(10):
+        outgoing.paused(2 * LONG_PAUSE, 2)
+    assert outgoing.next_batch(served) == [(0, MIN_SLOTS - 1)]
+
+
+def test_the_time_of_a_small_frame_is_no_measure_of_the_rate() -> None:
+    """Otherwise a connection with a round trip of 50 ms would seem to need that for every write."""
+    outgoing = Outgoing(SLOTS_OF_KEYS)
+    for key in KEYS:
+        outgoing.changed(key)
+    before = outgoing.rest_seconds(SLOTS_OF_KEYS, small)
+    outgoing.measured(3000, 0.05)
+    assert outgoing.rest_seconds(SLOTS_OF_KEYS, small) == before
+
+
+def test_the_keys_that_the_destination_has_are_known_by_slot() -> None:
     slot = slot_of(b"key")
-    outgoing = Outgoing(range(slot, slot + 3))
-    outgoing.changed(b"key")
-    assert outgoing.next_batch(lambda key: int(1e12), served) == [(slot, slot)]
+    outgoing = Outgoing({slot, slot_of(b"a")})
+    outgoing.record_sent(b"key", Version(1, 1))
+    outgoing.record_sent(b"a", Version(1, 2))
+    assert outgoing.sent_keys(slot) == (b"key",)
+    outgoing.record_sent(b"a", None)
+    assert outgoing.sent(b"a") is None
+    outgoing.handed_over({slot})
+    assert outgoing.sent_keys(slot) == ()
 
 
 def test_the_rest_is_shorter_the_faster_writes_are_confirmed() -> None:
@@ -77,5 +110,5 @@ def test_the_rest_is_shorter_the_faster_writes_are_confirmed() -> None:
 
 def test_only_slots_that_are_served_here_are_handed_over() -> None:
     outgoing = Outgoing({1, 2, 3, 5})
-    assert outgoing.next_batch(lambda key: 0, lambda slot: slot in (2, 5)) == [(2, 2), (5, 5)]
-    assert outgoing.next_batch(lambda key: 0, lambda slot: False) == []
+    assert outgoing.next_batch(lambda slot: slot in (2, 5)) == [(2, 2), (5, 5)]
+    assert outgoing.next_batch(lambda slot: False) == []
