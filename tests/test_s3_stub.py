@@ -6,6 +6,7 @@ import io
 import socket
 import time
 from collections.abc import Iterator
+from hashlib import md5
 from typing import TYPE_CHECKING
 
 import obstore
@@ -54,6 +55,15 @@ def test_of_values_above_what_is_to_be_kept_the_etag_stays() -> None:
         assert put == whole.respond("PUT", name, {}, value), "the ETag is that of the value"
         assert put.fields.strip() in kept.fields
         assert kept.body == (value if len(value) <= 4 else b"")
+
+
+def test_etags_may_be_the_md5_of_the_value() -> None:
+    stub = Objects(synthetic=3, md5_etags=True)
+    expected = f'ETag: "{md5(b"value").hexdigest()}"'
+    assert stub.respond("PUT", "/b/k", {}, b"value").fields.strip() == expected
+    assert expected in stub.respond("GET", "/b/k", {}, b"").fields
+    other = md5(synthetic_value("/b/other", 3)).hexdigest()
+    assert f'ETag: "{other}"' in stub.respond("GET", "/b/other", {}, b"").fields
 
 
 @pytest.mark.parametrize("key", KEYS)

@@ -2,7 +2,7 @@
 
 It implements the part of S3 that boto3 and obstore use on plain objects. A request is (method, path, query, fields,
 body); a response is (status, fields, body). Signatures are not checked, every bucket exists, and an ETag is a cheap
-checksum of the value, in S3's form.
+checksum of the value, in S3's form, or its MD5.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import md5
 from urllib.parse import parse_qs, quote, unquote_to_bytes
 from xml.sax.saxutils import escape
 
@@ -39,9 +40,13 @@ class _Object:
     metadata: str = ""
 
 
-def _object(value: bytes, metadata: str = "") -> _Object:
+def _cheap_etag(value: bytes) -> str:
     # Adler-32 is the cheapest checksum available; with the length it has the form of S3's MD5.
-    return _Object(value, f'"{zlib.adler32(value):08x}{len(value):024x}"', metadata)
+    return f'"{zlib.adler32(value):08x}{len(value):024x}"'
+
+
+def _md5_etag(value: bytes) -> str:
+    return f'"{md5(value, usedforsecurity=False).hexdigest()}"'
 
 
 def _error(status: int, code: str, message: str) -> Response:
@@ -70,9 +75,12 @@ class Objects:
     """Buckets of objects. With `synthetic` bytes, every key that was not written or deleted exists, that size.
 
     Of values above `kept` bytes only the ETag is kept, for bursts of more bytes than the machine has memory for.
+    With `md5_etags` ETags are S3's: a node then compares values with them, and what is dirty has the ETag that it
+    has in S3 afterwards. Otherwise they cost less, and a condition on the ETag of what is dirty fails afterwards.
     """
 
-    def __init__(self, synthetic: int | None = None, kept: int | None = None) -> None:
+    def __init__(self, synthetic: int | None = None, kept: int | None = None, *, md5_etags: bool = False) -> None:
+        self._etag_of = _md5_etag if md5_etags else _cheap_etag
         self._synthetic = synthetic
         self._kept = kept
         self._objects: dict[str, _Object | None] = {}
@@ -97,7 +105,10 @@ class Objects:
     def _find(self, path: str) -> _Object | None:
         if path in self._objects:
             return self._objects[path]
-        return None if self._synthetic is None else _object(synthetic_value(path, self._synthetic))
+        if self._synthetic is None:
+            return None
+        value = synthetic_value(path, self._synthetic)
+        return _Object(value, self._etag_of(value))
 
     def _get(self, method: str, path: str, fields: Mapping[str, str]) -> Response:
         found = self._find(path)
@@ -131,9 +142,8 @@ class Objects:
         for name in fields:
             if name[:11] == "x-amz-meta-":
                 metadata += f"{name}: {fields[name]}\r\n"
-        stored = _object(body, metadata)
-        if self._kept is not None and len(body) > self._kept:
-            stored = _Object(b"", stored.etag, metadata)
+        is_kept = self._kept is None or len(body) <= self._kept
+        stored = _Object(body if is_kept else b"", self._etag_of(body), metadata)
         self._objects[path] = stored
         return Response(200, f"ETag: {stored.etag}\r\n")
 

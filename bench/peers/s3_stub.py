@@ -157,9 +157,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
     parser.add_argument("--synthetic", type=int, metavar="BYTES", help="every key exists, with this many bytes")
     parser.add_argument("--keep", type=int, metavar="BYTES", help="of larger values only the ETag is kept")
+    parser.add_argument("--md5-etags", action="store_true", help="ETags are MD5s, as S3's are; slower")
     parser.add_argument("--latency-ms", type=float, default=0.0, metavar="MS")
     options = parser.parse_args()
-    stub = Stub(Objects(options.synthetic, options.keep), options.latency_ms / 1000)
+    stub = Stub(Objects(options.synthetic, options.keep, md5_etags=options.md5_etags), options.latency_ms / 1000)
     with asyncio.Runner(loop_factory=_fast_loop()) as runner, suppress(KeyboardInterrupt):
         runner.run(_serve(options.port, stub))
 

@@ -18,15 +18,24 @@ START_SECONDS = 60.0  # on a machine that is busy; a second otherwise
 class StubProcess(Process):
     """A running stub at `endpoint_url`; with `synthetic`, every key exists with that many bytes.
 
-    Of values above `keep` bytes it keeps only the ETag.
+    Of values above `keep` bytes it keeps only the ETag. With `md5_etags` its ETags are S3's, see `Objects`.
     """
 
-    def __init__(self, directory: Path, synthetic: int | None = None, keep: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        synthetic: int | None = None,
+        keep: int | None = None,
+        *,
+        md5_etags: bool = False,
+    ) -> None:
         arguments = ["-m", "bench.peers.s3_stub"]
         if synthetic is not None:
             arguments += ["--synthetic", str(synthetic)]
         if keep is not None:
             arguments += ["--keep", str(keep)]
+        if md5_etags:
+            arguments.append("--md5-etags")
         super().__init__("s3_stub", arguments, {"PYTHONPATH": str(ROOT)}, directory)
         try:
             self.endpoint_url = self.wait_for_log("http://", START_SECONDS)

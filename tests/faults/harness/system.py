@@ -1,7 +1,8 @@
 """Shell. What the fault tests play in: one router, one node with a journal, and an S3 that can be made to fail.
 
-S3 is the benchmarks' stub, which is fast; between it and the node is a proxy. Every run begins with an empty S3 and
-an empty journal, on ports of its own.
+S3 is the benchmarks' stub, which is fast, with the ETags of S3: with others the node would not compare values with
+them, and a condition on what was read while it was dirty would fail. Between it and the node is a proxy. Every run
+begins with an empty S3 and an empty journal, on ports of its own.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class SystemUnderTest:
     def __init__(self, directory: Path, node_env: Mapping[str, str] | None = None, seed: int = 0) -> None:
         self._stack = ExitStack()
         try:
-            self.stub = self._stack.enter_context(StubProcess(directory))
+            self.stub = self._stack.enter_context(StubProcess(directory, md5_etags=True))
             self.proxy = self._stack.enter_context(FaultProxy(self.stub.endpoint_url, seed))
             self.cluster = self._stack.enter_context(
                 Cluster(directory, self.proxy.endpoint_url, BUCKET, 1, node_env=node_env)
