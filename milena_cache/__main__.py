@@ -37,7 +37,7 @@ from milena_cache.origin.s3.clock import CorrectedClock, S3Clock
 from milena_cache.origin.s3.credentials import Credentials
 from milena_cache.origin.s3_store import S3
 from milena_cache.origin.store_probe import StoreProbe
-from milena_cache.writeback.dirty_table import DirtyEntry
+from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.flush import FlushWaiters
 from milena_cache.writes.writer import Writes
 from milena_common.api.errors import ConfigError
@@ -58,6 +58,8 @@ STOP_GRACE_SECONDS = 6.0
 FINISH_SECONDS = 2.0
 # Seconds between two looks whether all slots are handed over.
 HANDOVER_PAUSE_SECONDS = 0.02
+# How long the owners may take to get the writes of a node that has left; meanwhile its servers stop.
+HAND_IN_SECONDS = 2.0
 SYNC_SECONDS = 1.0
 
 
@@ -159,9 +161,15 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
                 await parts.writes.finish(SYNC_SECONDS)
         for task in background:
             task.cancel()
+        # Dirty writes that are left go to the owners in the ring without this node, if there are any.
+        hand_in_seconds = HAND_IN_SECONDS if servers.handover.can_leave and not journal.failure else 0.0
         await asyncio.gather(*(each.leave_ring(LEAVE_SECONDS) for each in membership.registrations))
         await asyncio.sleep(LINGER_SECONDS)
-        await asyncio.gather(server.stop(STOP_GRACE_SECONDS), resp.stop(STOP_GRACE_SECONDS))
+        await asyncio.gather(
+            server.stop(STOP_GRACE_SECONDS),
+            resp.stop(STOP_GRACE_SECONDS),
+            _hand_in(servers.handover, parts.dirty, membership, clock, hand_in_seconds),
+        )
         undone = await parts.writes.finish(FINISH_SECONDS)
         if undone:
             log.error("%d writes, none of them acknowledged, were abandoned: S3 did not respond", undone)
@@ -237,6 +245,15 @@ async def _hand_over(handover: Handover, membership: Membership, clock: Clock, s
         await clock.sleep(HANDOVER_PAUSE_SECONDS)
     handover.source.abort_all()
     log.info("handed over %d slots before the stop", handover.source.moved)
+
+
+async def _hand_in(handover: Handover, dirty: Dirty, membership: Membership, clock: Clock, seconds: float) -> None:
+    """Wait until the owners have the writes of this node, which has left, at most `seconds`; notify the routers."""
+    until = clock.now() + seconds
+    while (dirty.waiting or handover.former_owner.busy) and clock.now() < until:
+        await clock.sleep(HANDOVER_PAUSE_SECONDS)
+    if not handover.former_owner.busy:
+        await asyncio.gather(*(each.handed_in(LEAVE_SECONDS) for each in membership.registrations))
 
 
 async def _drain(writes: Writes, flush_waiters: FlushWaiters, journal: Journal[DirtyEntry], seconds: float) -> None:

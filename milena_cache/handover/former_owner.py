@@ -145,6 +145,11 @@ class FormerOwner:
         """Return True if there are, or may be, writes of slots that other nodes own."""
         return self._found or (not self._looked and bool(self._dirty.bytes))
 
+    @property
+    def busy(self) -> bool:
+        """Return True while writes are handed in, or their removal here is not durable."""
+        return self._task is not None
+
     async def cancel_moves(self) -> None:
         """Cancel everything, at the end of the process."""
         if self._task is not None:

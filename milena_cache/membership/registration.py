@@ -75,6 +75,7 @@ class Registration:
         self._reported = RingStatus()
         self._longest_lease = 0.0  # seconds
         self._join_sent = False
+        self._left_with_writes = False
         self._hurried = asyncio.Event()
 
     @property
@@ -178,12 +179,32 @@ class Registration:
         # Before the lease is over for the router, which then gives the slots to others.
         if self._fence is not None:
             self._fence.returned(self.router)
+        status = self._status()
+        self._left_with_writes = status.has_writes
         try:
-            await self._coordinator.leave_ring(self._node, self._status(), timeout)
+            await self._coordinator.leave_ring(self._node, status, timeout)
             log.info("left router %s", self.router)
         except MilenaError as error:
             log.warning("could not leave router %s, whose lease will expire by itself: %s", self.router, error)
         self._lease_until = 0.0
+
+    async def handed_in(self, timeout: float) -> None:
+        """Notify the router, which records this node as missing, that the owners have all its writes now.
+
+        Does nothing if it left without writes, or has some still. To be called when their removal from the journal
+        is durable: a journal that a router does not record may come back after its deletes were forgotten.
+        """
+        status = self._status()
+        if not self._left_with_writes or status.has_writes:
+            return
+        try:
+            await self._coordinator.leave_ring(self._node, status, timeout)
+        except MilenaError as error:
+            log.warning(
+                "router %s may record this node as missing, although its writes were handed in: %s",
+                self.router,
+                error,
+            )
 
     async def close(self) -> None:
         await self._coordinator.close()

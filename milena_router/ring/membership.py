@@ -429,10 +429,13 @@ class Membership:
     ) -> Change | None:
         """Remove the node at `address`; None if there is none, or it has another id than `node_id` (if given).
 
-        `node_status` is the leaving node's own report, None if another caller removes it.
+        `node_status` is the leaving node's own report, None if another caller removes it. A process that has left
+        with writes leaves once more when their owners have them: then its record is removed.
         """
         lease = self.leases.get(address)
         if lease is None or (node_id and lease.member.node_id and node_id != lease.member.node_id):
+            if _took_nothing_along(node_id, node_status) and self.missing.handed_in(address, node_id):
+                return self._changed("Forget", address, "its writes were handed in", 0, wall)
             return None
         self._remove(address)
         self._departed(lease, node_id, node_status, wall)
@@ -597,6 +600,10 @@ class Membership:
         """Record during recovery that a node leaves, as `remove_member` does later; return True if it was known."""
         assert self.recovery is not None
         lease = self.leases.get(address)
+        if _took_nothing_along(node_id, node_status):
+            self.missing.handed_in(address, node_id)
+            if len(self.recovery.handed_in) < MAX_MEMBERS:
+                self.recovery.handed_in.add((address, node_id))
         if lease is not None and node_id and lease.member.node_id not in ("", node_id):
             return False
         joined = self.leases.pop(address, None) is not None
@@ -631,7 +638,10 @@ class Membership:
         self.leases = shared_journals.without_copies(self.leases, self.ring.members)
         members = {address: lease.member for address, lease in self.leases.items()}
         if last is not None:
-            self.missing.restore(last.missing, members.values())
+            known_missing = (
+                node for node in last.missing if (node.address, node.node_id) not in recovery.handed_in
+            )
+            self.missing.restore(known_missing, members.values())
         gone = [
             member
             for member in self.ring.members
@@ -755,6 +765,11 @@ class Membership:
 
 def _has_same_journal(before: Member, member: Member) -> bool:
     return bool(member.journal_id) and before.journal_id == member.journal_id
+
+
+def _took_nothing_along(node_id: str, node_status: NodeStatus | None) -> bool:
+    """True if a process reports itself, as it leaves, that all its acknowledged writes are elsewhere."""
+    return bool(node_id) and node_status is not None and not node_status.has_writes
 
 
 def _full() -> FailedPrecondition:

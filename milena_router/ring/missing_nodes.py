@@ -2,8 +2,8 @@
 
 A node whose lease expired may have acknowledged writes in its journal that S3 does not have, and nothing else shows
 them: in Kubernetes its scrape target is gone as well. Its record is kept until its journal is back in the ring, at
-any address, or until an operator writes it off. A node that hands over (its writes are in S3 when it leaves) is not
-missing.
+any address, until it has handed its writes in to their owners after all, or until an operator writes it off. A node
+that hands over (its writes are in S3, or at their next owners, when it leaves) is not missing.
 
 The journal's id identifies a missing node and its return: a pod gets another address, and another pod gets its
 address. Where the id is unknown, as for nodes of older versions, the address decides.
@@ -62,6 +62,13 @@ class MissingNodes:
     def returned(self, member: Member) -> None:
         """Remove the record of `member`: its journal is back in the ring."""
         self._nodes = [node for node in self._nodes if not _is_same(node, member)]
+
+    def handed_in(self, address: str, node_id: str) -> bool:
+        """Remove the record of the process `node_id` at `address`, as owners have its writes; False if none."""
+        kept = [node for node in self._nodes if (node.address, node.node_id) != (address, node_id)]
+        found = len(kept) < len(self._nodes)
+        self._nodes = kept
+        return found
 
     def write_off(self, address: str) -> bool:
         """Remove the record at `address`, written off by an operator; False if there is none."""

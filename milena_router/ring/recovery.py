@@ -111,11 +111,13 @@ class Recovered:
 class Recovery:
     """The reports since the start. `lease_seconds` is this router's own.
 
-    `new_cluster_seconds`: the seconds to wait when no node has a ring.
+    `new_cluster_seconds`: the seconds to wait when no node has a ring. `handed_in`: address and process id of nodes
+    that left, and whose writes their owners have: a known ring may still have them as missing.
     """
 
     def __init__(self, lease_seconds: float, new_cluster_seconds: float) -> None:
         self.seen_epoch = 0
+        self.handed_in: set[tuple[str, str]] = set()
         self._new_cluster_seconds = new_cluster_seconds
         self._lease_seconds = max(lease_seconds, new_cluster_seconds)
         self._rings: dict[str, LastRing] = {}

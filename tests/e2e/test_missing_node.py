@@ -98,6 +98,22 @@ def test_a_lost_node_is_not_forgotten_until_it_is_back_or_written_off(start_clus
         assert missing(admin) == []
 
 
+def test_a_node_that_stops_without_a_drain_is_not_missing_once_others_have_its_writes(
+    start_cluster: StartCluster,
+) -> None:
+    cluster = start_cluster(3, node_env=NEVER_UPLOADED | {"DRAIN_SECONDS": "0"})
+    with Milena(cluster.address) as client, Admin(cluster.address) as admin:
+        for number in range(KEYS):
+            client[f"k{number}"] = b"v"
+        leaving = cluster.nodes[0]
+        wait_until("the router knows of its writes", lambda: bool(reported(admin)[leaving.address]), 20)
+        leaving.terminate()
+        leaving.wait()
+        assert missing(admin) == []
+        wait_until("the others have them", lambda: sum(reported(admin).values()) == KEYS, 20)
+        assert all(client[f"k{number}"] == b"v" for number in range(KEYS))
+
+
 def test_a_node_on_a_snapshot_of_a_journal_is_rejected_while_the_first_one_runs(
     start_cluster: StartCluster, tmp_path: Path
 ) -> None:

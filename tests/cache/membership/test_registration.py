@@ -157,6 +157,33 @@ async def test_leaving_notifies_the_router_and_an_unresponsive_router_is_no_obst
     assert "could not leave router" in caplog.text
 
 
+async def test_a_node_that_left_with_writes_leaves_once_more_when_their_owners_have_them(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    harness = Harness()
+    await run_ready_tasks()
+    harness.task.cancel()
+    await harness.registration.leave_ring(1.0)
+    await harness.registration.handed_in(1.0)
+    assert harness.coordinator.left == [NODE], "it has writes still"
+    harness.report = NodeStatus(0)
+    await harness.registration.handed_in(1.0)
+    assert harness.coordinator.left == [NODE, NODE]
+    harness.coordinator.problem = Unavailable("gone")
+    await harness.registration.handed_in(1.0)
+    assert "may record this node as missing" in caplog.text
+
+
+async def test_a_node_that_left_without_writes_leaves_only_once() -> None:
+    harness = Harness()
+    await run_ready_tasks()
+    harness.task.cancel()
+    harness.report = NodeStatus(0)
+    await harness.registration.leave_ring(1.0)
+    await harness.registration.handed_in(1.0)
+    assert harness.coordinator.left == [NODE]
+
+
 async def test_a_bucket_that_cannot_be_used_is_logged_once_for_each_reason(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -59,6 +59,40 @@ def test_taking_out_a_lost_node_by_hand_does_not_drop_its_writes(router: Router)
     assert len(router.missing) == 1, "it had none"
 
 
+def test_a_node_whose_writes_are_handed_in_after_it_left_is_missing_no_more(router: Router) -> None:
+    remove = router.membership.remove_member
+    remove(B.address, B.node_id, router.now, WALL, NodeStatus(4))
+    epoch = router.membership.ring.epoch
+    assert remove(B.address, "another process", router.now, WALL, NOTHING) is None
+    assert remove(B.address, B.node_id, router.now, WALL, NodeStatus(1)) is None, "it has some still"
+    assert remove(B.address, "", router.now, WALL) is None, "a person knows nothing of its writes"
+    assert router.missing == [("b:1", 4, 0, "left with acknowledged writes")]
+    change = remove(B.address, B.node_id, router.now, WALL, NOTHING)
+    assert change is not None
+    assert (change.kind, change.reason) == ("Forget", "its writes were handed in")
+    assert change.ring.epoch > epoch, "the nodes keep the record for other routers no more"
+    assert router.missing == []
+    assert remove(B.address, B.node_id, router.now, WALL, NOTHING) is None
+
+
+@pytest.mark.parametrize("left", ["before", "after"])
+def test_a_router_that_recovers_takes_no_record_over_whose_writes_were_handed_in(router: Router, left: str) -> None:
+    router.join(C)
+    if left == "before":
+        router.membership.remove_member(B.address, B.node_id, router.now, WALL, WRITES)
+    known = router.known()
+    started = Router(started=True)
+    started.join(A, known=known)
+    if left == "after":
+        started.membership.withdraw(B.address, B.node_id, WALL, WRITES)
+        assert len(started.missing) == 1
+    started.membership.withdraw(B.address, B.node_id, WALL, NOTHING)
+    assert started.membership.recovering
+    started.join(C)
+    assert not started.membership.recovering
+    assert started.missing == []
+
+
 def test_clients_of_the_old_protocol_leave_as_before(router: Router) -> None:
     router.join(Member("d:1"), None)
     router.membership.remove_member("d:1", "", router.now, WALL)
