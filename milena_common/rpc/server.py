@@ -52,6 +52,16 @@ STREAM_SECONDS = 0.5
 MAX_DETAILS_BYTES = 1500
 
 
+# gRPC logs this, with a traceback, when the caller has gone before the response is sent, and the failure to send is
+# noticed before that.
+_GRPC_LOG = logging.getLogger("grpc._cython.cygrpc")
+_CALLER_GONE = "ExecuteBatchError raised in core by servicer method"
+
+
+def _is_defect(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(_CALLER_GONE)
+
+
 class Message(Protocol):
     """The part of a protobuf message class that is used here."""
 
@@ -170,7 +180,7 @@ def _stream_handler(
                             # The time to the first response is recorded; the length of a stream is not a latency.
                             counts.durations.observe(time.perf_counter() - started)
                             responded = True
-                        await context.write(message)
+                        await _write(context, message)
                 return
         except asyncio.CancelledError:
             # A stream that is open until its caller goes ends this way.
@@ -184,6 +194,17 @@ def _stream_handler(
         _reject(problem, context, counts)
 
     return grpc.unary_stream_rpc_method_handler(response)
+
+
+async def _write(context: grpc.aio.ServicerContext[Any, Any], message: bytes) -> None:
+    """Send a response of a stream. Raises CancelledError if the caller has gone.
+
+    gRPC cancels the handler of such a call, but when it is writing the failure may come first.
+    """
+    try:
+        await context.write(message)
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None
 
 
 def _exchange_handler(
@@ -217,7 +238,7 @@ def _exchange_handler(
                         message = await method(last, None)
                     finally:
                         counts.durations.observe(time.perf_counter() - started)
-                    await context.write(message)
+                    await _write(context, message)
         except Exception as error:
             problem = error
         finally:
@@ -364,6 +385,7 @@ class GrpcServer:
         self._exchanges = Streams(max_exchanges)
         self._stopping = asyncio.Event()
         self._health = health.HealthServicer()
+        _GRPC_LOG.addFilter(_is_defect)
         self._server = grpc.aio.server(
             options=server_options(max_value_bytes),
             maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS + max_streams + max_exchanges,

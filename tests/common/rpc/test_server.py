@@ -8,9 +8,11 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import grpc
 import pytest
+from grpc._cython import cygrpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from milena_common.api.errors import InvalidRequest, NodeLost, RateLimited
@@ -341,3 +343,16 @@ async def test_a_call_is_checked_for_the_process_that_it_names_as_often_as_it_co
             assert unknown.value.code() is grpc.StatusCode.UNIMPLEMENTED
     finally:
         await server.stop(0)
+
+
+async def test_what_grpc_logs_of_callers_that_have_gone_is_dropped_and_nothing_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    GrpcServer(SERVICE, 1000, ByteBudget(10_000), 5)
+    log = logging.getLogger("grpc._cython.cygrpc")
+    gone, other = "ExecuteBatchError raised in core by servicer method [%s]", "Unexpected [%s] raised"
+    log.error(gone, "/Get")
+    log.error(other, "ZeroDivisionError")
+    assert [record.msg for record in caplog.records] == [other]
+    library = await asyncio.to_thread(Path(cygrpc.__file__).read_bytes)
+    assert gone.encode() in library, "the installed gRPC does not log this any more"

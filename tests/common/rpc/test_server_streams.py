@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 import pytest
+from grpc._cython.cygrpc import ExecuteBatchError
 
 from milena_common.api.errors import FailedPrecondition, Overloaded
 from milena_common.api.pb import cache_server_pb2 as pb
@@ -15,7 +16,7 @@ from milena_common.limits.byte_budget import ByteBudget
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.network.addresses import Address
 from milena_common.rpc.options import channel_options
-from milena_common.rpc.server import GrpcServer, StreamMethod
+from milena_common.rpc.server import GrpcServer, StreamMethod, Streams, _exchange_handler, _stream_handler
 from milena_common.rpc.status import from_grpc
 
 SERVICE = "cache_server.Cache"
@@ -119,6 +120,40 @@ async def test_a_defect_is_internal_and_only_logged(caplog: pytest.LogCaptureFix
         assert "secret" not in str(error.details())
         assert server.counts.errors == {"internal": 1}
     assert "secret of the house" in caplog.text
+
+
+class DeadCall:
+    """The context of a call whose caller has gone, as gRPC 1.80 behaves before it cancels the handler."""
+
+    def time_remaining(self) -> None:
+        return None
+
+    async def write(self, _: bytes) -> None:
+        raise ExecuteBatchError("Failed grpc_call_start_batch: 4")
+
+    async def read(self) -> bytes:
+        return REQUEST
+
+
+@pytest.mark.parametrize("kind", ["stream", "exchange"])
+async def test_a_caller_that_goes_while_a_message_is_written_is_no_defect(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    counts, closed = CallCounts(("watch",))["watch"], list[pb.GetRequest]()
+
+    async def method(request: pb.GetRequest, _: float | None) -> bytes:
+        return request.key
+
+    if kind == "stream":
+        handler = _stream_handler(endless, pb.GetRequest, counts, Streams(1)).unary_stream
+    else:
+        exchange = _exchange_handler(method, pb.GetRequest, counts, Streams(1), asyncio.Event(), closed.append)
+        handler = exchange.stream_stream
+    with pytest.raises(asyncio.CancelledError):
+        await handler(REQUEST, DeadCall())
+    assert "internal" not in counts.errors
+    assert [request.key for request in closed] == ([] if kind == "stream" else [b"k"])
+    assert caplog.text == ""
 
 
 async def test_bytes_that_are_no_request_are_invalid() -> None:
