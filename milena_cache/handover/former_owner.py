@@ -186,16 +186,27 @@ class FormerOwner:
     async def _foreign(self) -> dict[str, list[bytes]]:
         """Return the keys to hand in, by the address of their owner's RESP server."""
         found: dict[str, list[bytes]] = {}
+        # While slots move there are many rings, and all keys are looked at for each: most by their slot alone.
+        foreign: set[int] = set()
+        for first, last, owner, _ in self._ownership.slot_map.ranges:
+            if owner.address != self._ownership.me:
+                foreign.update(range(first, last + 1))
         for number, key in enumerate(list(self._dirty)):
-            if self._hands_in(key):
+            if slot_of(key) in foreign and self._hands_in(key):
                 entry = self._dirty.get(key)
                 if entry is not None and not (entry.dead is not None and entry.dead.damaged):
                     found.setdefault(self._ownership.slot_map.target(slot_of(key)).resp_address, []).append(key)
             if not (number + 1) % STEP:
                 await asyncio.sleep(0)
         for number, key in enumerate(list(self._tombstones)):
-            if self._hands_in(key) and key not in self._dirty and not self.keeps_tombstones(slot_of(key)):
-                found.setdefault(self._ownership.slot_map.target(slot_of(key)).resp_address, []).append(key)
+            slot = slot_of(key)
+            if (
+                slot in foreign
+                and self._hands_in(key)
+                and key not in self._dirty
+                and not self.keeps_tombstones(slot)
+            ):
+                found.setdefault(self._ownership.slot_map.target(slot).resp_address, []).append(key)
             if not (number + 1) % STEP:
                 await asyncio.sleep(0)
         return found
