@@ -143,6 +143,8 @@ def test_every_metric_that_a_dashboard_or_alert_names_is_there(shared_cluster: C
     names = set().union(*(server.metrics().names for server in (shared_cluster.router, *shared_cluster.nodes)))
     # There while a node is missing: test_missing_node.py.
     names.add("milena_router_missing_node_dirty_entries")
+    # There where routers share a ring: tests/router/shared.
+    names.add("milena_router_etcd_reachable")
     assert metrics_named() - names == set()
 
 

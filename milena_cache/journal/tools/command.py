@@ -199,7 +199,8 @@ def _stop(number: int, _: FrameType | None) -> None:
 
 
 def _pass_on(child: int, number: int, _: FrameType | None) -> None:
-    os.kill(child, number)
+    with suppress(ProcessLookupError):  # the terminal has signalled both, and the child has exited already
+        os.kill(child, number)
 
 
 if __name__ == "__main__":

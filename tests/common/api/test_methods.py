@@ -28,7 +28,9 @@ TABLE = Path(methods.__file__).relative_to(ROOT)
 
 # The same words in another sense, by module.
 OTHER_SENSES = {
+    "milena_common/cluster/slot_assignment.py": {"Owner"},  # the owner of a key, a class
     "milena_router/ring/membership.py": {"Join", "Leave"},  # kinds of changes of the ring
+    "milena_router/shared/shared_leases.py": {"Join", "Leave"},  # the same
     "milena_cache/servers/resp/commands/server/info_sections.py": {"Stats"},  # a section of INFO
     "bench/peers/bare_chain.py": {"Get"},  # a service of its own, without code of Milena
 }

@@ -62,6 +62,7 @@ class ServerUnderTest:
         )
         self.servers = servers = build_servers(self.config, self.t.parts, ME, NodeIdentity("", ""), lambda: False)
         self.ownership = servers.ownership
+        self.ownership.collects = False  # rings come without what collects copies: tests/cache/copies
         self.ownership.update(ring(ME))
         self.calls = servers.calls
         self.report = servers.status
