@@ -200,6 +200,14 @@ class Ownership:
         this node has acknowledged.
         """
         kept, uncollected = SlotEpochs(), SlotEpochs()
+        if not self._map.copies_wanted:
+            # A ring without copies: no other node has anything of these slots.
+            for first, last, node, _ in self._map.ranges:
+                if _is_process(self._map, node, self.me, self.node_id):
+                    kept.add(first, last, 1)
+            self.whole.assign(kept)
+            self.uncollected.assign(uncollected)
+            return
         free = 0
         for first, last, node, owned_since in (*self._map.ranges, (SLOTS, SLOTS, None, 0)):
             # Slots without an owner may come back to this node as they were.

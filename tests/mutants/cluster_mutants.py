@@ -74,7 +74,7 @@ CLUSTER_BUGS: tuple[Bug, ...] = (
     _bug(
         "a write is acknowledged after the lease has ended",
         NODE_FENCE,
-        '        return UNKNOWN if self.closed else ""\n',
+        '        return UNKNOWN if self.closed or self._is_out else ""\n',
         '        return ""\n',
         f"{FENCED_TESTS}::test_a_lease_that_ends_during_the_sync_leaves_the_outcome_unknown_and_the_write_dirty",
     ),
