@@ -224,7 +224,7 @@ async def test_the_pipeline_gives_replies_in_their_order_however_they_are_split(
 
 
 @pytest.mark.e2e
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_every_case_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "results.json"
     assert main(["--quick", "--rounds", "1", "--json", str(file)]) == 0

@@ -51,6 +51,7 @@ _READERS = 16
 # The hit ratio is measured for so long, after the nodes were filled for as long, and in parts.
 _WINDOW_SECONDS = 60.0
 _QUICK_WINDOW_SECONDS = 3.0  # in a smoke test
+_QUICK_BACKLOG_BYTES = 2_000_000  # the same
 _PARTS = 12
 
 
@@ -95,7 +96,12 @@ def _pauses(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
         *(
             Variant(
                 f"200_mb_of_{size}",
-                partial(_pause, fixtures, size, int(_BACKLOG_BYTES * min(1.0, fixtures.scale.seconds)) // size),
+                partial(
+                    _pause,
+                    fixtures,
+                    size,
+                    (_BACKLOG_BYTES if fixtures.scale.seconds >= 1 else _QUICK_BACKLOG_BYTES) // size,
+                ),
             )
             for size in _SIZES
         ),

@@ -202,9 +202,9 @@ class Ownership:
         kept, uncollected = SlotEpochs(), SlotEpochs()
         if not self._map.copies_wanted:
             # A ring without copies: no other node has anything of these slots.
-            for first, last, node, _ in self._map.ranges:
-                if _is_process(self._map, node, self.me, self.node_id):
-                    kept.add(first, last, 1)
+            for part in self._map.ranges:
+                if _is_process(self._map, part.node, self.me, self.node_id):
+                    kept.add(part.first, part.last, 1)
             self.whole.assign(kept)
             self.uncollected.assign(uncollected)
             return
@@ -216,8 +216,8 @@ class Ownership:
                 parts.append((first, last))
             if node is not None and _is_process(self._map, node, self.me, self.node_id):
                 uncollected.add(first, last, owned_since)
-            for part in parts:
-                for run in self.whole.within(*part):
+            for piece in parts:
+                for run in self.whole.within(*piece):
                     kept.add(*run)
             free = last + 1
         for first, last, _ in self._moves.taken:
