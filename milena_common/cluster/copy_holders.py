@@ -414,6 +414,8 @@ class _Planning:
         others = [held.owner, *(each.address for each in held.holders if each.address != source)]
         if destination in others or destination == source or (held.owner, destination) in self.rules.avoided:
             return False
+        if self.zone(destination) == self.zone(held.owner) != self.zone(source):
+            return False  # the next plan would take that back: see `kept`
         used = [self.zone(address) for address in others]
         return self.zone(destination) not in used or self.zone(source) in used
 

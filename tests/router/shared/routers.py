@@ -81,7 +81,7 @@ class SharingRouter:
 
 
 class FakeNode:
-    """A node that reports what it is told to, and keeps the newest ring that it has received."""
+    """A node that reports what a test sets, and keeps the newest ring that it has received."""
 
     def __init__(self, name: str) -> None:
         self.name = name
