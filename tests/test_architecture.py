@@ -38,7 +38,7 @@ LEVELS = (
     ("milena_common", "milena_common/api/pb", "milena_common/network"),
     ("milena_common/api",),
     ("milena_common/runtime", "milena_common/limits"),
-    ("milena_common/process", "milena_common/cluster"),
+    ("milena_common/process", "milena_common/cluster", "milena_common/access"),
     ("milena_common/metrics", "milena_common/resp"),
     ("milena_common/rpc",),
     ("milena_client/core",),

@@ -11,10 +11,10 @@ from typing import Any
 
 from milena_cache.servers.resp.dispatch.command import SYNTAX, CommandError, integer
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
-from milena_cache.servers.resp.dispatch.glob import Glob
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.cursors import Place
+from milena_common.access.glob import Glob
 from milena_common.api.keys import MAX_KEY_BYTES, cache_key
 from milena_common.cluster.slots import slot_of
 

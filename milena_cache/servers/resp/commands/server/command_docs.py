@@ -10,10 +10,10 @@ from typing import Any
 
 from milena_cache.servers.resp.dispatch.command import SYNTAX, Access, Command, CommandError
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
-from milena_cache.servers.resp.dispatch.glob import Glob
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.subcommands import find
 from milena_cache.servers.resp.state.context import Context
+from milena_common.access.glob import Glob
 from milena_common.resp.encoding import Simple
 
 # By access, in Redis's terms: the flags of the command, and those of its keys.

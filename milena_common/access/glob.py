@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from milena_cache.servers.resp.dispatch.command import CommandError
+from milena_common.api.errors import InvalidRequest
 
 MAX_BYTES = 4096
 
@@ -19,9 +19,9 @@ class Glob:
     """A compiled pattern. `literal` is the prefix of every text that matches."""
 
     def __init__(self, pattern: bytes) -> None:
-        """Compile `pattern`. Raises CommandError if it is longer than MAX_BYTES."""
+        """Compile `pattern`. Raises InvalidRequest if it is longer than MAX_BYTES."""
         if len(pattern) > MAX_BYTES:
-            raise CommandError(f"ERR pattern: has {len(pattern)} bytes; allowed are at most {MAX_BYTES}")
+            raise InvalidRequest(f"pattern: has {len(pattern)} bytes; allowed are at most {MAX_BYTES}")
         pieces: list[list[bytes]] = [[]]
         literal = bytearray()
         plain = True

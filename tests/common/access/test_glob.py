@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milena_cache.servers.resp.dispatch.command import CommandError
-from milena_cache.servers.resp.dispatch.glob import MAX_BYTES, Glob
+from milena_common.access.glob import MAX_BYTES, Glob
+from milena_common.api.errors import InvalidRequest
 
 
 @pytest.mark.parametrize(
@@ -87,5 +87,5 @@ def test_many_stars_do_not_take_for_ever() -> None:
 
 def test_a_pattern_that_is_longer_than_any_key_is_rejected() -> None:
     Glob(b"a" * MAX_BYTES)
-    with pytest.raises(CommandError, match="ERR pattern: has 4097 bytes"):
+    with pytest.raises(InvalidRequest, match="pattern: has 4097 bytes"):
         Glob(b"a" * (MAX_BYTES + 1))

@@ -1,0 +1,201 @@
+"""Pure. The names by which permissions are given: commands, their subcommands, and their categories.
+
+It is a table of its own, because routers read the same file of users and have no commands of the Redis protocol;
+a test compares it with the commands of a node. `milena.call|…` are methods of the API that Redis has nothing like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+# What a command does to a key: "" if it reads metadata only, for which a pattern of any kind is enough.
+Need = Literal["", "r", "w", "rw"]
+
+# Redis's categories, also those in which no command is.
+CATEGORIES: Final = (
+    *("keyspace", "read", "write", "set", "sortedset", "list", "hash", "string", "bitmap", "hyperloglog", "geo"),
+    *(
+        "stream",
+        "pubsub",
+        "admin",
+        "fast",
+        "slow",
+        "blocking",
+        "dangerous",
+        "connection",
+        "transaction",
+        "scripting",
+    ),
+)
+
+_CATEGORIES_OF: Final = {
+    "acl": "slow",
+    "acl|cat": "slow",
+    "acl|deluser": "admin dangerous slow",
+    "acl|dryrun": "admin dangerous slow",
+    "acl|genpass": "slow",
+    "acl|getuser": "admin dangerous slow",
+    "acl|help": "slow",
+    "acl|list": "admin dangerous slow",
+    "acl|load": "admin dangerous slow",
+    "acl|log": "admin dangerous slow",
+    "acl|save": "admin dangerous slow",
+    "acl|setuser": "admin dangerous slow",
+    "acl|users": "admin dangerous slow",
+    "acl|whoami": "slow",
+    "asking": "fast connection",
+    "auth": "fast connection",
+    "client": "slow",
+    "client|caching": "slow connection",
+    "client|defer": "connection slow",
+    "client|getname": "connection slow",
+    "client|getredir": "slow connection",
+    "client|help": "slow",
+    "client|id": "connection slow",
+    "client|info": "connection slow",
+    "client|kill": "admin dangerous connection slow",
+    "client|list": "admin dangerous connection slow",
+    "client|no-evict": "admin dangerous connection slow",
+    "client|no-touch": "connection slow",
+    "client|reply": "connection slow",
+    "client|setinfo": "connection slow",
+    "client|setname": "connection slow",
+    "client|tracking": "slow connection",
+    "client|trackinginfo": "slow connection",
+    "client|unblock": "admin dangerous connection slow",
+    "cluster": "slow",
+    "cluster|countkeysinslot": "slow",
+    "cluster|getkeysinslot": "slow",
+    "cluster|help": "slow",
+    "cluster|info": "slow",
+    "cluster|keyslot": "slow",
+    "cluster|links": "slow",
+    "cluster|myid": "slow",
+    "cluster|nodes": "slow",
+    "cluster|replicas": "slow",
+    "cluster|shards": "slow",
+    "cluster|slots": "slow",
+    "command": "connection slow",
+    "command|count": "connection slow",
+    "command|docs": "connection slow",
+    "command|getkeys": "connection slow",
+    "command|help": "slow",
+    "command|info": "connection slow",
+    "command|list": "connection slow",
+    "config": "slow",
+    "config|get": "admin dangerous slow",
+    "config|help": "slow",
+    "config|resetstat": "admin dangerous slow",
+    "config|rewrite": "admin dangerous slow",
+    "config|set": "admin dangerous slow",
+    "dbsize": "read fast keyspace",
+    "debug": "slow",
+    "debug|help": "slow",
+    "debug|sleep": "admin dangerous slow",
+    "del": "write keyspace slow",
+    "discard": "fast transaction",
+    "echo": "fast connection",
+    "exec": "transaction slow",
+    "exists": "read fast keyspace",
+    "expire": "write fast keyspace",
+    "expireat": "write fast keyspace",
+    "expiretime": "read fast keyspace",
+    "get": "read fast string",
+    "getdel": "write fast string",
+    "getex": "write fast string",
+    "getrange": "read string slow",
+    "hello": "fast connection",
+    "info": "dangerous slow",
+    "latency": "slow",
+    "latency|doctor": "admin dangerous slow",
+    "latency|graph": "admin dangerous slow",
+    "latency|help": "slow",
+    "latency|history": "admin dangerous slow",
+    "latency|latest": "admin dangerous slow",
+    "latency|reset": "admin dangerous slow",
+    "memory": "slow",
+    "memory|doctor": "slow",
+    "memory|help": "slow",
+    "memory|purge": "slow",
+    "memory|stats": "slow",
+    "memory|usage": "read slow",
+    "mget": "read fast string",
+    "milena.call": "slow",
+    "milena.call|flush": "admin dangerous slow",
+    "milena.call|flush_keys": "write keyspace slow",
+    "milena.call|leave": "admin dangerous slow",
+    "milena.call|list_dead_letters": "admin dangerous slow",
+    "milena.call|refresh_all": "admin dangerous slow",
+    "milena.call|resolve_dead_letters": "admin dangerous slow",
+    "milena.hello": "fast connection",
+    "milena.refresh": "write fast keyspace",
+    "mset": "write string slow",
+    "multi": "fast transaction",
+    "object": "slow",
+    "object|encoding": "read keyspace slow",
+    "object|freq": "read keyspace slow",
+    "object|help": "slow",
+    "object|idletime": "read keyspace slow",
+    "persist": "write fast keyspace",
+    "pexpire": "write fast keyspace",
+    "pexpireat": "write fast keyspace",
+    "pexpiretime": "read fast keyspace",
+    "ping": "fast connection",
+    "psubscribe": "pubsub slow",
+    "pttl": "read fast keyspace",
+    "punsubscribe": "pubsub slow",
+    "quit": "fast connection",
+    "randomkey": "read keyspace slow",
+    "readonly": "fast connection",
+    "readwrite": "fast connection",
+    "reset": "fast connection",
+    "role": "fast admin dangerous",
+    "scan": "read keyspace slow",
+    "select": "fast connection",
+    "set": "write string slow",
+    "slowlog": "slow",
+    "slowlog|get": "admin dangerous slow",
+    "slowlog|help": "slow",
+    "slowlog|len": "admin dangerous slow",
+    "slowlog|reset": "admin dangerous slow",
+    "ssubscribe": "pubsub slow",
+    "strlen": "read fast string",
+    "subscribe": "pubsub slow",
+    "substr": "read string slow",
+    "sunsubscribe": "pubsub slow",
+    "time": "fast",
+    "touch": "read fast keyspace",
+    "ttl": "read fast keyspace",
+    "type": "read fast keyspace",
+    "unlink": "write fast keyspace",
+    "unsubscribe": "pubsub slow",
+    "unwatch": "fast transaction",
+    "watch": "fast transaction",
+}
+
+CATEGORIES_OF: Final[Mapping[str, frozenset[str]]] = {
+    name: frozenset(categories.split()) for name, categories in _CATEGORIES_OF.items()
+}
+
+# Commands for which their access to the key does not say what they need, by Redis's description of them.
+NEEDS: Final[Mapping[str, Need]] = {
+    **dict.fromkeys(("del", "unlink", "mset", "expire", "pexpire", "expireat", "pexpireat", "persist"), "w"),
+    **dict.fromkeys(("exists", "touch", "type", "strlen", "watch", "memory|usage"), ""),
+    **dict.fromkeys(("object|encoding", "object|freq", "object|idletime"), ""),
+}
+
+# Commands that no rule denies: those with which a connection begins or ends.
+ALWAYS_ALLOWED: Final = frozenset(
+    ("hello", "auth", "quit", "reset", "milena.hello", "client|setinfo", "client|defer")
+)
+
+# Commands between nodes, with their subcommands: no rule allows them, only the cluster's own identity does.
+CLUSTER_COMMANDS: Final = frozenset(
+    f"milena.{name}" for name in ("handover", "merge", "copy", "collect", "promise", "ring", "listing", "peek")
+)
+
+
+def is_of_cluster(command: str) -> bool:
+    """True if `command`, a full name, is only for the cluster's own processes."""
+    return command.partition("|")[0] in CLUSTER_COMMANDS
