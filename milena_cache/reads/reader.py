@@ -210,14 +210,17 @@ class Node:
         return Reply("negative_hit", Entry(None, "", cached.checked_at, cached.owned_since), age)
 
     async def _revalidate(self, target: Object, timeout: float, owned_since: int) -> Reply | None:
-        """Have S3 confirm a dirty entry from an earlier ownership, and return `lookup`'s reply after that.
+        """Have S3 confirm a dirty entry from an earlier ownership, if there still is one; return `lookup`'s reply.
 
-        None if there is no such entry, or `lookup` has no reply. Raises OriginUnavailable after `timeout` seconds,
-        and what the revalidation raises.
+        None if that has no reply. Raises OriginUnavailable after `timeout` seconds, and what the revalidation
+        raises. Always looks up again, since this begins later than its caller has looked: (1) a delete from an
+        earlier ownership is dirty, and S3 still has the object; (2) a read sees that the delete is to be
+        revalidated; (3) before this begins, a put of the key becomes dirty, so that nothing is to be revalidated.
+        S3's object, read instead, would be older than the delete.
         """
         dirty = self.dirty.get(target.cache_key)
         if dirty is None or dirty.belief.owned_since >= owned_since:
-            return None
+            return self.lookup(target, owned_since)
         try:
             async with asyncio.timeout(timeout):
                 await self.writes.revalidate(dirty, owned_since, self.clock.now() + timeout)

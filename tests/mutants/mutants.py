@@ -62,6 +62,18 @@ BUGS: tuple[Bug, ...] = (
         (f"{CLASSES}::test_a_delete_is_a_write_like_any_other", MACHINE, KILLS),
     ),
     Bug(
+        "a read that found a write to be revalidated reads S3 although there is a newer write by then",
+        (
+            Change(
+                "milena_cache/reads/reader.py",
+                "        if dirty is None or dirty.belief.owned_since >= owned_since:\n"
+                "            return self.lookup(target, owned_since)\n",
+                "        if dirty is None or dirty.belief.owned_since >= owned_since:\n            return None\n",
+            ),
+        ),
+        ("tests/cache/reads/test_reader.py::test_a_write_between_a_look_and_its_revalidation_is_seen",),
+    ),
+    Bug(
         "of two records of a key, the older is replayed",
         (
             Change(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
+from typing import Any
 
 import pytest
 
@@ -458,3 +460,24 @@ async def test_a_miss_that_is_given_up_is_still_kept() -> None:
     reading.cancel()
     await run_ready_tasks()
     assert await t.outcome("k") == ("hit", b"v")
+
+
+@pytest.mark.parametrize("value", [b"2", None])
+@pytest.mark.parametrize("metadata_only", [False, True])
+async def test_a_write_between_a_look_and_its_revalidation_is_seen(
+    value: bytes | None, *, metadata_only: bool
+) -> None:
+    t = NodeUnderTest(mode="back")
+    await t.start()
+    await t.put("k", b"0")
+    await t.flush()
+    await (t.put("k", b"1") if value is None else t.delete("k"))
+    t = await t.crash(paused=True)
+    # An event loop begins the rest of a read later than the read; what it looked at may have changed by then.
+    read = t.node.read_metadata if metadata_only else t.node.read
+    reading = read(t.object("k"), SOON, 1)
+    assert isinstance(reading, Awaitable), "nothing was to be revalidated: the test tests nothing"
+    await (t.delete("k", owned_since=1) if value is None else t.put("k", value, owned_since=1))
+    found: Any = await reading
+    reply = found[0] if metadata_only else found
+    assert (reply.dirty, reply.entry.value) == (True, value)
