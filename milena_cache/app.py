@@ -87,6 +87,7 @@ from milena_cache.writeback.uploads.upload import Uploader
 from milena_cache.writes.durable import Durable
 from milena_cache.writes.write_through import PUT_TIMEOUT, WriteThrough
 from milena_cache.writes.writer import Writes
+from milena_common.access.access import Access
 from milena_common.api.methods import NODE_OPERATIONS, NODE_SERVICE
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slots import slot_of
@@ -158,6 +159,7 @@ class Servers:
     copies: HeldCopies
     resp: RespServer
     grpc_methods: Mapping[str, Named]
+    access: Access
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,13 +343,15 @@ def build_servers(
     probes: Sequence[Probe] = (),
     links: Links | None = None,
     rejects: RejectsConnections = rejects_connections,
+    access: Access | None = None,
 ) -> Servers:
     """Return the servers. `address` is the node's advertised address.
 
     `stopping` returns True once the node must accept no more requests. `probes` probe the store when it first
     responds. `links`: connections to other nodes for moving slots, if not those of `Peers`. `rejects`: tries
-    whether an address refuses connections.
+    whether an address refuses connections. `access`: users and logins; by default anyone may do everything.
     """
+    access = access or Access(parts.clock)
     clock, bucket = parts.clock, config.buckets.default
     calls = CallCounts((*NODE_OPERATIONS, "other"))
     bucket_check = BucketCheck(parts.origin, bucket, clock, parts.rng, probes)
@@ -413,6 +417,7 @@ def build_servers(
         calls=calls,
         clock=clock,
         budget=parts.budget,
+        access=access,
     )
     # Over gRPC a router, or another node, may leave out since when this node owns the object.
     api = ApiMethods(requests, status, member_check, address, believes_owner=True)
@@ -436,6 +441,7 @@ def build_servers(
         copies,
         resp,
         methods,
+        access,
     )
 
 

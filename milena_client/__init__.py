@@ -43,6 +43,7 @@ from milena_common.api.errors import (
     RangeNotSatisfiable,
     RateLimited,
     TryAgain,
+    Unauthenticated,
     Unavailable,
     WrongNode,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "RateLimited",
     "RetryPolicy",
     "TryAgain",
+    "Unauthenticated",
     "Unavailable",
     "Written",
     "WrongNode",

@@ -1,9 +1,9 @@
 """Coordination. The API methods of a node, independent of the protocol of a request.
 
 A server decodes a request, calls the methods here, and encodes what they return. Identity, ownership, rate limit
-and counts are decided here, once for all protocols:
+and counts are decided here, once for all protocols; what a principal may do, in `milena_common.access`.
 
-- `check_identity`: the connection is meant for this node; `authenticate`: in whose name its requests are made.
+- `check_identity`: the connection is meant for this node.
 - `admit`: the rate of requests is within RATE_LIMIT.
 - `place`: the object of a request, and the epoch since which this node owns it.
 
@@ -26,7 +26,6 @@ from milena_cache.reads.cluster_listing import ClusterListings
 from milena_cache.reads.part_reads import Part, PartReads, RangeOf
 from milena_cache.reads.reader import FENCED, Node, Reply
 from milena_cache.reads.refresh import Refreshed
-from milena_cache.service.principals import Principal, named
 from milena_cache.writeback.flush import Flushed, FlushWaiters
 from milena_cache.writeback.unfinished import FailedWrite, FailedWrites
 from milena_common.api.byte_range import ByteRange
@@ -115,13 +114,6 @@ class Requests:
         which is created before there is an address, uses the check of `identity` directly.
         """
         self.identity.check(meant)
-
-    def authenticate(self, name: bytes) -> Principal | None:
-        """Return the principal called `name`, for a connection that names one; None if there is none.
-
-        Called once for each connection, which keeps the principal. gRPC calls name none.
-        """
-        return named(name)
 
     def admit(self) -> None:
         """Take a token of the rate limit for a request on an object. Raises RateLimited."""

@@ -5,6 +5,7 @@
     │   └── RangeNotSatisfiable                                     RANGE
     ├── ConfigError         ValueError        (exit 2)              CONFIG
     ├── AccessDenied        PermissionError   PERMISSION_DENIED     NOPERM
+    ├── Unauthenticated     PermissionError   UNAUTHENTICATED       NOAUTH
     ├── RateLimited                           RESOURCE_EXHAUSTED    RATELIMIT
     ├── Overloaded                            RESOURCE_EXHAUSTED    BUSY
     ├── FailedPrecondition                    FAILED_PRECONDITION   PRECONDITION
@@ -84,9 +85,15 @@ class ConfigError(MilenaError, ValueError):
 
 
 class AccessDenied(MilenaError, PermissionError):
-    """The nodes do not serve the bucket, or S3 denies Milena access to it."""
+    """The user may not do this, the nodes do not serve the bucket, or S3 denies Milena access to it."""
 
     code = "NOPERM"
+
+
+class Unauthenticated(MilenaError, PermissionError):
+    """User name, password or token are missing or wrong; nothing was done."""
+
+    code = "NOAUTH"
 
 
 class RateLimited(MilenaError):

@@ -22,6 +22,8 @@ _BY_WORD = {
     for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, MilenaError) and kind not in (*_LOCAL, MilenaError)
 }
+# Redis's code word for a failed AUTH.
+_BY_WORD["WRONGPASS"] = errors.Unauthenticated
 
 
 def to_resp(error: MilenaError) -> str:

@@ -26,10 +26,13 @@ from milena_cache.servers.resp.server import RespServer
 from milena_cache.servers.resp.state.client_registry import Clients
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.cursors import Cursors
+from milena_cache.servers.resp.state.permissions import Permissions
 from milena_cache.servers.resp.state.plain_gets import PlainGets
 from milena_cache.servers.resp.state.tracking import Tracking
 from milena_cache.service.requests import Requests
 from milena_cache.service.status import Status
+from milena_common.access.access import Access
+from milena_common.access.api_guard import ApiGuard
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.open_files import open_files_limit
 from milena_common.metrics.call_counts import CallCounts
@@ -66,6 +69,7 @@ def resp_server(
     calls: CallCounts,
     clock: Clock,
     budget: ByteBudget,
+    access: Access,
 ) -> RespServer:
     """Return the server, not yet listening. `budget` counts the process's bytes in flight."""
     allowed = allowed_connections(config.resp_max_connections, open_files_limit(), config.s3_concurrency)
@@ -105,6 +109,11 @@ def resp_server(
         cursors=Cursors(int(clock.wall() * 1e6)),
         facts=ProcessFacts(),
         commands=command_registry(),
+        permissions=(permissions := Permissions(access, buckets)),
+        api_guard=ApiGuard(access, lambda: buckets.default, clock.now),
     )
+    tracking.may_see = lambda session, key: permissions.may_see(session, "get", key)
     invalidations = Invalidations(tracking, clients, node.memory.change_feed, node.memory, node.dirty, clock)
-    return RespServer(context, invalidations)
+    server = RespServer(context, invalidations)
+    access.on_change.append(server.users_changed)
+    return server

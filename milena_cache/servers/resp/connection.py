@@ -38,7 +38,9 @@ from milena_cache.servers.resp.running import Running
 from milena_cache.servers.resp.state.client_registry import Reason
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.loop_share import HEAVY_SECONDS, MAX_SLICE_SECONDS
+from milena_cache.servers.resp.state.permissions import PORT
 from milena_cache.servers.resp.state.plain_gets import PlainGets
+from milena_common.access.access import LOGIN_BYTES
 from milena_common.api.errors import Overloaded
 from milena_common.network.addresses import Address
 from milena_common.resp.encoding import error_line
@@ -95,7 +97,8 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         peer, here = (transport.get_extra_info(name) or ("?", 0) for name in ("peername", "sockname"))
         now = self._now()
-        self.session = Session(self._number, str(Address(*peer[:2])), str(Address(*here[:2])), now)
+        anonymous = self._context.permissions.access.anonymous
+        self.session = Session(self._number, str(Address(*peer[:2])), str(Address(*here[:2])), now, anonymous)
         self._out = OutputBuffer(self._transport, self.session)
         self._running = Running(self._context, self.session, self._out, self._on_reply)
         clients = self._context.clients
@@ -146,6 +149,8 @@ class Connection(asyncio.Protocol):
         session.received += len(data)
         if self._no_more or session.closing or out.lost:
             return
+        if not (session.plain or session.principal.authenticated) and self._exceeds_login(len(data)):
+            return
         # Behind bytes that wait, no fast path may be used: its reply would overtake theirs.
         if self._commands or reader.more:
             # `pause_reading` does not recall bytes that the loop has read already. They go behind those that wait.
@@ -181,6 +186,14 @@ class Connection(asyncio.Protocol):
         reader.feed(data)
         self._work()
         self._share.used(self._now() - now)
+
+    def _exceeds_login(self, size: int) -> bool:
+        """Disconnect, and return True, if a client that has not logged in holds too many bytes here."""
+        if self._reader.held + self._pending_bytes + size <= LOGIN_BYTES:
+            return False
+        self._context.permissions.access.timed_out(self.session.addr, PORT)
+        self.disconnect("login")
+        return True
 
     def run_slice(self) -> None:
         """Work for one slice; called by `LoopShare`."""
@@ -230,6 +243,8 @@ class Connection(asyncio.Protocol):
         if self._out.writable:
             return False
         unsent = self._out.unsent
+        if not self.session.principal.authenticated and unsent >= LOGIN_BYTES:
+            return True
         self._in_flight.hold(COPIES * self._running.in_flight.bytes + unsent)
         return unsent >= self._max_unsent or (unsent >= HIGH_WATER and self._in_flight.over)
 

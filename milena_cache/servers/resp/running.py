@@ -79,6 +79,8 @@ class Running:
     def begin_or_park(self, argv: list[bytes]) -> bool:
         """Begin or park a command; False if it must wait for those before it."""
         if self.in_flight.number:
+            if self._session.logging_in:
+                return False  # the commands behind a login are made by whoever it logs in
             command = find(self._context.commands, argv)
             if command is not None:
                 if command.behind_all:
@@ -132,6 +134,10 @@ class Running:
         try:
             if not session.plain:
                 self._check_modes(command)
+            if (guard := session.guard) is not None:
+                context.permissions.check_permission(
+                    session, guard, find(context.commands, argv) or UNKNOWN, argv, started
+                )
             if not command.accepts(len(argv)):
                 raise wrong_arity(command.name)
             if waited > self._timeout:

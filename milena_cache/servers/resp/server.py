@@ -17,6 +17,8 @@ from milena_cache.servers.resp.dispatch.admission import MAX_CLIENTS, MEMBER_SEC
 from milena_cache.servers.resp.invalidations import Invalidations
 from milena_cache.servers.resp.output_buffer import HIGH_WATER
 from milena_cache.servers.resp.state.context import Context
+from milena_cache.servers.resp.state.permissions import PORT
+from milena_common.access.access import LOGIN_SECONDS
 from milena_common.network.addresses import Address
 from milena_common.network.listening import check_free, listen
 from milena_common.resp.encoding import error_line
@@ -101,6 +103,10 @@ class RespServer:
                 client.no_room()
             session = client.session
             no_member = session.over_limit and not session.identified
+            if not session.principal.authenticated and session.created_at < now - LOGIN_SECONDS:
+                self.context.permissions.access.timed_out(session.addr, PORT)
+                client.disconnect("login")
+                continue
             if no_member and session.created_at < now - MEMBER_SECONDS:
                 client.push(error_line(MAX_CLIENTS))
                 client.finish()
@@ -113,6 +119,18 @@ class RespServer:
                     session.tracking or session.subscribed or client.waits or number in clients.slow
                 ):
                     client.disconnect("idle")
+
+    def users_changed(self) -> None:
+        """Bring the connections to the present table of users; those end whose user or password is gone."""
+        access = self.context.permissions.access
+        for client in tuple(self.clients.by_id.values()):
+            session = client.session
+            session.anonymous = access.anonymous
+            principal = access.renewed(session.principal)
+            if principal is None:
+                client.disconnect("killed")
+            elif principal != session.principal:
+                session.principal = principal
 
     def slots_changed(self, slots: Collection[int]) -> None:
         """Notify tracking clients that this node has lost, stopped or gained `slots`."""

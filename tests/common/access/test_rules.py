@@ -34,9 +34,9 @@ def test_the_names_are_those_of_the_commands_of_a_node() -> None:
         each.name: frozenset(category[1:] for category in categories_of(each))
         for command in command_registry().values()
         for each in (command, *command.subcommands)
-        if not is_of_cluster(each.name) and not each.name.startswith(("milena.call", "acl|"))
+        if not is_of_cluster(each.name) and not each.name.startswith("milena.call")
     }
-    known = {name: of for name, of in CATEGORIES_OF.items() if not name.startswith(("milena.call", "acl|"))}
+    known = {name: of for name, of in CATEGORIES_OF.items() if not name.startswith("milena.call")}
     assert known == commands
     assert set(NEEDS) <= set(CATEGORIES_OF)
 

@@ -17,6 +17,7 @@ STATUSES = {
     errors.InvalidRequest: StatusCode.INVALID_ARGUMENT,
     errors.RangeNotSatisfiable: StatusCode.INVALID_ARGUMENT,
     errors.AccessDenied: StatusCode.PERMISSION_DENIED,
+    errors.Unauthenticated: StatusCode.UNAUTHENTICATED,
     errors.RateLimited: StatusCode.RESOURCE_EXHAUSTED,
     errors.Overloaded: StatusCode.RESOURCE_EXHAUSTED,
     errors.FailedPrecondition: StatusCode.FAILED_PRECONDITION,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Generic, Self, TypeVar, cast, overload
 
-from milena_cache.service.principals import DEFAULT
+from milena_common.access.principals import EVERYONE, Principal
+from milena_common.access.rules import User
 from milena_common.resp.encoding import RESP2, RESP3
 
 _T = TypeVar("_T")
@@ -44,7 +45,11 @@ class Session:
     received, sent: bytes
     closing: True if it closes after the reply to the present command
     waited: seconds since the bytes of the command that begins now were read; 0 if they were read just now
-    principal: in whose name its requests are made (AUTH, HELLO)
+    anonymous: its principal until it logs in
+    principal: in whose name its requests are made (AUTH, HELLO); setting it sets `guard` and `restricted`
+    guard: the user whose rules are checked for each command; None: everything is allowed
+    charged: bytes, received and sent, that its user's limit was charged with
+    logging_in: True while a login waits, after failed ones; the commands behind it wait too
     protocol: RESP2 or RESP3
     name, lib_name, lib_ver: as given by CLIENT SETNAME and CLIENT SETINFO
     identified: True if it named the cluster and the node for which it is meant (MILENA.HELLO), as nodes do
@@ -56,16 +61,21 @@ class Session:
     transaction_rejected: True if one was
     subscribed: True if it gets invalidations on the channel __redis__:invalidate
     tracking: True if its reads are tracked
-    plain: True if none of the modes is on: over_limit, mute, in_transaction, subscribed, tracking. It is read for
-        every command, they are set by few
+    restricted: True if GET and SET of some object are not allowed, or limited
+    plain: True if none of the modes is on: over_limit, mute, in_transaction, subscribed, tracking, restricted. It
+        is read for every command, they are set by few
     """
 
     __slots__ = (
+        "_principal",
         "addr",
+        "anonymous",
+        "charged",
         "closing",
         "commands",
         "created_at",
         "deferring",
+        "guard",
         "id",
         "identified",
         "laddr",
@@ -73,12 +83,12 @@ class Session:
         "last_command",
         "lib_name",
         "lib_ver",
+        "logging_in",
         "modes",
         "name",
         "no_evict",
         "no_touch",
         "plain",
-        "principal",
         "protocol",
         "received",
         "sent",
@@ -91,8 +101,9 @@ class Session:
     in_transaction = _Mode[bool]()
     subscribed = _Mode[bool]()
     tracking = _Mode[bool]()
+    restricted = _Mode[bool]()
 
-    def __init__(self, number: int, addr: str, laddr: str, now: float) -> None:
+    def __init__(self, number: int, addr: str, laddr: str, now: float, anonymous: Principal = EVERYONE) -> None:
         self.id = number
         self.addr = addr
         self.laddr = laddr
@@ -105,12 +116,16 @@ class Session:
         self.modes: dict[str, object] = {}
         self.plain = True
         self.closing = False
+        self.anonymous = anonymous
+        self.charged = 0  # bytes
+        self.logging_in = False
+        self.guard: User | None = None
         self.waited = 0.0
         self.reset()
 
     def reset(self) -> None:
         """Set what RESET sets, as for a new connection."""
-        self.principal = DEFAULT
+        self.principal = self.anonymous
         self.protocol = RESP2
         self.name = ""
         self.lib_name = ""
@@ -128,6 +143,16 @@ class Session:
         """End the state in which every command is rejected."""
         self.in_transaction = False
         self.transaction_rejected = False
+
+    @property
+    def principal(self) -> Principal:
+        return self._principal
+
+    @principal.setter
+    def principal(self, principal: Principal) -> None:
+        self._principal = principal
+        self.guard = principal.guard
+        self.restricted = not principal.plain
 
     @property
     def resp3(self) -> bool:

@@ -25,6 +25,7 @@ from milena_cache.servers.resp.state.client_registry import Clients
 from milena_cache.servers.resp.state.cursors import Cursors
 from milena_cache.servers.resp.state.loop_share import LoopShare
 from milena_cache.servers.resp.state.overload import Overload
+from milena_cache.servers.resp.state.permissions import Permissions
 from milena_cache.servers.resp.state.plain_gets import PlainGets
 from milena_cache.servers.resp.state.ring_view import RingView
 from milena_cache.servers.resp.state.tracking import Tracking
@@ -34,6 +35,7 @@ from milena_cache.servers.resp.statistics.rates import Rates
 from milena_cache.servers.resp.statistics.slow_commands import SlowCommands
 from milena_cache.service.requests import Place, Requests
 from milena_cache.service.status import Status
+from milena_common.access.api_guard import ApiGuard
 from milena_common.api.errors import InvalidRequest, MilenaError
 from milena_common.api.keys import SCHEME, split_cache_key
 from milena_common.cluster.slots import slot_of
@@ -52,6 +54,8 @@ class Context:
     ownership: the newest ring, and the slots that this node serves
     fence: whether it may serve them now
     promises: what this node has promised to other nodes
+    permissions: what connections may do
+    api_guard: the same for the methods of the API
     requests, api: the API methods, independent of a protocol and over protobuf
     peer_listings: the listings of other nodes
     handover: the moves of slots
@@ -100,6 +104,8 @@ class Context:
     cursors: Cursors
     budget: ByteBudget
     facts: ProcessFacts
+    permissions: Permissions
+    api_guard: ApiGuard
     commands: Mapping[bytes, Command[Context]] = field(default_factory=dict)
     stats: CommandStats = field(default_factory=CommandStats)
     slow: SlowCommands = field(default_factory=SlowCommands)

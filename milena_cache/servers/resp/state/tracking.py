@@ -123,6 +123,7 @@ class Tracking:
     invalidations: how many notifications were collected since the start
     fresh: keys whose expiry has not been looked up since they were recorded, with the number of attempts
     wake: called when `take` begins to have something to return
+    may_see: True if a client may learn of a key, for BCAST, where it has read none
     """
 
     def __init__(self, max_keys: int) -> None:
@@ -130,6 +131,7 @@ class Tracking:
         self.invalidations = 0
         self.fresh: dict[bytes, int] = {}
         self.wake: Callable[[], None] = _no_wake
+        self.may_see: Callable[[Session, bytes], bool] = _sees_all
         self._max_keys = max_keys
         self._followers: dict[int, Follower] = {}
         self._keys: OrderedDict[bytes, int | set[int]] = OrderedDict()
@@ -291,7 +293,7 @@ class Tracking:
         for prefix, clients in self._prefixes.items():
             if key.startswith(prefix):
                 found |= clients
-        return found
+        return {client for client in found if self.may_see(self._followers[client].session, key)}
 
     def _spared(self, key: bytes) -> int:
         """Return the client that is taken for the author of this change; 0 if there is none."""
@@ -357,6 +359,11 @@ class Tracking:
         """Return the collected notifications by client id, and begin anew."""
         pending, self._pending = self._pending, {}
         return pending
+
+
+def _sees_all(session: Session, key: bytes) -> bool:
+    """Return True; in place of `Tracking.may_see` until it is set."""
+    return True
 
 
 def _no_wake() -> None:

@@ -75,10 +75,10 @@ def _condition(context: Context, option: bytes, value: bytes) -> Meant:
             laddr = value.decode(errors="replace")
             return lambda client: client.session.laddr == laddr
         case b"USER":
-            principal = context.requests.authenticate(value)
-            if principal is None:
-                raise CommandError(f"ERR No such user '{value[:128].decode(errors='replace')}'")
-            return lambda client: client.session.principal == principal
+            name = value.decode(errors="replace")
+            if name not in context.permissions.access.users:
+                raise CommandError(f"ERR No such user '{name[:128]}'")
+            return lambda client: client.session.principal.name == name
         case b"MAXAGE":
             age = integer(value, "ERR maxage is not an integer or out of range")
             if age < 1:

@@ -1,17 +1,20 @@
-"""Pure. The commands with which a connection begins and ends: HELLO, AUTH, PING, QUIT and the like.
+"""Coordination. The commands with which a connection begins and ends: HELLO, AUTH, PING, QUIT and the like.
 
-There are no passwords: access is limited by the network. AUTH replies as a Redis without a password does.
+A login after too many failed ones waits first, and the commands behind it wait with it (`Session.logging_in`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from milena_cache.servers.resp.dispatch.command import SYNTAX, CommandError, integer
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
-from milena_cache.service.principals import Principal
+from milena_cache.servers.resp.state.permissions import PORT
+from milena_common.access.principals import DEFAULT, Principal
+from milena_common.api.errors import Unauthenticated
 from milena_common.resp.encoding import OK, RESP2, RESP3, Raw, Simple
 
 # The version of Redis that is reported. Clients decide by it which commands they may use.
@@ -22,6 +25,10 @@ NO_PASSWORD = (
     "Are you sure your configuration is correct?"
 )
 WRONG_USER = "WRONGPASS invalid username-password pair or user is disabled."
+LOGIN_FIRST = (
+    "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> "
+    "<pass> option can be used to authenticate the client and select the RESP protocol version at the same time"
+)
 
 
 COMMANDS = CommandTable[Context](categories=("connection",), group="connection")
@@ -68,18 +75,19 @@ def echo(context: Context, session: Session, argv: list[bytes]) -> bytes:
     summary="Handshakes with the Redis server.",
     behind_all=True,
 )
-def hello(context: Context, session: Session, argv: list[bytes]) -> dict[str, Any]:
+def hello(context: Context, session: Session, argv: list[bytes]) -> Any:
     protocol = session.protocol
     if len(argv) > 1:
         protocol = integer(argv[1], "ERR Protocol version is not an integer or out of range")
         if protocol not in (RESP2, RESP3):
             raise CommandError("NOPROTO unsupported protocol version")
-    name, principal = None, session.principal
+    name: str | None = None
+    credentials: tuple[bytes, bytes] | None = None
     at = 2
     while at < len(argv):
         match argv[at].upper():
             case b"AUTH" if len(argv) > at + 2:
-                principal = _authenticated(context, argv[at + 1])
+                credentials = argv[at + 1], argv[at + 2]
                 at += 3
             case b"SETNAME" if len(argv) > at + 1:
                 name = printable(argv[at + 1], "Client names")
@@ -88,16 +96,29 @@ def hello(context: Context, session: Session, argv: list[bytes]) -> dict[str, An
                 del option
                 shown = argv[at][:128].decode(errors="replace")
                 raise CommandError(f"ERR Syntax error in HELLO option '{shown}'")
-    if name is not None:
-        session.name = name
-    session.principal = principal
-    session.protocol = protocol
-    if protocol == RESP2:
-        session.deferring = False
+
+    def begun(principal: Principal) -> dict[str, Any]:
+        if name is not None:
+            session.name = name
+        session.principal = principal
+        session.protocol = protocol
+        if protocol == RESP2:
+            session.deferring = False
+        return _described(session)
+
+    if credentials is not None:
+        return _login(context, session, *credentials, begun)
+    if not session.principal.authenticated:
+        context.permissions.access.missing(session.addr, PORT)
+        raise CommandError(LOGIN_FIRST)
+    return begun(session.principal)
+
+
+def _described(session: Session) -> dict[str, Any]:
     return {
         "server": "redis",
         "version": REDIS_VERSION,
-        "proto": protocol,
+        "proto": session.protocol,
         "id": session.id,
         "mode": "cluster",
         "role": "master",
@@ -110,21 +131,54 @@ def hello(context: Context, session: Session, argv: list[bytes]) -> dict[str, An
     arity=-2,
     flags=("noscript", "loading", "stale", "fast", "no_auth", "allow_busy"),
     summary="Authenticates the connection.",
+    behind_all=True,
 )
-def auth(context: Context, session: Session, argv: list[bytes]) -> Raw:
+def auth(context: Context, session: Session, argv: list[bytes]) -> Any:
     if len(argv) > 3:
         raise CommandError(SYNTAX)
+    name = argv[1] if len(argv) == 3 else DEFAULT.encode()
     if len(argv) == 2:
-        raise CommandError(NO_PASSWORD)
-    session.principal = _authenticated(context, argv[1])
-    return Raw(OK)
+        default = context.permissions.access.users.get(DEFAULT)
+        if default is not None and default.enabled and default.no_password:
+            raise CommandError(NO_PASSWORD)
+
+    def done(principal: Principal) -> Raw:
+        session.principal = principal
+        return Raw(OK)
+
+    return _login(context, session, name, argv[-1], done)
 
 
-def _authenticated(context: Context, name: bytes) -> Principal:
-    principal = context.requests.authenticate(name)
-    if principal is None:
-        raise CommandError(WRONG_USER)
-    return principal
+def _login(
+    context: Context, session: Session, name: bytes, password: bytes, done: Callable[[Principal], Any]
+) -> Any:
+    """Return what `done` returns for the principal, or an awaitable of it if the login has to wait.
+
+    Raises CommandError, and RateLimited.
+    """
+    access = context.permissions.access
+    texts = name.decode(errors="surrogateescape"), password.decode(errors="surrogateescape")
+
+    def login(*, waited: bool = False) -> Any:
+        try:
+            principal = access.login(*texts, session.addr, PORT, waited=waited)
+        except Unauthenticated:
+            raise CommandError(WRONG_USER) from None
+        return done(principal)
+
+    async def login_later() -> Any:
+        session.logging_in = True
+        try:
+            await context.clock.sleep(seconds)
+            return login(waited=True)
+        finally:
+            session.logging_in = False
+
+    seconds = access.wait(session.addr, PORT)
+    if not seconds:
+        return login()
+    session.logging_in = True
+    return login_later()
 
 
 @COMMANDS.command(

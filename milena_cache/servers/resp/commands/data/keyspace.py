@@ -168,12 +168,13 @@ def dbsize(context: Context, session: Session, argv: list[bytes]) -> Any:
 )
 def randomkey(context: Context, session: Session, argv: list[bytes]) -> Any:
     """Return a key that the node has in memory, chosen by the clock; None if there is none."""
-    del session, argv
+    del argv
     node = context.node
+    may_see = context.permissions.may_see
     for held in (node.dirty, node.memory):
         start = int(context.clock.now() * 1e6) % max(1, min(len(held), _CHOICE))
         for key in (*islice(held, start, start + _CHOICE), *islice(held, start)):
-            if _is_there(context, key):
+            if _is_there(context, key) and may_see(session, "randomkey", key):
                 return key
     return None
 

@@ -41,7 +41,6 @@ COMMANDS = CommandTable[Context]()
     summary="Iterates over the keys of the default bucket that this node owns.",
 )
 def scan(context: Context, session: Session, argv: list[bytes]) -> Any:
-    del session
     cursor = _cursor(argv[1])
     glob = Glob(b"*")
     count = DEFAULT_COUNT
@@ -70,10 +69,10 @@ def scan(context: Context, session: Session, argv: list[bytes]) -> Any:
         place = _BEGINNING._replace(prefix=listed_prefix(glob.literal))
     if type_ != b"string" or len(place.prefix) > MAX_KEY_BYTES:
         return [b"0", []]
-    return _page(context, place, glob, max(MIN_KEYS, min(count, MAX_KEYS)))
+    return _page(context, session, place, glob, max(MIN_KEYS, min(count, MAX_KEYS)))
 
 
-async def _page(context: Context, place: Place, glob: Glob, limit: int) -> list[Any]:
+async def _page(context: Context, session: Session, place: Place, glob: Glob, limit: int) -> list[Any]:
     _check_fence(context)
     page = await context.node.list("", place.prefix, place.cursor, limit, context.timeout)
     _check_fence(context)  # also after the listing: without slots every page would be empty
@@ -86,7 +85,11 @@ async def _page(context: Context, place: Place, glob: Glob, limit: int) -> list[
         # A listing shows objects whose delete is of an earlier start or ownership; a GET of this node does not.
         if dirty is not None and context.node.dirty_writes.is_gone(dirty):
             continue
-        if since[slot_of(entry_key)] >= 0 and glob.matches(entry_key):
+        if (
+            since[slot_of(entry_key)] >= 0
+            and glob.matches(entry_key)
+            and context.permissions.may_see(session, "scan", entry_key)
+        ):
             keys.append(entry_key)
     if not page.cursor:
         return [b"0", keys]

@@ -6,6 +6,7 @@ The ring has no replicas: the slots of a node that leaves go to other nodes.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from hashlib import sha1
 from itertools import islice
 from typing import Any
@@ -167,17 +168,24 @@ async def getkeysinslot(context: Context, session: Session, argv: list[bytes]) -
     slot = _slot(argv[2], "ERR Invalid slot or number of keys")
     if limit < 0:
         raise CommandError("ERR Invalid slot or number of keys")
-    return await _held(context, slot, limit)
+    may_see = context.permissions.may_see
+    found = await _held(context, slot, limit, lambda key: may_see(session, "cluster|getkeysinslot", key))
+    return found
 
 
-async def _held(context: Context, slot: int, limit: int) -> list[bytes]:
-    """Return at most `limit` keys of the slot that this node has in memory, clean or dirty."""
+async def _held(
+    context: Context, slot: int, limit: int, may_see: Callable[[bytes], bool] = lambda _: True
+) -> list[bytes]:
+    """Return at most `limit` keys of the slot that this node has in memory, clean or dirty.
+
+    `may_see`: True for keys that may be returned.
+    """
     memory, dirty = context.node.memory, context.node.dirty
     keys = [*memory, *(key for key in dirty if key not in memory)]
     found: list[bytes] = []
     for start in range(0, len(keys), STEP):
         for key in islice(keys, start, start + STEP):
-            if slot_of(key) != slot:
+            if slot_of(key) != slot or not may_see(key):
                 continue
             write, entry = dirty.get(key), memory.peek(key)
             if not write.deleted if write else entry is not None and entry.value is not None:

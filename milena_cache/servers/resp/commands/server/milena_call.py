@@ -7,7 +7,7 @@ that their meaning is too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
@@ -16,6 +16,8 @@ from milena_cache.servers.resp.dispatch.command import Access, integer
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
+from milena_cache.servers.resp.state.permissions import PORT
+from milena_common.access.api_guard import Filter
 from milena_common.api.errors import DeadlineExceeded, InvalidRequest, MilenaError
 from milena_common.api.methods import GET, METHODS
 
@@ -77,12 +79,20 @@ def call(context: Context, session: Session, argv: list[bytes]) -> Any:
         request: Any = message.FromString(argv[3])
     except DecodeError:
         raise InvalidRequest(f"request: is not an encoded {message.__name__}") from None
+    if (session.guard is not None or argv[1] not in _ACCESS) and (
+        filtered := context.api_guard.authorize(session.principal, argv[1].decode(), request, session.addr, PORT)
+    ):
+        return _filtered(method(request, seconds), filtered)
     if argv[1] != _GET:
         return method(request, seconds)
     place = api.admit_object(request)
     if session.tracking:
         context.tracking.track(session.id, place[0].cache_key)
     return api.get_at(request, place, seconds)
+
+
+async def _filtered(calling: Awaitable[bytes], filtered: Filter) -> bytes:
+    return filtered(await calling)
 
 
 def timeout_ms(word: bytes) -> int:
