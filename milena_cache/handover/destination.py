@@ -74,6 +74,9 @@ class Destination:
     def update_moves(self, receiving: dict[Move, set[int]]) -> None:
         """Drop what was received for moves that the new ring does not have, unless the slots are this node's."""
         self._moves = receiving
+        if receiving:
+            # The owners' versions have no later epoch: it is on disk before they release slots.
+            self._journal.learned(Version(self._ownership.epoch, 0))
         for move in [move for move in self._serials if move not in receiving]:
             del self._serials[move]
             self._locks.pop(move, None)
@@ -159,11 +162,13 @@ class Destination:
             self._journal.learned(newest)
             if floor is not None:
                 self._tombstones.raise_floor(floor)
-            await self._journal.sync_barrier()
+            # The writes were durable before they were confirmed. A sync that is not necessary, under load that of
+            # a whole commit and of the one before it, would be most of the time for which the slots are stopped.
+            if floor is not None or not self._journal.versions.is_covered(newest):
+                await self._journal.sync_barrier()
         # The ring may have changed during the await: `Ownership.take` raises then, and nothing else has happened.
         move = self._move(owner, epoch, ring_epoch, slots)
-        for first, last in ranges:
-            self._ownership.take_slots(first, last, epoch)
+        self._ownership.take_slots(ranges, epoch)
         received = self._received.get(move, {})
         for slot in slots:
             received.pop(slot, None)

@@ -105,12 +105,15 @@ class Merging:
         self._journal.learned(record.version)
         known = self._dirty.get(key)
         if write.tombstone:
-            older = known is not None and known.version < record.version
             self._tombstones.add(key, record.version, record.written_at)
-            if not older or known is None:
+            if known is None or known.version > record.version:
                 return None
             if owned_since != UNCONFIRMED:
-                write = write._replace(gone=True)  # the delete came after what was sent before of the same move
+                # S3 has had the delete since an earlier put, or this same delete, was sent in the same move. S3 may
+                # have a later put by now, which went through: a dirty delete would hide it.
+                write = write._replace(gone=True)
+            elif known.version == record.version:
+                return None
             # Else the owner has an older put, which it may have uploaded in part: it is replaced by the delete.
         if write.gone:
             # An older one too: it came by a command without a reply, and S3 has a later write than both.

@@ -17,9 +17,8 @@ REST_SECONDS = 0.01
 # Slots of a batch, see `paused`. Each batch costs a release, and most of them a ring: thousands of small ones would
 # take longer than the moves themselves.
 MIN_SLOTS, FIRST_SLOTS, MAX_SLOTS = 64, 256, 1024
-# Ranges of a batch: each one stopped, handed over or taken costs a computation of the slots that are served, about
-# a millisecond.
-MAX_RANGES = 4
+# Ranges of a batch: slots that are not ready divide it.
+MAX_RANGES = 32
 # Seconds that a batch was stopped before its release: next time there are twice as many slots, or half as many.
 SHORT_PAUSE, LONG_PAUSE = 0.01, 0.025
 # Bytes that a write counts for besides its value.
@@ -132,12 +131,16 @@ class Outgoing:
         elif seconds < SHORT_PAUSE:
             self.max_slots = min(MAX_SLOTS, 2 * self.max_slots)
 
-    def next_batch(self, is_ready: Callable[[int], bool]) -> list[Range]:
-        """Return the slots to hand over next, of those that are ready; none if there are none."""
+    def next_batch(self, is_ready: Callable[[int], bool], *, idle: bool = False) -> list[Range]:
+        """Return the slots to hand over next, of those that are ready; none if there are none.
+
+        `idle`: only slots of which nothing is left to send, up to MAX_SLOTS at once, since that takes no longer.
+        """
         batch: list[Range] = []
-        for number, slot in enumerate(filter(is_ready, sorted(self.slots))):
+        slots, max_slots = (self.slots - self._left.keys(), MAX_SLOTS) if idle else (self.slots, self.max_slots)
+        for number, slot in enumerate(filter(is_ready, sorted(slots))):
             adjacent = bool(batch) and batch[-1][1] == slot - 1
-            if number >= self.max_slots or (not adjacent and len(batch) >= MAX_RANGES):
+            if number >= max_slots or (not adjacent and len(batch) >= MAX_RANGES):
                 break
             if adjacent:
                 batch[-1] = (batch[-1][0], slot)

@@ -1,10 +1,14 @@
 """Coordination. The owner's side of moves: sends what is dirty, stops the slots in batches, and releases them.
 
-    serving ── rounds: dirty writes sent while they change ──┐
-                                                             ▼  what is left of a batch takes at most 10 ms
-    stopped ── writes in flight end ── the rest is sent ── RELEASE ──▶ confirmed ── handed over ── the ring has it
-                                                             │             (MOVED)        └─▶ records are given up
+    serving ── rounds: dirty writes sent while they change ──┬────────────────────────────┐
+                                                             ▼ the rest is ≤ 10 ms        ▼ idle slots
+    stopped ── writes in flight end ── the rest is sent ── RELEASE ◀──────────────────────┘
+                                                             ├─▶ confirmed (MOVED) ── handed over
+                                                             │      └─▶ the ring has it: records are given up
                                                              └─ no reply: stopped until one, or another ring
+
+Idle slots, in which nothing is in flight and nothing is left to send, are handed over first: their pause is a round
+trip. In a batch with others they would wait for these, for up to three syncs of two busy disks.
 
 Uploads of keys of moving slots pause, since only the owner uploads, and it must be known to which node a key's
 uploads belong: an upload that is in flight ends before the release.
@@ -65,6 +69,9 @@ MAX_FRAMES = 32
 # Frames for one batch. If more than REST_SECONDS is left then, its writes come as fast as they can be sent: the
 # batch is made smaller, and the smallest one is stopped nevertheless.
 ROUNDS = 4
+# So many keys may be left to send when idle slots are handed over: each divides the batch, and so do those that are
+# written while a frame is under way.
+FEW = 8
 # Keys that are looked at between two yields to the event loop.
 STEP = 2000
 # Seconds that a frame waits for room among the bytes in flight.
@@ -155,8 +162,8 @@ class Source:
         self._end_pause(stale)
         for slot in stale:
             self._released.pop(slot, None)
-        for first, last in ranges_of(stale):
-            self._ownership.resume_slots(first, last)
+        if stale:
+            self._ownership.resume_slots(ranges_of(stale))
         for move, slots in giving.items() if not self._aborted else ():
             left = slots - {slot for slot, confirmed in self._confirmed.items() if confirmed == move}
             if move in self._moves:
@@ -264,6 +271,8 @@ class Source:
             if outgoing.waiting <= MAX_WRITES:
                 break
             await self._send(move, outgoing, outgoing.slots)
+        if idle := await self._idle_batch(move, outgoing):
+            return await self._hand_over(move, outgoing, idle, _slots(idle))
         slow = {slot_of(key) for key in self._writes.slow()}
         batch = outgoing.next_batch(lambda slot: slot not in slow and self._is_served(slot))
         if not batch:
@@ -281,6 +290,26 @@ class Source:
                 outgoing.paused(inf, ROUNDS)
                 return True
         return await self._hand_over(move, outgoing, batch, slots)
+
+    async def _idle_batch(self, move: Move, outgoing: Outgoing) -> list[Range]:
+        """Return slots of which nothing is left to send, and in which nothing is in flight; none if there are none.
+
+        Few keys are written at a time: of thousands of slots nearly all are idle. They are stopped for no longer
+        than a round trip, and wait for no sync and no write, of a slot beside them as little as of their own.
+        """
+        for frames in range(ROUNDS):
+            now = outgoing.waiting <= FEW or frames == ROUNDS - 1
+            if now and (batch := self._idle_now(outgoing)):
+                return batch
+            # The last few slots: what is in flight in them, or left to send, may be over in a moment.
+            if not outgoing.waiting:
+                await self._clock.sleep(PAUSE_SECONDS)
+            await self._send(move, outgoing, outgoing.slots)
+        return []
+
+    def _idle_now(self, outgoing: Outgoing) -> list[Range]:
+        busy = {slot_of(key) for key in self._writes.busy()}
+        return outgoing.next_batch(lambda slot: slot not in busy and self._is_served(slot), idle=True)
 
     async def _hand_over(
         self, move: Move, outgoing: Outgoing, batch: Sequence[Range], slots: Collection[int]
@@ -301,10 +330,8 @@ class Source:
             released = True
             self._released.update((slot, outgoing.sent_keys(slot)) for slot in slots)
             await self._release(move, outgoing, batch)
-            # Nothing awaits between the confirmation and MOVED.
             released = False
-            for first, last in batch:
-                self._ownership.hand_over(first, last)
+            self._ownership.hand_over(batch)
             # A ring may have come before the confirmation.
             mine = self.stopped.keys() & slots
             self._end_pause(mine)
@@ -337,8 +364,7 @@ class Source:
             self.stopped[slot] = move
             self._stopped_at[slot] = now
             self.served_before[slot] = (self._ownership.since[slot], now)
-        for first, last in batch:
-            self._ownership.stop_slots(first, last)
+        self._ownership.stop_slots(batch)
         # From the release on the destination acknowledges writes: clients must not keep what they have cached.
         self.on_change(slots)
 
@@ -356,8 +382,8 @@ class Source:
         for slot in mine:
             self.served_before.pop(slot, None)
             self._released.pop(slot, None)
-        for first, last in ranges_of(mine):
-            self._ownership.resume_slots(first, last)
+        if mine:
+            self._ownership.resume_slots(ranges_of(mine))
 
     def _is_busy(self, slots: Collection[int]) -> bool:
         return any(slot_of(key) in slots for key in self._writes.busy())

@@ -386,6 +386,7 @@ class Journal(Generic[T]):
             self._has_failed(repr(error), batch)
         else:
             self._leaving.committed()
+            self.versions.stored()
             made = True
             self._observe(batch, self._clock.now() - commit.started)
             if self.full and batch:
@@ -427,6 +428,7 @@ class Journal(Generic[T]):
             self._has_failed(str(failure), commit.batch)
             return
         self._leaving.rolled_back()
+        self.versions.rolled_back()
         self._deferred[:0] = commit.deferred
         if not self.full:
             self.full = True

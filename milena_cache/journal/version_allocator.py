@@ -31,6 +31,8 @@ class Versions:
         self.epoch = max(int(wall * 1000), int(metadata.get("epoch", 0)))
         self.seq = max(int(wall * 1_000_000), int(metadata.get("reserved", 0)))
         self._reserve_from = self.seq
+        # What a restart begins at: as `metadata` returned it last, and as it is known to be on disk.
+        self._offered = self._stored = (int(metadata.get("epoch", 0)), int(metadata.get("reserved", 0)))
 
     def next(self, owned_since: int) -> Version:
         """Return the version of a write under an ownership that began at epoch `owned_since`."""
@@ -65,4 +67,18 @@ class Versions:
     def metadata(self) -> dict[str, str]:
         """Return the metadata that must be on disk before half a block of further versions is allocated."""
         self._reserve_from = self.seq + BLOCK // 2
+        self._offered = (self.epoch, self.seq + BLOCK)
         return {"epoch": str(self.epoch), "reserved": str(self.seq + BLOCK)}
+
+    def stored(self) -> None:
+        """Record that what `metadata` returned last is on disk."""
+        self._stored = self._offered
+
+    def rolled_back(self) -> None:
+        """Record that what `metadata` returned last is not on disk: it will be called again."""
+        self._offered = self._stored
+
+    def is_covered(self, version: Version) -> bool:
+        """Return True if versions will be greater than `version` after a restart too, by what is on disk."""
+        epoch, seq = self._stored
+        return version.epoch <= epoch and version.seq <= seq

@@ -16,7 +16,7 @@ have older objects than were acknowledged.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from itertools import groupby
@@ -35,6 +35,9 @@ ELSEWHERE = -1
 RETRY_SECONDS = 0.1
 # The same for a slot that has no owner, which takes until a node returns.
 OWNERLESS_RETRY_SECONDS = 1.0
+
+# Slots as first and last, both included.
+Range = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,8 @@ class Ownership:
 
     `since` is computed from the ring, the moves of slots and the fence, by `_recompute` alone. Nothing awaits
     between a change and its result there, so every request decides by the old state or by the new one. Methods that
-    change it return True if this node lost or gained slots, the fence disregarded.
+    change it return True if this node lost or gained slots, the fence disregarded. Each of them computes it once,
+    for all the ranges that it gets.
     """
 
     def __init__(self, me: str, node_id: str = "") -> None:
@@ -283,8 +287,8 @@ class Ownership:
 
     # ---- moves of slots
 
-    def take_slots(self, first: int, last: int, since: int) -> bool:
-        """Serve the slots `first` to `last`, which their owner has handed over, since the epoch of the move.
+    def take_slots(self, ranges: Sequence[Range], since: int) -> bool:
+        """Serve the slots of `ranges`, which their owner has handed over, since the epoch of the move.
 
         May be repeated. Raises FailedPrecondition if the newest ring does not move all of them to this process
         since that epoch; nothing is changed then.
@@ -293,15 +297,17 @@ class Ownership:
         for part in (*self._map.pending, *self._map.ranges):
             if part.owned_since == since and _is_process(self._map, part.node, self.me, self.node_id):
                 mine.add(part.first, part.last, since)
-        if mine.within(first, last) != [(first, last, since)]:
-            raise FailedPrecondition(
-                f"the ring with epoch {self.epoch} does not move all slots from {first} to {last} to this node "
-                f"since epoch {since}"
-            )
-        self._moves.taken.add(first, last, since)
-        if self.collects:
-            self.whole.add(first, last, 1)
-            self.uncollected.remove(first, last)
+        for first, last in ranges:
+            if mine.within(first, last) != [(first, last, since)]:
+                raise FailedPrecondition(
+                    f"the ring with epoch {self.epoch} does not move all slots from {first} to {last} to this "
+                    f"node since epoch {since}"
+                )
+        for first, last in ranges:
+            self._moves.taken.add(first, last, since)
+            if self.collects:
+                self.whole.add(first, last, 1)
+                self.uncollected.remove(first, last)
         return self._recompute()
 
     def abandon(self, first: int, last: int, epoch: int) -> list[int]:
@@ -316,32 +322,34 @@ class Ownership:
         """True if this node has promised not to take some slot of `first` to `last` by a move of `epoch`."""
         return any(abandoned == epoch for _, _, abandoned in self._abandoned.within(first, last))
 
-    def stop_slots(self, first: int, last: int) -> bool:
-        """Stop serving the slots `first` to `last`, of those that this node serves, to hand them over.
+    def stop_slots(self, ranges: Iterable[Range]) -> bool:
+        """Stop serving the slots of `ranges`, of those that this node serves, to hand them over.
 
         It ends with `resume_slots`, with `hand_over`, and when a newer ring has another owner or another
         `owned_since`.
         """
-        return self._leave(self._moves.stopped, first, last)
+        return self._leave(self._moves.stopped, ranges)
 
-    def resume_slots(self, first: int, last: int) -> bool:
-        """Serve the stopped slots of `first` to `last` again; those that were handed over stay so."""
-        self._moves.stopped.remove(first, last)
+    def resume_slots(self, ranges: Iterable[Range]) -> bool:
+        """Serve the stopped slots of `ranges` again; those that were handed over stay so."""
+        for first, last in ranges:
+            self._moves.stopped.remove(first, last)
         return self._recompute()
 
-    def hand_over(self, first: int, last: int) -> bool:
-        """Leave the slots `first` to `last`, of those that this node serves or has stopped, to their destinations.
+    def hand_over(self, ranges: Iterable[Range]) -> bool:
+        """Leave the slots of `ranges`, of those that this node serves or has stopped, to their destinations.
 
         It ends when a newer ring has another owner or another `owned_since`. May be repeated.
         """
-        return self._leave(self._moves.handed_over, first, last)
+        return self._leave(self._moves.handed_over, ranges)
 
-    def _leave(self, slots: SlotEpochs, first: int, last: int) -> bool:
+    def _leave(self, slots: SlotEpochs, ranges: Iterable[Range]) -> bool:
         granted = _granted(self._map, self.me, self.node_id, self._moves.taken)
-        for epoch, group in groupby(range(first, last + 1), granted.__getitem__):
-            if epoch != ELSEWHERE:
-                adjacent = tuple(group)
-                slots.add(adjacent[0], adjacent[-1], epoch)
+        for first, last in ranges:
+            for epoch, group in groupby(range(first, last + 1), granted.__getitem__):
+                if epoch != ELSEWHERE:
+                    adjacent = tuple(group)
+                    slots.add(adjacent[0], adjacent[-1], epoch)
         return self._recompute()
 
     @property

@@ -187,6 +187,13 @@ CLUSTER_BUGS: tuple[Bug, ...] = (
         "",
         f"{HANDOVER_TESTS}::test_dirty_writes_move_with_their_slots_and_s3_gets_no_request",
     ),
+    _bug(
+        "slots are taken before a restart would begin after the versions of their owner",
+        DESTINATION,
+        "            if floor is not None or not self._journal.versions.is_covered(newest):\n",
+        "            if floor is not None:\n",
+        f"{HANDOVER_TESTS}::test_slots_are_not_served_before_a_restart_would_begin_after_the_owners_versions",
+    ),
     # ---- former owners
     _bug(
         "an older version replaces a newer one",

@@ -100,6 +100,35 @@ async def test_what_was_handed_over_survives_a_crash_of_the_new_owner_with_its_v
     await t.stop()
 
 
+async def test_a_delete_that_reaches_s3_during_the_rounds_does_not_hide_the_write_after_it() -> None:
+    """(1) a delete is sent while it is uploaded; (2) a put goes through after it; (3) the slot is released."""
+    c = await cluster(delay=0.0)
+    await put(c, "k", b"1", durability="through")
+    c.store.gate.clear()
+    await delete(c, "k")
+    await c.clock.advance(0.01)
+    await c.until(lambda: c["a"].t.writeback.uploads == 1)
+    c.held = asyncio.Event()
+    c.ring.plan([K], "b")
+    await c.publish()
+    await c.until(lambda: b"k" in c["b"].t.dirty)
+    assert c.server_of("k") == ["a"]
+    writing = asyncio.create_task(put(c, "k", b"2", durability="through"))
+    await run_ready_tasks()
+    c.store.gate.set()
+    await c.until(writing.done)
+    await writing
+    await c.released()
+    c.store.gate.clear()  # what the destination uploads would be found to be superseded
+    c.held.set()
+    await c.until(lambda: c.server_of("k") == ["b"])
+    assert b"k" not in c["b"].t.dirty
+    c.store.gate.set()
+    await c.finish_moves()
+    assert (await get(c, "k"))[1] == b"2"
+    await c.stop()
+
+
 async def test_later_writes_at_the_new_owner_have_greater_versions() -> None:
     c = await cluster()
     a, b = c["a"].t, c["b"].t
@@ -324,7 +353,7 @@ async def test_a_command_for_a_stopped_slot_waits_and_is_redirected() -> None:
 async def test_a_command_for_a_stopped_slot_gets_tryagain_after_a_tenth_of_a_second() -> None:
     c = await cluster()
     client = c["a"].client()
-    c["a"].ownership.stop_slots(0, SLOTS - 1)
+    c["a"].ownership.stop_slots([(0, SLOTS - 1)])
     client.send(b"SET k 1\r\n")
     await c.clock.advance(0.09)
     assert client.take() == b""
@@ -336,10 +365,10 @@ async def test_a_command_for_a_stopped_slot_gets_tryagain_after_a_tenth_of_a_sec
 async def test_a_command_for_a_stopped_slot_is_carried_out_if_the_slot_is_served_again() -> None:
     c = await cluster()
     client = c["a"].client()
-    c["a"].ownership.stop_slots(0, SLOTS - 1)
+    c["a"].ownership.stop_slots([(0, SLOTS - 1)])
     client.send(b"SET k 1\r\nGET k\r\n")
     await c.clock.advance(0.05)
-    c["a"].ownership.resume_slots(0, SLOTS - 1)
+    c["a"].ownership.resume_slots([(0, SLOTS - 1)])
     assert await client.replies(2) == b"+OK\r\n$1\r\n1\r\n"
     await c.stop()
 
@@ -351,7 +380,7 @@ async def test_a_write_that_waited_while_its_slot_was_stopped_does_nothing() -> 
     await lock.__aenter__()
     writing = asyncio.create_task(t.put("k", b"1", FIRST_EPOCH, if_none_match="*"))
     await run_ready_tasks()
-    c["a"].ownership.stop_slots(0, SLOTS - 1)
+    c["a"].ownership.stop_slots([(0, SLOTS - 1)])
     await lock.__aexit__(None, None, None)
     with pytest.raises(TryAgain):
         await writing
@@ -588,6 +617,53 @@ async def test_slots_with_an_upload_in_flight_move_last_and_the_others_do_not_wa
     await c.stop()
 
 
+async def test_idle_slots_move_first_and_wait_for_no_write_and_no_sync() -> None:
+    c = await cluster()
+    a, b = c["a"], c["b"]
+    await put(c, "other", b"1")
+    a.t.disk.gate.clear()
+    writing = asyncio.create_task(a.t.put("k", b"1", FIRST_EPOCH))
+    await run_ready_tasks()
+    c.ring.plan(range(K - 500, K + 500), "b")
+    await c.publish()
+    await c.clock.advance(0.1)
+    assert b.handover.destination.taken == 999
+    assert c.server_of("k") in (["a"], [])
+    a.t.disk.gate.set()
+    await writing
+    await c.finish_moves()
+    # The destination's disk hangs: nothing is asked of it for slots of which it has everything.
+    b.t.disk.gate.clear()
+    c.ring.plan(range(K + 500, K + 1000), "b")
+    await c.publish()
+    await c.clock.advance(0.1)
+    assert b.handover.destination.taken == 1500
+    assert a.handover.source.pauses.counts[PAUSE_BUCKETS.index(0.001)] >= 1000
+    b.t.disk.gate.set()
+    await c.finish_moves()
+    assert await get(c, "k") == ("hit", b"1")
+    await c.stop()
+
+
+async def test_slots_are_not_served_before_a_restart_would_begin_after_the_owners_versions() -> None:
+    c = await cluster()
+    a, b = c["a"].t, c["b"].t
+    await put(c, "through", b"1", durability="through")
+    await c.clock.advance(0.1)
+    a.journal.versions.seq = newest = b.journal.versions.seq + 10**9
+    b.disk.gate.clear()
+    c.ring.plan([K], "b")
+    await c.publish()
+    await c.released()
+    await c.clock.advance(0.1)
+    assert c.server_of("k") == []
+    b.disk.gate.set()
+    await c.until(lambda: c.server_of("k") == ["b"])
+    t = await b.crash()
+    assert t.journal.versions.seq > newest
+    await t.stop()
+
+
 async def test_a_node_hands_nothing_in_of_slots_that_it_has_taken_before_a_ring_says_so() -> None:
     c = await cluster()
     await put(c, "k", b"1")
@@ -626,7 +702,7 @@ async def test_what_was_received_is_known_by_key_until_the_slot_is_taken() -> No
     c = await cluster()
     await put(c, "k", b"1")
     c.held = asyncio.Event()
-    c.ring.plan(range(max(0, K - 1), K + 1), "b")
+    c.ring.plan([K], "b")
     await c.publish()
     await c.released()
     destination = c["b"].handover.destination

@@ -119,3 +119,21 @@ def test_no_version_is_given_twice_or_below_an_earlier_one(course: list[tuple[st
                 # A new epoch has to be kept before anything under an older one is written.
                 if behind == 4 or node.epoch > int(on_disk["epoch"]):
                     on_disk, behind = node.metadata(), 0
+
+
+def test_a_version_is_covered_once_a_restart_is_known_to_begin_after_it() -> None:
+    node = Versions(WALL, {})
+    other = Versions(WALL + 5, {}).next(0)
+    assert not node.is_covered(other)
+    node.learn(other)
+    on_disk = node.metadata()
+    assert not node.is_covered(other), "it is not on disk yet"
+    node.rolled_back()
+    node.stored()
+    assert not node.is_covered(other), "the commit with it has failed, and another one succeeded"
+    node.metadata()
+    node.stored()
+    assert node.is_covered(other)
+    assert Versions(0.0, on_disk).is_covered(other)
+    assert Versions(0.0, on_disk).next(0) > other
+    assert not node.is_covered(other._replace(epoch=other.epoch + 1))

@@ -182,9 +182,9 @@ def test_the_destination_serves_a_slot_from_the_hand_over_on() -> None:
     moving = fencing(9, (0, LAST, OTHER, 4), released=7, pending=((10, 19, ME, 9),))
     ownership.update(moving)
     assert isinstance(error_for(ownership, 10), Moved), "the owner serves it until then"
-    assert ownership.take_slots(10, 14, 9)
-    assert not ownership.take_slots(10, 14, 9), "a hand-over may be repeated"
-    assert ownership.take_slots(15, 15, 9)
+    assert ownership.take_slots([(10, 14)], 9)
+    assert not ownership.take_slots([(10, 14)], 9), "a hand-over may be repeated"
+    assert ownership.take_slots([(15, 15)], 9)
     assert ownership.since[10:20] == [9] * 6 + [ELSEWHERE] * 4
     assert ownership.taken == ((10, 15, 9),)
     # The router has heard of some of it. An unsettled loss, of epoch 8, does not concern slots that were taken.
@@ -193,7 +193,7 @@ def test_the_destination_serves_a_slot_from_the_hand_over_on() -> None:
     )
     assert ownership.since[10:20] == [9] * 6 + [ELSEWHERE] * 4
     assert ownership.taken == ((13, 15, 9),)
-    assert not ownership.take_slots(10, 12, 9), "the confirmation was lost, and comes again"
+    assert not ownership.take_slots([(10, 12)], 9), "the confirmation was lost, and comes again"
 
 
 def test_a_slot_that_moves_here_is_not_served_before_it_is_handed_over() -> None:
@@ -207,7 +207,7 @@ def test_slots_that_the_ring_does_not_move_here_cannot_be_taken() -> None:
     ownership.update(fencing(9, (0, LAST, OTHER, 4), released=9, pending=((10, 19, ME, 9), (20, 29, MUTE, 9))))
     for first, last, since in ((10, 20, 9), (9, 10, 9), (10, 19, 8), (20, 21, 9)):
         with pytest.raises(FailedPrecondition, match=f"{first} to {last}"):
-            ownership.take_slots(first, last, since)
+            ownership.take_slots([(first, last)], since)
     assert ownership.slots == 0
     assert ownership.taken == ()
 
@@ -215,7 +215,7 @@ def test_slots_that_the_ring_does_not_move_here_cannot_be_taken() -> None:
 def test_a_slot_taken_in_a_move_that_is_over_is_not_served() -> None:
     ownership = Ownership(ME.address)
     ownership.update(fencing(9, (0, LAST, OTHER, 4), released=9, pending=((10, 19, ME, 9),)))
-    ownership.take_slots(10, 19, 9)
+    ownership.take_slots([(10, 19)], 9)
     assert ownership.update(fencing(10, (0, LAST, OTHER, 10), released=9)), "this node was thought to be lost"
     assert isinstance(error_for(ownership, 10), Moved)
     # A later move of the same slots begins from nothing.
@@ -226,16 +226,16 @@ def test_a_slot_taken_in_a_move_that_is_over_is_not_served() -> None:
 def test_a_stopped_slot_is_served_by_no_node_until_it_is_handed_over_or_resumed() -> None:
     ownership = Ownership(ME.address)
     ownership.update(fencing(9, (0, LAST, ME, 4), released=9, pending=((10, 19, OTHER, 9),)))
-    assert ownership.stop_slots(10, 14)
+    assert ownership.stop_slots([(10, 14)])
     assert not ownership.single
     error = error_for(ownership, 10)
     assert isinstance(error, TryAgain)
     assert ownership.since[15] == 4
-    assert ownership.resume_slots(10, 14)
+    assert ownership.resume_slots([(10, 14)])
     assert ownership.single
-    ownership.stop_slots(10, 14)
-    assert not ownership.hand_over(10, 14), "nothing is lost by that, which was stopped"
-    assert not ownership.resume_slots(10, 14)
+    ownership.stop_slots([(10, 14)])
+    assert not ownership.hand_over([(10, 14)]), "nothing is lost by that, which was stopped"
+    assert not ownership.resume_slots([(10, 14)])
     moved = error_for(ownership, 10)
     assert isinstance(moved, Moved)
     assert moved.address == OTHER.resp_address == ownership.resp_address_of(10)
@@ -244,7 +244,7 @@ def test_a_stopped_slot_is_served_by_no_node_until_it_is_handed_over_or_resumed(
 def test_a_slot_handed_over_stays_so_until_the_ring_gives_it_back() -> None:
     ownership = Ownership(ME.address)
     ownership.update(fencing(9, (0, LAST, ME, 4), released=9, pending=((10, 19, OTHER, 9),)))
-    ownership.hand_over(10, 19)
+    ownership.hand_over([(10, 19)])
     ownership.update(fencing(10, (0, LAST, ME, 4), released=10, pending=((0, 5, MUTE, 10), (10, 19, OTHER, 9))))
     assert isinstance(error_for(ownership, 10), Moved)
     # The destination was lost. What it has acknowledged meanwhile is not here: the slots are owned anew.
@@ -258,7 +258,7 @@ def test_a_slot_handed_over_stays_so_until_the_ring_gives_it_back() -> None:
 def test_a_destination_without_resp_is_not_named() -> None:
     ownership = Ownership(ME.address)
     ownership.update(fencing(9, (0, LAST, ME, 4), released=9, pending=((10, 19, MUTE, 9),)))
-    ownership.hand_over(10, 10)
+    ownership.hand_over([(10, 10)])
     assert isinstance(error_for(ownership, 10), NodeLost)
 
 
@@ -271,13 +271,13 @@ def test_behind_a_closed_fence_nothing_is_served_whatever_arrives() -> None:
     error = error_for(ownership, 0)
     assert isinstance(error, NoNodes)
     assert (str(error), error.retry_after) == ("the lease is over; nothing was done", 0.5)
-    assert ownership.stop_slots(10, 10)
+    assert ownership.stop_slots([(10, 10)])
     assert ownership.update(fencing(10, (0, 9, OTHER, 10), (10, LAST, ME, 4), released=10)), "it has lost slots"
     assert ownership.slots == 0
     ownership.open()
     assert ownership.closed == ""
     assert ownership.since[9:11] == [ELSEWHERE, ELSEWHERE]
-    ownership.resume_slots(10, 10)
+    ownership.resume_slots([(10, 10)])
     assert ownership.since[9:11] == [ELSEWHERE, 4]
 
 
@@ -352,7 +352,7 @@ def test_slots_that_were_abandoned_are_known_and_those_taken_before_are_kept() -
         released_epoch=9,
     )
     ownership.update(moving)
-    ownership.take_slots(10, 19, 8)
+    ownership.take_slots([(10, 19)], 8)
     assert ownership.abandon(0, 99, 8) == list(range(10, 20))
     assert ownership.has_abandoned(0, 9, 8)
     assert not ownership.has_abandoned(10, 19, 8)

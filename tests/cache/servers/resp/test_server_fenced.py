@@ -290,7 +290,7 @@ async def test_a_delete_that_waited_for_s3_writes_nothing_when_its_slot_was_hand
     server.t.store.gate.clear()
     client.send(command(b"DEL", b"k"))
     await run_ready_tasks()
-    server.ownership.hand_over(0, SLOTS - 1)
+    server.ownership.hand_over([(0, SLOTS - 1)])
     server.t.store.gate.set()
     await server.t.clock.advance(0.1)
     reply = await client.replies(1)
