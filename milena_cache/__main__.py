@@ -8,6 +8,7 @@ import random
 import secrets
 import uuid
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from milena_cache.app import (
@@ -41,12 +42,15 @@ from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.flush import FlushWaiters
 from milena_cache.writes.writer import Writes
 from milena_common.api.errors import ConfigError
+from milena_common.cluster.member import GRPC_TLS, RESP, RESP_TLS
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.memory_limit import memory_limit
 from milena_common.metrics.http_server import OpsServer
 from milena_common.network.addresses import Address, parse_address
 from milena_common.process import run as process
+from milena_common.rpc.channel import AsyncGrpcTransport
 from milena_common.runtime.clock import Clock, SystemClock
+from milena_common.tls.certificates import Certificates
 
 log = logging.getLogger("milena_cache")
 
@@ -67,6 +71,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     """Run a cache node until `stop` is set, and return the exit code. Raises CannotListen or ConfigError."""
     clock = CorrectedClock(SystemClock(), S3Clock())
     rng = random.random
+    tls = config.tls
+    certificates = None if tls.files is None else Certificates(tls.files)
     budget = ByteBudget(config.max_in_flight_bytes)
     make_session(config.s3)  # raises ConfigError for a wrong profile
     credentials = Credentials(config.s3, lambda: make_session(config.s3))
@@ -92,42 +98,64 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     probe = StoreProbe(parts.origin, store.thorough, bucket, prefix, parts.conditions, clock, rng)
     identity = node_identity(config, parts, uuid.uuid4().hex)
     server = grpc_server(config, parts, identity)
-    address = server.bind(config.listen, "LISTEN_ADDR")
+    address = server.bind(config.listen, "LISTEN_ADDR", certificates if tls.mode == "on" else None)
     advertised = str(config.advertise or derive_advertised(address, config.routers))
+    host = parse_address(advertised).host
+    addresses: dict[str, str] = {}
+    if tls.mode == "on":
+        addresses[GRPC_TLS] = advertised
+    elif tls.listen is not None:
+        addresses[GRPC_TLS] = str(Address(host, server.bind(tls.listen, "TLS_LISTEN_ADDR", certificates).port))
     _record_user(config, disk.identity, advertised)
-    servers = build_servers(config, parts, advertised, identity, stop.is_set, [probe.run])
+    servers = build_servers(
+        config, parts, advertised, identity, stop.is_set, [probe.run], certificates=certificates
+    )
     status, resp = servers.status, servers.resp
     try:
         replayed = await parts.replay(str(config.journal))
     except CannotOpen as error:
         raise ConfigError([f"JOURNAL_DIR: {error}"]) from None
-    ops = OpsServer(metrics_registry(parts, servers, replayed), status.not_ready, status.degraded)
-    resp_listens, resp_address = None, ""
-    if config.resp is not None:
+    ops = OpsServer(
+        metrics_registry(parts, servers, replayed, certificates),
+        status.not_ready,
+        status.degraded,
+        security=certificates if tls.mode != "off" else None,
+        plain_too=tls.mode == "both",
+        certificate_required=tls.files is not None and tls.files.client_auth == "required",
+    )
+    resp_listens = []
+    if config.resp is not None or config.resp_tls is not None:
         status.ring_epoch = lambda: servers.ownership.epoch
-        resp_listens = await resp.start(config.resp)
-        resp_address = advertised_resp(resp_listens, parse_address(advertised))
+    if config.resp is not None:
+        resp_listens.append(await resp.start(config.resp))
+        addresses[RESP] = advertised_resp(resp_listens[-1], parse_address(advertised), "RESP_ADDR")
+    if config.resp_tls is not None and certificates is not None:
+        resp_listens.append(resp.start_tls(config.resp_tls, certificates))
+        addresses[RESP_TLS] = advertised_resp(resp_listens[-1], parse_address(advertised), "RESP_TLS_ADDR")
     metrics = await ops.start(config.metrics, "METRICS_PORT")
     member = NodeDescription(
         address=advertised,
         node_id=identity.node_id,
         weight=config.weight,
         addresses={
-            "ops": str(Address(parse_address(advertised).host, metrics.port)),
-            **({"resp": resp_address} if resp_address else {}),
+            "ops": str(Address(host, metrics.port)),
+            **{name: where for name, where in addresses.items() if where},
         },
         default_bucket=bucket,
         journal_id=disk.identity.journal,
         zone=config.zone,
     )
-    membership = build_membership(parts, servers, member, config.routers)
+    to_routers = certificates if config.routers_tls else None
+    membership = build_membership(
+        parts, servers, member, config.routers, partial(AsyncGrpcTransport, certificates=to_routers)
+    )
     await server.start(servers.grpc_methods, servers.calls)
     log.info(
-        "cache node %s listens on %s, RESP server on %s, metrics on http://%s/metrics; "
-        "bucket %s, %d entries, %d MiB",
+        "cache node %s listens on %s, RESP server on %s, metrics on %s://%s/metrics; bucket %s, %d entries, %d MiB",
         advertised,
         address,
-        resp_listens or "off",
+        ", ".join(map(str, resp_listens)) or "off",
+        "https" if tls.mode == "on" else "http",
         metrics,
         bucket,
         config.max_entries,
@@ -143,6 +171,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     background += [asyncio.create_task(each.run()) for each in membership.registrations]
     background.append(asyncio.create_task(membership.promise_requests.run()))
     background.append(asyncio.create_task(membership.ring_offers.run()))
+    if certificates is not None:
+        background.append(asyncio.create_task(certificates.run(clock, tls.reload_seconds)))
     # A node that has left continues to watch the ring, so that it can redirect late requests to the new owners.
     watching = [asyncio.create_task(each.follow_ring()) for each in membership.registrations]
     try:

@@ -101,6 +101,8 @@ from milena_common.network.exited import RejectsConnections
 from milena_common.rpc.channel import AsyncGrpcTransport
 from milena_common.rpc.server import GrpcServer
 from milena_common.runtime.key_locks import KeyLocks
+from milena_common.tls.certificates import Certificates
+from milena_common.tls.outgoing import Outgoing
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,12 +346,14 @@ def build_servers(
     links: Links | None = None,
     rejects: RejectsConnections = rejects_connections,
     access: Access | None = None,
+    certificates: Certificates | None = None,
 ) -> Servers:
     """Return the servers. `address` is the node's advertised address.
 
     `stopping` returns True once the node must accept no more requests. `probes` probe the store when it first
     responds. `links`: connections to other nodes for moving slots, if not those of `Peers`. `rejects`: tries
     whether an address refuses connections. `access`: users and logins; by default anyone may do everything.
+    `certificates` encrypt connections to other nodes; None: they are plain.
     """
     access = access or Access(parts.clock)
     clock, bucket = parts.clock, config.buckets.default
@@ -379,7 +383,8 @@ def build_servers(
         ownership, clock, parts.journal.store_metadata, parts.journal.disk.metadata().get(PROMISES, "")
     )
     limiter = TokenBucket(config.rate_limit, clock.now())
-    peers = Peers(ownership.identity_at)
+    outgoing = Outgoing(config.tls.mode, certificates)
+    peers = Peers(ownership.identity_at, ownership.tls_address_at, outgoing)
     peer_listings = PeerListings(parts.dirty, parts.dirty_writes, parts.node.recent, ownership, clock)
     slot_waiters = SlotWaiters(clock)
     ownership.on_change = slot_waiters.changed
@@ -567,7 +572,9 @@ def build_copies(
     return HeldCopies(ownership, store, holder, promotion, collecting, collected)
 
 
-def metrics_registry(parts: NodeParts, servers: Servers, replayed: Replay) -> CollectorRegistry:
+def metrics_registry(
+    parts: NodeParts, servers: Servers, replayed: Replay, certificates: Certificates | None = None
+) -> CollectorRegistry:
     """Return the registry that `/metrics` exports."""
     return node_registry(
         servers.calls,
@@ -590,6 +597,7 @@ def metrics_registry(parts: NodeParts, servers: Servers, replayed: Replay) -> Co
         servers.resp.clients,
         servers.resp.tracking,
         parts.budget,
+        certificates,
     )
 
 

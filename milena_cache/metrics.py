@@ -34,6 +34,7 @@ from milena_cache.writeback.uploads.upload import Uploader
 from milena_cache.writes.writer import Writes
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.metrics.call_counts import CallCounts
+from milena_common.metrics.certificates import certificate_metrics
 from milena_common.metrics.families import (
     counter,
     counters,
@@ -45,6 +46,7 @@ from milena_common.metrics.families import (
     plain_counters,
     registry,
 )
+from milena_common.tls.certificates import Certificates
 
 
 def node_registry(
@@ -68,6 +70,7 @@ def node_registry(
     clients: Clients,
     tracking: Tracking,
     budget: ByteBudget,
+    certificates: Certificates | None,
 ) -> CollectorRegistry:
     """Return the registry that `/metrics` exports."""
 
@@ -83,6 +86,7 @@ def node_registry(
         yield from _journal(journal, commits, replayed, status)
         yield from _redis(clients, tracking)
         yield from in_flight("milena_in_flight", budget)
+        yield from certificate_metrics(certificates)
         yield gauge("milena_cache_flights", "Reads of S3 in progress", len(node.fetches))
         yield gauge("milena_cache_ready", "1 if the node is ready", float(not status.not_ready()))
         yield gauge(

@@ -47,6 +47,7 @@ from milena_common.api.errors import (
     Unavailable,
     WrongNode,
 )
+from milena_common.tls.settings import TlsFiles
 
 __all__ = [
     "AccessDenied",
@@ -75,6 +76,7 @@ __all__ = [
     "RangeNotSatisfiable",
     "RateLimited",
     "RetryPolicy",
+    "TlsFiles",
     "TryAgain",
     "Unauthenticated",
     "Unavailable",

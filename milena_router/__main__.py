@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 import uuid
+from functools import partial
 
 from milena_common.api.methods import ROUTER_OPERATIONS, ROUTER_SERVICE
 from milena_common.cluster.missing_node import MAX_REASONS
@@ -22,6 +23,8 @@ from milena_common.network.connecting import rejects_connections
 from milena_common.process import run as process
 from milena_common.rpc.server import GrpcServer
 from milena_common.runtime.clock import SystemClock
+from milena_common.tls.certificates import Certificates
+from milena_common.tls.outgoing import Outgoing
 from milena_router.config import Config, load
 from milena_router.etcd.client import EtcdClient
 from milena_router.forwarding.forward import Forwarder
@@ -47,8 +50,10 @@ STOP_GRACE_SECONDS = 8.0
 
 
 async def serve(config: Config, stop: asyncio.Event) -> None:
-    """Run a router until `stop` is set. Raises CannotListen."""
+    """Run a router until `stop` is set. Raises CannotListen or ConfigError."""
     clock = SystemClock()
+    tls = config.tls
+    certificates = None if tls.files is None else Certificates(tls.files)
     budget = ByteBudget(config.max_in_flight_bytes)
 
     def new_recovery() -> Recovery:
@@ -57,7 +62,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     membership = Membership(
         config.lease_seconds, clock.now(), new_recovery(), uuid.uuid4().hex, config.recovery_wait
     )
-    forwarder = Forwarder(membership, connect, clock)
+    forwarder = Forwarder(membership, partial(connect, outgoing=Outgoing(tls.mode, certificates)), clock)
     watchers = RingWatchers(membership, config.direct_access, config.max_value_bytes)
 
     def ring_changed(change: Change) -> None:
@@ -107,18 +112,30 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
             log.critical("the router stops, because its leases cannot be kept any more", exc_info=task.exception())
             stop.set()
 
-    ops = OpsServer(router_registry(calls, leases, limiter, watchers, budget), not_ready, degraded)
-    address = server.bind(config.listen, "LISTEN_ADDR")
+    ops = OpsServer(
+        router_registry(calls, leases, limiter, watchers, budget, certificates),
+        not_ready,
+        degraded,
+        security=certificates if tls.mode != "off" else None,
+        plain_too=tls.mode == "both",
+        certificate_required=tls.files is not None and tls.files.client_auth == "required",
+    )
+    address = server.bind(config.listen, "LISTEN_ADDR", certificates if tls.mode == "on" else None)
+    if tls.listen is not None:
+        server.bind(tls.listen, "TLS_LISTEN_ADDR", certificates)
     metrics = await ops.start(config.metrics, "METRICS_PORT")
     await server.start(service.methods(), calls, watchers.streams(), service.exchanges(), service.exchange_closed)
     expiry = asyncio.create_task(leases.run())
     expiry.add_done_callback(stop_without_leases)
-    abandoning = asyncio.create_task(AbandonedMoves(leases, forwarder.request, clock).run())
+    background = [asyncio.create_task(AbandonedMoves(leases, forwarder.request, clock).run())]
+    if certificates is not None:
+        background.append(asyncio.create_task(certificates.run(clock, tls.reload_seconds)))
     where = f"in etcd at {', '.join(map(str, config.etcd.endpoints))}" if config.etcd else "here"
     limit = f"{config.rate_limit:g} requests a second" if config.rate_limit else "off"
     log.info(
-        "router listens on %s, metrics on http://%s/metrics, rate limit: %s, ring kept %s",
+        "router listens on %s, metrics on %s://%s/metrics, rate limit: %s, ring kept %s",
         address,
+        "https" if tls.mode == "on" else "http",
         metrics,
         limit,
         where,
@@ -131,7 +148,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         await server.stop(STOP_GRACE_SECONDS)
     finally:
         expiry.cancel()
-        abandoning.cancel()
+        for task in background:
+            task.cancel()
         await fast_death.close()
         await forwarder.close()
         await ops.stop()

@@ -14,6 +14,8 @@ from milena_common.limits.memory_shares import in_flight_share
 from milena_common.network.addresses import Address, Port, parse_address
 from milena_common.process import logs
 from milena_common.process.env import Environment
+from milena_common.tls.settings import TlsConfig
+from milena_common.tls.variables import load_tls
 from milena_router.etcd.security import EtcdSecurity
 from milena_router.ring.recovery import NODE_RETRY_SECONDS
 
@@ -42,6 +44,7 @@ class Config:
     request_timeout: float
     direct_access: bool
     fast_death: bool
+    tls: TlsConfig
     etcd: EtcdSettings | None
     log_level: str
     log_format: str
@@ -49,7 +52,8 @@ class Config:
     @property
     def ports(self) -> tuple[Port, ...]:
         """Return the ports that the router listens on."""
-        return Port(self.listen, "LISTEN_ADDR"), Port(self.metrics, "METRICS_PORT")
+        tls = () if self.tls.listen is None else (Port(self.tls.listen, "TLS_LISTEN_ADDR"),)
+        return Port(self.listen, "LISTEN_ADDR"), *tls, Port(self.metrics, "METRICS_PORT")
 
 
 def load(env: Environment, memory_limit: int) -> Config:
@@ -70,6 +74,7 @@ def load(env: Environment, memory_limit: int) -> Config:
         request_timeout=env.seconds("REQUEST_TIMEOUT_SECONDS", 5, 0.1, 3600),
         direct_access=env.choice("DIRECT_ACCESS", "true", ("true", "false")) == "true",
         fast_death=env.choice("FAST_DEATH", "on", ("on", "off")) == "on",
+        tls=load_tls(env),
         etcd=_etcd(env),
         log_level=env.choice("LOG_LEVEL", "info", logs.LEVELS),
         log_format=env.choice("LOG_FORMAT", "json", logs.FORMATS),

@@ -15,7 +15,9 @@ from milena_common.cluster.slots import SLOTS
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.token_bucket import TokenBucket
 from milena_common.metrics.call_counts import CallCounts
+from milena_common.metrics.certificates import certificate_metrics
 from milena_common.metrics.families import counter, counters, gauge, histograms, in_flight, registry
+from milena_common.tls.certificates import Certificates
 from milena_router.ring.copy_timers import number_waiting
 from milena_router.ring.leases import Leases
 from milena_router.ring.watch_streams import RingWatchers
@@ -23,7 +25,12 @@ from milena_router.shared.shared_leases import SharedLeases, StoreCounts
 
 
 def router_registry(
-    calls: CallCounts, leases: Leases, limiter: TokenBucket, watchers: RingWatchers, budget: ByteBudget
+    calls: CallCounts,
+    leases: Leases,
+    limiter: TokenBucket,
+    watchers: RingWatchers,
+    budget: ByteBudget,
+    certificates: Certificates | None = None,
 ) -> CollectorRegistry:
     """Return the registry that `/metrics` exports."""
 
@@ -49,6 +56,7 @@ def router_registry(
         )
         yield counter("milena_router_rate_limited", "Calls rejected by RATE_LIMIT", limiter.rejected)
         yield from in_flight("milena_router_in_flight", budget)
+        yield from certificate_metrics(certificates)
         ring = leases.ring
         yield gauge("milena_router_ring_nodes", "Nodes in the ring", len(ring.members))
         yield gauge("milena_router_ring_epoch", "The ring's epoch, which grows with every change", ring.epoch)

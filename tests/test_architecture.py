@@ -39,6 +39,7 @@ LEVELS = (
     ("milena_common/api",),
     ("milena_common/runtime", "milena_common/limits"),
     ("milena_common/process", "milena_common/cluster", "milena_common/access"),
+    ("milena_common/tls",),
     ("milena_common/metrics", "milena_common/resp"),
     ("milena_common/rpc",),
     ("milena_client/core",),
@@ -82,6 +83,7 @@ OTHER_TESTS = {"behaviour", "contracts", "docs", "e2e", "faults", "mutants", "si
 
 # Which modules import which library. A library that is not here is not used.
 LIBRARIES = {
+    "aiofastnet": ["milena_common.network.encrypted"],
     "aiohttp": ["milena_common.metrics.http_server"],
     "boto3": [
         "milena_cache.origin.clients.boto3_session",
@@ -125,6 +127,7 @@ LIBRARIES = {
     "obstore": ["milena_cache.origin.clients.obstore_client"],
     "prometheus_client": [
         "milena_cache.app",
+        "milena_common.metrics.certificates",
         "milena_common.metrics.families",
         "milena_common.metrics.http_server",
         "milena_router.metrics",
@@ -420,16 +423,16 @@ def test_a_node_is_wired_in_one_module() -> None:
 # example, is added there and nowhere else.
 OPENS = {
     "socket": {"milena_common.network.connecting", "milena_common.network.listening"},
-    "create_connection": {"milena_common.network.connecting"},
+    "create_connection": {"milena_common.network.connecting", "milena_common.network.encrypted"},
     "open_connection": {"milena_common.resp.link"},  # the one of `milena_common.network.connecting`
     "create_server": {"milena_common.network.listening"},
-    "connect_accepted_socket": {"milena_common.network.spare_listener"},
+    "connect_accepted_socket": {"milena_common.network.spare_listener", "milena_common.network.encrypted"},
     "start_server": set(),
     "wrap_socket": set(),
     "insecure_channel": {"milena_common.rpc.opening"},
     "secure_channel": {"milena_common.rpc.opening"},
     "add_insecure_port": {"milena_common.rpc.opening"},
-    "add_secure_port": set(),
+    "add_secure_port": {"milena_common.rpc.opening"},
 }
 # These send nothing to Milena: they find a free port, and the address of the interface that leads to the router.
 OPEN_NONE = {"milena_client.cli.local.ports", "milena_cache.configuration.advertised"}

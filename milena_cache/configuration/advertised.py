@@ -15,14 +15,18 @@ from milena_common.network.addresses import Address
 log = logging.getLogger(__name__)
 
 
-def advertised_resp(listens: Address, advertised: Address) -> str:
-    """Return the address at which others reach the RESP server; "" if it listens on loopback only."""
+def advertised_resp(listens: Address, advertised: Address, variable: str = "RESP_ADDR") -> str:
+    """Return the address at which others reach the RESP server; "" if it listens on loopback only.
+
+    `variable` set where it listens.
+    """
     if listens.is_wildcard:
         return str(Address(advertised.host, listens.port))
     if listens.is_loopback and not advertised.is_loopback:
         log.warning(
-            "the RESP server listens on %s, which others cannot reach: they use gRPC. Set RESP_ADDR=0.0.0.0:%d",
+            "the RESP server listens on %s, which others cannot reach: they use gRPC. Set %s=0.0.0.0:%d",
             listens,
+            variable,
             listens.port,
         )
         return ""

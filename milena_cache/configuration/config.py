@@ -23,6 +23,8 @@ from milena_common.limits.memory_shares import dirty_share, in_flight_share, lru
 from milena_common.network.addresses import ALLOWED, Address, Port, parse_address
 from milena_common.process import logs
 from milena_common.process.env import Environment
+from milena_common.tls.settings import TlsConfig
+from milena_common.tls.variables import load_tls
 
 C = TypeVar("C", bound=str)
 
@@ -40,18 +42,22 @@ MAX_ZONE = 200
 class Config:
     """The settings from the environment; `docs/configuration.md` explains each variable and its consequence.
 
-    `advertise` is None where the advertised address must be derived, `resp` where there is no RESP server.
+    `advertise` is None where the advertised address must be derived, `resp` where the RESP server has no plain
+    port, `resp_tls` where it has no encrypted one.
     """
 
     listen: Address
     advertise: Address | None
     metrics: Address
     resp: Address | None
+    resp_tls: Address | None
+    tls: TlsConfig
     resp_max_connections: int
     resp_idle: float
     resp_output_bytes: int
     tracking_max_keys: int
     routers: tuple[Address, ...]
+    routers_tls: bool
     rate_limit: float
     weight: float
     zone: str
@@ -90,7 +96,9 @@ class Config:
         them.
         """
         resp = () if self.resp is None else (Port(self.resp, "RESP_ADDR", ", or to off"),)
-        return Port(self.listen, "LISTEN_ADDR"), *resp, Port(self.metrics, "METRICS_PORT")
+        tls = ((self.tls.listen, "TLS_LISTEN_ADDR"), (self.resp_tls, "RESP_TLS_ADDR"))
+        encrypted = (Port(address, variable) for address, variable in tls if address is not None)
+        return Port(self.listen, "LISTEN_ADDR"), *resp, *encrypted, Port(self.metrics, "METRICS_PORT")
 
     @property
     def hedge_after(self) -> float:
@@ -109,6 +117,11 @@ def load(env: Environment, memory_limit: int) -> Config:
     advertised = bool(env.text("ADVERTISE_ADDR"))
     if advertised and (advertise.is_wildcard or not advertise.port):
         env.problem("ADVERTISE_ADDR", str(advertise), "an address that others can call, with a port")
+    resp_tls = env.address("RESP_TLS_ADDR", "127.0.0.1:0", lowest_port=0) if env.text("RESP_TLS_ADDR") else None
+    routers, routers_tls = _routers(env)
+    tls = load_tls(env, resp_tls, routers_tls)
+    if tls.mode == "on" and routers and not routers_tls:
+        env.problem("ROUTER_ADDR", ",".join(map(str, routers)), "https://host:port with TLS=on")
     max_value_bytes = env.size("MAX_VALUE_BYTES", 64 * 2**20, 1, MAX_VALUE_BYTES)
     in_flight = env.size("MAX_IN_FLIGHT_BYTES", in_flight_share(memory_limit, max_value_bytes), 2**20, 2**44)
     dirty_max = env.size("DIRTY_MAX_BYTES", 2**30, 0, 2**44)
@@ -118,11 +131,14 @@ def load(env: Environment, memory_limit: int) -> Config:
         advertise=advertise if advertised else None,
         metrics=Address(env.host("METRICS_HOST", listen.host), env.integer("METRICS_PORT", 9091, 0, 65535)),
         resp=_resp(env),
+        resp_tls=resp_tls,
+        tls=tls,
         resp_max_connections=env.integer("RESP_MAX_CONNECTIONS", 10_000, 1, 10**6),
         resp_idle=env.seconds("RESP_IDLE_SECONDS", 0, 0, YEAR),
         resp_output_bytes=env.size("RESP_OUTPUT_BYTES", 64 * 2**20, 2**10, 2**40),
         tracking_max_keys=env.integer("TRACKING_MAX_KEYS", 1_000_000, 1, 10**9),
-        routers=_routers(env),
+        routers=routers,
+        routers_tls=routers_tls,
         rate_limit=env.number("RATE_LIMIT", 0, 0, 1e9, "requests a second, 0 for no limit,"),
         weight=env.number("NODE_WEIGHT", 1, 0.001, 1000),
         zone=_zone(env),
@@ -198,15 +214,19 @@ def _zone(env: Environment) -> str:
     return zone
 
 
-def _routers(env: Environment) -> tuple[Address, ...]:
+def _routers(env: Environment) -> tuple[tuple[Address, ...], bool]:
+    """Return the addresses of the routers, and True if they are called with TLS."""
     text = env.text("ROUTER_ADDR", required=f"the router's address: {ALLOWED}; several separated by commas")
-    routers = []
+    routers, encrypted = [], set()
     for part in filter(None, (part.strip() for part in text.split(","))):
         try:
-            routers.append(parse_address(part))
+            routers.append(parse_address(part.removeprefix("https://")))
+            encrypted.add(part.startswith("https://"))
         except ValueError as error:
             env.problem("ROUTER_ADDR", part, f"{ALLOWED} ({error})")
-    return tuple(dict.fromkeys(routers))
+    if len(encrypted) > 1:
+        env.problem("ROUTER_ADDR", text, "all with https:// or none")
+    return tuple(dict.fromkeys(routers)), encrypted == {True}
 
 
 def _buckets(env: Environment) -> Buckets:

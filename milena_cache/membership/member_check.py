@@ -31,6 +31,6 @@ class MemberCheck:
         ownership = self._ownership
         for node in ownership.slot_map.nodes:
             if node.address == address != ownership.me and node.node_id == node_id and node_id:
-                ports = [address, *filter(None, [node.resp_address])]
+                ports = [address, *dict.fromkeys(filter(None, [node.resp_address, node.resp_tls_address]))]
                 return await ports_reject(ports, self._rejects_connections, self._sleep)
         return False

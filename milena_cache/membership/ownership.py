@@ -46,12 +46,14 @@ class RingNode:
 
     address: its gRPC address, host:port
     resp_address: host:port of its RESP server, "" if it has none
+    resp_tls_address: the same with TLS; both are the same if it serves TLS only
     id: its name for Redis clients, 40 hexadecimal digits that depend on `address` alone
     ranges: its slots as (first, last), both included, ascending; adjacent ranges are merged
     """
 
     address: str
     resp_address: str
+    resp_tls_address: str
     id: str
     ranges: tuple[tuple[int, int], ...]
 
@@ -475,7 +477,7 @@ class Ownership:
                 f"node {node.address}, which owns slot {slot}, cannot be reached over the Redis protocol: it does "
                 "not speak it (RESP_ADDR)"
             )
-        return Moved(slot, node.resp_address)
+        return Moved(slot, node.resp_address, node.resp_tls_address)
 
     def _ownerless(self, slot: int) -> NoNodes | TryAgain:
         lost = self._map.holders(slot)
@@ -506,6 +508,10 @@ class Ownership:
             return "this node collects the writes of its lost owner from the nodes that have copies"
         return "this node has restarted, and the ring still has the process before it"
 
+    def tls_address_at(self, resp_address: str) -> str:
+        """Return the encrypted address of the node whose RESP server is at `resp_address`, "" if it has none."""
+        return next((node.resp_tls_address for node in self._map.nodes if node.resp_address == resp_address), "")
+
     def resp_address_of(self, slot: int) -> str:
         """Return host:port of the RESP server of the node that serves the slot; "" if it has none, or none does."""
         node = self._server_of(slot)
@@ -524,6 +530,7 @@ def _ring_nodes(slot_map: SlotMap) -> tuple[RingNode, ...]:
         RingNode(
             node.address,
             node.resp_address,
+            node.resp_tls_address,
             sha1(node.address.encode(), usedforsecurity=False).hexdigest(),
             tuple(ranges[node.address]),
         )

@@ -13,7 +13,7 @@ from math import ceil
 from typing import Any
 
 from milena_cache.membership.promises import milliseconds
-from milena_common.api.errors import FailedPrecondition, InternalError, NodeLost
+from milena_common.api.errors import FailedPrecondition, InternalError, NodeLost, NodeUnreachable
 from milena_common.api.keys import split_cache_key
 from milena_common.api.methods import INVALIDATE
 from milena_common.api.pb import cache_server_pb2 as pb
@@ -22,6 +22,7 @@ from milena_common.resp.client_commands import call
 from milena_common.resp.encoding import command
 from milena_common.resp.identity import Identity
 from milena_common.resp.link import RespLink
+from milena_common.tls.outgoing import PLAIN, Outgoing
 
 TIMEOUT_SECONDS = 2.0
 
@@ -29,11 +30,22 @@ TIMEOUT_SECONDS = 2.0
 class Peers:
     """Connections by address, opened at the first use.
 
-    `identity_at`: returns the identity of the node that must be at an address
+    - `identity_at`: returns the identity of the node that must be at an address.
+    - `tls_address_at`: returns the encrypted address of the node at an address, "" if it has none.
+    - `outgoing`: which of the two is called.
+
+    Nodes are named by their address in the ring, which is not the one that is called if that is encrypted.
     """
 
-    def __init__(self, identity_at: Callable[[str], Identity]) -> None:
+    def __init__(
+        self,
+        identity_at: Callable[[str], Identity],
+        tls_address_at: Callable[[str], str] = lambda address: "",
+        outgoing: Outgoing = PLAIN,
+    ) -> None:
         self._identity_at = identity_at
+        self._tls_address_at = tls_address_at
+        self._outgoing = outgoing
         self._links: dict[str, tuple[Identity, RespLink]] = {}
 
     async def invalidate_at(self, address: str, key: bytes, timeout: float) -> None:
@@ -96,8 +108,20 @@ class Peers:
         identity = self._identity_at(address)
         known, link = self._links.get(address, (identity, None))
         if link is None or known != identity:
+            encrypted = self._tls_address_at(address)
+            where, security = self._outgoing.choose("" if address == encrypted else address, encrypted)
+            if not where:
+                raise NodeUnreachable(
+                    f"node {address} has announced no address for the Redis protocol that this node may call: "
+                    "compare TLS and RESP_TLS_ADDR of both"
+                )
             link = RespLink(
-                address, timeout=TIMEOUT_SECONDS, identity=identity, who=f"node {address} ", name="milena-node"
+                where,
+                timeout=TIMEOUT_SECONDS,
+                identity=identity,
+                who=f"node {address} ",
+                name="milena-node",
+                security=security,
             )
             # Registered before the old one is closed. Closing waits, and a concurrent call in that time would find
             # the old link, and open a second new one.

@@ -22,6 +22,8 @@ from milena_client.core.values import Flushed, Key, checked_bucket, key_list
 from milena_common.rpc.failover import async_router_transport
 from milena_common.rpc.transport import AsyncTransport
 from milena_common.runtime.clock import Clock, SystemClock
+from milena_common.tls.certificates import Certificates
+from milena_common.tls.settings import TlsFiles
 
 
 class AsyncAdmin:
@@ -39,14 +41,17 @@ class AsyncAdmin:
         retry: RetryPolicy = DEFAULT_RETRY,
         transport: AsyncTransport | None = None,
         clock: Clock | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
         target = as_target(address)
         address = self.address = target.address
         bucket = self._bucket = checked_bucket(bucket or target.bucket)
         timeout = target.seconds(timeout, DEFAULT_TIMEOUT)
-        self.options = Options(bucket, timeout, retry, replaced=transport is not None or clock is not None)
+        tls = tls or target.tls
+        self.options = Options(bucket, timeout, retry, replaced=transport is not None or clock is not None, tls=tls)
         retries = Retries(timeout, retry)
-        self._transport = transport or async_router_transport(address)
+        certificates = None if tls is None or transport is not None else Certificates(tls)
+        self._transport = transport or async_router_transport(address, certificates=certificates)
         self._run = AsyncCaller(self._transport, retries, clock or SystemClock()).run
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -44,6 +44,8 @@ from milena_common.resp.client_commands import NOT_SENT
 from milena_common.rpc.failover import async_router_transport
 from milena_common.rpc.transport import AsyncTransport
 from milena_common.runtime.clock import Clock, SystemClock
+from milena_common.tls.certificates import Certificates
+from milena_common.tls.settings import TlsFiles
 
 D = TypeVar("D")
 
@@ -66,9 +68,11 @@ class AsyncMilena:
       goes into it.
     - `transport`, `clock`: replace network and time in tests.
     - `note`: a text that is added to the error when the router cannot be reached.
+    - `tls`: encrypts all connections, and has the files of certificates, which may be replaced while the client is
+      used; None: the URL's, or else they are plain.
 
     Nothing is connected before the first call. Raises InvalidRequest for an invalid address, bucket or
-    timeout, ConfigError for an invalid URL.
+    timeout, ConfigError for an invalid URL, or files of certificates that cannot be used.
 
     Keys are str or bytes, values bytes. All methods raise MilenaError: InvalidRequest for a request that can never
     succeed, Unavailable and DeadlineExceeded for one that may succeed later, RateLimited, Overloaded, AccessDenied.
@@ -87,6 +91,7 @@ class AsyncMilena:
         transport: AsyncTransport | None = None,
         clock: Clock | None = None,
         note: str = "",
+        tls: TlsFiles | None = None,
     ) -> None:
         target = as_target(address)
         address = self.address = target.address
@@ -94,7 +99,8 @@ class AsyncMilena:
         timeout = target.seconds(timeout, DEFAULT_TIMEOUT)
         direct = target.direct if direct is None else direct
         replaced = transport is not None or clock is not None
-        self.options = Options(bucket, timeout, retry, direct, near_cache, note, replaced)
+        tls = tls or target.tls
+        self.options = Options(bucket, timeout, retry, direct, near_cache, note, replaced, tls)
         retries = self._retries = Retries(timeout, retry)
         clock = clock or SystemClock()
         if near_cache is not None:
@@ -102,9 +108,12 @@ class AsyncMilena:
                 raise InvalidRequest("near_cache: needs direct access to the nodes, which notify it of changes")
             near_cache.claim()
         if transport is None:
-            transport = async_router_transport(address, note)
+            certificates = None if tls is None else Certificates(tls)
+            transport = async_router_transport(address, note, certificates)
             if direct:
-                transport = AsyncDirectTransport(transport, bucket, timeout, clock, retries.rng, near_cache)
+                transport = AsyncDirectTransport(
+                    transport, bucket, timeout, clock, retries.rng, near_cache, certificates
+                )
         self._transport = transport
         self._direct = transport if isinstance(transport, AsyncDirectTransport) else None
         self._near = near_cache
@@ -155,6 +164,7 @@ class AsyncMilena:
             direct=target.direct,
             near_cache=near_cache,
             note=target.note,
+            tls=target.tls,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -47,6 +47,7 @@ from milena_common.rpc.transport import AsyncTransport
 from milena_common.runtime.clock import Clock
 from milena_common.runtime.event_loops import Home
 from milena_common.runtime.forks import leak, survive_forks
+from milena_common.tls.certificates import Certificates, Refreshed
 
 
 class AsyncRouter(AsyncTransport, AsyncStreams, Protocol):
@@ -60,6 +61,7 @@ class AsyncDirectTransport:
     - `timeout`: the seconds for their replies.
     - `rng`: gives numbers in [0, 1), for the pauses between attempts to follow the ring.
     - `near`: the near cache, which is cleared when its values may be outdated.
+    - `certificates`: encrypt the connections to nodes; None: they are plain.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class AsyncDirectTransport:
         clock: Clock,
         rng: Callable[[], float],
         near: NearCache | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
+        self._certificates = certificates
         self._router = router
         self._timeout = timeout
         self._clock = clock
@@ -87,7 +91,9 @@ class AsyncDirectTransport:
         self._feed = AsyncNearCacheFeed(self._near, self._clock) if self._near is not None else None
         if self._near is not None:
             self._near.drop_sources()
-        self._routes: Routes[RespLink] = Routes(self._bucket, self._link("", ANY), self._link)
+        self._routes: Routes[RespLink] = Routes(
+            self._bucket, self._link("", ANY), self._link, encrypted=self._certificates is not None
+        )
         self._watch = AsyncRingWatch(self._router, self._clock, self._rng, self._ring_changed)
         self._watching: asyncio.Task[None] | None = None
         self._leaving: dict[asyncio.Task[None], RespLink] = {}
@@ -103,9 +109,15 @@ class AsyncDirectTransport:
     def _link(self, address: str, identity: Identity) -> RespLink:
         who = f"node {address} " if address else ""
         feed = self._feed
-        if feed is None:
-            return RespLink(address, timeout=self._timeout, identity=identity, who=who)
-        return RespLink(address, timeout=self._timeout, identity=identity, who=who, more=(FOLLOW,), listener=feed)
+        return RespLink(
+            address,
+            timeout=self._timeout,
+            identity=identity,
+            who=who,
+            more=() if feed is None else (FOLLOW,),
+            listener=feed,
+            security=None if self._certificates is None else Refreshed(self._certificates),
+        )
 
     @property
     def max_value_bytes(self) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 from milena_client.core.near_cache import NearCache
 from milena_client.core.retry import DEFAULT_RETRY, RetryPolicy
+from milena_common.tls.settings import TlsFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Options:
     near_cache: NearCache | None = None
     note: str = ""
     replaced: bool = False
+    tls: TlsFiles | None = None
 
 
 def reduced(client: Any, address: str, options: Options, names: tuple[str, ...]) -> tuple[Callable[..., Any], Any]:
@@ -42,5 +44,5 @@ def reduced(client: Any, address: str, options: Options, names: tuple[str, ...])
     return partial(kind, address, **{name: getattr(options, name) for name in names}), ()
 
 
-CLIENT = ("bucket", "timeout", "retry", "direct", "near_cache", "note")
-ADMIN = ("bucket", "timeout", "retry")
+CLIENT = ("bucket", "timeout", "retry", "direct", "near_cache", "note", "tls")
+ADMIN = ("bucket", "timeout", "retry", "tls")

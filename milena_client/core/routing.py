@@ -31,6 +31,7 @@ class Routes(Generic[W]):
     """Ways to nodes, made by `make` from a node's address for the Redis protocol and the identity it must have.
 
     - `bucket`: that of the keys of `to_cache_key`.
+    - `encrypted`: True to use the nodes' addresses with TLS, and no others.
     - `by_slot`: the way to the owner of each slot.
     - `only`: the way that all slots have, if they have the same one; else None.
     - `max_value_bytes`: the largest value that the cluster takes.
@@ -41,6 +42,7 @@ class Routes(Generic[W]):
 
     __slots__ = (
         "_bucket",
+        "_encrypted",
         "_make",
         "_map",
         "_nowhere",
@@ -52,7 +54,10 @@ class Routes(Generic[W]):
         "only",
     )
 
-    def __init__(self, bucket: str, nowhere: W, make: Callable[[str, Identity], W]) -> None:
+    def __init__(
+        self, bucket: str, nowhere: W, make: Callable[[str, Identity], W], *, encrypted: bool = False
+    ) -> None:
+        self._encrypted = encrypted
         self._bucket = bucket
         self._nowhere = nowhere
         self._make = make
@@ -74,13 +79,12 @@ class Routes(Generic[W]):
         ways: dict[tuple[str, Identity], W] = {}
         way_of: dict[str, W] = {}  # by the node's gRPC address
         for node in slot_map.nodes:
-            if node.resp_address:
-                place = (node.resp_address, self._identity(node.node_id))
+            address = node.resp_tls_address if self._encrypted else node.plain_resp_address
+            if address:
+                place = (address, self._identity(node.node_id))
                 # The handshake of a node that only a MOVED has named has verified its cluster and bucket, which is
                 # enough.
-                ways[place] = (
-                    self._ways.get(place) or self._redirects.pop(node.resp_address, None) or self._make(*place)
-                )
+                ways[place] = self._ways.get(place) or self._redirects.pop(address, None) or self._make(*place)
                 way_of[node.address] = ways[place]
         gone = [way for place, way in self._ways.items() if place not in ways]
         gone += self._redirects.values()

@@ -15,14 +15,20 @@ from urllib.parse import parse_qsl, urlsplit
 from milena_common.api.errors import ConfigError, InvalidRequest
 from milena_common.api.keys import DEFAULT_BUCKET, check_bucket
 from milena_common.network.addresses import parse_address
+from milena_common.tls.settings import TlsFiles
 
 VARIABLE = "MILENA_URL"
 SCHEME = "milena://"
+TLS_SCHEME = "milenas://"
 DEFAULT_PORT = 50050
 DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
 MAX_TIMEOUT = 86_400.0
 
-_FORM = "milena://HOST[:PORT][,HOST...][/BUCKET][?timeout=1s&direct=true]"
+_FORM = (
+    "milena://HOST[:PORT][,HOST...][/BUCKET][?timeout=1s&direct=true], "
+    "or milenas://... with TLS and [&ca=FILE&cert=FILE&key=FILE&server_name=NAME]"
+)
+_TLS_PARAMETERS = ("ca", "cert", "key", "server_name")
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
 
@@ -36,6 +42,7 @@ class Target:
     - `timeout`: in seconds; None if the URL has none.
     - `note`: the source of the address, for the error when it cannot be reached.
     - `direct`: True if nodes may be called without the router between.
+    - `tls`: what connections are encrypted with; None: they are plain.
     """
 
     address: str = DEFAULT_ADDRESS
@@ -43,6 +50,7 @@ class Target:
     timeout: float | None = None
     note: str = ""
     direct: bool = True
+    tls: TlsFiles | None = None
 
     def seconds(self, timeout: float | None, default: float) -> float:
         """Return `timeout` if the caller gave one, else the URL's, else `default`."""
@@ -58,7 +66,7 @@ def as_target(address: str) -> Target:
 
     Raises ConfigError for an invalid URL, InvalidRequest for another invalid address.
     """
-    if address.startswith(SCHEME):
+    if address.startswith((SCHEME, TLS_SCHEME)):
         return parse_url(address)
     try:
         if "@" in address:
@@ -102,8 +110,8 @@ def parse_url(url: str) -> Target:
 
 
 def _parse(url: str) -> Target:
-    if not url.startswith(SCHEME):
-        raise ValueError(f"does not begin with {SCHEME}")
+    if not url.startswith((SCHEME, TLS_SCHEME)):
+        raise ValueError(f"does not begin with {SCHEME} or {TLS_SCHEME}")
     parts = urlsplit(url)
     if "@" in parts.netloc:
         raise ValueError("has a user or password, and Milena takes none")
@@ -115,19 +123,38 @@ def _parse(url: str) -> Target:
         check_bucket(bucket)
     timeout: float | None = None
     direct = True
+    encrypted = url.startswith(TLS_SCHEME)
+    files: dict[str, str] = {}
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name == "timeout":
             try:
                 timeout = parse_duration(value)
             except ValueError as error:
                 raise ValueError(f"timeout: {error}") from None
-        elif name == "direct":
+        elif name in ("direct", "tls"):
             if value not in ("true", "false"):
-                raise ValueError(f"direct: got {value!r}; allowed: true, false")
-            direct = value == "true"
+                raise ValueError(f"{name}: got {value!r}; allowed: true, false")
+            if name == "direct":
+                direct = value == "true"
+            else:
+                encrypted = encrypted or value == "true"
+        elif name in _TLS_PARAMETERS:
+            files[name] = value
         else:
-            raise ValueError(f"parameter {name!r} is not known; allowed: timeout, direct")
-    return Target(address, bucket, timeout, direct=direct)
+            allowed = ", ".join(("timeout", "direct", "tls", *_TLS_PARAMETERS))
+            raise ValueError(f"parameter {name!r} is not known; allowed: {allowed}")
+    if files and not encrypted:
+        raise ValueError(f"{next(iter(files))}: is for {TLS_SCHEME} or tls=true only")
+    return Target(address, bucket, timeout, direct=direct, tls=_tls(files) if encrypted else None)
+
+
+def _tls(files: Mapping[str, str]) -> TlsFiles:
+    if bool(files.get("cert")) != bool(files.get("key")):
+        missing = "key" if files.get("cert") else "cert"
+        raise ValueError(f"{missing}: is missing; cert and key are files that belong together")
+    return TlsFiles(
+        files.get("cert", ""), files.get("key", ""), files.get("ca", ""), server_name=files.get("server_name", "")
+    )
 
 
 def from_environment(environ: Mapping[str, str]) -> Target:

@@ -22,6 +22,8 @@ from milena_client.sync.caller import Caller
 from milena_common.rpc.failover import router_transport
 from milena_common.rpc.transport import Transport
 from milena_common.runtime.blocking_clock import BlockingClock, BlockingSystemClock
+from milena_common.tls.certificates import Certificates
+from milena_common.tls.settings import TlsFiles
 
 
 class Admin:
@@ -39,14 +41,17 @@ class Admin:
         retry: RetryPolicy = DEFAULT_RETRY,
         transport: Transport | None = None,
         clock: BlockingClock | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
         target = as_target(address)
         address = self.address = target.address
         bucket = self._bucket = checked_bucket(bucket or target.bucket)
         timeout = target.seconds(timeout, DEFAULT_TIMEOUT)
-        self.options = Options(bucket, timeout, retry, replaced=transport is not None or clock is not None)
+        tls = tls or target.tls
+        self.options = Options(bucket, timeout, retry, replaced=transport is not None or clock is not None, tls=tls)
         retries = Retries(timeout, retry)
-        self._transport = transport or router_transport(address)
+        certificates = None if tls is None or transport is not None else Certificates(tls)
+        self._transport = transport or router_transport(address, certificates=certificates)
         self._run = Caller(self._transport, retries, clock or BlockingSystemClock()).run
 
     def __reduce__(self) -> tuple[Any, ...]:

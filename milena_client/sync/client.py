@@ -45,6 +45,8 @@ from milena_common.resp.client_commands import NOT_SENT
 from milena_common.rpc.failover import router_transport
 from milena_common.rpc.transport import Transport
 from milena_common.runtime.blocking_clock import BlockingClock, BlockingSystemClock
+from milena_common.tls.certificates import Certificates
+from milena_common.tls.settings import TlsFiles
 
 D = TypeVar("D")
 
@@ -64,9 +66,11 @@ class Milena(ItemAccess):
       goes into it.
     - `transport`, `clock`: replace network and time in tests.
     - `note`: a text that is added to the error when the router cannot be reached.
+    - `tls`: encrypts all connections, and has the files of certificates, which may be replaced while the client is
+      used; None: the URL's, or else they are plain.
 
     Nothing is connected before the first call. Raises InvalidRequest for an invalid address, bucket or
-    timeout, ConfigError for an invalid URL.
+    timeout, ConfigError for an invalid URL, or files of certificates that cannot be used.
 
     Keys are str or bytes, values bytes. All methods raise MilenaError: InvalidRequest for a request that can never
     succeed, Unavailable and DeadlineExceeded for one that may succeed later, RateLimited, Overloaded, AccessDenied.
@@ -85,6 +89,7 @@ class Milena(ItemAccess):
         transport: Transport | None = None,
         clock: BlockingClock | None = None,
         note: str = "",
+        tls: TlsFiles | None = None,
     ) -> None:
         target = as_target(address)
         address = self.address = target.address
@@ -92,7 +97,8 @@ class Milena(ItemAccess):
         timeout = target.seconds(timeout, DEFAULT_TIMEOUT)
         direct = target.direct if direct is None else direct
         replaced = transport is not None or clock is not None
-        self.options = Options(bucket, timeout, retry, direct, near_cache, note, replaced)
+        tls = tls or target.tls
+        self.options = Options(bucket, timeout, retry, direct, near_cache, note, replaced, tls)
         retries = self._retries = Retries(timeout, retry)
         clock = clock or BlockingSystemClock()
         if near_cache is not None:
@@ -100,9 +106,12 @@ class Milena(ItemAccess):
                 raise InvalidRequest("near_cache: needs direct access to the nodes, which notify it of changes")
             near_cache.claim()
         if transport is None:
-            transport = router_transport(address, note)
+            certificates = None if tls is None else Certificates(tls)
+            transport = router_transport(address, note, certificates)
             if direct:
-                transport = DirectTransport(transport, bucket, timeout, clock, retries.rng, near_cache)
+                transport = DirectTransport(
+                    transport, bucket, timeout, clock, retries.rng, near_cache, certificates
+                )
         self._transport = transport
         self._direct = transport if isinstance(transport, DirectTransport) else None
         self._near = near_cache
@@ -153,6 +162,7 @@ class Milena(ItemAccess):
             direct=target.direct,
             near_cache=near_cache,
             note=target.note,
+            tls=target.tls,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -32,6 +32,7 @@ from milena_common.resp.identity import ANY, Identity
 from milena_common.rpc.transport import Transport
 from milena_common.runtime.blocking_clock import BlockingClock
 from milena_common.runtime.forks import NO_GRPC, survive_forks
+from milena_common.tls.certificates import Certificates, Refreshed
 
 _CLOSED = "this client is closed"
 
@@ -75,6 +76,7 @@ class DirectTransport:
     - `timeout`: the seconds for their replies.
     - `rng`: gives numbers in [0, 1), for the pauses between attempts to follow the ring.
     - `near`: the near cache, which is cleared when its values may be outdated.
+    - `certificates`: encrypt the connections to nodes; None: they are plain.
     """
 
     def __init__(
@@ -85,7 +87,9 @@ class DirectTransport:
         clock: BlockingClock,
         rng: Callable[[], float],
         near: NearCache | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
+        self._certificates = certificates
         self._router = router
         self._timeout = timeout
         self._clock = clock
@@ -97,9 +101,10 @@ class DirectTransport:
 
         def node(address: str, identity: Identity) -> RespNode:
             prefix = f"node {address} " if address else ""
-            return RespNode(address, identity=identity, error_prefix=prefix, near=near)
+            return RespNode(address, identity=identity, error_prefix=prefix, near=near, security=security)
 
-        self._routes: Routes[RespNode] = Routes(bucket, node("", ANY), node)
+        security = None if certificates is None else Refreshed(certificates)
+        self._routes: Routes[RespNode] = Routes(bucket, node("", ANY), node, encrypted=security is not None)
         self._updating = threading.Lock()
         # A strong reference in the thread that follows the ring would keep alive a client that programs have
         # dropped.

@@ -20,6 +20,7 @@ from milena_client.sync.near_cache_feed import NearCacheFeed
 from milena_client.sync.socket import RespSocket
 from milena_common.api.errors import NodeLost, WrongNode
 from milena_common.network.connecting import Endpoint, open_stream, resolve
+from milena_common.network.security import Security
 from milena_common.network.stream import Stream
 from milena_common.process.distribution import installed_version
 from milena_common.resp.client_commands import handshake
@@ -45,6 +46,7 @@ class RespNode:
     - `error_prefix`: begins the text of every error.
     - `name`: what the connections are called in the node's lists.
     - `near`: the near cache for which the node tracks what is read; None: there is none.
+    - `security`: encrypts the connections; None: they are plain.
     """
 
     def __init__(
@@ -55,8 +57,11 @@ class RespNode:
         error_prefix: str = "",
         name: str = "milena-client",
         near: NearCache | None = None,
+        security: Security | None = None,
     ) -> None:
         self.address = address
+        self._host = address.rpartition(":")[0].strip("[]")
+        self._security = security
         self._of_thread = _OfThread()
         self._error_prefix = error_prefix
         self._commands = handshake(name, installed_version(), identity)
@@ -116,7 +121,7 @@ class RespNode:
 
     def _open_stream(self, endpoint: Endpoint, timeout: float) -> Stream:
         try:
-            return open_stream(endpoint, timeout)
+            return open_stream(endpoint, timeout, self._security, self._host)
         except OSError as error:
             raise NodeLost(f"{self._error_prefix}cannot be reached: {error}") from None
 

@@ -193,15 +193,17 @@ class WrongNode(Unavailable):
 class Moved(Unavailable):
     """The node that received the request does not own the key's slot; nothing was done.
 
-    `slot` is the slot, and `address` the host:port of its owner's RESP server.
+    `slot` is the slot, and `address` the host:port of its owner's RESP server; `tls_address` is the one with TLS,
+    "" where there is none. If the owner serves TLS only, both are that.
     """
 
     code = "MOVED"
 
-    def __init__(self, slot: int, address: str) -> None:
+    def __init__(self, slot: int, address: str, tls_address: str = "") -> None:
         super().__init__(f"slot {slot} is owned by the node at {address}")
         self.slot = slot
         self.address = address
+        self.tls_address = tls_address
 
 
 class OriginUnavailable(Unavailable):

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+# Names in `Member.addresses`: the RESP server, without and with TLS, and gRPC with TLS.
+RESP, RESP_TLS, GRPC_TLS = "resp", "resp-tls", "grpc-tls"
+
 
 @dataclass(frozen=True, slots=True)
 class Member:

@@ -21,21 +21,23 @@ from milena_common.cluster.slots import SLOTS
 class Target(NamedTuple):
     """The owner of a slot: its gRPC address, the address of its RESP server, and the epoch since which it owns it.
 
-    `address` is "" if the slot has no owner, `resp_address` also if the owner has no RESP server.
+    `address` is "" if the slot has no owner, `resp_address` also if the owner has no RESP server. The last one is
+    that of its RESP server with TLS.
     """
 
     slot: int
     address: str
     resp_address: str
     owned_since: int
+    resp_tls_address: str = ""
 
 
 class MapNode(NamedTuple):
     """A node of the ring.
 
     Its gRPC address, its RESP address ("": none), the id of its process, its weight relative to others, the id of
-    its journal ("": unknown), how many journals it wants a write in (0: it keeps no copies), and its zone ("":
-    unknown).
+    its journal ("": unknown), how many journals it wants a write in (0: it keeps no copies), its zone ("":
+    unknown), and its RESP address with TLS ("": none). If it serves RESP with TLS only, that is its RESP address.
     """
 
     address: str
@@ -45,6 +47,12 @@ class MapNode(NamedTuple):
     journal_id: str = ""
     copies: int = 0
     zone: str = ""
+    resp_tls_address: str = ""
+
+    @property
+    def plain_resp_address(self) -> str:
+        """Return where it serves RESP without TLS, "" if nowhere."""
+        return "" if self.resp_address == self.resp_tls_address else self.resp_address
 
 
 class Holder(NamedTuple):
@@ -252,7 +260,7 @@ class SlotMap:
         if place >= 0:
             _, last, node, owned_since = self.ranges[place]
             if slot <= last:
-                return Target(slot, node.address, node.resp_address, owned_since)
+                return Target(slot, node.address, node.resp_address, owned_since, node.resp_tls_address)
         return Target(slot, "", "", 0)
 
     def holders(self, slot: int) -> tuple[Holder, ...]:
@@ -270,19 +278,21 @@ def _first(part: MapRange | CopyRange) -> int:
 def _node(message: pb.RingNode) -> MapNode:
     return MapNode(
         message.address,
-        message.resp_address,
+        message.resp_address or message.resp_tls_address,
         message.node_id,
         message.weight or 1.0,
         message.journal_id,
         message.copies,
         message.zone,
+        message.resp_tls_address,
     )
 
 
 def _node_message(node: MapNode) -> pb.RingNode:
     return pb.RingNode(
         address=node.address,
-        resp_address=node.resp_address,
+        resp_address=node.plain_resp_address,
+        resp_tls_address=node.resp_tls_address,
         node_id=node.node_id,
         weight=node.weight,
         journal_id=node.journal_id,

@@ -27,6 +27,7 @@ from prometheus_client.exposition import choose_encoder
 
 from milena_common.network.addresses import Address
 from milena_common.network.listening import bind
+from milena_common.network.security import ServerSecurity
 from milena_common.network.spare_listener import SpareListener
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,11 @@ class OpsServer:
     """Serves `registry` and the reasons that `not_ready` and `degraded` return.
 
     A degraded process is ready: it serves requests, but an operator should look at it.
+
+    - `security`: encrypts connections; None: they are plain.
+    - `plain_too`: take plain connections as well.
+    - `certificate_required`: metrics are shown over encrypted connections only to clients with a certificate.
+      Health is shown to all, since what probes it has none, as in Kubernetes.
     """
 
     def __init__(
@@ -54,7 +60,14 @@ class OpsServer:
         registry: CollectorRegistry,
         not_ready: Callable[[], list[str]],
         degraded: Callable[[], list[str]] = list,
+        *,
+        security: ServerSecurity | None = None,
+        plain_too: bool = False,
+        certificate_required: bool = False,
     ) -> None:
+        self._security = security
+        self._plain_too = plain_too
+        self._certificate_required = certificate_required
         self._registry = registry
         self._not_ready = not_ready
         self._degraded = degraded
@@ -90,7 +103,7 @@ class OpsServer:
             return protocol
 
         sockets = bind(address, variable)
-        self._listener = SpareListener(sockets, connection)
+        self._listener = SpareListener(sockets, connection, self._security, plain_too=self._plain_too)
         self._listener.start(BACKLOG)
         return Address(address.host, sockets[0].getsockname()[1])
 
@@ -128,6 +141,8 @@ class OpsServer:
         loop = asyncio.get_running_loop()
         arrived = loop.time()
         await self._turn(request)
+        if self._certificate_required and not _may_see_metrics(request):
+            return web.Response(status=403, text="metrics are for clients with a certificate (TLS_CLIENT_AUTH)\n")
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         async with self._scraping:
             begun, text = self._texts.get(content_type, (-1.0, b""))
@@ -155,6 +170,14 @@ class OpsServer:
         if degraded:
             return web.json_response({"status": "degraded", "reasons": degraded})
         return web.json_response({"status": "ok"})
+
+
+def _may_see_metrics(request: web.Request) -> bool:
+    """Return True if the connection is plain, or its client has a verified certificate."""
+    transport = request.transport
+    return transport is not None and bool(
+        transport.get_extra_info("sslcontext") is None or transport.get_extra_info("peercert")
+    )
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

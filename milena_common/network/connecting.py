@@ -13,13 +13,17 @@ import asyncio
 # `getaddrinfo` imports it at its first use. A process that is forked while another thread does that never has it.
 import encodings.idna  # noqa: F401
 import socket
+import ssl
 import struct
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeVar
 
 from milena_common.network.addresses import parse_address
+from milena_common.network.encrypted import HandshakeFailed, connect_encrypted
+from milena_common.network.security import Security
 from milena_common.network.stream import Stream
+from milena_common.network.tls_stream import TlsStream
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -44,29 +48,56 @@ def resolve(address: str) -> list[Endpoint]:
     return [Endpoint(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 
-def open_stream(endpoint: Endpoint, timeout: float) -> Stream:
-    """Return a connection to `endpoint`, made within `timeout` seconds. Raises OSError."""
+def open_stream(
+    endpoint: Endpoint, timeout: float, security: Security | None = None, server_name: str = ""
+) -> Stream:
+    """Return a connection to `endpoint`, made within `timeout` seconds.
+
+    `security`: encrypts it; None for a plain one. `server_name`: the host that the server's certificate is for.
+    Raises OSError, HandshakeFailed for its TLS.
+    """
     connecting = socket.socket(endpoint.family, socket.SOCK_STREAM)
     try:
         connecting.settimeout(timeout)
         connecting.connect(endpoint.sockaddr)
-        connecting.settimeout(None)
         connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _keep_alive(connecting)
+        if security is not None:
+            return _encrypted(connecting, timeout, security, server_name)
+        connecting.settimeout(None)
     except BaseException:
         connecting.close()
         raise
     return PlainStream(connecting)
 
 
-async def open_connection(protocol: Callable[[], P], address: str) -> P:
-    """Return the protocol of a new connection to `address`, host:port. Raises OSError, or ValueError if it is none.
+def _encrypted(connected: socket.socket, timeout: float, security: Security, host: str) -> Stream:
+    try:
+        stream = TlsStream(PlainStream(connected), security, host)
+        connected.settimeout(None)
+        stream.handshake(timeout)
+    except ssl.SSLError as error:
+        raise HandshakeFailed(security.failure(error, host)) from None
+    except BlockingIOError:
+        raise HandshakeFailed(f"the TLS handshake did not end within {timeout:g} s") from None
+    return stream
 
-    The caller bounds the time.
+
+async def open_connection(
+    protocol: Callable[[], P], address: str, security: Security | None = None, server_name: str = ""
+) -> P:
+    """Return the protocol of a new connection to `address`, host:port.
+
+    `security`: encrypts it; None for a plain one. `server_name`: the host that the server's certificate is for, if
+    it is not that of `address`. The caller bounds the time. Raises OSError, HandshakeFailed for its TLS, or
+    ValueError if it is no address.
     """
     host, port = parse_address(address)
-    # The loop sets TCP_NODELAY by itself.
-    transport, opened = await asyncio.get_running_loop().create_connection(protocol, host, port)
+    if security is None:
+        # The loop sets TCP_NODELAY by itself.
+        transport, opened = await asyncio.get_running_loop().create_connection(protocol, host, port)
+    else:
+        transport, opened = await connect_encrypted(protocol, host, port, security, server_name)
     with suppress(OSError):  # the peer has ended it already, which the protocol is notified of
         _keep_alive(transport.get_extra_info("socket"))
     return opened

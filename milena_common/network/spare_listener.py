@@ -7,6 +7,9 @@ reserve as soon as descriptors are free again.
 
 Between closing and accepting another part of the process may take the descriptor. Then the next one in reserve is
 closed; with none left the listener retries after a pause, and the connection waits in the socket's backlog.
+
+With TLS, a connection gets its protocol after the handshake. Handshakes in progress are bounded, in number and
+time: beyond MAX_HANDSHAKES, the one that has taken the longest is ended for a new one.
 """
 
 from __future__ import annotations
@@ -17,6 +20,10 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from milena_common.network.encrypted import accept_encrypted, begins_with_tls
+from milena_common.network.security import ServerSecurity
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +33,8 @@ SPARES = 8
 ACCEPTED_AT_ONCE = 16
 PAUSE_SECONDS = 0.2
 LOG_AGAIN_SECONDS = 60.0
+# Handshakes in progress; each takes some 100 KiB.
+MAX_HANDSHAKES = 1024
 # No descriptor is left, in the process or on the machine.
 NONE_LEFT = (errno.EMFILE, errno.ENFILE)
 # No connection is waiting, or the waiting one was closed by its client.
@@ -33,15 +42,35 @@ NOTHING_THERE = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ECONNABORTE
 
 
 class SpareListener:
-    """Accepts connections on bound `sockets`, which it owns; `connection` returns each connection's protocol."""
+    """Accepts connections on bound `sockets`, which it owns; `connection` returns each connection's protocol.
 
-    def __init__(self, sockets: Sequence[socket.socket], connection: Callable[[], asyncio.Protocol]) -> None:
+    - `security`: encrypts all connections; None: none.
+    - `plain_too`: take connections that do not begin with a TLS handshake as they are.
+    - `port`: what the port is called in metrics and logs.
+    - `spares`: descriptors in reserve.
+    """
+
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        connection: Callable[[], asyncio.Protocol],
+        security: ServerSecurity | None = None,
+        *,
+        plain_too: bool = False,
+        port: str = "http",
+        spares: int = SPARES,
+    ) -> None:
         self._sockets = sockets
         self._connection = connection
+        self._security = security
+        self._plain_too = plain_too
+        self._port = port
+        self._number_of_spares = spares
         self._spares: list[int] = []
         self._loop = asyncio.get_running_loop()
         self._resuming: asyncio.TimerHandle | None = None
-        self._adopting: set[asyncio.Task[None]] = set()
+        # The oldest first.
+        self._adopting: dict[asyncio.Task[None], socket.socket] = {}
         self._log_at = float("-inf")
 
     def start(self, backlog: int) -> None:
@@ -64,7 +93,7 @@ class SpareListener:
 
     def _stock(self) -> bool:
         """Refill the reserve of descriptors; False if there are not enough."""
-        while len(self._spares) < SPARES:
+        while len(self._spares) < self._number_of_spares:
             try:
                 self._spares.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
             except OSError:
@@ -100,21 +129,33 @@ class SpareListener:
                 return
             self._stock()
             task = self._loop.create_task(self._adopt(accepted))
-            self._adopting.add(task)
-            task.add_done_callback(self._adopting.discard)
+            self._adopting[task] = accepted
+            task.add_done_callback(self._adopting.pop)
+            if len(self._adopting) > MAX_HANDSHAKES:
+                self._end_oldest()
+
+    def _end_oldest(self) -> None:
+        with suppress(OSError):
+            next(iter(self._adopting.values())).shutdown(socket.SHUT_RDWR)
 
     async def _adopt(self, accepted: socket.socket) -> None:
+        security = self._security
         try:
             accepted.setblocking(False)
-            await self._loop.connect_accepted_socket(self._connection, accepted)
-        except OSError:
-            accepted.close()  # closed by its client already
+            if security is None or (self._plain_too and not await begins_with_tls(accepted)):
+                await self._loop.connect_accepted_socket(self._connection, accepted)
+            else:
+                await accept_encrypted(self._connection, accepted, security.server_context(self._port))
+        except OSError as error:
+            if security is not None:
+                security.count_rejection(self._port, error)
+            accepted.close()  # without TLS: closed by its client already
 
     def _say(self) -> None:
         now = self._loop.time()
         if now >= self._log_at:
             self._log_at = now + LOG_AGAIN_SECONDS
             log.error(
-                "too many open files: this process has all that it may have open (ulimit -n, LimitNOFILE); "
-                "only health checks and metrics are still accepted"
+                "too many open files: this process has all that it may have open (ulimit -n, LimitNOFILE); %s",
+                "only health checks and metrics are still accepted" if self._number_of_spares else "others wait",
             )

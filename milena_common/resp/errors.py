@@ -11,7 +11,7 @@ import re
 from math import ceil
 
 from milena_common.api import errors
-from milena_common.api.errors import InternalError, MilenaError, Moved, NoNodes, RateLimited, TryAgain
+from milena_common.api.errors import InternalError, MilenaError, Moved, NodeLost, NoNodes, RateLimited, TryAgain
 
 _RETRY_AFTER = re.compile(r"retry-after-ms=(\d{1,9}) ?(.*)", re.DOTALL)
 _MOVED = re.compile(r"(\d{1,5}) (\S*):(\d{1,5})")
@@ -35,6 +35,19 @@ def to_resp(error: MilenaError) -> str:
     if isinstance(error, RateLimited | TryAgain) or (isinstance(error, NoNodes) and error.retry_after):
         text = f"retry-after-ms={ceil(error.retry_after * 1000)} {text}"
     return f"{error.code} {text}"
+
+
+def over_kind(error: Moved, encrypted: bool) -> Moved | NodeLost:
+    """Return `error` for a caller whose connection is encrypted, or is not: with an address of the same kind."""
+    if encrypted and error.tls_address:
+        return Moved(error.slot, error.tls_address)
+    if not encrypted and error.address != error.tls_address:
+        return error
+    kind = "with TLS (RESP_TLS_ADDR)" if encrypted else "without TLS (RESP_ADDR)"
+    return NodeLost(
+        f"the node at {error.address}, which owns slot {error.slot}, does not serve the Redis protocol {kind}; "
+        "nothing was done"
+    )
 
 
 def from_resp(line: str) -> MilenaError:

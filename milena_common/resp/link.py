@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from milena_common.api.errors import MilenaError, NodeLost, WrongNode
 from milena_common.network.connecting import open_connection
+from milena_common.network.security import Security
 from milena_common.process.distribution import installed_version
 from milena_common.resp.client_commands import handshake
 from milena_common.resp.identity import ANY, Identity
@@ -25,6 +26,8 @@ from milena_common.runtime.backoff import Backoff
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 1.0
+# With two more round trips, and milliseconds of work on both sides.
+CONNECT_TLS_SECONDS = 3.0
 BACKOFF = Backoff(first=0.2, max_delay=5.0)
 
 
@@ -47,6 +50,8 @@ class RespLink:
     `timeout`, in seconds, is for requests without one of their own, and `who` begins the text of every error.
     `identity` is the node that is expected: another one rejects the connection before it is used.
     `more` are commands that follow the handshake of each connection; it is not used before they have succeeded.
+    `security` encrypts each connection; None: they are plain. `server_name` is the host that the node's certificate
+    is for, if it is not that of `address`.
 
     `reached`: True once a connection was established.
 
@@ -64,7 +69,11 @@ class RespLink:
         name: str = "milena-client",
         more: Sequence[bytes] = (),
         listener: Listener | None = None,
+        security: Security | None = None,
+        server_name: str = "",
     ) -> None:
+        self._security = security
+        self._server_name = server_name
         self.address = address
         self.stream: RespStream | None = None
         self.reached = False
@@ -102,12 +111,26 @@ class RespLink:
         return self.stream
 
     async def _connect(self) -> None:
+        stream = None
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                stream = await open_connection(lambda: RespStream(self, self._timeout, self._who), self.address)
+            async with asyncio.timeout(CONNECT_SECONDS if self._security is None else CONNECT_TLS_SECONDS):
+                stream = await open_connection(
+                    lambda: RespStream(self, self._timeout, self._who),
+                    self.address,
+                    self._security,
+                    self._server_name,
+                )
                 await self._greet(stream)
         except (OSError, ValueError, MilenaError, asyncio.CancelledError) as error:
             reason = str(error) or f"no response within {CONNECT_SECONDS:g} s"
+            if (
+                self._security is not None
+                and stream is not None
+                and not stream.heard
+                and isinstance(error, NodeLost)
+            ):
+                # The end of a handshake as a server sees it that rejects this side's certificate.
+                reason = f"it ended the connection right after the TLS handshake: {self._security.hint()}"
             if isinstance(error, WrongNode):
                 self.error = WrongNode(f"{self._who}is not at its address: {reason}")
                 if not self._failures:

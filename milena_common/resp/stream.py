@@ -87,6 +87,11 @@ class RespStream(asyncio.Protocol):
         self._idle: asyncio.Future[None] | None = None
         self._lost: MilenaError | None = None
 
+    @property
+    def heard(self) -> bool:
+        """Return True if the node has sent something."""
+        return self._reads > 0
+
     # Requests
 
     def request(self, command: bytes) -> Reply:

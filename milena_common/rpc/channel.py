@@ -12,25 +12,27 @@ from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar, cast
+from weakref import WeakSet
 
 import grpc
 from google.protobuf.message import Message
 
 from milena_common.api.errors import DeadlineExceeded, FailedPrecondition, MilenaError, Overloaded, Unavailable
 from milena_common.api.methods import LARGE_REQUESTS, METHODS, UNARY_OF_EXCHANGE
-from milena_common.rpc.opening import open_async_channel, open_channel
+from milena_common.rpc.opening import NO_CONNECTION, no_connection, open_async_channel, open_channel
 from milena_common.rpc.options import MAX_PENDING_SECONDS, REQUEST_BYTES
 from milena_common.rpc.status import from_grpc, is_response, is_shed
 from milena_common.runtime.event_loops import Home
 from milena_common.runtime.forks import leak, survive_forks, use_grpc
 from milena_common.runtime.patched import reject_patched
+from milena_common.tls.certificates import REFRESH_SECONDS, Certificates
 
 _CLOSED = "this client is closed"
-# What gRPC's details begin with when a call found no connection.
-_NO_CONNECTION = ("failed to connect to all addresses", "DNS resolution failed")
 
 # Seconds to wait for gRPC to report the end of a cancelled call; it usually takes milliseconds.
 _CANCEL_SECONDS = 1.0
+# With TLS: seconds until a channel is closed after a newer one was opened.
+RETIRED_SECONDS = 60.0
 _CALL_END_SECONDS = 0.05
 
 
@@ -72,11 +74,12 @@ def _of_connection(error: E, failure: str) -> E:
 class _Router:
     """The router's address, for messages about failed calls. `closed`: True once this client has closed."""
 
-    __slots__ = ("_address", "_hint", "closed")
+    __slots__ = ("_address", "_certificates", "_hint", "closed")
 
-    def __init__(self, address: str, hint: str) -> None:
+    def __init__(self, address: str, hint: str, certificates: Certificates | None) -> None:
         self._address = address
         self._hint = hint
+        self._certificates = certificates
         self.closed = False
 
     def error(
@@ -91,13 +94,15 @@ class _Router:
         if not is_response(metadata):
             if status is grpc.StatusCode.UNAVAILABLE:
                 # gRPC's details repeat the address in several notations; the reason is at the end.
-                reason = (details or "no response").rsplit("remote host: ", 1)[-1][:200]
+                host = self._address.rpartition(":")[0].strip("[]")
+                reason = no_connection(details or "", self._certificates, host)
+                reason = reason or (details or "no response").rsplit("remote host: ", 1)[-1][:200]
                 advice = f" ({self._hint})" if self._hint else ""
                 error = Unavailable(
                     f"the router at {self._address} cannot be reached: {reason}. Is it running, and "
                     f"is this its gRPC address?{advice}"
                 )
-                return _of_connection(error, NOT_SENT if (details or "").startswith(_NO_CONNECTION) else NO_REPLY)
+                return _of_connection(error, NOT_SENT if (details or "").startswith(NO_CONNECTION) else NO_REPLY)
             if status is grpc.StatusCode.CANCELLED:
                 if self.closed:
                     return FailedPrecondition(_CLOSED)
@@ -128,12 +133,16 @@ class GrpcTransport:
     """A `Transport` to the router at `address` (host:port); `note` is added to errors when it cannot be reached.
 
     The first call opens the channel, so that a process may be forked before it. In a process that was forked after
-    it, every call raises FailedPrecondition.
+    it, every call raises FailedPrecondition. `certificates`: encrypt the connection; new ones take effect with a
+    new channel. None: it is plain.
     """
 
-    def __init__(self, address: str, hint: str = "") -> None:
+    def __init__(self, address: str, hint: str = "", certificates: Certificates | None = None) -> None:
         self._address = address
-        self._router = _Router(address, hint)
+        self._certificates = certificates
+        self._number = 0  # of the certificates of the channel
+        self._streams: WeakSet[Any] = WeakSet()
+        self._router = _Router(address, hint, certificates)
         self._channel: grpc.Channel | None = None
         self._methods: dict[str, Any] = {}
         self._connecting = threading.Lock()
@@ -151,8 +160,30 @@ class GrpcTransport:
         with self._connecting:
             if self._channel is None:
                 reject_patched(sys.modules)  # may have happened since the start
-                self._channel = open_channel(self._address)
-                self._methods = _methods(self._channel)
+                self._open()
+        return self._methods
+
+    def _open(self) -> None:
+        if self._certificates is not None:
+            self._number = self._certificates.number
+        self._channel = open_channel(self._address, self._certificates)
+        self._methods = _methods(self._channel)
+
+    def _ready(self) -> dict[str, Any]:
+        """Return the methods by name, of a new channel if there are new certificates. Raises as `_connected`."""
+        methods = self._methods or self._connected()
+        if self._certificates is None or self._certificates.refreshed(REFRESH_SECONDS).number == self._number:
+            return methods
+        with self._connecting:
+            old = self._channel
+            if old is None or self._router.closed or self._certificates.number == self._number:
+                return self._methods
+            self._open()
+        for stream in tuple(self._streams):
+            stream.cancel()  # its reader opens it anew, over the new channel
+        timer = threading.Timer(RETIRED_SECONDS, old.close)
+        timer.daemon = True
+        timer.start()
         return self._methods
 
     def forked(self) -> None:
@@ -162,7 +193,7 @@ class GrpcTransport:
         self._connecting = threading.Lock()
 
     def call(self, method: str, request: Message, timeout: float) -> Message:
-        methods = self._methods or self._connected()
+        methods = self._ready()
         sent, metadata = _announced(request) if method in LARGE_REQUESTS else (request, None)
         try:
             response: Message | None = methods[method](sent, timeout=timeout, metadata=metadata)
@@ -178,7 +209,7 @@ class GrpcTransport:
         future: Future[Message] = Future()
         sent, metadata = _announced(request) if method in LARGE_REQUESTS else (request, None)
         try:
-            call = self._connected()[method].future(sent, timeout=timeout, metadata=metadata)
+            call = self._ready()[method].future(sent, timeout=timeout, metadata=metadata)
         except FailedPrecondition as error:
             future.set_exception(error)
             return future
@@ -206,9 +237,10 @@ class GrpcTransport:
         Raises MilenaError, FailedPrecondition if this transport is closed.
         """
         try:
-            stream = self._connected()[method](request)
+            stream = self._ready()[method](request)
         except ValueError:
             raise FailedPrecondition(_CLOSED) from None
+        self._streams.add(stream)
         try:
             yield from stream
         except grpc.RpcError as error:
@@ -242,12 +274,24 @@ async def _cancel(call: Any) -> None:
     await asyncio.sleep(_CALL_END_SECONDS)
 
 
-class AsyncGrpcTransport:
-    """An `AsyncTransport` to the router at `address`, for one event loop, and for the next when that is closed."""
+async def _close_retired(channel: grpc.aio.Channel) -> None:
+    """Close a channel after its calls in flight, at the latest after RETIRED_SECONDS."""
+    await channel.close(RETIRED_SECONDS)
 
-    def __init__(self, address: str, hint: str = "") -> None:
+
+class AsyncGrpcTransport:
+    """An `AsyncTransport` to the router at `address`, for one event loop, and for the next when that is closed.
+
+    `hint` and `certificates` are those of `GrpcTransport`.
+    """
+
+    def __init__(self, address: str, hint: str = "", certificates: Certificates | None = None) -> None:
         self._address = address
-        self._router = _Router(address, hint)
+        self._certificates = certificates
+        self._number = 0  # of the certificates of the channel
+        self._retired: set[Any] = set()  # streams that end because there is a new channel
+        self._closing: set[asyncio.Task[None]] = set()
+        self._router = _Router(address, hint, certificates)
         self._channel: grpc.aio.Channel | None = None
         self._methods: dict[str, Any] = {}
         self._streams: set[Any] = set()
@@ -270,6 +314,8 @@ class AsyncGrpcTransport:
     async def call(self, method: str, request: Message, timeout: float) -> Message:
         if self._channel is None or not self._home.here():
             self._connect()
+        elif self._certificates is not None:
+            self._renew(self._certificates)
         sent, metadata = _announced(request) if method in LARGE_REQUESTS else (request, None)
         try:
             response: Message | None = await self._methods[method](sent, timeout=timeout, metadata=metadata)
@@ -294,6 +340,8 @@ class AsyncGrpcTransport:
         """
         if self._channel is None or not self._home.here():
             self._connect()
+        elif self._certificates is not None:
+            self._renew(self._certificates)
         stream = self._exchanges.pop(method, None)
         response: Any = None
         try:
@@ -330,6 +378,8 @@ class AsyncGrpcTransport:
         """
         if self._channel is None or not self._home.here():
             self._connect()
+        elif self._certificates is not None:
+            self._renew(self._certificates)
         stream = None
         try:
             with self._errors(method):
@@ -337,9 +387,15 @@ class AsyncGrpcTransport:
                 self._streams.add(stream)
                 async for response in stream:
                     yield response
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if stream not in self._retired or (task is not None and task.cancelling()):
+                raise
+            raise self._finished(method) from None
         finally:
             if stream is not None:
                 self._streams.discard(stream)
+                self._retired.discard(stream)
                 await _cancel(stream)
 
     @contextmanager
@@ -372,6 +428,8 @@ class AsyncGrpcTransport:
         self._router.closed = True
         # Closing the channel ends the calls that it finds in the stacks of tasks, but not those in generators.
         await asyncio.gather(*map(_cancel, self._streams))
+        for closing in self._closing:
+            closing.cancel()
         if self._channel is not None:
             await self._channel.close()
 
@@ -382,5 +440,27 @@ class AsyncGrpcTransport:
         self._home.adopt()
         reject_patched(sys.modules)
         use_grpc()
-        self._channel = open_async_channel(self._address)
+        self._open()
+
+    def _open(self) -> None:
+        if self._certificates is not None:
+            self._number = self._certificates.number
+        self._channel = open_async_channel(self._address, self._certificates)
         self._methods = _methods(self._channel)
+
+    def _renew(self, certificates: Certificates) -> None:
+        """Open a new channel if there are new certificates; calls in flight end on the one before."""
+        old = self._channel
+        if certificates.refreshed(REFRESH_SECONDS).number == self._number or old is None or self._router.closed:
+            return
+        self._open()
+        # An exchange has no request in flight now, and begins anew with the next one.
+        for stream in self._exchanges.values():
+            self._drop(stream)
+        self._exchanges = {}
+        self._retired |= self._streams
+        for stream in self._retired:
+            stream.cancel()
+        closing = asyncio.get_running_loop().create_task(_close_retired(old))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)

@@ -16,17 +16,25 @@ from google.protobuf.message import Message
 
 from milena_common.api.errors import MilenaError
 from milena_common.rpc.channel import NOT_SENT, AsyncGrpcTransport, GrpcTransport, connection_failure
+from milena_common.tls.certificates import Certificates
 
 
-def router_transport(addresses: str, hint: str = "") -> GrpcTransport | FailoverTransport:
-    """Return a transport for threads to the routers at `addresses`: host:port, separated by commas."""
-    found = [GrpcTransport(address, hint) for address in addresses.split(",")]
+def router_transport(
+    addresses: str, hint: str = "", certificates: Certificates | None = None
+) -> GrpcTransport | FailoverTransport:
+    """Return a transport for threads to the routers at `addresses`: host:port, separated by commas.
+
+    `hint` and `certificates` are those of `GrpcTransport`.
+    """
+    found = [GrpcTransport(address, hint, certificates) for address in addresses.split(",")]
     return found[0] if len(found) == 1 else FailoverTransport(found)
 
 
-def async_router_transport(addresses: str, hint: str = "") -> AsyncGrpcTransport | AsyncFailoverTransport:
+def async_router_transport(
+    addresses: str, hint: str = "", certificates: Certificates | None = None
+) -> AsyncGrpcTransport | AsyncFailoverTransport:
     """Return the same for an event loop."""
-    found = [AsyncGrpcTransport(address, hint) for address in addresses.split(",")]
+    found = [AsyncGrpcTransport(address, hint, certificates) for address in addresses.split(",")]
     return found[0] if len(found) == 1 else AsyncFailoverTransport(found)
 
 

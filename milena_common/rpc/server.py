@@ -34,11 +34,12 @@ from milena_common.metrics.call_counts import CallCounts, OperationCounts
 from milena_common.network.addresses import Address
 from milena_common.network.listening import CannotListen, check_free
 from milena_common.resp.identity import METADATA, Identity
-from milena_common.rpc.opening import bind_port
+from milena_common.rpc.opening import bind_port, bind_tls_port
 from milena_common.rpc.options import server_options
 from milena_common.rpc.receive import Receive
 from milena_common.rpc.status import to_grpc
 from milena_common.runtime.deadlines import time_for_room
+from milena_common.tls.certificates import Certificates
 
 log = logging.getLogger(__name__)
 
@@ -391,11 +392,17 @@ class GrpcServer:
             maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS + max_streams + max_exchanges,
         )
 
-    def bind(self, address: Address, variable: str) -> Address:
-        """Bind the port, and return the address with the real one. Raises CannotListen, naming `variable`."""
+    def bind(self, address: Address, variable: str, certificates: Certificates | None = None) -> Address:
+        """Bind a port, and return the address with the real one. Raises CannotListen, naming `variable`.
+
+        `certificates`: encrypt its connections; None: plain ones.
+        """
         check_free(address, variable)
         try:
-            port = bind_port(self._server, address)
+            if certificates is None:
+                port = bind_port(self._server, address)
+            else:
+                port = bind_tls_port(self._server, address, certificates)
         except RuntimeError as error:
             raise CannotListen(f"{variable}: cannot listen on {address}: {error}") from None
         return Address(address.host, port)

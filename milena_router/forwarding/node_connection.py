@@ -13,13 +13,16 @@ import grpc
 
 from milena_common.api.errors import InternalError, NodeLost, NodeUnreachable, Overloaded
 from milena_common.api.methods import LARGE_REQUESTS, METHODS, NODE_SERVICE
+from milena_common.cluster.member import GRPC_TLS, RESP, RESP_TLS
 from milena_common.resp import client_commands
 from milena_common.resp.identity import ANY, Identity
 from milena_common.resp.link import RespLink
 from milena_common.resp.stream import NoReply
-from milena_common.rpc.opening import open_async_channel
+from milena_common.rpc.opening import NO_CONNECTION, no_connection, open_async_channel
 from milena_common.rpc.options import REQUEST_BYTES
 from milena_common.rpc.status import from_grpc, is_response, is_shed
+from milena_common.tls.certificates import Certificates
+from milena_common.tls.outgoing import PLAIN, Outgoing
 
 # The methods that use the Redis protocol, where a call costs router and node a tenth of one over gRPC.
 FAST: Final = frozenset(method.name for method in METHODS if method.over_resp)
@@ -33,8 +36,8 @@ LARGE_BYTES = 2**20
 CONNECT_SECONDS = 1.0
 # Seconds of silence, with commands pending, after which the connection is replaced.
 SILENCE_SECONDS = 30.0
-# The beginning of gRPC's details when no connection could be made: only this text identifies the case.
-_NO_CONNECTION: Final = "failed to connect to all addresses"
+# With TLS: seconds until a channel is closed after one with newer certificates was opened.
+RETIRED_SECONDS = 60.0
 
 
 class NodeConnection(Protocol):
@@ -53,15 +56,38 @@ class NodeConnection(Protocol):
 
 
 class GrpcNodeConnection:
-    """A `NodeConnection` over one gRPC channel, opened at the first call. Each call names the expected node."""
+    """A `NodeConnection` over one gRPC channel, opened at the first call. Each call names the expected node.
 
-    def __init__(self, address: str, identity: Identity = ANY) -> None:
+    `certificates` encrypt it, and new ones take effect with a new channel; None: it is plain. `address` is "" for a
+    node that must not be called.
+    """
+
+    def __init__(self, address: str, identity: Identity = ANY, certificates: Certificates | None = None) -> None:
         # gRPC converts any other sequence to a Metadata at each call, by ten Python calls.
         self._metadata = grpc.aio.Metadata(*(identity.metadata() if identity != ANY else ()))
-        self._channel = open_async_channel(address)
+        self._address = address
+        self._certificates = certificates
+        self._number = certificates.number if certificates is not None else 0
+        self._channel = open_async_channel(address, certificates)
         self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def _renew(self) -> None:
+        """Open a new channel for the new certificates; calls in flight end on the one before."""
+        if self._certificates is None:
+            return
+        closing = asyncio.get_running_loop().create_task(self._channel.close(RETIRED_SECONDS))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        self._number = self._certificates.number
+        self._channel = open_async_channel(self._address, self._certificates)
+        self._methods = {}
 
     async def call(self, method: str, request: bytes, timeout: float, response_bytes: int = 0) -> bytes:
+        if not self._address:
+            raise NodeUnreachable("has announced no address with TLS, and this router calls no other (TLS=on)")
+        if self._certificates is not None and self._certificates.number != self._number:
+            self._renew()
         stub = self._methods.get(method)
         if stub is None:
             # Without serializers gRPC passes bytes through.
@@ -77,8 +103,12 @@ class GrpcNodeConnection:
                 raise from_grpc(error.code(), error.details(), error.trailing_metadata()) from None
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 # A call without a connection was not sent; one that lost its connection may have been done.
-                kind = NodeUnreachable if (error.details() or "").startswith(_NO_CONNECTION) else NodeLost
-                raise kind(f"cannot be reached: {error.details()}") from None
+                details = error.details() or ""
+                kind = NodeUnreachable if details.startswith(NO_CONNECTION) else NodeLost
+                host = self._address.rpartition(":")[0].strip("[]")
+                raise kind(
+                    f"cannot be reached: {no_connection(details, self._certificates, host) or details}"
+                ) from None
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise NodeLost(f"did not respond within {timeout:.3g} s") from None
             if is_shed(error.code(), error.details()):
@@ -98,18 +128,30 @@ class GrpcNodeConnection:
         return response
 
     async def close(self, grace: float) -> None:
+        for closing in self._closing:
+            closing.cancel()
         await self._channel.close(grace)
 
 
 class RespNodeConnection:
     """A `NodeConnection` in the Redis protocol, to the RESP server at `address`; `other` takes all other calls.
 
+    `certificates` encrypt it; None: it is plain.
+
     Those are rare methods, requests and responses above LARGE_BYTES, and all calls while the RESP server cannot be
     reached or belongs to another node.
     """
 
-    def __init__(self, address: str, other: NodeConnection, identity: Identity = ANY) -> None:
-        self._link = RespLink(address, timeout=SILENCE_SECONDS, identity=identity, name="milena-router")
+    def __init__(
+        self,
+        address: str,
+        other: NodeConnection,
+        identity: Identity = ANY,
+        certificates: Certificates | None = None,
+    ) -> None:
+        self._link = RespLink(
+            address, timeout=SILENCE_SECONDS, identity=identity, name="milena-router", security=certificates
+        )
         self._other = other
         self._closed = False
 
@@ -139,7 +181,16 @@ class RespNodeConnection:
         await asyncio.gather(self._link.close(grace, error), self._other.close(grace))
 
 
-def connect(address: str, addresses: Mapping[str, str], identity: Identity) -> NodeConnection:
-    """Return a connection to the node `identity` at `address`; `addresses` are its other servers', by name."""
-    connection = GrpcNodeConnection(address, identity)
-    return RespNodeConnection(addresses["resp"], connection, identity) if addresses.get("resp") else connection
+def connect(
+    address: str, addresses: Mapping[str, str], identity: Identity, outgoing: Outgoing = PLAIN
+) -> NodeConnection:
+    """Return a connection to the node `identity` at `address`; `addresses` are its other servers', by name.
+
+    `outgoing`: whether it is encrypted.
+    """
+    encrypted = addresses.get(GRPC_TLS, "")
+    # With TLS=on the node's own address is the encrypted one.
+    where, certificates = outgoing.choose("" if address == encrypted else address, encrypted)
+    connection = GrpcNodeConnection(where, identity, certificates)
+    where, certificates = outgoing.choose(addresses.get(RESP, ""), addresses.get(RESP_TLS, ""))
+    return RespNodeConnection(where, connection, identity, certificates) if where else connection

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from milena_common.api.errors import MilenaError
 from milena_common.api.methods import CHECK_MEMBER
 from milena_common.api.pb import cache_server_pb2 as cache_pb
+from milena_common.cluster.member import GRPC_TLS, RESP, RESP_TLS
 from milena_common.cluster.slot_assignment import Member
 from milena_common.network.exited import PROOF_SECONDS, RejectsConnections
 from milena_common.network.exited import ports_reject as all_reject
@@ -80,7 +81,8 @@ def ports_reject(rejects_connections: RejectsConnections, clock: Clock) -> Proof
     """Return the proof by connections that this router is refused."""
 
     async def proof(member: Member) -> bool:
-        ports = [member.address, *filter(None, [member.addresses.get("resp")])]
+        others = (member.addresses.get(name, "") for name in (RESP, RESP_TLS, GRPC_TLS))
+        ports = list(dict.fromkeys([member.address, *filter(None, others)]))
         return await all_reject(ports, rejects_connections, clock.sleep)
 
     return proof

@@ -12,6 +12,7 @@ from milena_common.api.keys import check_bucket
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.copy_holders import CopyRun, Held, Listed
 from milena_common.cluster.copy_losses import WaitingRun
+from milena_common.cluster.member import RESP, RESP_TLS
 from milena_common.cluster.missing_node import MAX_REASON, MissingNode, NodeStatus, shortened
 from milena_common.cluster.slot_assignment import Copies, Member, Ring
 from milena_common.cluster.slot_map import MapNode, SlotMap
@@ -90,7 +91,8 @@ def _last_ring(request: pb.JoinRequest, newest: int) -> LastRing | None:
 
 
 def _member(node: MapNode) -> Member:
-    addresses = {"resp": node.resp_address} if node.resp_address else {}
+    found = {RESP: node.plain_resp_address, RESP_TLS: node.resp_tls_address}
+    addresses = {name: where for name, where in found.items() if where}
     return Member(node.address, node.node_id, node.weight, addresses, node.journal_id, node.copies, node.zone)
 
 

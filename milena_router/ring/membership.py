@@ -43,6 +43,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from milena_common.api.errors import FailedPrecondition
+from milena_common.cluster.member import RESP, RESP_TLS
 from milena_common.cluster.missing_node import NodeStatus
 from milena_common.cluster.slot_assignment import Member, PlanChange, Ring
 from milena_common.cluster.slot_runs import Run, overlaps
@@ -788,7 +789,7 @@ def _differences(last: Collection[Member], now: dict[str, Member]) -> list[tuple
             found.append(("Join", address, "restarted"))
         elif old.weight != member.weight:
             found.append(("Join", address, "weight changed"))
-        elif old.addresses.get("resp") != member.addresses.get("resp"):
+        elif any(old.addresses.get(name) != member.addresses.get(name) for name in (RESP, RESP_TLS)):
             found.append(("Join", address, "addresses changed"))
         elif (old.copies, old.zone) != (member.copies, member.zone):
             found.append(("Join", address, "copies or zone changed"))

@@ -22,6 +22,7 @@ from milena_common.api.methods import WATCH_RING, served_by_router
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.copies_message import PlacedCopies, copies_message
 from milena_common.cluster.copy_holders import CopyRun, Held
+from milena_common.cluster.member import RESP, RESP_TLS
 from milena_common.cluster.missing_node import MissingNode
 from milena_common.cluster.runs_message import COPIES, MOVES, RUNS, runs_message
 from milena_common.cluster.slot_assignment import Member, Ring
@@ -224,7 +225,8 @@ def short_update(published: Published, base: Published | None = None, features: 
 def _ring_node(member: Member) -> pb.RingNode:
     return pb.RingNode(
         address=member.address,
-        resp_address=member.addresses.get("resp", ""),
+        resp_address=member.addresses.get(RESP, ""),
+        resp_tls_address=member.addresses.get(RESP_TLS, ""),
         node_id=member.node_id,
         weight=member.weight,
         journal_id=member.journal_id,

@@ -1,8 +1,4 @@
-"""What a `Stream` must do: the plain one, and an encrypted one, under the connections of the client for threads.
-
-The second is here so that the interface stays one that encryption can implement: it has no flags of system calls,
-no timeouts of sockets, and its bytes are not those on the socket.
-"""
+"""What a `Stream` must do: the plain one and the encrypted one, under the connections of the client for threads."""
 
 from __future__ import annotations
 
@@ -26,10 +22,12 @@ from milena_common.network.stream import Stream
 from milena_common.resp.client_commands import call, get, handshake, mget
 from milena_common.resp.identity import ANY
 from milena_common.resp.stream import RespStream
+from milena_common.tls.certificates import Certificates
+from tests.support.certificates import Authority, write_files
 from tests.support.fake_resp_node import FakeRespNode
-from tests.support.tls_stream import HOST, TlsStream, contexts
 from tests.support.waiting import wait_until
 
+HOST = "127.0.0.1"
 LONG = 30.0
 SHORT = 0.05
 VALUES = {"k": b"v", "empty": b"", **{f"{size}": b"x" * size for size in (16_384, 65_525, 65_536, 3_000_000)}}
@@ -38,25 +36,26 @@ VALUES = {"k": b"v", "empty": b"", **{f"{size}": b"x" * size for size in (16_384
 class Kind:
     """One kind of stream: how clients open it, and what a server makes of an accepted connection."""
 
-    def __init__(self, client: ssl.SSLContext | None, server: ssl.SSLContext | None) -> None:
-        self.client = client
-        self._server = server
+    def __init__(self, certificates: Certificates | None) -> None:
+        self._certificates = certificates
+        self.client: ssl.SSLContext | None = certificates.client_context() if certificates else None
 
     def open(self, endpoint: Endpoint) -> Stream:
-        return TlsStream(self.client, endpoint, LONG) if self.client else open_stream(endpoint, LONG)
+        return open_stream(endpoint, LONG, self._certificates, HOST)
 
     def accepted(self, connection: socket.socket) -> socket.socket:
-        if self._server is None:
+        if self._certificates is None:
             return connection
-        return self._server.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        context = self._certificates.server_context("resp")
+        return context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
 
 
 @pytest.fixture(params=["plain", "tls"])
 def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Kind:
     if request.param == "plain":
-        return Kind(None, None)
-    server, client = contexts(tmp_path)
-    return Kind(client, server)
+        return Kind(None)
+    authority = Authority()
+    return Kind(Certificates(write_files(tmp_path, authority.pem, authority.issue())))
 
 
 @pytest.fixture

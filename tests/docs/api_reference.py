@@ -63,7 +63,7 @@ class Section(NamedTuple):
 ERRORS = tuple(sorted((n for n in milena_client.__all__ if hasattr(errors, n)), key=list(vars(errors)).index))
 
 SECTIONS = (
-    Section("Clients", "", milena_client, ("Milena", "AsyncMilena", "RetryPolicy", "NearCache")),
+    Section("Clients", "", milena_client, ("Milena", "AsyncMilena", "RetryPolicy", "NearCache", "TlsFiles")),
     Section("Results", "", milena_client, ("Entry", "Written", "Flushed", "ObjectInfo", "CommonPrefix")),
     Section(
         "Results of functions",

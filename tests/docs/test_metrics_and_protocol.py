@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import promql_parser
 import pytest
@@ -19,8 +20,10 @@ from milena_common.api import errors
 from milena_common.api.durability import DURABILITIES
 from milena_common.api.errors import MilenaError
 from milena_common.api.pb import cache_server_pb2, router_server_pb2
+from milena_common.metrics.certificates import certificate_metrics
 from milena_common.metrics.http_server import LIVE_PATHS, READY_PATHS
 from milena_common.rpc.status import to_grpc
+from milena_common.tls.certificates import Certificates
 from milena_router.metrics import etcd_metrics, router_registry
 from milena_router.shared.shared_leases import StoreCounts
 from tests.cache.node_under_test import NodeUnderTest
@@ -28,6 +31,7 @@ from tests.docs.documents import DOCUMENTS, ROOT, blocks, section, text
 from tests.router.router_under_test import Router
 from tests.stack.queries import rules
 from tests.stack.test_monitoring import PROMISED
+from tests.support.certificates import Authority, write_files
 
 OPERATIONS_GUIDE = ROOT / "docs" / "operations.md"
 PROTOCOL = ROOT / "docs" / "protocol.md"
@@ -52,9 +56,14 @@ async def _real_metrics() -> set[str]:
     servers = build_servers(harness.config, harness.parts, "127.0.0.1:50051", NodeIdentity("", ""), lambda: False)
     node = metrics_registry(harness.parts, servers, Replay(0, 0))
     router = Router(0)
+    with TemporaryDirectory() as folder:
+        authority = Authority()
+        certificates = Certificates(write_files(Path(folder), authority.pem, authority.issue()))
+    tls = {f"{metric.name}{'_total' * (metric.type == 'counter')}" for metric in certificate_metrics(certificates)}
     etcd = {f"{metric.name}{'_total' * (metric.type == 'counter')}" for metric in etcd_metrics(StoreCounts())}
     return (
         etcd
+        | tls
         | sample_names(node)
         | sample_names(router_registry(router.calls, router.leases, router.limiter, router.watchers, router.budget))
     )

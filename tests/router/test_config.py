@@ -7,6 +7,7 @@ import pytest
 from milena_common.api.errors import ConfigError
 from milena_common.network.addresses import Address
 from milena_common.process.env import Environment
+from milena_common.tls.settings import TlsConfig
 from milena_router.config import Config, EtcdSettings, load, variables
 from milena_router.etcd.security import EtcdSecurity
 
@@ -24,6 +25,7 @@ def test_defaults() -> None:
         request_timeout=5,
         direct_access=True,
         fast_death=True,
+        tls=TlsConfig(),
         etcd=None,
         log_level="info",
         log_format="json",
@@ -46,6 +48,7 @@ def test_every_variable_is_heeded() -> None:
                 "REQUEST_TIMEOUT_SECONDS": "2",
                 "DIRECT_ACCESS": "False",
                 "FAST_DEATH": "off",
+                "TLS_RELOAD_SECONDS": "3",
                 "ETCD_ENDPOINTS": "https://etcd-0:2379, https://[::1]:2379,https://etcd-0:2379",
                 "ETCD_PREFIX": "/photos",
                 "ETCD_CA_FILE": "/ca.pem",
@@ -76,6 +79,7 @@ def test_every_variable_is_heeded() -> None:
         2,
         False,
         False,
+        TlsConfig(reload_seconds=3),
         etcd,
         "debug",
         "text",
@@ -157,6 +161,15 @@ def test_the_list_of_variables_is_what_is_read() -> None:
         "REQUEST_TIMEOUT_SECONDS",
         "DIRECT_ACCESS",
         "FAST_DEATH",
+        "TLS",
+        "TLS_CA_FILE",
+        "TLS_CERT_FILE",
+        "TLS_CLIENT_AUTH",
+        "TLS_KEY_FILE",
+        "TLS_LISTEN_ADDR",
+        "TLS_MIN_VERSION",
+        "TLS_RELOAD_SECONDS",
+        "TLS_SERVER_NAME",
         "ETCD_CA_FILE",
         "ETCD_CERT_FILE",
         "ETCD_ENDPOINTS",

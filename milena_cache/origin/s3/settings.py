@@ -22,7 +22,7 @@ MIN_BYTES_PER_SECOND = 2**20
 # Variables for the endpoint of S3, the most specific first.
 ENDPOINT_VARIABLES = ("S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 PROXY_VARIABLES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
-CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
+CA_VARIABLES = ("S3_CA_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 
 # Variables that only one of the clients would follow.
 ONE_SIDED = (

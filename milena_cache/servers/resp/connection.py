@@ -45,6 +45,7 @@ from milena_common.api.errors import Overloaded
 from milena_common.network.addresses import Address
 from milena_common.resp.encoding import error_line
 from milena_common.resp.parser import CommandReader, ProtocolError
+from milena_common.tls.peer import of_transport
 
 GET = b"GET"
 SET = b"SET"
@@ -99,6 +100,8 @@ class Connection(asyncio.Protocol):
         now = self._now()
         anonymous = self._context.permissions.access.anonymous
         self.session = Session(self._number, str(Address(*peer[:2])), str(Address(*here[:2])), now, anonymous)
+        self.session.encrypted = transport.get_extra_info("sslcontext") is not None
+        self.session.certificate = of_transport(transport.get_extra_info("peercert"))
         self._out = OutputBuffer(self._transport, self.session)
         self._running = Running(self._context, self.session, self._out, self._on_reply)
         clients = self._context.clients

@@ -164,7 +164,10 @@ class Running:
                 return
             reply = self._encode(result)
         except Exception as error:
-            reply = (self._command_metrics.error_reply(error, command, session.last_command, argv, begun=begun),)
+            line = self._command_metrics.error_reply(
+                error, command, session.last_command, argv, begun=begun, encrypted=session.encrypted
+            )
+            reply = (line,)
             if work is not None:
                 work.failed = True
         self._command_metrics.replied(command, session.last_command, argv, session, started)
@@ -263,7 +266,10 @@ class Running:
                 again = asyncio.get_running_loop().create_task(self._repeat(command, pending.argv, error))
                 again.add_done_callback(lambda task: self._finished(pending, task, busy))
                 return
-            reply = (self._command_metrics.error_reply(error, command, pending.name, pending.argv),)
+            line = self._command_metrics.error_reply(
+                error, command, pending.name, pending.argv, encrypted=self._session.encrypted
+            )
+            reply = (line,)
             if pending.work is not None:
                 pending.work.failed = True
         self.in_flight.end(pending.argv)

@@ -20,7 +20,9 @@ from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.permissions import PORT
 from milena_common.access.access import LOGIN_SECONDS
 from milena_common.network.addresses import Address
-from milena_common.network.listening import check_free, listen
+from milena_common.network.listening import bind, check_free, listen
+from milena_common.network.security import ServerSecurity
+from milena_common.network.spare_listener import SpareListener
 from milena_common.resp.encoding import error_line
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class RespServer:
         self.context = context
         self.invalidations = invalidations
         self._server: asyncio.Server | None = None
+        self._tls_listener: SpareListener | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._stalled: dict[int, int] = {}  # by connection id, for how many sweeps it has read nothing
 
@@ -65,8 +68,28 @@ class RespServer:
             "RESP_ADDR",
             backlog=BACKLOG,
         )
-        self._sweeper = asyncio.create_task(self._sweep_for_ever())
+        self._begin()
         return listens
+
+    def start_tls(self, address: Address, security: ServerSecurity) -> Address:
+        """Listen for connections that `security` encrypts; otherwise as `start`."""
+        check_free(address, "RESP_TLS_ADDR")
+        clients = self.context.clients
+        sockets = bind(address, "RESP_TLS_ADDR")
+        self._tls_listener = SpareListener(
+            sockets,
+            lambda: Connection(self.context, self.context.plain_gets, clients.next_id()),
+            security,
+            port="resp",
+            spares=0,
+        )
+        self._tls_listener.start(BACKLOG)
+        self._begin()
+        return Address(address.host, sockets[0].getsockname()[1])
+
+    def _begin(self) -> None:
+        if self._sweeper is None:
+            self._sweeper = asyncio.create_task(self._sweep_for_ever())
 
     async def _sweep_for_ever(self) -> None:
         while True:
@@ -142,10 +165,13 @@ class RespServer:
 
     async def stop(self, grace: float) -> None:
         """Accept no new connections, and give the commands in flight up to `grace` seconds."""
-        if self._server is None or self._sweeper is None:
+        if self._sweeper is None:
             return
         self._sweeper.cancel()
-        self._server.close()
+        if self._server is not None:
+            self._server.close()
+        if self._tls_listener is not None:
+            self._tls_listener.close()
         clients = self.context.clients
         clock = self.context.clock
         started = clock.now()

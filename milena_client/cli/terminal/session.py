@@ -21,6 +21,7 @@ from milena_client.sync.direct import DirectTransport
 from milena_common.rpc.failover import router_transport
 from milena_common.rpc.transport import Transport
 from milena_common.runtime.blocking_clock import BlockingClock, BlockingSystemClock
+from milena_common.tls.certificates import Certificates
 
 FORMATS = ("table", "json", "raw")
 
@@ -47,10 +48,13 @@ class Session:
         timeout = target.timeout or DEFAULT_TIMEOUT
         transport = self.transport
         if transport is None:
-            router = router_transport(target.address, target.note)
+            certificates = None if target.tls is None else Certificates(target.tls)
+            router = router_transport(target.address, target.note, certificates)
             transport = router
             if target.direct:
-                transport = DirectTransport(router, target.bucket, timeout, self.clock, Retries.rng)
+                transport = DirectTransport(
+                    router, target.bucket, timeout, self.clock, Retries.rng, certificates=certificates
+                )
         return Milena(
             target.address,
             bucket=target.bucket,
@@ -62,11 +66,13 @@ class Session:
     def admin(self) -> Admin:
         """Return the operator's connection to the cluster. Raises ConfigError."""
         target = self._target()
+        certificates = None if target.tls is None else Certificates(target.tls)
+        router = self.transport or router_transport(target.address, target.note, certificates)
         return Admin(
             target.address,
             bucket=target.bucket,
             timeout=target.timeout or DEFAULT_TIMEOUT,
-            transport=ReportingTransport(self.transport or router_transport(target.address, target.note), _say),
+            transport=ReportingTransport(router, _say),
             clock=self.clock,
         )
 

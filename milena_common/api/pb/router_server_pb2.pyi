@@ -530,7 +530,7 @@ class SlotRuns(_message.Message):
     def __init__(self, lengths: _Optional[_Iterable[int]] = ..., owners: _Optional[_Iterable[int]] = ..., since: _Optional[_Iterable[int]] = ..., epochs: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class RingNode(_message.Message):
-    __slots__ = ("address", "resp_address", "node_id", "weight", "journal_id", "copies", "zone")
+    __slots__ = ("address", "resp_address", "node_id", "weight", "journal_id", "copies", "zone", "resp_tls_address")
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     RESP_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -538,6 +538,7 @@ class RingNode(_message.Message):
     JOURNAL_ID_FIELD_NUMBER: _ClassVar[int]
     COPIES_FIELD_NUMBER: _ClassVar[int]
     ZONE_FIELD_NUMBER: _ClassVar[int]
+    RESP_TLS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     address: str
     resp_address: str
     node_id: str
@@ -545,7 +546,8 @@ class RingNode(_message.Message):
     journal_id: str
     copies: int
     zone: str
-    def __init__(self, address: _Optional[str] = ..., resp_address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ..., journal_id: _Optional[str] = ..., copies: _Optional[int] = ..., zone: _Optional[str] = ...) -> None: ...
+    resp_tls_address: str
+    def __init__(self, address: _Optional[str] = ..., resp_address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ..., journal_id: _Optional[str] = ..., copies: _Optional[int] = ..., zone: _Optional[str] = ..., resp_tls_address: _Optional[str] = ...) -> None: ...
 
 class SlotRange(_message.Message):
     __slots__ = ("first", "last", "node", "owned_since")

@@ -67,6 +67,20 @@ def test_several_routers_and_buckets_are_lists() -> None:
     assert config.advertise == Address("me", 5)
 
 
+def test_routers_with_https_are_called_with_tls() -> None:
+    config = load(Environment(REQUIRED | {"ROUTER_ADDR": "https://a:1,https://b:2"}), 1000)
+    assert config.routers == (Address("a", 1), Address("b", 2))
+    assert config.routers_tls
+    assert config.tls.files is not None
+    assert not load(Environment(REQUIRED), 1000).routers_tls
+
+
+def test_with_tls_only_no_router_is_called_without() -> None:
+    tls = {"TLS": "on", "TLS_CERT_FILE": "c", "TLS_KEY_FILE": "k"}
+    with pytest.raises(ConfigError, match=r"ROUTER_ADDR: .*https://host:port with TLS=on"):
+        load(Environment(REQUIRED | tls), 1000)
+
+
 def test_nothing_set_names_all_that_is_required() -> None:
     with pytest.raises(ConfigError) as caught:
         load(Environment({}), 1000)
@@ -83,7 +97,8 @@ def test_nothing_set_names_all_that_is_required() -> None:
         ("LISTEN_ADDR", "nowhere"),
         ("LISTEN_ADDR", "h:99999"),
         ("ADVERTISE_ADDR", "0.0.0.0:1"),
-        ("ROUTER_ADDR", "https://router:50050"),
+        ("ROUTER_ADDR", "https://router:50050,other:50050"),
+        ("TLS_LISTEN_ADDR", "0.0.0.0:50061"),
         ("ROUTER_ADDR", "router"),
         ("RATE_LIMIT", "-1"),
         ("NODE_WEIGHT", "-1"),

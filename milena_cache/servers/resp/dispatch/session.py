@@ -10,6 +10,7 @@ from typing import Generic, Self, TypeVar, cast, overload
 from milena_common.access.principals import EVERYONE, Principal
 from milena_common.access.rules import User
 from milena_common.resp.encoding import RESP2, RESP3
+from milena_common.tls.peer import PeerCertificate
 
 _T = TypeVar("_T")
 
@@ -40,6 +41,8 @@ class Session:
 
     id: its number, never used again
     addr, laddr: host:port of the client and of the server
+    encrypted: True if the connection uses TLS
+    certificate: the names in the client's verified certificate; None if it showed none
     created_at, last_at: when it was opened, and last read from or replied to; monotonic seconds
     last_command, commands: name of the latest command, and how many have begun
     received, sent: bytes
@@ -70,11 +73,13 @@ class Session:
         "_principal",
         "addr",
         "anonymous",
+        "certificate",
         "charged",
         "closing",
         "commands",
         "created_at",
         "deferring",
+        "encrypted",
         "guard",
         "id",
         "identified",
@@ -107,6 +112,8 @@ class Session:
         self.id = number
         self.addr = addr
         self.laddr = laddr
+        self.encrypted = False
+        self.certificate: PeerCertificate | None = None
         self.created_at = now
         self.last_at = now
         self.last_command = ""

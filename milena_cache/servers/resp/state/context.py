@@ -75,7 +75,7 @@ class Context:
     commands: all commands by name in upper case
     stats: counts by command and error, for INFO
     slow: the slow log and the latency monitor
-    ring: the ring as CLUSTER returns it
+    ring, tls_ring: the ring as CLUSTER returns it, to clients without and with TLS
     command_metrics: counts each reply in `calls`, `stats` and `slow`
     share: the queue of connections that wait for a slice
     overload: the connections that are behind
@@ -110,6 +110,7 @@ class Context:
     stats: CommandStats = field(default_factory=CommandStats)
     slow: SlowCommands = field(default_factory=SlowCommands)
     ring: RingView = field(default_factory=RingView)
+    tls_ring: RingView = field(default_factory=lambda: RingView(encrypted=True))
     command_metrics: CommandMetrics = field(init=False)
     share: LoopShare = field(init=False)
     overload: Overload = field(init=False)
@@ -154,6 +155,10 @@ class Context:
             return self.buckets.resolve(bucket, object_key).cache_key
         except (MilenaError, UnicodeDecodeError):
             return key
+
+    def ring_of(self, session: Session) -> RingView:
+        """Return the ring as clients like that of `session` see it."""
+        return self.tls_ring if session.encrypted else self.ring
 
     def check_slots(self, session: Session, keys: list[bytes]) -> None:
         """Raise CommandError for keys in several slots, as Redis Cluster does, unless this node owns all slots."""

@@ -17,9 +17,13 @@ Member = tuple[RingNode, Address]
 
 
 class RingView:
-    """The encoded replies for the newest ring, without the nodes that have no RESP server."""
+    """The encoded replies for the newest ring, with the nodes that have a RESP server of one kind.
 
-    def __init__(self) -> None:
+    encrypted: True for the view of clients with TLS
+    """
+
+    def __init__(self, encrypted: bool = False) -> None:
+        self._encrypted = encrypted
         self._epoch = -1
         self._members: list[Member] = []
         self._slots: Raw | None = None
@@ -27,12 +31,11 @@ class RingView:
         self._ranges: list[Raw] = []
 
     def members(self, ownership: Ownership) -> list[Member]:
-        """Return the nodes with a RESP server, and its address."""
+        """Return the nodes with a RESP server of this kind, and its address."""
         if ownership.epoch != self._epoch:
             self._epoch = ownership.epoch
-            self._members = [
-                (node, parse_address(node.resp_address)) for node in ownership.nodes if node.resp_address
-            ]
+            found = ((node, node.resp_tls_address if self._encrypted else _plain(node)) for node in ownership.nodes)
+            self._members = [(node, parse_address(address)) for node, address in found if address]
             self._slots, self._nodes, self._ranges = None, "", []
         return self._members
 
@@ -68,6 +71,10 @@ class RingView:
         if not self._nodes:
             self._nodes = "".join(f"{_line(node, address, ownership)}\n" for node, address in members)
         return self._nodes
+
+
+def _plain(node: RingNode) -> str:
+    return "" if node.resp_address == node.resp_tls_address else node.resp_address
 
 
 def _line(node: RingNode, address: Address, ownership: Ownership) -> str:

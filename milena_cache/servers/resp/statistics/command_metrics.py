@@ -17,7 +17,7 @@ from milena_cache.servers.resp.statistics.slow_commands import SlowCommands
 from milena_common.api.errors import InternalError, InvalidRequest, MilenaError, Moved
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.resp.encoding import error_line
-from milena_common.resp.errors import to_resp
+from milena_common.resp.errors import over_kind, to_resp
 from milena_common.rpc.status import to_grpc
 from milena_common.runtime.clock import Clock
 
@@ -54,12 +54,22 @@ class CommandMetrics:
             self._slow.add(self._clock.wall(), took, argv, session)
 
     def error_reply(
-        self, error: BaseException, command: Command[Any], name: str, argv: list[bytes], *, begun: bool = True
+        self,
+        error: BaseException,
+        command: Command[Any],
+        name: str,
+        argv: list[bytes],
+        *,
+        begun: bool = True,
+        encrypted: bool = False,
     ) -> bytes:
         """Return the error reply for a command that raised `error`, and count it.
 
-        `begun`: False if the command was rejected before its handler was called. `replied` is called as well.
+        `begun`: False if the command was rejected before its handler was called. `encrypted`: True if the client's
+        connection uses TLS, as that to another node then does. `replied` is called as well.
         """
+        if isinstance(error, Moved):
+            error = over_kind(error, encrypted)
         line, code = _line(error)
         counts = self._operations[command.operation_of(argv)]
         if isinstance(error, Moved):

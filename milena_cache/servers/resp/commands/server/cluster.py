@@ -42,7 +42,7 @@ COMMANDS.parent(
     summary="Returns information about the state of a node.",
 )
 def info(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
-    ring = context.ring.members(context.ownership)
+    ring = context.ring_of(session).members(context.ownership)
     assigned = sum(last - first + 1 for node, _ in ring for first, last in node.ranges)
     epoch = context.ownership.epoch
     fields = {
@@ -85,7 +85,7 @@ def my_id(context: Context, session: Session, argv: list[bytes]) -> str:
     summary="Returns the cluster configuration for a node.",
 )
 def nodes(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
-    return Verbatim(context.ring.nodes(context.ownership))
+    return Verbatim(context.ring_of(session).nodes(context.ownership))
 
 
 @COMMANDS.command(
@@ -96,7 +96,7 @@ def nodes(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     summary="Returns the mapping of cluster slots to nodes.",
 )
 def slots(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    return context.ring.slots(context.ownership)
+    return context.ring_of(session).slots(context.ownership)
 
 
 @COMMANDS.command(
@@ -107,7 +107,7 @@ def slots(context: Context, session: Session, argv: list[bytes]) -> Raw:
     summary="Returns the mapping of cluster slots to shards.",
 )
 def shards(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
-    ring = context.ring
+    ring = context.ring_of(session)
     return [
         {
             "slots": ranges,
@@ -206,7 +206,7 @@ async def _held(
 )
 def replicas(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
     name = argv[2].decode(errors="replace")
-    if all(node.id != name for node, _ in context.ring.members(context.ownership)):
+    if all(node.id != name for node, _ in context.ring_of(session).members(context.ownership)):
         raise CommandError(f"ERR Unknown node {name[:128]}")
     return []
 
