@@ -128,6 +128,6 @@ CASES = (
         "bytes_per_object",
         [],
         _memory,
-        [Target(str(size), "bytes_per_object", at_most=350) for size in (100_000, LARGEST)],
+        [Target(str(size), "bytes_per_object", at_most=260) for size in (100_000, LARGEST)],
     ),
 )

@@ -1,8 +1,16 @@
 """Pure. The cache entries in memory: an LRU bounded by number of entries and by bytes.
 
-The order is that of an `OrderedDict`, whose newest end is the most recently used. A library's LRU needs three
-Python calls and two dictionaries for that; this is on the path of every hit, where that takes twice the time (0.4
-µs more, with 100,000 keys), and 100 bytes more for each entry.
+The order of use is approximated by second chances (CLOCK). Keys stand in a queue in the order in which they
+came. A use only sets a flag in the entry, which is cheaper than to move it. An eviction takes the first key: if
+its entry has been used since, the flag is cleared, and the key goes to the end of the queue, at most
+SECOND_CHANCES times for each stored entry, so that the first eviction after many hits does not walk through the
+whole queue at once. The first entry without a flag is evicted. An exact order takes a list node of 64 bytes for
+each entry, and a dictionary that is larger by 16 bytes (`OrderedDict`), or three Python calls and two
+dictionaries for each hit (a library's LRU).
+
+A key that is removed stays in its place of the queue, with `_GONE` for its entry: otherwise a key that is
+written and uploaded again and again would be in the queue many times. It is dropped when an eviction comes to
+it, or when there are many.
 
 The bytes of an entry are key, value and a constant overhead, so that LRU_BYTES bounds the process's memory also
 when values are small. Freshness is not decided here. Every change of a key's entry is announced to the change feed.
@@ -11,22 +19,29 @@ when values are small. Freshness is not decided here. Every change of a key's en
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from math import inf
 
 from milena_cache.memory.change_feed import ChangeFeed
 from milena_cache.objects.expiry import NEVER
 
-# Bytes that an entry takes beyond its key and value: objects, dictionary slots, list node. 310 to 345, depending on
-# how full the dictionaries are; measured with `python -m bench --case memory`.
-ENTRY_OVERHEAD = 350
+# Bytes that an entry takes beyond its key and value: objects, and places in dictionary and queue. 250 to 272,
+# depending on how full the dictionary is; measured with `python -m bench --case memory`.
+ENTRY_OVERHEAD = 275
 
 # Bytes that an entry with an expiry takes beyond that.
 EXPIRY_OVERHEAD = 48
 
 # Seconds within which two entries get the same `checked_at`, see `store`.
 SAME_TIME = 0.01
+
+# Entries that are passed over, because they were used, for one that is stored: about 0.1 ms.
+SECOND_CHANCES = 1000
+
+# Removed keys may stay in the queue up to this number and a share of the entries; then each removal looks at SWEEP
+# places for such keys.
+MIN_GONE, GONE_SHARE, SWEEP = 1000, 8, 16
 
 _MD5_ETAG = re.compile(r'"[0-9a-f]{32}"')
 
@@ -36,24 +51,34 @@ class Entry:
 
     value: bytes; None if the object does not exist
     etag: as S3 spells it, quotes included. 32 hexadecimal digits are stored as a number, which saves 48 bytes
+    stamp: `checked_at` and `owned_since` below; entries that are stored together share it
     checked_at: when S3 last confirmed it, monotonic seconds; of a read, when its request was sent
     owned_since: the ring epoch since which this node owned the key's slot at that time
+    used: True if it was used since the hand of the LRU came to it; set by `Memory.store`
     expires_at: seconds since 1970; NEVER (0) if the object does not expire
     indeterminate: True if a write of unknown outcome may have changed its expiry in S3, with the same bytes
 
     Only `ExpiringEntry` has slots for the last two: in all entries they would cost 16 bytes each.
     """
 
-    __slots__ = ("_etag", "checked_at", "owned_since", "value")
+    __slots__ = ("_etag", "stamp", "used", "value")
 
     expires_at: float = NEVER
     indeterminate: bool = False
+    used: bool
 
     def __init__(self, value: bytes | None, etag: str, checked_at: float, owned_since: int) -> None:
         self.value = value
         self._etag: int | str = int(etag[1:-1], 16) if _MD5_ETAG.fullmatch(etag) else etag
-        self.checked_at = checked_at
-        self.owned_since = owned_since
+        self.stamp = (checked_at, owned_since)
+
+    @property
+    def checked_at(self) -> float:
+        return self.stamp[0]
+
+    @property
+    def owned_since(self) -> int:
+        return self.stamp[1]
 
     @property
     def etag(self) -> str:
@@ -93,24 +118,18 @@ def entry_of(value: bytes | None, etag: str, checked_at: float, owned_since: int
     return ExpiringEntry(value, etag, checked_at, owned_since, expires_at, indeterminate=False)
 
 
-class Lookup(NamedTuple):
-    """`Memory.get` in two steps, without a Python call for each key.
-
-    They stay valid for the life of the memory, and are methods of its dictionary: each costs what it costs there.
-
-    find: return the entry of a key, None if there is none; its place in the LRU order stays
-    touch: make a key that has an entry the most recently used; KeyError if it has none
-    """
-
-    find: Callable[[bytes], Entry | None]
-    touch: Callable[[bytes], None]
+# In place of the entry of a key that was removed. No reader may serve it: it is older than any.
+_GONE = Entry(None, "", -inf, -1)
 
 
 class Memory:
-    """At most `max_entries` entries and `max_bytes` bytes; the least recently used is evicted.
+    """At most `max_entries` entries and `max_bytes` bytes; the least recently used is evicted, approximately.
 
-    Other packages read it by `get` and `peek`, by iteration over the keys, and a loop over many hits by `lookup`.
+    Other packages read it by `get` and `peek`, by iteration over the keys, and a loop over many hits by `find`.
     They change no entry. `change_feed` is notified of each entry that is removed or replaced by a different one.
+
+    find: as `peek` without a call of Python, for the life of the memory. Of a key that was removed it may return an
+        entry whose `checked_at` is earlier than any. A caller that serves the entry sets `used`
     """
 
     def __init__(self, max_entries: int, max_bytes: int) -> None:
@@ -119,76 +138,119 @@ class Memory:
         self.change_feed = ChangeFeed()
         self.bytes = 0
         self.evictions = {"entries": 0, "bytes": 0}
-        # By cache key, the least recently used first.
-        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
-        self.lookup = Lookup(self._entries.get, self._entries.move_to_end)
-        self._checked_at = 0.0
-        self._owned_since = 0
+        # By cache key, `_GONE` included.
+        self._entries: dict[bytes, Entry] = {}
+        # The keys of `_entries`, each once; the next to be looked at for an eviction first.
+        self._queue: deque[bytes] = deque()
+        self._gone = 0
+        self.find: Callable[[bytes], Entry | None] = self._entries.get
+        self._stamp = (0.0, 0)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._entries) - self._gone
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self._entries
+        return self.peek(key) is not None
 
     def __iter__(self) -> Iterator[bytes]:
         """Iterate over the keys, in no particular order."""
-        return iter(self._entries)
+        return (key for key, entry in self._entries.items() if entry is not _GONE)
 
     def newest_first(self) -> Iterator[bytes]:
-        """Iterate over the keys, the most recently used first."""
-        return reversed(self._entries)
+        """Iterate over the keys, approximately the most recently used first."""
+        for used in (True, False):
+            for key in reversed(self._queue):
+                entry = self._entries[key]
+                if entry is not _GONE and entry.used is used:
+                    yield key
 
     def peek(self, key: bytes) -> Entry | None:
-        """Return the entry without a change of its place in the LRU order; None if there is none."""
-        return self._entries.get(key)
+        """Return the entry without counting it as a use; None if there is none."""
+        entry = self._entries.get(key)
+        return None if entry is _GONE else entry
 
     def get(self, key: bytes) -> Entry | None:
-        """Return the entry, and make it the most recently used; None if there is none."""
+        """Return the entry, which counts as a use; None if there is none."""
         entry = self._entries.get(key)
-        if entry is not None:
-            self._entries.move_to_end(key)
+        if entry is None or entry is _GONE:
+            return None
+        entry.used = True
         return entry
 
     def store(self, key: bytes, entry: Entry) -> bool:
         """Keep `entry` and evict what no longer fits; False if it alone is larger than `max_bytes`."""
-        before = self._entries.pop(key, None)
-        if before is not None:
+        before = self._entries.get(key)
+        if before is not None and before is not _GONE:
             self.bytes -= _cost(key, before)
             if _differ(before, entry):
                 self.change_feed.notify(key)
-        # Entries that are stored together share the two number objects, which saves 64 bytes each. The price: an
-        # entry's age may come out up to SAME_TIME too great.
-        if 0 <= entry.checked_at - self._checked_at < SAME_TIME:
-            entry.checked_at = self._checked_at
-        self._checked_at = entry.checked_at
-        if entry.owned_since == self._owned_since:
-            entry.owned_since = self._owned_since
-        self._owned_since = entry.owned_since
+        # Entries that are stored together share the stamp, which saves 120 bytes each. The price: an entry's age
+        # may come out up to SAME_TIME too great.
+        (checked_at, owned_since), (last_at, last_since) = entry.stamp, self._stamp
+        if 0 <= checked_at - last_at < SAME_TIME:
+            entry.stamp = self._stamp if owned_since == last_since else (last_at, owned_since)
+        self._stamp = entry.stamp
         cost = _cost(key, entry)
         if cost > self.max_bytes:
+            if before is not None and before is not _GONE:
+                self._mark_gone(key)
             self.change_feed.notify(key)
             return False
-        while self.bytes + cost > self.max_bytes:
-            self._evict("bytes")
-        while len(self._entries) >= self.max_entries:
-            self._evict("entries")
+        if before is _GONE:
+            self._gone -= 1
+        # An entry that takes an old place in the queue must not be evicted as an old one.
+        entry.used = before is not None
         self._entries[key] = entry
         self.bytes += cost
+        if self.bytes > self.max_bytes or len(self) > self.max_entries:
+            self._evict(entry)
+        if before is None:
+            self._queue.append(key)  # not before: the entries that were passed over were used earlier
         return True
 
     def remove(self, key: bytes) -> None:
         """Remove the entry, if there is one."""
-        entry = self._entries.pop(key, None)
+        entry = self.peek(key)
         if entry is not None:
             self.bytes -= _cost(key, entry)
+            self._mark_gone(key)
             self.change_feed.notify(key)
 
-    def _evict(self, reason: str) -> None:
-        key, entry = self._entries.popitem(last=False)
-        self.bytes -= _cost(key, entry)
-        self.evictions[reason] += 1
-        self.change_feed.notify(key)
+    def _mark_gone(self, key: bytes) -> None:
+        self._entries[key] = _GONE
+        self._gone += 1
+        if self._gone > MIN_GONE + len(self._entries) // GONE_SHARE:
+            for _ in range(SWEEP):
+                passed = self._queue.popleft()
+                if self._entries[passed] is _GONE:
+                    self._drop(passed)
+                else:
+                    self._queue.append(passed)
+
+    def _drop(self, key: bytes) -> None:
+        """Drop a removed key that is not in the queue any more."""
+        del self._entries[key]
+        self._gone -= 1
+
+    def _evict(self, stored: Entry) -> None:
+        """Evict entries until the bounds hold, but not the one that was just stored."""
+        chances = SECOND_CHANCES
+        while (too_large := self.bytes > self.max_bytes) or len(self) > self.max_entries:
+            key = self._queue.popleft()
+            entry = self._entries[key]
+            if entry is _GONE:
+                self._drop(key)
+            elif entry is stored:
+                self._queue.append(key)
+            elif entry.used and chances:
+                chances -= 1
+                entry.used = False
+                self._queue.append(key)
+            else:
+                del self._entries[key]
+                self.bytes -= _cost(key, entry)
+                self.evictions["bytes" if too_large else "entries"] += 1
+                self.change_feed.notify(key)
 
 
 def _cost(key: bytes, entry: Entry) -> int:

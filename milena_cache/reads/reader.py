@@ -143,9 +143,10 @@ class Node:
 
     def _reply_entry(self, target: Object, entry: Entry, owned_since: int) -> Reply | None:
         """Return the reply from `entry`; None if it may not be served without a request to S3."""
-        if entry.owned_since < owned_since:
+        checked_at, checked_since = entry.stamp
+        if checked_since < owned_since:
             return None
-        age = self.clock.now() - entry.checked_at
+        age = self.clock.now() - checked_at
         window = self._freshness.window(target.cache_key, age, negative=entry.value is None)
         if entry.expires_at and self._is_expired(entry):
             return self._expired(target, entry, age, window)

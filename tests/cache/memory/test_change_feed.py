@@ -94,8 +94,8 @@ async def test_every_way_to_another_value_is_notified() -> None:
     t.node.invalidate_entry(t.object("k"))
     assert returns(), "forgotten"
     await t.get("k")
-    await t.get("a")
-    await t.get("b")
+    for other in ("a", "b", "c"):
+        await t.get(other)
     assert returns(), "evicted"
     await t.delete("k")
     assert returns(), "deleted"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from milena_cache.memory.lru import ENTRY_OVERHEAD, Entry, Memory
+from milena_cache.memory.lru import ENTRY_OVERHEAD, MIN_GONE, SECOND_CHANCES, Entry, Memory
 
 
 def entry(value: bytes | None) -> Entry:
@@ -48,45 +46,136 @@ def test_an_entry_over_the_whole_budget_is_not_kept_and_pushes_nothing_out(max_b
     assert (len(memory), memory.bytes, sum(memory.evictions.values())) == (0, 0, 0)
 
 
+def test_a_use_is_a_second_chance_and_no_third() -> None:
+    memory = Memory(max_entries=3, max_bytes=10**6)
+    for key in (b"a", b"b", b"c"):
+        memory.store(key, entry(b""))
+    memory.get(b"a")
+    for key in (b"d", b"e", b"f"):
+        memory.store(key, entry(b""))
+    assert sorted(memory) == [b"d", b"e", b"f"]
+
+
+def test_a_look_is_no_use() -> None:
+    memory = Memory(max_entries=2, max_bytes=10**6)
+    memory.store(b"a", entry(b""))
+    memory.store(b"b", entry(b""))
+    assert memory.peek(b"a") is not None
+    memory.store(b"c", entry(b""))
+    assert sorted(memory) == [b"b", b"c"]
+
+
+def test_one_store_passes_over_a_bounded_number_of_used_entries() -> None:
+    number = SECOND_CHANCES + 500
+    memory = Memory(max_entries=number, max_bytes=10**9)
+    for each in range(number):
+        memory.store(b"%d" % each, entry(b""))
+        memory.get(b"%d" % each)
+    memory.store(b"new", entry(b""))
+    assert b"%d" % SECOND_CHANCES not in memory
+    assert len(memory) == number
+
+
+def test_removed_keys_do_not_pile_up() -> None:
+    memory = Memory(max_entries=10**6, max_bytes=10**9)
+    for each in range(100):
+        memory.store(b"kept %d" % each, entry(b""))
+    for each in range(10 * MIN_GONE):
+        key = b"%d" % each
+        memory.store(key, entry(b""))
+        memory.remove(key)
+        assert len(memory._queue) == len(memory._entries) <= 2 * MIN_GONE
+    assert len(memory) == 100
+    for _ in range(10 * MIN_GONE):
+        memory.store(b"again", entry(b""))
+        memory.remove(b"again")
+    assert len(memory._queue) <= 2 * MIN_GONE
+
+
+def test_the_keys_that_were_used_come_first() -> None:
+    memory = Memory(max_entries=10, max_bytes=10**6)
+    for key in (b"a", b"b", b"c", b"d"):
+        memory.store(key, entry(b""))
+    memory.get(b"b")
+    memory.remove(b"c")
+    assert list(memory.newest_first()) == [b"b", b"d", b"a"]
+
+
 class MemoryMachine(RuleBasedStateMachine):
-    """Against a plain ordered dictionary."""
+    """Against a plain dictionary of what was stored, with all uses that were ever made of it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.memory = Memory(max_entries=5, max_bytes=4 * (ENTRY_OVERHEAD + 50))
-        self.model: OrderedDict[bytes, Entry] = OrderedDict()
+        self.model: dict[bytes, Entry] = {}
+        self.evicted = 0
+        # Entries that were read or replaced: ever, and since the last eviction.
+        self.ever_used: set[bytes] = set()
+        self.used_lately: set[bytes] = set()
+        self.removed: set[bytes] = set()
 
     keys = st.sampled_from([b"a", b"bb", b"ccc", b"d", b"e", b"f", b"g"])
 
     def cost(self) -> int:
         return sum(len(key) + kept.size + ENTRY_OVERHEAD for key, kept in self.model.items())
 
+    def use(self, key: bytes) -> None:
+        self.ever_used.add(key)
+        self.used_lately.add(key)
+
+    def clear(self, key: bytes) -> None:
+        self.removed.add(key)
+        self.ever_used.discard(key)
+        self.used_lately.discard(key)
+
     @rule(key=keys, size=st.integers(0, 6 * ENTRY_OVERHEAD) | st.none())
     def put(self, key: bytes, size: int | None) -> None:
         new = entry(None if size is None else b"x" * size)
         kept = self.memory.store(key, new)
-        self.model.pop(key, None)
         assert kept == (len(key) + new.size + ENTRY_OVERHEAD <= self.memory.max_bytes)
-        if kept:
-            self.model[key] = new
-            while len(self.model) > 5 or self.cost() > self.memory.max_bytes:
-                self.model.popitem(last=False)
+        if not kept:
+            self.model.pop(key, None)
+            self.clear(key)
+            return
+        if key in self.model:
+            self.use(key)
+        elif key in self.removed:
+            self.ever_used.add(key)  # it may have its old place, and then it counts as used
+        self.model[key] = new
+        assert self.memory.peek(key) is new
+        gone = [each for each in self.model if self.memory.peek(each) is None]
+        for each in gone:
+            # Used since the last eviction: then so was every other entry, at some time.
+            others = set(self.memory) - {key}
+            assert each not in self.used_lately or others <= self.ever_used
+        # The last of them was needed to get within the bounds.
+        largest = max((len(each) + self.model[each].size + ENTRY_OVERHEAD for each in gone), default=0)
+        for each in gone:
+            del self.model[each]
+            self.clear(each)
+        if gone:
+            assert len(self.model) + 1 > 5 or self.cost() + largest > self.memory.max_bytes
+            self.evicted += len(gone)
+            self.used_lately.clear()
 
     @rule(key=keys)
     def get(self, key: bytes) -> None:
         assert self.memory.get(key) is self.model.get(key)
         if key in self.model:
-            self.model.move_to_end(key)
+            self.use(key)
 
     @rule(key=keys)
     def remove(self, key: bytes) -> None:
         self.memory.remove(key)
         self.model.pop(key, None)
+        self.clear(key)
 
     @invariant()
     def sums_are_right(self) -> None:
-        assert len(self.memory) == len(self.model)
-        assert self.memory.bytes == self.cost()
+        assert len(self.memory) == len(self.model) <= 5
+        assert set(self.memory) == set(self.memory.newest_first()) == set(self.model)
+        assert self.memory.bytes == self.cost() <= self.memory.max_bytes
+        assert sum(self.memory.evictions.values()) == self.evicted
 
 
 TestMemory = MemoryMachine.TestCase

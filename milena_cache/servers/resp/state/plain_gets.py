@@ -26,7 +26,7 @@ class PlainGets:
     def __init__(
         self, memory: Memory, dirty: Dirty, ownership: Ownership, freshness: Freshness, reads: ReadCounts
     ) -> None:
-        self._find, self._touch = memory.lookup
+        self._find = memory.find
         self._find_dirty = dirty.get
         self._dirty = dirty
         self._ownership = ownership
@@ -39,7 +39,7 @@ class PlainGets:
 
         `now` is monotonic seconds. Ends before the values exceed `max_bytes` bytes together, except with the first.
         """
-        find, touch, find_dirty = self._find, self._touch, self._find_dirty
+        find, find_dirty = self._find, self._find_dirty
         any_dirty = self._dirty.bytes
         since = self._ownership.since
         everything_since = since[0] if self._ownership.single else None
@@ -61,15 +61,13 @@ class PlainGets:
                     break
             else:
                 entry = find(key)
-                if (
-                    entry is None
-                    or entry.checked_at <= oldest
-                    or entry.owned_since < owned_since
-                    or entry.expires_at
-                ):
+                if entry is None:
+                    break
+                checked_at, checked_since = entry.stamp
+                if checked_at <= oldest or checked_since < owned_since or entry.expires_at:
                     break
                 value = entry.value
-                touch(key)
+                entry.used = True
             if value is None or (size := len(value)) >= LARGE:
                 break
             served += size
