@@ -410,7 +410,9 @@ async def test_the_old_owner_gets_no_request_for_what_was_written_since() -> Non
     await put(c, "evicts", b"k")
     await c.clock.advance(1)
     assert b"k" not in c["b"].t.memory
+    c.requests.clear()
     assert await get(c, "k") == ("miss", b"2")
+    assert b"MILENA.PEEK" not in c.requests
     await c.stop()
 
 
