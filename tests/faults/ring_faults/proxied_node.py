@@ -12,7 +12,7 @@ from milena_cache import __main__ as node
 
 def main() -> None:
     """Run the node."""
-    vars(node)["advertised_resp"] = lambda listens, advertised: os.environ["PROXIED_RESP"]
+    vars(node)["advertised_resp"] = lambda *_: os.environ["PROXIED_RESP"]
     node.main()
 
 
