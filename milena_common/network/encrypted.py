@@ -7,12 +7,13 @@ for a small request than uvloop's own encryption (`python -m bench tls_get`). It
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from types import ModuleType
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from milena_common.network.security import Security
 
@@ -27,6 +28,8 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 # Seconds for the handshake of a client: several round trips to another region, on a busy machine.
 HANDSHAKE_SECONDS = 5.0
+# What aiofastnet and event loops call a handshake that failed.
+_HANDSHAKE_FAILED = "SSL handshake failed"
 # The first byte of a TLS connection.
 _HANDSHAKE_RECORD = b"\x16"
 
@@ -72,6 +75,34 @@ async def accept_encrypted(
         )
     else:
         await loop.connect_accepted_socket(protocol, accepted, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS)
+
+
+def log_no_handshakes(loop: asyncio.AbstractEventLoop) -> None:
+    """Keep failed handshakes of clients out of the log of `loop`'s errors: a client can cause any number of them.
+
+    aiofastnet passes them to the loop's handler of exceptions, and warns at each end of a connection that its
+    protocol cannot keep it half open.
+    """
+    logging.getLogger("aiofastnet").setLevel(logging.ERROR)
+    handler = loop.get_exception_handler()
+    if isinstance(handler, _Handler):
+        return
+    loop.set_exception_handler(_Handler(handler))
+
+
+class _Handler:
+    """Handles what the event loop reports: handshakes not at all, all else as `before` did, None for the loop."""
+
+    def __init__(self, before: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None) -> None:
+        self._before = before
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if str(context.get("message", "")).startswith(_HANDSHAKE_FAILED):
+            return
+        if self._before is None:
+            loop.default_exception_handler(context)
+        else:
+            self._before(loop, context)
 
 
 async def begins_with_tls(accepted: socket.socket) -> bool:

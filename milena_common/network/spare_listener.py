@@ -22,7 +22,7 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from milena_common.network.encrypted import accept_encrypted, begins_with_tls
+from milena_common.network.encrypted import accept_encrypted, begins_with_tls, log_no_handshakes
 from milena_common.network.security import ServerSecurity
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,8 @@ class SpareListener:
     def start(self, backlog: int) -> None:
         """Listen. Raises OSError."""
         self._stock()
+        if self._security is not None:
+            log_no_handshakes(self._loop)
         for listening in self._sockets:
             listening.setblocking(False)
             listening.listen(backlog)

@@ -79,6 +79,24 @@ class Authority:
         )
 
 
+def tls_variables(files: TlsFiles) -> dict[str, str]:
+    """Return the variables of a router or node for `files`: TLS alone, certificates of both sides."""
+    return {
+        "TLS": "on",
+        "TLS_CERT_FILE": files.certificate,
+        "TLS_KEY_FILE": files.key,
+        "TLS_CA_FILE": files.authorities,
+        "TLS_CLIENT_AUTH": "required",
+        "TLS_RELOAD_SECONDS": "0.1",
+    }
+
+
+def client_url(address: str, files: TlsFiles, more: str = "") -> str:
+    """Return the URL of a client with TLS; `files` without a certificate for one that shows none."""
+    shown = f"&cert={files.certificate}&key={files.key}" if files.certificate else ""
+    return f"milenas://{address}?ca={files.authorities}{shown}{more}"
+
+
 def _general_name(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))

@@ -66,7 +66,7 @@ class Cluster:
         """Start one more node, by default until it is ready; `env` adds to the environment of all nodes."""
         variables = {
             **AWS_VARIABLES,
-            "ROUTER_ADDR": f"http://{self.address}",
+            "ROUTER_ADDR": f"{'https' if self._node_env.get('TLS') == 'on' else 'http'}://{self.address}",
             "S3_ENDPOINT_URL": self._endpoint_url,
             "S3_BUCKET": self.bucket,
             **self._node_env,

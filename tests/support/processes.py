@@ -17,6 +17,7 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -193,9 +194,11 @@ class Server(Process):
     def __init__(
         self, name: str, module: str, variables: Mapping[str, str], directory: Path, build: Path = ROOT
     ) -> None:
-        self._ports = (ReservedPort(), ReservedPort())
+        self._ports = (ReservedPort(), ReservedPort(), ReservedPort())
         self.address = self._ports[0].address
         self.ops = self._ports[1].address
+        # For TLS=both, where the variables say so.
+        self.tls_address = self._ports[2].address
         own = {
             "PYTHONPATH": str(build),
             "LISTEN_ADDR": self.address,
@@ -205,7 +208,11 @@ class Server(Process):
 
     def get(self, path: str, timeout: float = 5.0) -> tuple[int, str]:
         """Status and body of an HTTP GET at the operators' port. Raises OSError when it does not reply."""
-        connection = http.client.HTTPConnection(self.ops, timeout=timeout)
+        context = _client_context(self._variables)
+        if context is None:
+            connection = http.client.HTTPConnection(self.ops, timeout=timeout)
+        else:
+            connection = http.client.HTTPSConnection(self.ops, timeout=timeout, context=context)
         try:
             connection.request("GET", path)
             reply = connection.getresponse()
@@ -243,13 +250,30 @@ class Server(Process):
 
 
 class Node(Server):
-    """A cache node, which has a RESP server too, at `resp`, unless `variables` say otherwise."""
+    """A cache node, which has a RESP server too, at `resp`, unless `variables` say otherwise.
+
+    With certificates it has one with TLS too, at `resp_tls`.
+    """
 
     def __init__(self, name: str, variables: Mapping[str, str], directory: Path, build: Path = ROOT) -> None:
-        self._resp_port = ReservedPort()
-        self.resp = self._resp_port.address
-        super().__init__(name, "milena_cache", {"RESP_ADDR": self.resp, **variables}, directory, build)
+        self._resp_ports = (ReservedPort(), ReservedPort())
+        self.resp = self._resp_ports[0].address
+        self.resp_tls = self._resp_ports[1].address
+        own = {"RESP_ADDR": self.resp}
+        if "TLS_CERT_FILE" in variables:
+            own["RESP_TLS_ADDR"] = self.resp_tls
+        super().__init__(name, "milena_cache", {**own, **variables}, directory, build)
 
     def close(self) -> None:
         super().close()
-        self._resp_port.close()
+        for port in self._resp_ports:
+            port.close()
+
+
+def _client_context(variables: Mapping[str, str]) -> ssl.SSLContext | None:
+    """Return what a process with these variables encrypts its HTTP port with, for its clients; None if nothing."""
+    if variables.get("TLS") != "on":
+        return None
+    context = ssl.create_default_context(cafile=variables["TLS_CA_FILE"])
+    context.load_cert_chain(variables["TLS_CERT_FILE"], variables["TLS_KEY_FILE"])
+    return context

@@ -1,0 +1,234 @@
+"""TLS with certificates of both sides on every port: clients of all kinds, refusals that say why, and rotation."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import redis
+from coredis import RedisCluster as CoredisCluster
+
+from milena_client import AsyncMilena, Milena, RetryPolicy, TlsFiles
+from milena_common.api.errors import MilenaError, Unavailable
+from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.network.addresses import parse_address
+from tests.faults.rotation import rotate
+from tests.support.certificates import Authority, client_url, tls_variables, write_files
+from tests.support.cluster import Cluster
+from tests.support.s3.moto_server import MotoServer
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.e2e
+
+AT_MOST = 60.0
+ONCE = RetryPolicy(tokens=0)
+
+
+class Secured:
+    """A cluster of a router and two nodes, its authority, and the files of its processes and of a client."""
+
+    def __init__(self, folder: Path, moto: MotoServer) -> None:
+        self.folder = folder
+        self.authority = Authority()
+        self.files = write_files(folder, self.authority.pem, self.authority.issue("milena"), "server")
+        uris = ("spiffe://example.org/reader",)
+        self.client = write_files(folder, self.authority.pem, self.authority.issue("client", uris=uris), "client")
+        variables = tls_variables(self.files)
+        self.cluster = Cluster(
+            folder / "cluster",
+            moto.endpoint_url,
+            moto.new_bucket(),
+            2,
+            router_env=variables,
+            node_env={**variables, "RESP_ADDR": "off"},
+        )
+
+    def url(self, files: TlsFiles | None = None, more: str = "") -> str:
+        return client_url(self.cluster.address, files or self.client, more)
+
+
+@pytest.fixture(scope="module")
+def secured(moto: MotoServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    made = Secured(tmp_path_factory.mktemp("secured"), moto)
+    with made.cluster:
+        made.cluster.wait_for_ring(2)
+        yield made
+        assert made.cluster.tracebacks() == []
+
+
+def test_both_clients_go_straight_to_the_nodes(secured: Secured) -> None:
+    def router_calls() -> float:
+        return secured.cluster.router.metrics().value("milena_router_requests_total", operation="get")
+
+    def is_direct() -> bool:
+        before = router_calls()
+        return m.get("a") == b"1" and router_calls() == before
+
+    with Milena(secured.url()) as m:
+        m.set("a", b"1")
+        wait_until("a get goes straight to the node", is_direct, AT_MOST)
+
+    async def both() -> None:
+        async with AsyncMilena(secured.url()) as am:
+            assert await am.get("a") == b"1"
+            await am.set("large", b"x" * 3_000_000)
+            assert await am.get("large") == b"x" * 3_000_000
+
+    asyncio.run(both())
+
+
+def test_redis_cli(secured: Secured) -> None:
+    if shutil.which("redis-cli") is None:
+        pytest.skip("redis-cli is not installed")
+    node = parse_address(secured.cluster.nodes[0].resp_tls)
+    files = secured.client
+    options = ["--tls", "--cacert", files.authorities, "--cert", files.certificate, "--key", files.key]
+    command = ["redis-cli", "-c", "-h", node.host, "-p", str(node.port), *options]
+    for words, reply in ((["SET", "cli", "v"], "OK"), (["GET", "cli"], "v")):
+        ran = subprocess.run([*command, *words], capture_output=True, text=True, timeout=AT_MOST, check=True)
+        assert ran.stdout.strip().splitlines()[-1] == reply
+
+
+def test_redis_py_and_coredis_follow_the_ring_over_tls(secured: Secured) -> None:
+    node = parse_address(secured.cluster.nodes[0].resp_tls)
+    files = secured.client
+    with redis.RedisCluster(
+        host=node.host,
+        port=node.port,
+        ssl=True,
+        ssl_ca_certs=files.authorities,
+        ssl_certfile=files.certificate,
+        ssl_keyfile=files.key,
+    ) as cluster:
+        for number in range(20):
+            cluster.set(f"py{number}", number)
+        assert [cluster.get(f"py{number}") for number in range(20)] == [b"%d" % number for number in range(20)]
+        ports = {each.port for each in cluster.get_nodes()}
+        assert ports == {parse_address(each.resp_tls).port for each in secured.cluster.nodes}
+
+    async def core() -> None:
+        context = ssl.create_default_context(cafile=files.authorities)
+        context.load_cert_chain(files.certificate, files.key)
+        client: Any = CoredisCluster(host=node.host, port=node.port, ssl_context=context)
+        async with client:
+            assert await client.get("py3") == b"3"
+
+    asyncio.run(core())
+
+
+def test_a_stub_of_grpc_and_the_command_line(secured: Secured) -> None:
+    files = secured.client
+    contents = (Path(name).read_bytes() for name in (files.authorities, files.key, files.certificate))
+    with grpc.secure_channel(secured.cluster.address, grpc.ssl_channel_credentials(*contents)) as channel:
+        get = channel.unary_unary(
+            "/router_server.Router/Get",
+            request_serializer=pb.GetRequest.SerializeToString,
+            response_deserializer=pb.GetResponse.FromString,
+        )
+        assert not get(pb.GetRequest(key=b"none"), timeout=AT_MOST).successful
+    command = [sys.executable, "-m", "milena_client.cli", "--url", secured.url(), "nodes"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=AT_MOST, check=True)
+    assert all(node.address in ran.stdout for node in secured.cluster.nodes)
+
+
+def test_metrics_want_a_certificate_and_health_does_not(secured: Secured) -> None:
+    metrics = secured.cluster.nodes[0].metrics()
+    assert metrics.value("milena_tls_expiry_timestamp_seconds") > 0
+    context = ssl.create_default_context(cafile=secured.client.authorities)
+
+    def get(path: str) -> int:
+        try:
+            url = f"https://{secured.cluster.nodes[0].ops}{path}"
+            with urllib.request.urlopen(url, context=context, timeout=AT_MOST) as reply:
+                return int(reply.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert get("/readyz") == 200
+    assert get("/metrics") == 403
+
+
+def test_every_refusal_says_why(secured: Secured) -> None:
+    authority, other = secured.authority, Authority("another authority")
+    folder = secured.folder
+    expired = write_files(folder, authority.pem, authority.issue(expires=5e-6), "expired")
+    cases = {
+        "it may demand a certificate of this side, which shows none": write_files(
+            folder, authority.pem, None, "none"
+        ),
+        "it may not trust the authority of this side's certificate": write_files(
+            folder, authority.pem, other.issue(), "stranger"
+        ),
+        "its certificate is not of an authority that this side trusts": write_files(
+            folder, other.pem, authority.issue(), "distrusts"
+        ),
+    }
+    for reason, files in cases.items():
+        with Milena(secured.url(files), retry=ONCE) as m, pytest.raises(Unavailable, match=reason):
+            m.get("a")
+    for more, reason in (("&server_name=other.example", "its certificate is not for the name 'other.example'"),):
+        with Milena(secured.url(more=more), retry=ONCE) as m, pytest.raises(Unavailable, match=reason):
+            m.get("a")
+    with pytest.raises(MilenaError, match="has expired"):
+        Milena(secured.url(expired))
+    with Milena(secured.cluster.address, retry=ONCE) as m, pytest.raises(Unavailable, match="may use TLS"):
+        m.get("a")
+
+
+def test_nodes_count_refused_clients_by_reason(secured: Secured) -> None:
+    node = secured.cluster.nodes[0]
+    where = parse_address(node.resp_tls)
+
+    def refused(reason: str) -> float:
+        return node.metrics().value("milena_tls_rejected_handshakes_total", port="resp", reason=reason)
+
+    before = refused("no_certificate")
+    context = ssl.create_default_context(cafile=secured.client.authorities)
+    with socket.create_connection(where, AT_MOST) as plain, suppress(OSError):
+        context.wrap_socket(plain, server_hostname=where.host).recv(1)
+    with socket.create_connection(where, AT_MOST) as plain, suppress(OSError):
+        plain.sendall(b"*1\r\n$4\r\nPING\r\n")
+        plain.recv(100)
+    wait_until("both are counted", lambda: refused("no_certificate") > before and refused("not_tls") > 0, AT_MOST)
+
+
+def test_ports_comply_with_mozilla_s_profile(secured: Secured) -> None:
+    if importlib.util.find_spec("sslyze") is None:
+        pytest.skip("sslyze is not installed")
+    files, node = secured.client, secured.cluster.nodes[0]
+    ports = (secured.cluster.address, node.resp_tls, node.ops)
+    ran = subprocess.run(
+        [
+            *(sys.executable, "-m", "sslyze", "--mozilla_config", "intermediate"),
+            *("--certinfo_ca_file", files.authorities, "--cert", files.certificate, "--key", files.key),
+            *ports,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=AT_MOST,
+        check=False,
+    )
+    verdict = ran.stdout[ran.stdout.find("COMPLIANCE AGAINST") :]
+    for port in ports:
+        assert f"{port}: OK - Compliant." in verdict, verdict
+
+
+def test_certificates_and_authorities_are_replaced_under_load(secured: Secured) -> None:
+    """The long form: `python -m tests.faults.rotation`."""
+    failures, calls, taken = rotate(secured.folder, secured.authority, secured.files, secured.cluster, rounds=2)
+    assert failures == []
+    assert calls > 20
+    assert taken >= 2
