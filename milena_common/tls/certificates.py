@@ -27,6 +27,7 @@ from milena_common.tls.material import (
     Contexts,
     FilesReplaced,
     Material,
+    OtherKey,
     make_contexts,
     read_files,
 )
@@ -68,12 +69,13 @@ class Certificates:
             try:
                 self.material, self._contexts = self._load()
                 break
+            except (OtherKey, FilesReplaced) as error:
+                if look + 1 == START_LOOKS:
+                    problem = str(error) or f"{files.variables[0]}: the files change all the time"
+                    raise ConfigError([problem]) from None
+                sleep(START_PAUSE_SECONDS)
             except CertificateProblem as error:
                 raise ConfigError([str(error)]) from None
-            except FilesReplaced:
-                if look + 1 == START_LOOKS:
-                    raise ConfigError([f"{files.variables[0]}: the files change all the time"]) from None
-                sleep(START_PAUSE_SECONDS)
         self._seen = self.material
         self._look_at = monotonic()
 

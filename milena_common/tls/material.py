@@ -30,6 +30,10 @@ class FilesReplaced(Exception):
     """The files were replaced while they were read."""
 
 
+class OtherKey(CertificateProblem):
+    """The key is not that of the certificate; one of the two may be just about to be replaced too."""
+
+
 class Material(NamedTuple):
     """The contents of the files, in PEM; b"" where there is none."""
 
@@ -110,11 +114,10 @@ def _load_pair(context: ssl.SSLContext, files: TlsFiles, key_name: str) -> None:
     try:
         context.load_cert_chain(files.certificate, files.key, no_password)
     except ssl.SSLError as error:
-        reason = (
-            f"does not fit the certificate in {files.certificate}"
-            if error.reason == "KEY_VALUES_MISMATCH"
-            else f"is no private key in PEM, or {files.certificate} no certificate ({_reason(error)})"
-        )
+        if error.reason == "KEY_VALUES_MISMATCH":
+            text = f"{key_name}: {files.key} does not fit the certificate in {files.certificate}"
+            raise OtherKey(text) from None
+        reason = f"is no private key in PEM, or {files.certificate} no certificate ({_reason(error)})"
         raise _problem(key_name, files.key, reason) from None
     except OSError as error:
         raise _problem(key_name, files.key, f"cannot be read ({error.strerror})") from None

@@ -145,7 +145,7 @@ def test_every_metric_that_a_dashboard_or_alert_names_is_there(shared_cluster: C
     names.add("milena_router_missing_node_dirty_entries")
     # There where routers share a ring: tests/router/shared.
     names.add("milena_router_etcd_reachable")
-    # There with TLS: test_tls.py.
+    # There with TLS: tests/e2e/tls.
     names.add("milena_tls_expiry_timestamp_seconds")
     assert metrics_named() - names == set()
 

@@ -22,7 +22,7 @@ BASE = K8S / "base"
 EXAMPLE = K8S / "overlays" / "example"
 PRODUCTION = K8S / "overlays" / "production"
 # Kinds that the cluster learns of from an operator have no schema here.
-OPERATORS_OWN = {"PodMonitor", "PrometheusRule"}
+OPERATORS_OWN = {"Certificate", "Issuer", "PodMonitor", "PrometheusRule"}
 VERSIONS = ("1.30", "1.37")
 
 Resource = dict[str, Any]
@@ -116,6 +116,46 @@ def test_the_example_changes_what_it_says() -> None:
         assert running["image"].startswith("registry.example.com/milena:")
         generated = running["envFrom"][0]["configMapRef"]["name"]
         assert one(applied, "ConfigMap", generated)["data"] == literals(BASE, name) | literals(EXAMPLE, name)
+
+
+def test_the_component_for_cert_manager_encrypts_everything(tmp_path: Path) -> None:
+    """Of what is applied, the processes start, every port has TLS, and the files are those of cert-manager."""
+    up = "../" * len(tmp_path.resolve().parts[1:])
+    overlay = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [f"{up}{EXAMPLE.relative_to('/')}"],
+        "components": [f"{up}{(K8S / 'components' / 'cert-manager').relative_to('/')}"],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    applied = rendered(tmp_path)
+    for kind, name in (("Deployment", "milena-router"), ("StatefulSet", "milena-cache")):
+        spec = one(applied, kind, name)["spec"]["template"]["spec"]
+        (running,) = spec["containers"]
+        certificate = one(applied, "Certificate", name)["spec"]
+        own: dict[str, str] = {}
+        for entry in running["env"]:
+            value = entry.get("value", "10.1.2.3")
+            for earlier, text in own.items():
+                value = value.replace(f"$({earlier})", text)
+            assert "$(" not in value
+            own[entry["name"]] = value
+        parts = {"POD_NAME", "POD_NAMESPACE", "POD_IP"}
+        settings = literals(BASE, name) | literals(EXAMPLE, name) | {k: v for k, v in own.items() if k not in parts}
+        loaded = environment.router(settings) if name == "milena-router" else environment.cache(settings)
+        assert loaded.tls.files is not None
+        assert (loaded.tls.mode, loaded.tls.files.client_auth) == ("on", "required")
+        assert {"tls.crt", "tls.key", "ca.crt"} == {
+            Path(own[variable]).name for variable in ("TLS_CERT_FILE", "TLS_KEY_FILE", "TLS_CA_FILE")
+        }
+        assert {"name": "tls", "secret": {"secretName": certificate["secretName"]}} in spec["volumes"]
+        assert own["TLS_SERVER_NAME"] in certificate["dnsNames"]
+        assert {"server auth", "client auth"} <= set(certificate["usages"])
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            assert running[probe]["httpGet"]["scheme"] == "HTTPS"
+        if isinstance(loaded, Config):
+            assert (loaded.resp, loaded.resp_tls) == (None, Address("10.1.2.3", 6379))
+            assert loaded.routers_tls
 
 
 def test_the_folder_itself_can_be_applied() -> None:
@@ -364,7 +404,7 @@ def test_the_prometheus_rule_has_every_rule() -> None:
 def test_every_component_can_be_applied(tmp_path: Path) -> None:
     """Together, on the base, from an overlay of a user."""
     components = sorted(path.parent.name for path in (K8S / "components").glob("*/kustomization.yaml"))
-    assert components == ["alerts", "dashboard", "etcd", "pod-monitor", "static-keys"]
+    assert components == ["alerts", "cert-manager", "dashboard", "etcd", "pod-monitor", "static-keys"]
     shutil.copytree(K8S, tmp_path / "k8s")
     overlay = tmp_path / "k8s" / "overlays" / "mine"
     overlay.mkdir()

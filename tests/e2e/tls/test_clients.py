@@ -1,4 +1,4 @@
-"""TLS with certificates of both sides on every port: clients of all kinds, refusals that say why, and rotation."""
+"""TLS with certificates of both sides on every port: clients of all kinds, rejections that say why, rotation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from milena_client import AsyncMilena, Milena, RetryPolicy, TlsFiles
 from milena_common.api.errors import MilenaError, Unavailable
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.network.addresses import parse_address
-from tests.faults.rotation import rotate
+from tests.faults.tls.rotation import rotate
 from tests.support.certificates import Authority, client_url, tls_variables, write_files
 from tests.support.cluster import Cluster
 from tests.support.s3.moto_server import MotoServer
@@ -161,7 +161,7 @@ def test_metrics_want_a_certificate_and_health_does_not(secured: Secured) -> Non
     assert get("/metrics") == 403
 
 
-def test_every_refusal_says_why(secured: Secured) -> None:
+def test_every_rejection_says_why(secured: Secured) -> None:
     authority, other = secured.authority, Authority("another authority")
     folder = secured.folder
     expired = write_files(folder, authority.pem, authority.issue(expires=5e-6), "expired")
@@ -188,21 +188,21 @@ def test_every_refusal_says_why(secured: Secured) -> None:
         m.get("a")
 
 
-def test_nodes_count_refused_clients_by_reason(secured: Secured) -> None:
+def test_nodes_count_rejected_clients_by_reason(secured: Secured) -> None:
     node = secured.cluster.nodes[0]
     where = parse_address(node.resp_tls)
 
-    def refused(reason: str) -> float:
+    def rejected(reason: str) -> float:
         return node.metrics().value("milena_tls_rejected_handshakes_total", port="resp", reason=reason)
 
-    before = refused("no_certificate")
+    before = rejected("no_certificate")
     context = ssl.create_default_context(cafile=secured.client.authorities)
     with socket.create_connection(where, AT_MOST) as plain, suppress(OSError):
         context.wrap_socket(plain, server_hostname=where.host).recv(1)
     with socket.create_connection(where, AT_MOST) as plain, suppress(OSError):
         plain.sendall(b"*1\r\n$4\r\nPING\r\n")
         plain.recv(100)
-    wait_until("both are counted", lambda: refused("no_certificate") > before and refused("not_tls") > 0, AT_MOST)
+    wait_until("both are counted", lambda: rejected("no_certificate") > before and rejected("not_tls") > 0, AT_MOST)
 
 
 def test_ports_comply_with_mozilla_s_profile(secured: Secured) -> None:
@@ -227,7 +227,7 @@ def test_ports_comply_with_mozilla_s_profile(secured: Secured) -> None:
 
 
 def test_certificates_and_authorities_are_replaced_under_load(secured: Secured) -> None:
-    """The long form: `python -m tests.faults.rotation`."""
+    """The long form: `python -m tests.faults.tls.rotation`."""
     failures, calls, taken = rotate(secured.folder, secured.authority, secured.files, secured.cluster, rounds=2)
     assert failures == []
     assert calls > 20

@@ -1,6 +1,6 @@
 """Replaces certificates, keys and authorities of a cluster under load, again and again: no request may fail.
 
-    python -m tests.faults.rotation [ROUNDS]
+    python -m tests.faults.tls.rotation [ROUNDS]
 
 In each round the processes and the client get new certificates. Every second round they are of a new authority:
 first all sides trust both, then certificates are replaced, then the authority before is removed; then a client
