@@ -38,12 +38,15 @@ from milena_cache.origin.s3.clock import CorrectedClock, S3Clock
 from milena_cache.origin.s3.credentials import Credentials
 from milena_cache.origin.s3_store import S3
 from milena_cache.origin.store_probe import StoreProbe
+from milena_cache.workers.left_journals import check_left_journals
+from milena_cache.workers.supervisor import supervise
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.flush import FlushWaiters
 from milena_cache.writes.writer import Writes
 from milena_common.api.errors import ConfigError
 from milena_common.cluster.member import GRPC_TLS, RESP, RESP_TLS
 from milena_common.limits.byte_budget import ByteBudget
+from milena_common.limits.cores import usable_cores
 from milena_common.limits.memory_limit import memory_limit
 from milena_common.metrics.http_server import OpsServer
 from milena_common.network.addresses import Address, parse_address
@@ -295,9 +298,17 @@ async def _drain(writes: Writes, flush_waiters: FlushWaiters, journal: Journal[D
     log.info("flushed %d writes before the stop, %d remain", done.flushed, done.remaining)
 
 
+async def run(config: Config, stop: asyncio.Event) -> int:
+    """Run a node, or the parent of several (WORKERS), until `stop` is set, and return the exit code."""
+    if config.workers > 1:
+        return await supervise(config, stop)
+    await asyncio.to_thread(check_left_journals, config)
+    return await serve(config, stop)
+
+
 def main() -> None:
     """Run the node until it is stopped, and end the process."""
-    process.leave(process.run("milena-cache", lambda env: load(env, memory_limit()), serve))
+    process.leave(process.run("milena-cache", lambda env: load(env, memory_limit(), usable_cores()), run))
 
 
 if __name__ == "__main__":

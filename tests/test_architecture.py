@@ -72,6 +72,7 @@ LEVELS = (
     ("milena_cache/servers/resp/commands",),
     # On one level: neither protocol knows the other.
     ("milena_cache/servers/resp", "milena_cache/servers/grpc"),
+    ("milena_cache/workers",),
     ("milena_cache",),
 )
 LEVEL_OF = {folder: level for level, folders in enumerate(LEVELS) for folder in folders}
@@ -84,7 +85,7 @@ OTHER_TESTS = {"behaviour", "contracts", "docs", "e2e", "faults", "mutants", "si
 # Which modules import which library. A library that is not here is not used.
 LIBRARIES = {
     "aiofastnet": ["milena_common.network.encrypted"],
-    "aiohttp": ["milena_common.metrics.http_server"],
+    "aiohttp": ["milena_common.metrics.http_server", "milena_common.metrics.ops_client"],
     "boto3": [
         "milena_cache.origin.clients.boto3_session",
         "milena_cache.origin.s3.credentials",
@@ -132,6 +133,8 @@ LIBRARIES = {
         "milena_common.metrics.http_server",
         "milena_router.metrics",
         "milena_cache.metrics",
+        "milena_cache.workers.merged_metrics",
+        "milena_cache.workers.supervisor",
     ],
     "pytest": ["milena_client.testing"],
     "pythonjsonlogger": ["milena_common.process.logs"],

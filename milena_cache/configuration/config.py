@@ -37,15 +37,21 @@ HEDGE_SHARE = 1 / 3
 # Characters of a zone.
 MAX_ZONE = 200
 
+MAX_WORKERS = 64
+MAX_PORT = 65535
+MIN_IN_FLIGHT_BYTES = 2**20
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """The settings from the environment; `docs/configuration.md` explains each variable and its consequence.
 
     `advertise` is None where the advertised address must be derived, `resp` where the RESP server has no plain
-    port, `resp_tls` where it has no encrypted one.
+    port, `resp_tls` where it has no encrypted one. With several `workers` the limits are those of all together, and
+    the ports those of the first.
     """
 
+    workers: int
     listen: Address
     advertise: Address | None
     metrics: Address
@@ -93,8 +99,18 @@ class Config:
     @property
     def ports(self) -> tuple[Port, ...]:
         """Return the ports that the node listens on; a second node with defaults on one machine collides on all of
-        them.
+        them. Of several workers: those of all of them, and of their parent.
         """
+        if self.workers > 1:
+            return tuple(
+                Port(Address(port.address.host, port.address.port + each), port.variable, port.alternative)
+                for port in self._first_ports
+                for each in range(self.workers + (port.variable == "METRICS_PORT"))
+            )
+        return self._first_ports
+
+    @property
+    def _first_ports(self) -> tuple[Port, ...]:
         resp = () if self.resp is None else (Port(self.resp, "RESP_ADDR", ", or to off"),)
         tls = ((self.tls.listen, "TLS_LISTEN_ADDR"), (self.resp_tls, "RESP_TLS_ADDR"))
         encrypted = (Port(address, variable) for address, variable in tls if address is not None)
@@ -110,8 +126,13 @@ class Config:
         return self.request_timeout * HEDGE_SHARE
 
 
-def load(env: Environment, memory_limit: int) -> Config:
-    """Return the configuration; `memory_limit` in bytes. Raises ConfigError with every problem."""
+def load(env: Environment, memory_limit: int, cores: int = 1) -> Config:
+    """Return the configuration; `memory_limit` in bytes, `cores` for WORKERS=auto.
+
+    Raises ConfigError with every problem.
+    """
+    workers = _workers(env, cores)
+    share = memory_limit // workers
     listen = env.address("LISTEN_ADDR", "127.0.0.1:50051", lowest_port=0)
     advertise = env.address("ADVERTISE_ADDR", str(listen), lowest_port=0)
     advertised = bool(env.text("ADVERTISE_ADDR"))
@@ -123,10 +144,14 @@ def load(env: Environment, memory_limit: int) -> Config:
     if tls.mode == "on" and routers and not routers_tls:
         env.problem("ROUTER_ADDR", ",".join(map(str, routers)), "https://host:port with TLS=on")
     max_value_bytes = env.size("MAX_VALUE_BYTES", 64 * 2**20, 1, MAX_VALUE_BYTES)
-    in_flight = env.size("MAX_IN_FLIGHT_BYTES", in_flight_share(memory_limit, max_value_bytes), 2**20, 2**44)
+    in_flight = env.size(
+        "MAX_IN_FLIGHT_BYTES", workers * in_flight_share(share, max_value_bytes), MIN_IN_FLIGHT_BYTES, 2**44
+    )
     dirty_max = env.size("DIRTY_MAX_BYTES", 2**30, 0, 2**44)
-    dirty_memory = env.size("DIRTY_MEMORY_BYTES", dirty_share(memory_limit), 0, 2**44)
+    dirty_memory = env.size("DIRTY_MEMORY_BYTES", workers * dirty_share(share), 0, 2**44)
+    lru_bytes = workers * lru_share(share, in_flight // workers, dirty_memory // workers)
     config = Config(
+        workers=workers,
         listen=listen,
         advertise=advertise if advertised else None,
         metrics=Address(env.host("METRICS_HOST", listen.host), env.integer("METRICS_PORT", 9091, 0, 65535)),
@@ -143,7 +168,7 @@ def load(env: Environment, memory_limit: int) -> Config:
         weight=env.number("NODE_WEIGHT", 1, 0.001, 1000),
         zone=_zone(env),
         max_entries=env.integer("LRU_SIZE", 10_000, 1, 10**9),
-        max_bytes=env.size("LRU_BYTES", lru_share(memory_limit, in_flight, dirty_memory), 0, 2**50),
+        max_bytes=env.size("LRU_BYTES", lru_bytes, 0, 2**50),
         freshness=Freshness(
             ttl=env.seconds("TTL_SECONDS", 3600, 0, YEAR),
             jitter=env.number("TTL_JITTER", 0.1, 0, 1),
@@ -178,8 +203,33 @@ def load(env: Environment, memory_limit: int) -> Config:
         log_level=env.choice("LOG_LEVEL", "info", logs.LEVELS),
         log_format=env.choice("LOG_FORMAT", "json", logs.FORMATS),
     )
+    _check_workers(env, config)
     env.check()
     return config
+
+
+def _workers(env: Environment, cores: int) -> int:
+    if env.text("WORKERS").lower() == "auto":
+        return max(1, min(cores, MAX_WORKERS))
+    allowed = f"auto, or a whole number from 1 to {MAX_WORKERS}"
+    number = env.text("WORKERS", "1")
+    if not number.isascii() or not number.isdecimal() or not 1 <= int(number[:9]) <= MAX_WORKERS:
+        env.problem("WORKERS", number, allowed)
+        return 1
+    return int(number)
+
+
+def _check_workers(env: Environment, config: Config) -> None:
+    """Record what several workers cannot have: a free port each, which nobody would know, or encrypted health."""
+    if config.workers == 1:
+        return
+    allowed = f"a port from 1 to {MAX_PORT}, as the first of {config.workers} (WORKERS)"
+    for variable in sorted({port.variable for port in config.ports if not 1 <= port.address.port <= MAX_PORT}):
+        env.problem(variable, env.text(variable), allowed)
+    if config.tls.mode == "on":
+        env.problem(
+            "WORKERS", str(config.workers), "1 with TLS=on: the parent reads the workers' health; use TLS=both"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -53,6 +53,8 @@ class OpsServer:
     - `plain_too`: take plain connections as well.
     - `certificate_required`: metrics are shown over encrypted connections only to clients with a certificate.
       Health is shown to all, since what probes it has none, as in Kubernetes.
+    - `before_metrics`, `before_ready`: awaited before the metrics are generated, and before `not_ready` is called;
+      None: nothing is.
     """
 
     def __init__(
@@ -64,7 +66,11 @@ class OpsServer:
         security: ServerSecurity | None = None,
         plain_too: bool = False,
         certificate_required: bool = False,
+        before_metrics: Callable[[], Awaitable[None]] | None = None,
+        before_ready: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        self._before_metrics = before_metrics
+        self._before_ready = before_ready
         self._security = security
         self._plain_too = plain_too
         self._certificate_required = certificate_required
@@ -149,6 +155,8 @@ class OpsServer:
             if begun < arrived:
                 await asyncio.sleep(max(0.0, self._next_text_at - loop.time()))
                 begun = loop.time()
+                if self._before_metrics is not None:
+                    await self._before_metrics()
                 text = encode(self._registry)
                 self._texts[content_type] = (begun, text)
                 finished = loop.time()
@@ -163,6 +171,8 @@ class OpsServer:
 
     async def _ready(self, request: web.Request) -> web.Response:
         await self._turn(request)
+        if self._before_ready is not None:
+            await self._before_ready()
         reasons = self._not_ready()
         if reasons:
             return web.json_response({"status": "not ready", "reasons": reasons}, status=503)

@@ -15,6 +15,7 @@ from milena_cache.app import build_servers, metrics_registry
 from milena_cache.membership.identity import NodeIdentity
 from milena_cache.objects.read_outcomes import HITS, MISSES
 from milena_cache.servers.resp.commands.registry import command_registry
+from milena_cache.workers.merged_metrics import WorkerState, worker_metrics
 from milena_cache.writeback.recovery import Replay
 from milena_common.api import errors
 from milena_common.api.durability import DURABILITIES
@@ -60,10 +61,13 @@ async def _real_metrics() -> set[str]:
         authority = Authority()
         certificates = Certificates(write_files(Path(folder), authority.pem, authority.issue()))
     tls = {f"{metric.name}{'_total' * (metric.type == 'counter')}" for metric in certificate_metrics(certificates)}
+    states = [WorkerState(True, 0)]
+    workers = {f"{metric.name}{'_total' * (metric.type == 'counter')}" for metric in worker_metrics(states)}
     etcd = {f"{metric.name}{'_total' * (metric.type == 'counter')}" for metric in etcd_metrics(StoreCounts())}
     return (
         etcd
         | tls
+        | workers
         | sample_names(node)
         | sample_names(router_registry(router.calls, router.leases, router.limiter, router.watchers, router.budget))
     )

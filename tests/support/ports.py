@@ -36,3 +36,38 @@ class ReservedPort:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class ReservedPorts:
+    """`number` consecutive port numbers on 127.0.0.1, held like a `ReservedPort` while this object is open."""
+
+    def __init__(self, number: int) -> None:
+        for _ in range(100):
+            self._sockets: list[socket.socket] = []
+            try:
+                self._hold(0)
+                self.first: int = self._sockets[0].getsockname()[1]
+                for each in range(1, number):
+                    self._hold(self.first + each)
+                return
+            except (OSError, OverflowError):
+                self.close()
+        raise RuntimeError(f"no {number} consecutive ports are free")
+
+    def _hold(self, port: int) -> None:
+        held = socket.socket()
+        self._sockets.append(held)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", port))
+        if sys.platform != "linux":
+            held.close()
+
+    def close(self) -> None:
+        for each in self._sockets:
+            each.close()
+
+    def __enter__(self) -> ReservedPorts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,143 @@
+"""Two workers of one machine (WORKERS=2): values, the loss of one, one text of metrics, a stop, another number."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from milena_client import Milena
+from milena_common.cluster.slots import SLOTS
+from tests.support.ports import ReservedPorts
+from tests.support.processes import READY_SECONDS, Metrics, Process, Server
+from tests.support.s3.moto_server import AWS_VARIABLES, MotoServer
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.e2e
+
+WORKERS = 2
+KEYS = [f"key {number}" for number in range(40)]
+
+
+class Machine(Process):
+    """``milena-cache`` with several workers."""
+
+    def __init__(self, variables: Mapping[str, str], directory: Path) -> None:
+        self.ports = ReservedPorts(3 * WORKERS + 1)
+        first = self.ports.first
+        self.listen, self.resp, self.ops = first, first + WORKERS, first + 2 * WORKERS
+        own = {
+            "PYTHONPATH": str(Path(__file__).parents[3]),
+            "WORKERS": str(WORKERS),
+            "LISTEN_ADDR": f"127.0.0.1:{self.listen}",
+            "RESP_ADDR": f"127.0.0.1:{self.resp}",
+            "METRICS_PORT": str(self.ops),
+            "JOURNAL_DIR": "journal",
+        }
+        super().__init__("machine", ("-m", "milena_cache"), {**own, **variables}, directory)
+
+    def get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ops}{path}", timeout=10) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
+    def metrics(self) -> Metrics:
+        return Metrics(self.get("/metrics")[1])
+
+    def wait_ready(self) -> None:
+        wait_until("both workers are ready", lambda: self.get("/readyz")[0] == 200, READY_SECONDS)
+
+    def worker_pids(self) -> list[int]:
+        """The process ids of the workers, of the last start of each."""
+        found: dict[int, int] = {}
+        for line in self.lines(" has process id "):
+            _, worker, _, _, _, pid = json.loads(line)["message"].split()
+            found[int(worker)] = int(pid)
+        return [found[index] for index in sorted(found)]
+
+    def close(self) -> None:
+        self.terminate()
+        try:
+            self.wait(30.0)
+        finally:
+            super().close()
+            self.ports.close()
+
+
+@pytest.fixture
+def machine(moto: MotoServer, bucket: str, tmp_path: Path) -> Iterator[tuple[Machine, Server]]:
+    with ExitStack() as stack:
+        router = stack.enter_context(
+            Server("router", "milena_router", {"RATE_LIMIT": "0", "RING_RECOVERY_SECONDS": "0"}, tmp_path)
+        )
+        variables = {
+            **AWS_VARIABLES,
+            "ROUTER_ADDR": f"http://{router.address}",
+            "S3_ENDPOINT_URL": moto.endpoint_url,
+            "S3_BUCKET": bucket,
+        }
+        machine = stack.enter_context(Machine(variables, tmp_path))
+        machine.wait_ready()
+        yield machine, router
+
+
+def test_two_workers(machine: tuple[Machine, Server]) -> None:
+    node, router = machine
+    with Milena(f"milena://{router.address}") as client:
+        for key in KEYS:
+            client.set(key, key.encode())
+        assert [client.get(key) for key in KEYS] == [key.encode() for key in KEYS]
+
+        # One text of metrics; each worker has a part of the keys.
+        metrics = node.metrics()
+        requests = [metrics.value("milena_request_counter", worker=str(index)) for index in range(WORKERS)]
+        assert all(requests)
+        assert metrics.value("milena_worker_up") == WORKERS
+        assert metrics.value("milena_cache_capacity_entries") == 10_000
+        assert node.get("/livez")[0] == 200
+
+        if shutil.which("redis-cli"):
+            port = str(node.resp)
+            said = subprocess.run(
+                ["redis-cli", "--cluster", "check", f"127.0.0.1:{port}"],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert f"All {SLOTS} slots covered" in said.stdout, said.stdout
+            said = subprocess.run(
+                ["redis-cli", "-c", "-p", port, "get", KEYS[7]], capture_output=True, text=True, check=True
+            )
+            assert said.stdout.strip() == KEYS[7]
+
+        # A worker that is killed comes back, with what it acknowledged.
+        killed = node.worker_pids()[1]
+        for key in KEYS:
+            client.set(key, b"new " + key.encode())
+        os.kill(killed, signal.SIGKILL)
+        node.wait_for_log("worker 1 ended with exit code 137: started again")
+        wait_until("it is started again", lambda: node.worker_pids()[1] != killed, READY_SECONDS)
+        node.wait_ready()
+        assert [client.get(key, timeout=20) for key in KEYS] == [b"new " + key.encode() for key in KEYS]
+        assert node.metrics().value("milena_worker_restarts_total", worker="1") == 1
+
+    workers = node.worker_pids()
+    node.terminate()
+    assert node.wait(60.0) == 0
+    for pid in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert not node.lines("Traceback")
