@@ -146,6 +146,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         },
         default_bucket=bucket,
         journal_id=disk.identity.journal,
+        copies=config.copies if config.copies > 1 and resp_listens else 0,
         zone=config.zone,
     )
     to_routers = certificates if config.routers_tls else None
@@ -191,6 +192,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
                 servers.ownership.close("this node leaves the ring")
                 with suppress(TimeoutError):
                     await asyncio.wait_for(journal.sync_barrier(), SYNC_SECONDS)
+                    await asyncio.wait_for(servers.copies.replication.wait_idle(), SYNC_SECONDS)
                 await parts.writes.finish(SYNC_SECONDS)
         for task in background:
             task.cancel()
@@ -215,7 +217,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         await servers.copies.promotion.cancel_promoting()
         await membership.late_writes.cancel()
         servers.peer_listings.cancel()
-        await servers.peers.close()
+        await servers.copies.replication.close()
+        await asyncio.gather(servers.peers.close(), servers.copy_peers.close())
         await asyncio.gather(*(each.close() for each in membership.registrations))
         await parts.origin.close()
         await ops.stop()

@@ -21,6 +21,8 @@ from milena_cache.copies.holder import Holder
 from milena_cache.copies.journal_roles import NAME as JOURNAL_ROLES
 from milena_cache.copies.journal_roles import JournalRoles
 from milena_cache.copies.promotion import Promotion
+from milena_cache.copies.replicated import ReplicatedJournal
+from milena_cache.copies.replication import Replication
 from milena_cache.copies.store import CopyStore
 from milena_cache.handover.destination import Destination
 from milena_cache.handover.former_owner import FormerOwner
@@ -118,6 +120,7 @@ class NodeParts:
     dirty: Dirty
     dirty_writes: DirtyWrites
     journal: Journal[DirtyEntry]
+    durable: ReplicatedJournal
     commits: CommitCounts
     uploader: Uploader
     s3_locks: KeyLocks  # held by whatever writes a key in S3
@@ -156,6 +159,7 @@ class Servers:
     promises: PromisesGiven
     identity: NodeIdentity
     peers: Peers
+    copy_peers: Peers
     peer_listings: PeerListings
     handover: Handover
     copies: HeldCopies
@@ -207,7 +211,8 @@ def build(
     journal: Journal[DirtyEntry] = Journal(disk, clock, lineage, (commits,))
     origin.observed = journal.learn
     # What makes a write durable before it is acknowledged; writes and write-back know no more of it.
-    durable: Durable[DirtyEntry] = journal
+    replicated = ReplicatedJournal(journal, config.copies_policy)
+    durable: Durable[DirtyEntry] = replicated
     memory = Memory(config.max_entries, config.max_bytes)
     # By then a read and its hedge have had their time.
     fetches: SingleFlight[FetchResult] = SingleFlight(late_after=2 * config.hedge_after)
@@ -299,6 +304,7 @@ def build(
         dirty=dirty,
         dirty_writes=dirty_writes,
         journal=journal,
+        durable=replicated,
         commits=commits,
         uploader=uploader,
         s3_locks=s3_locks,
@@ -351,8 +357,8 @@ def build_servers(
     """Return the servers. `address` is the node's advertised address.
 
     `stopping` returns True once the node must accept no more requests. `probes` probe the store when it first
-    responds. `links`: connections to other nodes for moving slots, if not those of `Peers`. `rejects`: tries
-    whether an address refuses connections. `access`: users and logins; by default anyone may do everything.
+    responds. `links`: connections to other nodes for moving slots and copies, if not those of `Peers`. `rejects`:
+    tries whether an address refuses connections. `access`: users and logins; by default anyone may do everything.
     `certificates` encrypt connections to other nodes; None: they are plain.
     """
     access = access or Access(parts.clock)
@@ -389,7 +395,9 @@ def build_servers(
     slot_waiters = SlotWaiters(clock)
     ownership.on_change = slot_waiters.changed
     handover = build_handover(config, parts, ownership, links or peers)
-    copies = build_copies(config, parts, ownership, handover, links or peers)
+    # Connections of their own: what waits for the disks of other nodes must hold up no promises.
+    copy_peers = Peers(ownership.identity_at, ownership.tls_address_at, outgoing)
+    copies = build_copies(config, parts, ownership, handover, links or peers, links or copy_peers)
     status.concerns.append(copies)
     requests = Requests(
         parts.node,
@@ -441,6 +449,7 @@ def build_servers(
         promises,
         identity,
         peers,
+        copy_peers,
         peer_listings,
         handover,
         copies,
@@ -528,15 +537,36 @@ def build_handover(config: Config, parts: NodeParts, ownership: Ownership, links
 
 
 def build_copies(
-    config: Config, parts: NodeParts, ownership: Ownership, handover: Handover, links: Links
+    config: Config,
+    parts: NodeParts,
+    ownership: Ownership,
+    handover: Handover,
+    links: Links,
+    copy_links: Links,
 ) -> HeldCopies:
-    """Return what holds copies of other nodes' writes, and have moves of slots and the journal heed it."""
+    """Return what holds copies of other nodes' writes, and makes those of this node's writes.
+
+    Moves of slots, writes and the journal heed it. `copy_links`: connections for the copies of writes.
+    """
     journal, tombstones = parts.journal, handover.tombstones
     roles = JournalRoles(journal.disk.metadata().get(JOURNAL_ROLES, ""))
     ownership.collects = True
     ownership.whole.assign(roles.whole)
     store = CopyStore(config.dirty_copy_bytes, copies_memory(config.dirty_memory_bytes))
     holder = Holder(ownership, store, roles, journal, tombstones)
+    replication = Replication(
+        ownership,
+        journal,
+        parts.dirty,
+        tombstones,
+        copy_links,
+        parts.clock,
+        parts.rng,
+        config.copy_timeout,
+        config.copies_policy,
+    )
+    replication.is_pending = lambda key: parts.writes.journaling(key) or handover.merging.is_merging(key)
+    parts.durable.replication = replication
     collecting = Collecting(ownership, holder, journal, parts.dirty, tombstones, links, parts.budget)
     promotion = Promotion(
         ownership,
@@ -551,6 +581,7 @@ def build_copies(
         parts.clock,
         parts.rng,
         stored_ring.from_text(journal.disk.metadata().get(stored_ring.NAME, "")),
+        replication,
     )
     hot_entries, old_owner = handover.hot_entries, handover.old_owner
 
@@ -560,16 +591,24 @@ def build_copies(
 
     def took(ranges: Sequence[Range]) -> None:
         promotion.took(ranges)
+        replication.took(ranges)
         old_owner.took(ranges)
 
+    moving = tombstones.on_added
+
+    def tombstone_added(key: bytes) -> None:
+        moving(key)
+        replication.tombstone_added(key)
+
+    tombstones.on_added = tombstone_added
     handover.copies = promotion
     handover.source.on_handed_over = handed_over
     handover.destination.on_change = took
     handover.source.retire_entry = promotion.adopt_or_retire
-    handover.source.keeps_tombstones = promotion.is_complete
-    handover.former_owner.keeps_tombstones = promotion.is_complete
+    handover.source.keeps_tombstones = promotion.is_holder
+    handover.former_owner.keeps_tombstones = promotion.is_holder
     collected = Collected(ownership, holder, journal, tombstones)
-    return HeldCopies(ownership, store, holder, promotion, collecting, collected)
+    return HeldCopies(ownership, store, holder, promotion, collecting, collected, replication, config.copies)
 
 
 def metrics_registry(
@@ -650,11 +689,15 @@ def build_membership(
 
     def ring_status() -> RingStatus:
         acknowledged, held = servers.promises.acknowledged_epoch, servers.handover.former_owner.held_epoch
+        completed, failed = servers.copies.replication.completed(), servers.copies.replication.failed_holders()
         return RingStatus(
             acknowledged if held is None else min(acknowledged, held),
             ownership.taken,
             servers.handover.leaving,
             servers.handover.former_owner.has_foreign_writes,
+            completed,
+            failed,
+            ownership.epoch if completed or failed else 0,
         )
 
     took_slots = servers.handover.destination.on_change
@@ -667,7 +710,9 @@ def build_membership(
     def served() -> None:
         late_writes.ring_changed()
         servers.resp.fence_changed()
+        renew_if_changed()
 
+    servers.copies.replication.on_change = renew_if_changed
     servers.handover.destination.on_change = took
     servers.copies.promotion.on_served = served
     servers.handover.former_owner.on_done = renew_if_changed

@@ -137,6 +137,16 @@ def _copies(copies: HeldCopies) -> Iterable[Metric]:
         "Slots of lost nodes not served until other nodes have sent what they have",
         promotion.collecting_slots,
     )
+    replication = copies.replication
+    yield gauge(
+        "milena_copies_missing",
+        "Slots of this node of which too few holders have every write",
+        replication.slots_with_missing_copies,
+    )
+    yield gauge("milena_copies_target", "Journals that the ring wants an acknowledged write in", replication.target)
+    yield gauge("milena_copies_configured", "COPIES", copies.configured)
+    yield counter("milena_copies_sent", "Records sent to holders with their commit", replication.sent)
+    yield counter("milena_copies_failed", "Writes that were not copied in time", replication.failed)
 
 
 def _reads(node: Node) -> Iterable[Metric]:

@@ -13,6 +13,7 @@ from typing import TypeVar
 from milena_cache.membership.node_fence import FENCED_READS, FencedReads
 from milena_cache.memory.freshness import Freshness
 from milena_cache.objects.names import ANY_BUCKET, Buckets
+from milena_cache.objects.write_request import COPIES_POLICIES, CopiesPolicy
 from milena_cache.origin.conditions import CONDITIONS_MODES, ConditionsMode
 from milena_cache.origin.s3.settings import S3Settings, load_s3
 from milena_cache.writeback.uploads.upload import POLICIES, Policy
@@ -34,6 +35,8 @@ YEAR = 366 * DAY
 # The share of REQUEST_TIMEOUT_SECONDS after which a read without response headers is sent once more.
 HEDGE_SHARE = 1 / 3
 
+# The values of COPIES.
+DEFAULT_COPIES, MAX_COPIES = 1, 3
 # Characters of a zone.
 MAX_ZONE = 200
 
@@ -85,6 +88,9 @@ class Config:
     dirty_max_bytes: int
     dirty_memory_bytes: int
     dirty_copy_bytes: int
+    copies: int
+    copies_policy: CopiesPolicy
+    copy_timeout: float
     dirty_max_age: float
     flush_delay: float
     flush_concurrency: int
@@ -192,6 +198,9 @@ def load(env: Environment, memory_limit: int, cores: int = 1) -> Config:
         dirty_max_bytes=dirty_max,
         dirty_memory_bytes=dirty_memory,
         dirty_copy_bytes=env.size("DIRTY_COPY_BYTES", dirty_max, 0, 2**44),
+        copies=env.integer("COPIES", DEFAULT_COPIES, 1, MAX_COPIES),
+        copies_policy=_one_of(env, "COPIES_POLICY", "through", COPIES_POLICIES),
+        copy_timeout=env.number("COPY_TIMEOUT_MS", 1000, 10, 60_000, "milliseconds") / 1000,
         dirty_max_age=env.seconds("DIRTY_MAX_AGE_SECONDS", 300, 1, YEAR),
         flush_delay=env.number("FLUSH_DELAY_MS", 100, 0, 3_600_000, "milliseconds") / 1000,
         flush_concurrency=env.integer("FLUSH_CONCURRENCY", 64, 1, 10_000),

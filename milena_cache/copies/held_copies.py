@@ -1,4 +1,4 @@
-"""Coordination. The copies that this node holds: the parts together, and what operators learn of them."""
+"""Coordination. The copies that this node holds and has made: the parts, and what operators learn of them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from milena_cache.copies.collecting import Collected, Collecting
 from milena_cache.copies.holder import Holder
 from milena_cache.copies.promotion import Promotion
+from milena_cache.copies.replication import Replication
 from milena_cache.copies.store import CopyStore
 from milena_cache.membership.ownership import Ownership
 
 
 @dataclass(frozen=True, slots=True)
 class HeldCopies:
-    """The copies that one node holds; one of the `Concern`s of its status."""
+    """The copies that one node holds, and those of its writes; one of the `Concern`s of its status.
+
+    configured: COPIES
+    """
 
     ownership: Ownership
     store: CopyStore
@@ -21,6 +25,8 @@ class HeldCopies:
     promotion: Promotion
     collecting: Collecting
     collected: Collected
+    replication: Replication
+    configured: int
 
     def not_ready(self) -> list[str]:
         """Copies keep no node from being ready."""
@@ -36,6 +42,14 @@ class HeldCopies:
             )
         if self.store.is_full:
             reasons.append("copies: no room for more (DIRTY_COPY_BYTES): writes of other nodes wait for S3")
+        missing = self.replication.slots_with_missing_copies
+        if missing:
+            reasons.append(
+                f"copies: {missing} slots of this node have fewer complete copies than the ring wants "
+                f"({self.replication.target} journals)"
+            )
+        for address, why in self.replication.failing.items():
+            reasons.append(f"copies: node {address} does not follow as a holder: {why}")
         ownerless = self.ownership.ownerless_slots
         if ownerless:
             reasons.append(

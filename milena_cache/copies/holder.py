@@ -43,6 +43,8 @@ from milena_common.api.errors import FailedPrecondition, InvalidRequest, Unavail
 from milena_common.cluster.slot_map import MapRange, SlotMap
 from milena_common.cluster.slots import slot_of
 
+# From so many slots on, a frame's slots are looked up by range.
+MANY_SLOTS = 64
 # How long a frame waits for the journal, in seconds.
 COMMIT_SECONDS = 10.0
 # Owners' processes whose sessions are remembered; a ring has fewer members.
@@ -377,7 +379,7 @@ class Holder:
         # them over, and has not stopped them; or it has taken them over, and the sender does not know that yet.
         mine = self.owned_by(self._ownership.me)
         leaving, since = self._ownership.is_leaving, self._ownership.unfenced_since_slot
-        if any((slot in mine and not leaving(slot)) or since(slot) != ELSEWHERE for slot in slots):
+        if any(not leaving(slot) for slot in mine & slots) or any(since(slot) != ELSEWHERE for slot in slots):
             raise Unavailable("this node serves the slots, as far as it knows")
         return None
 
@@ -408,7 +410,11 @@ class Holder:
             for slot in slots:
                 self.ahead[slot] = max(epoch, self.ahead.get(slot, 0))
         if self._ownership.whole:
-            others = [each for each in slots if each in self._ownership.whole]
+            whole = self._ownership.whole
+            if len(slots) < MANY_SLOTS:
+                others = [each for each in slots if each in whole]
+            else:
+                others = [each for first, last, _ in whole for each in range(first, last + 1) if each in slots]
             for slot in others:
                 if not self._ownership.is_leaving(slot):
                     self._ownership.not_whole(slot)

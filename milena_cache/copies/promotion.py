@@ -27,6 +27,7 @@ from dataclasses import replace
 from milena_cache.copies.collecting import Collecting, HolderPart
 from milena_cache.copies.holder import Holder
 from milena_cache.copies.journal_roles import Role
+from milena_cache.copies.replication import Replication
 from milena_cache.copies.store import Copy, CopyStore
 from milena_cache.handover.frames import Range, ranges_of
 from milena_cache.handover.tombstones import Tombstones
@@ -76,6 +77,7 @@ class Promotion:
         clock: Clock,
         rng: Callable[[], float],
         before: SlotMap,
+        replication: Replication,
     ) -> None:
         self.on_served: Callable[[], None] = lambda: None
         # The ring before the newest one; at first that of the process before.
@@ -97,10 +99,14 @@ class Promotion:
         # Slots that wait to be collected, and of which this node was a complete holder.
         self._complete: set[int] = set()
         self._listed: set[int] = set()
-        self._listed_complete: set[int] = set()
         # Slots that are gated until they are collected, and those of them that this node had handed over.
         self._waiting: set[int] = set()
         self._returned: set[int] = set()
+        # Those of them whose copies are dirty entries: they wait only until other holders have the same.
+        self._promoted_slots: set[int] = set()
+        # Slots with writes that a process before this one has left; None until the first ring.
+        self._recovered: set[int] | None = None
+        self._replication = replication
         self._promoting: asyncio.Task[None] | None = None
         self._log = LogLimiter()
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -110,6 +116,8 @@ class Promotion:
         holder.adopt_key = self.adopt_key
         holder.is_adopting = self._adopting.__contains__
         holder.on_late = lambda: self._spawn("drop", self._drop_all)
+        replication.unpromoted = lambda: self._waiting - self._promoted_slots
+        replication.on_synced = self._serve_synced
 
     # ---- the ring
 
@@ -118,7 +126,6 @@ class Promotion:
         me, slot_map, before = self._ownership.me, self._ownership.slot_map, self.before
         self.before = slot_map
         self._listed = _slots_listing(slot_map, me, complete=False)
-        self._listed_complete = _slots_listing(slot_map, me, complete=True)
         for slot in [slot for slot, epoch in self._holder.ahead.items() if epoch <= slot_map.epoch]:
             del self._holder.ahead[slot]
         changed = self._hold_back_returned()
@@ -129,8 +136,10 @@ class Promotion:
         self._returned &= uncollected
         self._holder.doubt(new - self._complete)
         self._waiting = uncollected
+        self._promoted_slots &= uncollected
         self._collecting.keep_only(uncollected)
         changed |= self._serve(self._nothing_to_do(uncollected))
+        changed |= self._hold_back_recovered()
         self._restart_promoting()
         if len(self._store):
             self._spawn("drop", self._drop_all)
@@ -157,6 +166,39 @@ class Promotion:
             changed |= self._ownership.hold_back(first, last)
         return changed
 
+    def _hold_back_recovered(self) -> bool:
+        """Have the owner's side follow the ring; gate slots until holders have what a restart has found."""
+        if self._recovered is None:
+            self._recovered = (
+                set(map(slot_of, self._dirty)) if self._ownership.slot_map.copies_wanted > 1 else set()
+            )
+        recovered = self._recovered
+        if recovered:
+            slot_map, me = self._ownership.slot_map, self._ownership.me
+            recovered = {slot for slot in recovered if slot_map.target(slot).address in ("", me)}
+            self._promoted_slots |= recovered & self._ownership.own_slots - self._waiting
+        self._replication.update_ring()
+        changed = False
+        if recovered:
+            mine = recovered & self._promoted_slots
+            held = set(filter(self._replication.awaits_sync, mine))
+            self._promoted_slots -= mine - held
+            self._waiting |= held
+            for first, last in ranges_of(held):
+                changed |= self._ownership.hold_back(first, last)
+            recovered -= mine - held
+        self._recovered = recovered
+        return changed
+
+    def _serve_synced(self) -> None:
+        """Serve the slots that have waited only for other holders."""
+        ready = {slot for slot in self._promoted_slots & self._waiting if not self._replication.awaits_sync(slot)}
+        if not ready:
+            return
+        self._serve(ready)
+        self._writeback.requeue_held_back()
+        self.on_served()
+
     def _nothing_to_do(self, slots: set[int]) -> set[int]:
         """Return those of `slots` of which no node has copies, as far as the ring says."""
         pending = self._holder.pending_slots
@@ -170,7 +212,11 @@ class Promotion:
         changed = False
         for first, last in ranges_of(slots):
             changed |= self._ownership.collected(first, last)
-            self._waiting -= set(range(first, last + 1))
+            served = set(range(first, last + 1))
+            self._waiting -= served
+            self._promoted_slots -= served
+            if self._recovered:
+                self._recovered -= served
         return changed
 
     def _parts_of(self, slots: set[int]) -> list[HolderPart]:
@@ -195,9 +241,9 @@ class Promotion:
                     _add(parts, each, rest)
         return [each for each in parts.values() if each.resp_address]
 
-    def is_complete(self, slot: int) -> bool:
-        """Return True if the ring lists this node as a complete holder of `slot`."""
-        return slot in self._listed_complete
+    def is_holder(self, slot: int) -> bool:
+        """Return True if the ring lists this node as a holder of `slot`."""
+        return slot in self._listed
 
     def holds_back(self, slot: int) -> bool:
         """Return True while `slot` is this node's, and what others have of it is collected."""
@@ -222,11 +268,14 @@ class Promotion:
         failures = 0
         while self._waiting:
             await self._journal.sync_barrier()  # what was sent by an older ring is in the journal then
-            await asyncio.gather(*map(self._collect, self._parts_of(self._waiting)))
-            ready = self._waiting - self._holder.pending_slots
+            await asyncio.gather(*map(self._collect, self._parts_of(self._waiting - self._promoted_slots)))
+            ready = self._waiting - self._promoted_slots - self._holder.pending_slots
             for part in self._parts_of(ready):
                 ready -= part.slots - self._collecting.done(part)
             await self._promote_and_serve(ready)
+            if ready:
+                self._replication.promoted()
+                self._serve_synced()
             if self._waiting:
                 failures = 1 if ready else failures + 1
                 await self._clock.sleep(BACKOFF.delay(failures, self._rng))
@@ -256,9 +305,8 @@ class Promotion:
         if not mine:
             return
         self._holder.set_role(mine, Role.OWN)
-        self._serve(mine)
-        self._writeback.requeue_held_back()
-        self.on_served()
+        self._promoted_slots.update(mine)
+        self._serve_synced()
 
     async def _promote(self, slot: int) -> int:
         """Make dirty entries of the copies of `slot`; return how many there were."""

@@ -70,6 +70,10 @@ class Merging:
         # Returns True if this node has acknowledged a later write of the key that is over: a delete.
         self.superseded: Callable[[bytes, Version], bool] = tombstones.superseded
 
+    def is_merging(self, key: bytes) -> bool:
+        """Return True while a write of another node of `key` is queued for the journal, or not complete."""
+        return key in self._merging
+
     async def merge(self, writes: Sequence[HandedOver], owned_since: int, timeout: float) -> None:
         """Return when each of `writes`, or a newer one of its key, is in the journal.
 
@@ -86,7 +90,7 @@ class Merging:
                     appended.append(future)
             await asyncio.gather(*appended)
         except NotDurable as error:
-            raise Overloaded(f"the journal has no room for writes of another node: {error}", 1.0) from None
+            raise Overloaded(f"writes of another node could not be made durable: {error}", 1.0) from None
         finally:
             for future in appended:
                 if future.done() and not future.cancelled():

@@ -80,6 +80,22 @@ class CommitObserver(Protocol):
         """
 
 
+class Copying(Protocol):
+    """Has the writes of commits copied to other nodes: what it keeps is acknowledged later than its commit."""
+
+    def begun(self, batch: Sequence[QueuedWrite[Any]]) -> None:
+        """Called when the commit with `batch` has begun. Must not raise."""
+
+    def committed(self, batch: list[QueuedWrite[Any]]) -> list[QueuedWrite[Any]]:
+        """Called after the commit was synced; return those of its writes that are complete.
+
+        The others are completed by `Journal.complete`, or with their `fail`.
+        """
+
+    def rolled_back(self, batch: Sequence[QueuedWrite[Any]]) -> None:
+        """Called when nothing of the commit has taken effect, before its writes fail."""
+
+
 class Leaving:
     """Counts, by key, the records whose removal was requested and that may still be in the file."""
 

@@ -34,6 +34,7 @@ from typing import Any, Generic, TypeVar
 from milena_cache.journal.commit import (
     Commit,
     CommitObserver,
+    Copying,
     JournalFailed,
     JournalFull,
     Leaving,
@@ -83,6 +84,8 @@ class Journal(Generic[T]):
         self.unacknowledged: Callable[[], str] = lambda: ""
         # Takes the records at the start that are copies of other nodes' writes.
         self.copies: RecoveredCopies | None = None
+        # Has writes copied to other nodes before they are complete; None in a node that keeps no copies.
+        self.copying: Copying | None = None
         self.quarantined = disk.damaged()
         self._clock = clock
         self._observers = [*observers]
@@ -163,8 +166,8 @@ class Journal(Generic[T]):
         if self.lineages.joined(lineage):
             self.defer(self._store_metadata)
 
-    def rejection(self) -> str:
-        """Return why no write can be made durable now, "" if it can be tried."""
+    def rejection(self, key: bytes) -> str:
+        """Return why no write can be made durable now, "" if it can be tried. No key makes a difference."""
         return JournalFull.reason if self.full else ""
 
     def append(
@@ -207,6 +210,13 @@ class Journal(Generic[T]):
             self._leaving.removed(key)
 
         self.defer(work)
+
+    def retired(self, key: bytes, version: Version) -> None:
+        """Do nothing: there are no copies but the records."""
+
+    async def copies_released(self, key: bytes) -> bool:
+        """Return True: there are no copies but the records."""
+        return True
 
     def keep_tombstone(self, number: int, raw: bytes, key: bytes | None) -> None:
         """Store a tombstone, as a deferred operation: before the removals that are requested later.
@@ -367,6 +377,9 @@ class Journal(Generic[T]):
             committing = self.disk.commit()
         except Exception as error:
             committing = error
+        else:
+            if self.copying is not None:
+                self.copying.begun(batch)
         return Commit(batch, deferred, barriers, committing, started)
 
     async def _finish(self, commit: Commit[T]) -> bool:
@@ -391,21 +404,33 @@ class Journal(Generic[T]):
             self._observe(batch, self._clock.now() - commit.started)
             if self.full and batch:
                 self._has_room()
-            rejected = self.unacknowledged() if batch else ""
-            for write in batch:
-                write.on_done(write.token, True)
-                if write.future.done():
-                    pass
-                elif rejected:
-                    write.future.set_exception(NotAcknowledged(rejected))
-                else:
-                    write.future.set_result(None)
+            self._complete(batch if self.copying is None else self.copying.committed(batch))
         finally:
             self._stuck.cancel()
             _wake(commit.barriers)
-            watchers, self._watchers = self._watchers, []
-            _wake(watchers)
+            self.wake_watchers()
         return made
+
+    def _complete(self, batch: Iterable[QueuedWrite[Any]]) -> None:
+        rejected = self.unacknowledged() if batch else ""
+        for write in batch:
+            write.on_done(write.token, True)
+            if write.future.done():
+                pass
+            elif rejected:
+                write.future.set_exception(NotAcknowledged(rejected))
+            else:
+                write.future.set_result(None)
+
+    def complete(self, batch: Iterable[QueuedWrite[Any]]) -> None:
+        """Complete writes that `copying` has kept beyond their commit."""
+        self._complete(batch)
+        self.wake_watchers()
+
+    def wake_watchers(self) -> None:
+        """Have `wait_commit` return: some writes are done."""
+        watchers, self._watchers = self._watchers, []
+        _wake(watchers)
 
     def _observe(self, batch: list[QueuedWrite[T]], seconds: float) -> None:
         for observer in self._observers:
@@ -434,6 +459,8 @@ class Journal(Generic[T]):
             self.full = True
             log.error("the journal is full (%s): writes go through to S3 before they are acknowledged", error)
             self._spawn(self._probe())
+        if self.copying is not None:
+            self.copying.rolled_back(commit.batch)
         for write in commit.batch:
             write.fail(JournalFull(str(error)))
 

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from milena_cache.membership.slot_epochs import SlotEpochs
 from milena_common.api.errors import FailedPrecondition, Moved, NodeLost, NoNodes, TryAgain
-from milena_common.cluster.slot_map import MapNode, SlotMap, Target
+from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap, Target
 from milena_common.cluster.slots import SLOTS, slot_of
 from milena_common.resp.identity import Identity
 
@@ -249,14 +249,14 @@ class Ownership:
         return self._recompute()
 
     @property
+    def own_ranges(self) -> list[MapRange]:
+        """Return the ranges that the ring has as this process's."""
+        return [part for part in self._map.ranges if _is_process(self._map, part.node, self.me, self.node_id)]
+
+    @property
     def own_slots(self) -> set[int]:
         """Return the slots that the ring has as this process's."""
-        return {
-            slot
-            for first, last, node, _ in self._map.ranges
-            if _is_process(self._map, node, self.me, self.node_id)
-            for slot in range(first, last + 1)
-        }
+        return {slot for first, last, _, _ in self.own_ranges for slot in range(first, last + 1)}
 
     @property
     def ownerless_slots(self) -> int:

@@ -6,7 +6,7 @@ Both are independent of protocols and of the journal, so that servers and the wr
 from __future__ import annotations
 
 from hashlib import md5
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from milena_cache.objects.etags import same_etag
 from milena_cache.objects.expiry import NEVER
@@ -17,6 +17,9 @@ from milena_common.api.durability import Durability
 # The memory of one dirty entry beyond its key and value, in bytes; also counted for the journal, whose record has a
 # header and an entry in its tree. Measured with `python -m bench --case replay`.
 ENTRY_OVERHEAD = 650
+# COPIES_POLICY: what becomes of a write that too few other nodes can have a copy of.
+CopiesPolicy = Literal["through", "require"]
+COPIES_POLICIES: tuple[CopiesPolicy, ...] = ("through", "require")
 # From this size the ETag is computed at once, on a thread; below, at its first use.
 LARGE_BYTES = 2**18
 

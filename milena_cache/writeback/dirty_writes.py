@@ -127,6 +127,7 @@ class DirtyWrites:
         self._failing.clear(entry.key)
         for seq in entry.records():
             self._releases.release(seq, entry.key)
+        self._releases.retired(entry.key, entry.version)
         self._flush_waiters.progress(entry.key)
 
     def withdraw(self, entry: DirtyEntry) -> None:

@@ -1,7 +1,8 @@
 """Coordination. The seam to what makes a write durable before it is acknowledged.
 
     class     durable by
-    back      a `Durable`: today the record in this node's journal (`journal.group_commit.Journal`)
+    back      a `Durable`: the record in this node's journal and, in a ring with copies, in those of the slot's
+              holders (`milena_cache.copies.replicated`)
     memory    nothing
     through   S3, which has the write itself (`write_through`)
 
@@ -18,16 +19,33 @@ from typing import Protocol, TypeVar
 
 from milena_cache.journal.record import Record
 from milena_cache.objects.version import Version
+from milena_cache.objects.write_request import NotDurable
 from milena_cache.writeback.releases import Releases
 
 T = TypeVar("T")
 
 
+class NotCopied(NotDurable):
+    """A write is not in enough journals, and must not be acknowledged. A journal may still have it.
+
+    why: for people
+    """
+
+    reason = "copies_missing"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
 class Durable(Releases, Protocol[T]):
     """Makes writes durable. `T` is what a write is known as to its caller."""
 
-    def rejection(self) -> str:
-        """Return why no write can be made durable now, as NotDurable's `reason`; "" if it can be tried."""
+    def rejection(self, key: bytes) -> str:
+        """Return why no write of a cache key can be made durable now, as NotDurable's `reason`.
+
+        Returns "" if it can be tried, or is to be refused.
+        """
 
     def next_version(self, owned_since: int) -> Version:
         """Return the version of a write that begins now, greater than all before, whatever its class."""
@@ -37,14 +55,15 @@ class Durable(Releases, Protocol[T]):
     ) -> asyncio.Future[None]:
         """Make `record` durable; records are appended in the order of their versions.
 
-        `on_done(token, durable)` is called once for each, in the order of the appends, and before anything that
-        waits for the future runs: so a durable write is a dirty entry before its caller or a reader goes on, also
-        if its caller has given up.
+        `on_done(token, durable)` is called once for each, for those of a key in the order of the appends, and
+        before anything that waits for the future runs: so a durable write is a dirty entry before its caller or a
+        reader goes on, also if its caller has given up.
 
-        The future raises NotDurable if nothing of the write is left; DeadlineExceeded after `timeout` seconds, when
-        `on_done` is still to come; Unavailable if the implementation fails for good, when a restart may find the
-        write durable, or if this node may not acknowledge writes any more, which is then known of a durable write.
-        Raises Unavailable itself if the implementation has failed before.
+        The future raises NotDurable if nothing of the write is left; NotCopied; DeadlineExceeded after `timeout`
+        seconds, when `on_done` is still to come; Unavailable if the implementation fails for good, when a restart
+        may find the write durable, or if this node may not acknowledge writes any more, which is then known of a
+        durable write.
+        Raises Unavailable itself if the implementation has failed before, or refuses the write.
         """
 
     async def wait_commit(self) -> None:

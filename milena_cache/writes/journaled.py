@@ -72,7 +72,7 @@ class JournaledWrites:
         """Return why the change cannot enter the journal, one of `writer.FORCED`; "" if it can."""
         if self.draining:
             return "draining"
-        return self._durable.rejection() or ("" if self._has_room(change) else "dirty_limit")
+        return self._durable.rejection(change.target.cache_key) or ("" if self._has_room(change) else "dirty_limit")
 
     def _has_room(self, change: Change) -> bool:
         size = len(change.value or b"")

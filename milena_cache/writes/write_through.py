@@ -119,6 +119,11 @@ class WriteThrough:
             notified = self.wrote(key, change.owned_since)
             if notified is not None:
                 await notified
+            if not await self._copies_released(key, deadline):
+                raise Unavailable(
+                    f"{write.ref}: S3 has the write, and its outcome is unknown: a node that holds a copy of an "
+                    "earlier write of the key has not confirmed that it gives it up"
+                )
             if not await self._let_go(key, change, deadline):
                 raise Unavailable(
                     f"{write.ref}: deleted in S3, but the journal has no room to remove the record of an earlier "
@@ -127,6 +132,14 @@ class WriteThrough:
             if (rejected := self.fence_error()) is not None:
                 raise _unknown(write, rejected)
             return Ack(THROUGH, etag, None)
+
+    async def _copies_released(self, key: bytes, deadline: float) -> bool:
+        """Return True if no holder of copies would serve an earlier write of the key, if it got the slot."""
+        try:
+            async with asyncio.timeout(max(0.0, deadline - self._clock.now())):
+                return await self._durable.copies_released(key)
+        except TimeoutError:
+            return False
 
     async def _let_go(self, key: bytes, change: Change, deadline: float) -> bool:
         """Return True if the journal's records of earlier writes allow the acknowledgement of this one."""

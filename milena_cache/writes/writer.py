@@ -38,12 +38,12 @@ from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.dirty_writes import DirtyWrites
 from milena_cache.writeback.expired_objects import ExpiredObjectReaper
 from milena_cache.writeback.loop import WriteBack
-from milena_cache.writes.durable import Durable
+from milena_cache.writes.durable import Durable, NotCopied
 from milena_cache.writes.journaled import JournaledWrites
 from milena_cache.writes.ownership_revalidation import OwnershipRevalidation
 from milena_cache.writes.write_through import WriteThrough
 from milena_common.api.durability import BACK, DURABILITIES, MEMORY, THROUGH, Durability
-from milena_common.api.errors import ConditionFailed, DeadlineExceeded, MilenaError
+from milena_common.api.errors import ConditionFailed, DeadlineExceeded, MilenaError, Unavailable
 from milena_common.api.keys import check_value_size
 from milena_common.runtime.key_locks import KeyLocks
 
@@ -56,6 +56,7 @@ FORCED = {
     "dirty_limit": "the dirty entries have reached DIRTY_MAX_BYTES or DIRTY_MEMORY_BYTES",
     "journal_full": "the journal's disk is full",
     "draining": "the node is stopping",
+    NotCopied.reason: "too few other nodes can have a copy of it (COPIES_POLICY)",
 }
 
 
@@ -201,7 +202,8 @@ class Writes:
     ) -> None:
         error = appending.exception()
         if isinstance(error, NotDurable):
-            self._begin_in_turn(change, BACK, timeout).add_done_callback(partial(_pass_on, acked))
+            in_turn = self._begin_in_turn(change, BACK, timeout, tried=isinstance(error, NotCopied))
+            in_turn.add_done_callback(partial(_pass_on, acked))
         elif acked.done():
             pass  # its caller cancelled it
         elif error is not None:
@@ -217,15 +219,16 @@ class Writes:
         appending = self._write_at_once(change, durability, timeout)
         if isinstance(appending, Ack):
             return appending
+        tried = False
         if appending is not None:
             try:
                 await appending
-            except NotDurable:
-                pass
+            except NotDurable as error:
+                tried = isinstance(error, NotCopied)
             else:
                 self.acknowledged[BACK] += 1
                 return Ack(BACK, change.etag, change.value)
-        return await self._write_in_turn(change, durability, timeout)
+        return await self._write_in_turn(change, durability, timeout, tried=tried)
 
     def _checked(self, change: Change) -> Change:
         """Return the change with its expiry resolved: past, it is a delete; else in whole milliseconds.
@@ -296,15 +299,25 @@ class Writes:
         if not task.cancelled():
             task.exception()  # marks it as retrieved: asyncio logs nothing if the caller has given up
 
-    def _begin_in_turn(self, change: Change, durability: Durability, timeout: float) -> asyncio.Task[Ack]:
-        task = self._in_background(self._write_in_turn(change, durability, timeout))
+    def _begin_in_turn(
+        self, change: Change, durability: Durability, timeout: float, *, tried: bool = False
+    ) -> asyncio.Task[Ack]:
+        task = self._in_background(self._write_in_turn(change, durability, timeout, tried=tried))
         # The task takes the lock only when it runs. Announced, the lock counts as taken from now on; otherwise a
         # later write of the key could pass `_write_at_once` first and be overwritten by this earlier one.
         self._write_locks.announce(change.target.cache_key, task)
         return task
 
-    async def _write_in_turn(self, change: Change, durability: Durability, timeout: float) -> Ack:
-        return await self.wait_for(self._write_locked(change, durability, timeout), change.target, timeout)
+    async def _write_in_turn(
+        self, change: Change, durability: Durability, timeout: float, *, tried: bool = False
+    ) -> Ack:
+        """Write when the key's lock is free. `tried`: some journal may have the write, and show it one day."""
+        try:
+            return await self.wait_for(self._write_locked(change, durability, timeout), change.target, timeout)
+        except MilenaError as error:
+            if tried:
+                raise _unknown(error) from None
+            raise
 
     async def _write_locked(self, change: Change, durability: Durability, timeout: float) -> Ack:
         deadline = self._clock.now() + timeout
@@ -338,6 +351,7 @@ class Writes:
         self.check_fence()
         self.check_owner(key)
         reason = ""
+        tried = False
         if durability == MEMORY:
             if self._journaled.fits_in_memory(change):
                 return self._journaled.remember(change, base)
@@ -349,6 +363,7 @@ class Writes:
                     await self._journaled.append(change, base, max(0.0, deadline - self._clock.now()))
                 except NotDurable as error:
                     reason = error.reason
+                    tried = isinstance(error, NotCopied)
                 else:
                     self._count_ack(BACK, deadline)
                     return Ack(BACK, change.etag, change.value)
@@ -362,10 +377,12 @@ class Writes:
             base = UNKNOWN
         try:
             ack = await self._write_through.write(change, base, deadline, decided=decided)
-        except ConditionFailed:
+        except ConditionFailed as error:
+            if tried:
+                raise _unknown(error) from None
             raise
         except MilenaError as error:
-            raise _because(error, reason) from None
+            raise (_unknown if tried else _because)(error, reason) from None
         self._count_ack(THROUGH, deadline)
         return ack
 
@@ -444,6 +461,13 @@ def _pass_on(acked: asyncio.Future[Ack], task: asyncio.Task[Ack]) -> None:
         acked.exception()  # marks it as retrieved, as above
     else:
         acked.set_result(task.result())
+
+
+def _unknown(error: MilenaError, reason: str = NotCopied.reason) -> MilenaError:
+    """Return the error for a write that did not get through to S3, and that a journal may have nevertheless."""
+    if isinstance(error, DeadlineExceeded) or "unknown" in str(error):
+        return error
+    return Unavailable(f"the outcome of the write is unknown: {FORCED[reason]}; {error}")
 
 
 def _because(error: MilenaError, reason: str) -> MilenaError:

@@ -56,8 +56,8 @@ class TwoJournals:
         self._waiting: dict[int, tuple[Token, OnDone, list[bool], asyncio.Future[None]]] = {}
         self._watchers: list[asyncio.Future[None]] = []
 
-    def rejection(self) -> str:
-        return self._own.rejection() or self._other.rejection()
+    def rejection(self, key: bytes) -> str:
+        return self._own.rejection(key) or self._other.rejection(key)
 
     def next_version(self, owned_since: int) -> Version:
         return self._own.next_version(owned_since)
@@ -105,6 +105,12 @@ class TwoJournals:
     def release(self, seq: int, key: bytes) -> None:
         for each in (self._own, self._other):
             each.release(seq, key)
+
+    def retired(self, key: bytes, version: Version) -> None:
+        """The records are all that there is."""
+
+    async def copies_released(self, key: bytes) -> bool:
+        return True
 
     async def has_released(self, key: bytes) -> bool:
         return all([await each.has_released(key) for each in (self._own, self._other)])
@@ -205,12 +211,12 @@ async def test_a_caller_learns_in_time_that_a_write_is_not_durable_yet_and_it_ma
 
 
 async def test_a_write_that_finds_no_room_leaves_nothing_and_says_why(made: UnderContract) -> None:
-    assert made.durable.rejection() == ""
+    assert made.durable.rejection(b"k") == ""
     made.disks[-1].failure = DiskFull("No space left on device")
     with pytest.raises(NotDurable) as caught:
         await made.append("too much")
     assert (caught.value.reason, made.done) == (JournalFull.reason, [("too much", False)])
-    assert made.durable.rejection() == JournalFull.reason
+    assert made.durable.rejection(b"k") == JournalFull.reason
     made.disks[-1].failure = None
     releasing = asyncio.create_task(made.durable.has_released(b"k"))
     await made.clock.advance(2 * PROBE_SECONDS)

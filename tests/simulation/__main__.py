@@ -44,24 +44,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", default="0:100", metavar="FIRST:LAST", help="seeds from FIRST to before LAST")
     parser.add_argument("--seed", type=int, help="only this seed, with everything that happens")
     parser.add_argument("--routers", type=int, default=0, help="the number of routers; 0: the seed decides")
+    parser.add_argument("--copies", type=int, default=1, help="COPIES of all nodes")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--histories", type=Path, default=Path("simulation-histories"), metavar="FOLDER")
     options = parser.parse_args(arguments)
     if options.seed is not None:
-        return _one(options.seed, options.routers, options.histories)
+        return _one(options.seed, options.routers, options.copies, options.histories)
     first, _, last = options.seeds.partition(":")
-    return _many(range(int(first), int(last)), options.routers, options.processes, options.histories)
+    run = partial(run_seed, routers=options.routers, copies=options.copies)
+    return _many(run, range(int(first), int(last)), options.processes, options.histories)
 
 
-def _one(seed: int, routers: int, histories: Path) -> int:
-    result = next(_results(partial(run_seed, routers=routers, log=print_line), range(seed, seed + 1), 1))
+def _one(seed: int, routers: int, copies: int, histories: Path) -> int:
+    run = partial(run_seed, routers=routers, copies=copies, log=print_line)
+    result = next(_results(run, range(seed, seed + 1), 1))
     print(f"digest {result.digest}")
     return _summary([result], histories)
 
 
-def _many(seeds: range, routers: int, processes: int, histories: Path) -> int:
+def _many(run: Callable[[int], SeedResult], seeds: range, processes: int, histories: Path) -> int:
     started = time.perf_counter()
-    code = _summary(_results(partial(run_seed, routers=routers), seeds, processes), histories)
+    code = _summary(_results(run, seeds, processes), histories)
     took = time.perf_counter() - started
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = used.ru_utime + used.ru_stime
@@ -132,18 +135,22 @@ def _summary(results: Iterable[SeedResult], histories: Path) -> int:
     keys: Counter[Verdict] = Counter()
     outcomes: Counter[str] = Counter()
     kinds: Counter[tuple[Kind, Kind]] = Counter()
-    fencing = 0
+    fencing = copied = given_up = copied_rings = 0
     for result in results:
         seeds[result.verdict] += 1
         keys += result.keys
         outcomes += result.outcomes
         kinds += pairs(result.plan)
         fencing += result.fencing
+        copied += bool(result.copied_rings)
+        copied_rings += result.copied_rings
+        given_up += bool(result.given_up)
         if result.verdict in REPORTED and seeds[result.verdict] <= MAX_REPORTS:
             print("\n".join(failure(result, histories)), flush=True)
     print("\n".join(coverage(kinds)))
     print(f"operations: {', '.join(f'{number} {outcome}' for outcome, number in outcomes.items())}")
     print(f"fencing rings in {fencing} of {seeds.total()} seeds")
+    print(f"all copies in {copied_rings} rings of {copied} seeds; slots were given up in {given_up} seeds")
     print(f"keys: {', '.join(f'{keys[verdict]} {verdict}' for verdict in Verdict)}")
     print(f"seeds: {', '.join(f'{seeds[verdict]} {verdict}' for verdict in Verdict)}")
     if seeds[Verdict.VIOLATION]:
@@ -156,12 +163,12 @@ def failure(result: SeedResult, histories: Path) -> Iterator[str]:
     histories.mkdir(parents=True, exist_ok=True)
     file = histories / f"seed-{result.seed}.jsonl"
     file.write_text("".join(to_json(each) + "\n" for each in result.operations))
-    yield f"seed {result.seed}: {result.verdict}, {result.routers} routers"
+    yield f"seed {result.seed}: {result.verdict}, {result.routers} routers, COPIES={result.copies}"
     yield from (f"  {fault}" for fault in result.plan)
     yield from result.reports
     yield f"  history: {file}; checked again by: python -m tests.faults.linearizability {file}"
     hash_seed = os.environ.get("PYTHONHASHSEED", "random")
-    arguments = f"--seed {result.seed} --routers {result.routers}"
+    arguments = f"--seed {result.seed} --routers {result.routers} --copies {result.copies}"
     yield f"  the same run: PYTHONHASHSEED={hash_seed} python -m tests.simulation {arguments}"
 
 

@@ -44,13 +44,15 @@ class SimulatedCluster:
         store: MemoryStore,
         routers: int = 0,
         log: Callable[[str], None] | None = None,
+        copies: int = 1,
     ) -> None:
-        """`routers`: how many there are, 0 if the seed decides."""
+        """`routers`: how many there are, 0 if the seed decides; `copies`: COPIES of all nodes."""
         rng = self._rng = Random(seed)
         self.loop = loop
         self.network = network = Network(loop, Random(rng.random()))
         network.log = log
-        self.plan = faults.plan(Random(rng.random()), LEASE_SECONDS)
+        self.copies = copies
+        self.plan = faults.plan(Random(rng.random()), LEASE_SECONDS, lost=copies > 1)
         store.date = lambda: WALL + loop.time()
         self.s3 = S3(store, Random(rng.random()))
         decided = rng.choice(ROUTERS)  # also if it is not used, so that the rest of the run is the same
@@ -71,6 +73,7 @@ class SimulatedCluster:
                 self.s3,
                 self.routers,
                 flush_delay,
+                self.copies,
             )
             for number in range(NODES)
         ]
@@ -96,6 +99,10 @@ class SimulatedCluster:
         self.problems: list[str] = []
         self._owners: dict[str, str] = {}
         self._absent: dict[str, SimulatedNode] = {}
+        # The newest ring, and how many rings had complete holders for all slots.
+        self._ring = Ring.empty()
+        self.copied_rings = 0
+        self.given_up = 0
 
     def _clock(self) -> MachineClock:
         return MachineClock(self.loop, self._rng.uniform(10.0, 1000.0), self._rng.uniform(-0.2, 0.2))
@@ -114,12 +121,31 @@ class SimulatedCluster:
     def _ring_changed(self, change: Change) -> None:
         self.network.record(change.kind, change.address, change.reason, change.ring.epoch)
         node = next((node for node in self.nodes if node.address == change.address), None)
-        if node is not None and change.kind == "Leave" and change.reason != "left":
+        self._record_copies(change)
+        if (
+            change.ring.copies.target < 2
+            and node is not None
+            and change.kind == "Leave"
+            and change.reason != "left"
+        ):
             self._absent[change.address] = node
         self.record_losses()
         if change.kind == "Join":
             self._absent.pop(change.address, None)
         self._record_moves(change.ring)
+
+    def _record_copies(self, change: Change) -> None:
+        """Record the keys of slots that were given up because all that had their writes were lost."""
+        before, self._ring = self._ring, change.ring
+        copies = change.ring.copies
+        if copies.target > 1 and not copies.waiting and not change.ring.slots_with_missing_copies():
+            self.copied_rings += 1
+        if change.reason.endswith("are lost"):
+            self.given_up += 1
+            for key in self.keys:
+                slot = slot_of(key.encode())
+                if any(part.first <= slot <= part.last for part in before.copies.waiting):
+                    self.lost.setdefault(key, self.history.now())
 
     def record_losses(self) -> None:
         """Record the keys of the acknowledged writes that only absent nodes have."""
@@ -222,6 +248,11 @@ class SimulatedCluster:
             if not node.serving:
                 return _nothing
             node.kill()
+            return lambda: None if node.alive else node.start()
+        if kind is Kind.NODE_LOST:
+            if not node.serving or self.copies < 2 or (node.process and node.process.paused):
+                return _nothing
+            node.lose()
             return lambda: None if node.alive else node.start()
         if kind is Kind.ROUTER_CRASH:
             if not router.alive:

@@ -26,6 +26,7 @@ class Kind(StrEnum):
 
     NODE_PAUSE = "node pause"
     NODE_CRASH = "node crash"
+    NODE_LOST = "node lost with its disk"
     NODE_CLOCK = "node clock jump"
     ROUTER_PAUSE = "router pause"
     ROUTER_CRASH = "router crash"
@@ -48,9 +49,11 @@ class Kind(StrEnum):
 
 
 RING_CHANGES = (Kind.JOIN, Kind.LEAVE)
-FAULTS = tuple(kind for kind in Kind if kind not in RING_CHANGES)
+FAULTS = tuple(kind for kind in Kind if kind not in (*RING_CHANGES, Kind.NODE_LOST))
 # These are drawn more often than the others.
 FREQUENT = (Kind.NODE_PAUSE, Kind.NODE_CRASH, Kind.ROUTER_CRASH, Kind.PARTITION_ROUTER_NODE, Kind.ISOLATE_NODE)
+# Drawn besides where the nodes keep copies of each other's writes.
+LOSSES = (Kind.NODE_LOST,) * 4
 
 
 class Fault(NamedTuple):
@@ -70,16 +73,20 @@ class Fault(NamedTuple):
         return f"{self.start:6.2f}-{self.stop:5.2f} {self.kind} ({self.one}, {self.two}, {self.size:.2f})"
 
 
-def plan(rng: Random, lease: float) -> list[Fault]:
-    """Return at least MIN_FAULTS faults and a ring change; `lease` in seconds."""
-    kinds = [rng.choice(FAULTS + FREQUENT) for _ in range(rng.randint(MIN_FAULTS, MAX_FAULTS))]
+def plan(rng: Random, lease: float, *, lost: bool = False) -> list[Fault]:
+    """Return at least MIN_FAULTS faults and a ring change; `lease` in seconds.
+
+    `lost`: nodes are lost with their disks, too.
+    """
+    drawn = FAULTS + FREQUENT + (LOSSES if lost else ())
+    kinds = [rng.choice(drawn) for _ in range(rng.randint(MIN_FAULTS, MAX_FAULTS))]
     rng.shuffle(kinds)
     # Ring changes first, so that faults are drawn close to them.
     changes = rng.choice(([Kind.JOIN], [Kind.LEAVE], [Kind.JOIN, Kind.LEAVE]))
     found: list[Fault] = []
     for kind in [*changes, *kinds]:
         chosen = rng.random()
-        if kind in FAULTS and chosen < 0.25:
+        if kind not in RING_CHANGES and chosen < 0.25:
             start = rng.choice(found[: len(changes)]).start + rng.uniform(0.0, MOVE_SECONDS)
         elif found and chosen < 0.6:
             start = min(LAST, max(FIRST, rng.choice(found).start + rng.uniform(-0.3, 1.0)))

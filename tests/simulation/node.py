@@ -49,6 +49,7 @@ LINGER_SECONDS = 0.3
 STOP_GRACE_SECONDS = 2.0
 FINISH_SECONDS = 2.0
 SYNC_SECONDS = 1.0
+COPY_SECONDS = 0.5
 
 
 class SimulatedNode:
@@ -63,19 +64,20 @@ class SimulatedNode:
         s3: S3,
         routers: Sequence[SimulatedRouter],
         flush_delay: float,
+        copies: int,
     ) -> None:
         self.host = host
         self.address = f"{host}:{GRPC_PORT}"
         self.resp_address = f"{host}:{RESP_PORT}"
         self.clock = clock
         self.contents = Contents()
-        self.config = replace(CONFIG, flush_delay=flush_delay)
+        self.config = replace(CONFIG, flush_delay=flush_delay, copies=copies, copy_timeout=COPY_SECONDS)
         self._network = network
         self._rng = rng
         self._s3 = s3
         self._routers = {router.address: router for router in routers}
         self._starts = 0
-        self._journal_id = f"{rng.getrandbits(128):032x}"
+        self._journal_id = self._new_id()
         self.process: Process | None = None
         self.stopping = False
         self.parts: NodeParts
@@ -116,6 +118,15 @@ class SimulatedNode:
             self._network.loop.kill(self.process)
             self._disk.killed()
 
+    def _new_id(self) -> str:
+        return f"{self._rng.getrandbits(128):032x}"
+
+    def lose(self) -> None:
+        """End the process at once, and destroy its disk."""
+        self.kill()
+        self.contents = Contents()
+        self._journal_id = self._new_id()
+
     def stop(self) -> None:
         """Have the node hand over and leave, as SIGTERM does."""
         if self.process is not None and not self.stopping:
@@ -153,6 +164,7 @@ class SimulatedNode:
             addresses={"resp": self.resp_address},
             default_bucket=BUCKET,
             journal_id=self._journal_id,
+            copies=config.copies if config.copies > 1 else 0,
         )
         addresses = [Address(router.host, 50050) for router in self._routers.values()]
         membership = build_membership(
@@ -173,9 +185,12 @@ class SimulatedNode:
             task.cancel()
         await parts.writeback.stop()
         await servers.handover.cancel_moves()
+        await servers.copies.promotion.cancel_promoting()
+        await servers.copies.replication.close()
         await membership.late_writes.cancel()
         servers.peer_listings.cancel()
         await servers.peers.close()
+        await servers.copy_peers.close()
         await asyncio.gather(*(each.close() for each in membership.registrations))
         await parts.journal.close()
         listening.close()
@@ -196,6 +211,7 @@ class SimulatedNode:
         parts.writes.draining = True
         with suppress(TimeoutError):
             await asyncio.wait_for(parts.journal.sync_barrier(), SYNC_SECONDS)
+            await asyncio.wait_for(servers.copies.replication.wait_idle(), SYNC_SECONDS)
         await parts.flush_waiters.wait_flushed(None, self.config.drain)
         for task in background:
             task.cancel()

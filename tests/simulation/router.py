@@ -36,6 +36,8 @@ from tests.simulation.machine import MachineClock
 from tests.simulation.network import SYSTEM, Network, Wire
 
 LEASE_SECONDS = 2.0
+# RECOVERY_WAIT_SECONDS
+WAIT_SECONDS = 10.0
 CONFIG: Config = replace(
     load(Environment({"LEASE_SECONDS": str(LEASE_SECONDS), "RATE_LIMIT": "0"}), 2**30), ring_recovery=2.5
 )
@@ -78,7 +80,8 @@ class SimulatedRouter:
     def _begin(self) -> None:
         clock = self.clock
         recovery = Recovery(CONFIG.lease_seconds, CONFIG.ring_recovery)
-        membership = Membership(CONFIG.lease_seconds, clock.now(), recovery, f"{self._rng.getrandbits(128):032x}")
+        cluster_id = f"{self._rng.getrandbits(128):032x}"
+        membership = Membership(CONFIG.lease_seconds, clock.now(), recovery, cluster_id, WAIT_SECONDS)
         forwarder = Forwarder(membership, _connect, clock)
         watchers = RingWatchers(membership, CONFIG.direct_access, CONFIG.max_value_bytes)
 

@@ -46,6 +46,7 @@ class SeedResult:
 
     keys: the number of keys by verdict
     routers: the number of routers
+    copies: COPIES of the nodes; copied_rings: rings that had all copies; given_up: how often slots were given up
     digest: of all that was sent and when; equal for equal runs
     reports: a violation or problem each, in lines
     """
@@ -56,6 +57,9 @@ class SeedResult:
     plan: list[Fault]
     routers: int
     fencing: bool
+    copies: int
+    copied_rings: int
+    given_up: int
     digest: str
     seconds: float
     outcomes: Counter[str]
@@ -73,12 +77,14 @@ def run_seed(
     routers: int = 0,
     log: Callable[[str], None] | None = None,
     store: Callable[[str], MemoryStore] = MemoryStore,
+    copies: int = 1,
 ) -> SeedResult:
     """Run the simulation of `seed`.
 
     routers: how many there are, 0 if the seed decides
     log: takes a line for each event
     store: returns the S3 that has the bucket of that name
+    copies: COPIES of all nodes
     """
     # Parts of the product draw the jitter of their pauses from here.
     random.seed(seed)
@@ -88,7 +94,7 @@ def run_seed(
     gc.disable()
     loop = VirtualLoop()
     try:
-        cluster = SimulatedCluster(loop, seed, store(BUCKET), routers, log)
+        cluster = SimulatedCluster(loop, seed, store(BUCKET), routers, log, copies)
         try:
             loop.run_until_complete(cluster.run())
         finally:
@@ -119,6 +125,9 @@ def _judged(seed: int, cluster: SimulatedCluster) -> SeedResult:
         plan=cluster.plan,
         routers=len(cluster.routers),
         fencing=fencing,
+        copies=cluster.copies,
+        copied_rings=cluster.copied_rings,
+        given_up=cluster.given_up,
         digest=cluster.network.trace.hexdigest(),
         seconds=cluster.loop.time(),
         outcomes=Counter({outcome.value: number for outcome, number in cluster.history.returned.items()}),

@@ -81,6 +81,7 @@ class HolderCluster(Cluster):
         """Kill the process of a node, and start the next one, on what its disk has."""
         before = self.members[name]
         before.t.writeback.paused = lambda: True
+        await before.servers.copies.replication.close()
         self.gone.append(before)
         options = {**before.t._options, "disk": before.t.disk.after_crash(), "store": self.store}
         self.members[name] = Member(self, name, NodeUnderTest(**options))

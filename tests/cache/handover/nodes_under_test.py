@@ -218,6 +218,7 @@ class Cluster:
     async def stop(self) -> None:
         for member in self.members.values():
             await member.handover.cancel_moves()
+            await member.servers.copies.replication.close()
             await member.t.stop()
 
     # ---- the links
