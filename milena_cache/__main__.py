@@ -43,6 +43,7 @@ from milena_cache.workers.supervisor import supervise
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.flush import FlushWaiters
 from milena_cache.writes.writer import Writes
+from milena_common.access.guarding import guard_process
 from milena_common.api.errors import ConfigError
 from milena_common.cluster.member import GRPC_TLS, RESP, RESP_TLS
 from milena_common.limits.byte_budget import ByteBudget
@@ -77,6 +78,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     tls = config.tls
     certificates = None if tls.files is None else Certificates(tls.files)
     budget = ByteBudget(config.max_in_flight_bytes)
+    guarding = guard_process(config.access, clock, config.ports, config.buckets.default)
+    access = guarding.access
     make_session(config.s3)  # raises ConfigError for a wrong profile
     credentials = Credentials(config.s3, lambda: make_session(config.s3))
     store = S3(credentials, config.s3, clock, config.freshness.negative_ttl, budget=budget, s3_clock=clock.s3)
@@ -100,7 +103,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     bucket, prefix = config.buckets.default, config.buckets.prefix
     probe = StoreProbe(parts.origin, store.thorough, bucket, prefix, parts.conditions, clock, rng)
     identity = node_identity(config, parts, uuid.uuid4().hex)
-    server = grpc_server(config, parts, identity)
+    server = grpc_server(config, parts, identity, access)
     address = server.bind(config.listen, "LISTEN_ADDR", certificates if tls.mode == "on" else None)
     advertised = str(config.advertise or derive_advertised(address, config.routers))
     host = parse_address(advertised).host
@@ -111,7 +114,14 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         addresses[GRPC_TLS] = str(Address(host, server.bind(tls.listen, "TLS_LISTEN_ADDR", certificates).port))
     _record_user(config, disk.identity, advertised)
     servers = build_servers(
-        config, parts, advertised, identity, stop.is_set, [probe.run], certificates=certificates
+        config,
+        parts,
+        advertised,
+        identity,
+        stop.is_set,
+        [probe.run],
+        certificates=certificates,
+        access=access,
     )
     status, resp = servers.status, servers.resp
     try:
@@ -119,9 +129,10 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     except CannotOpen as error:
         raise ConfigError([f"JOURNAL_DIR: {error}"]) from None
     ops = OpsServer(
-        metrics_registry(parts, servers, replayed, certificates),
+        metrics_registry(parts, servers, replayed, certificates, guarding),
         status.not_ready,
         status.degraded,
+        access,
         security=certificates if tls.mode != "off" else None,
         plain_too=tls.mode == "both",
         certificate_required=tls.files is not None and tls.files.client_auth == "required",
@@ -150,9 +161,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         zone=config.zone,
     )
     to_routers = certificates if config.routers_tls else None
-    membership = build_membership(
-        parts, servers, member, config.routers, partial(AsyncGrpcTransport, certificates=to_routers)
-    )
+    connect = partial(AsyncGrpcTransport, certificates=to_routers, credentials=access.credentials)
+    membership = build_membership(parts, servers, member, config.routers, connect)
     await server.start(servers.grpc_methods, servers.calls)
     log.info(
         "cache node %s listens on %s, RESP server on %s, metrics on %s://%s/metrics; bucket %s, %d entries, %d MiB",
@@ -177,6 +187,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     background.append(asyncio.create_task(membership.ring_offers.run()))
     if certificates is not None:
         background.append(asyncio.create_task(certificates.run(clock, tls.reload_seconds)))
+    background.append(asyncio.create_task(guarding.files.watch(access, clock)))
     # A node that has left continues to watch the ring, so that it can redirect late requests to the new owners.
     watching = [asyncio.create_task(each.follow_ring()) for each in membership.registrations]
     try:
@@ -223,6 +234,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         await parts.origin.close()
         await ops.stop()
         await journal.close()
+        guarding.audit.close()
     code = exit_code(journal, parts.dirty, parts.failed_writes, config.journal)
     log.info("cache node stopped")
     return code

@@ -90,6 +90,8 @@ from milena_cache.writes.durable import Durable
 from milena_cache.writes.write_through import PUT_TIMEOUT, WriteThrough
 from milena_cache.writes.writer import Writes
 from milena_common.access.access import Access
+from milena_common.access.api_guard import ApiGuard
+from milena_common.access.guarding import Guarding
 from milena_common.api.methods import NODE_OPERATIONS, NODE_SERVICE
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slots import slot_of
@@ -335,10 +337,22 @@ def node_identity(config: Config, parts: NodeParts, node_id: str) -> NodeIdentit
     )
 
 
-def grpc_server(config: Config, parts: NodeParts, identity: NodeIdentity) -> GrpcServer:
-    """Return the gRPC server, not listening yet and without methods. Needs a running loop."""
+def grpc_server(
+    config: Config, parts: NodeParts, identity: NodeIdentity, access: Access | None = None
+) -> GrpcServer:
+    """Return the gRPC server, not listening yet and without methods. Needs a running loop.
+
+    `access`: users and logins; None: anyone may do everything.
+    """
+    bucket = config.buckets.default
+    guard = None if access is None else ApiGuard(access, lambda: bucket, parts.clock.now)
     return GrpcServer(
-        NODE_SERVICE, config.max_value_bytes, parts.budget, config.request_timeout, check=identity.check
+        NODE_SERVICE,
+        config.max_value_bytes,
+        parts.budget,
+        config.request_timeout,
+        check=identity.check,
+        guard=guard,
     )
 
 
@@ -390,7 +404,7 @@ def build_servers(
     )
     limiter = TokenBucket(config.rate_limit, clock.now())
     outgoing = Outgoing(config.tls.mode, certificates)
-    peers = Peers(ownership.identity_at, ownership.tls_address_at, outgoing)
+    peers = Peers(ownership.identity_at, ownership.tls_address_at, outgoing, access.credentials)
     peer_listings = PeerListings(parts.dirty, parts.dirty_writes, parts.node.recent, ownership, clock)
     slot_waiters = SlotWaiters(clock)
     ownership.on_change = slot_waiters.changed
@@ -612,7 +626,11 @@ def build_copies(
 
 
 def metrics_registry(
-    parts: NodeParts, servers: Servers, replayed: Replay, certificates: Certificates | None = None
+    parts: NodeParts,
+    servers: Servers,
+    replayed: Replay,
+    certificates: Certificates | None = None,
+    guarding: Guarding | None = None,
 ) -> CollectorRegistry:
     """Return the registry that `/metrics` exports."""
     return node_registry(
@@ -637,6 +655,7 @@ def metrics_registry(
         servers.resp.tracking,
         parts.budget,
         certificates,
+        guarding,
     )
 
 

@@ -32,6 +32,7 @@ from milena_cache.writeback.recovery import Replay
 from milena_cache.writeback.uploads.throttle import UploadThrottle
 from milena_cache.writeback.uploads.upload import Uploader
 from milena_cache.writes.writer import Writes
+from milena_common.access.guarding import Guarding
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.metrics.certificates import certificate_metrics
@@ -40,6 +41,7 @@ from milena_common.metrics.families import (
     counters,
     gauge,
     gauges,
+    guarding_metrics,
     histogram,
     histograms,
     in_flight,
@@ -71,6 +73,7 @@ def node_registry(
     tracking: Tracking,
     budget: ByteBudget,
     certificates: Certificates | None,
+    guarding: Guarding | None = None,
 ) -> CollectorRegistry:
     """Return the registry that `/metrics` exports."""
 
@@ -87,6 +90,8 @@ def node_registry(
         yield from _redis(clients, tracking)
         yield from in_flight("milena_in_flight", budget)
         yield from certificate_metrics(certificates)
+        if guarding is not None:
+            yield from guarding_metrics(guarding)
         yield gauge("milena_cache_flights", "Reads of S3 in progress", len(node.fetches))
         yield gauge("milena_cache_ready", "1 if the node is ready", float(not status.not_ready()))
         yield gauge(

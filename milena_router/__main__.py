@@ -12,6 +12,8 @@ import random
 import uuid
 from functools import partial
 
+from milena_common.access.api_guard import ApiGuard
+from milena_common.access.guarding import guard_process
 from milena_common.api.methods import ROUTER_OPERATIONS, ROUTER_SERVICE
 from milena_common.cluster.missing_node import MAX_REASONS
 from milena_common.limits.byte_budget import ByteBudget
@@ -19,7 +21,7 @@ from milena_common.limits.memory_limit import memory_limit
 from milena_common.limits.token_bucket import TokenBucket
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.metrics.http_server import OpsServer
-from milena_common.network.connecting import rejects_connections
+from milena_common.network.connecting import rejects_connections, resolve_host
 from milena_common.process import run as process
 from milena_common.rpc.server import GrpcServer
 from milena_common.runtime.clock import SystemClock
@@ -28,6 +30,7 @@ from milena_common.tls.outgoing import Outgoing
 from milena_router.config import Config, load
 from milena_router.etcd.client import EtcdClient
 from milena_router.forwarding.forward import Forwarder
+from milena_router.forwarding.join_addresses import JoinAddresses
 from milena_router.forwarding.node_connection import connect
 from milena_router.metrics import router_registry
 from milena_router.ring.abandoning import AbandonedMoves
@@ -55,6 +58,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     tls = config.tls
     certificates = None if tls.files is None else Certificates(tls.files)
     budget = ByteBudget(config.max_in_flight_bytes)
+    guarding = guard_process(config.access, clock, config.ports)
+    access = guarding.access
 
     def new_recovery() -> Recovery:
         return Recovery(config.lease_seconds, config.ring_recovery)
@@ -62,7 +67,10 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     membership = Membership(
         config.lease_seconds, clock.now(), new_recovery(), uuid.uuid4().hex, config.recovery_wait
     )
-    forwarder = Forwarder(membership, partial(connect, outgoing=Outgoing(tls.mode, certificates)), clock)
+    addresses = JoinAddresses(resolve_host, config.node_networks, clock)
+    outgoing = Outgoing(tls.mode, certificates)
+    open_node = partial(connect, outgoing=outgoing, credentials=access.credentials, allowed=addresses)
+    forwarder = Forwarder(membership, open_node, clock)
     watchers = RingWatchers(membership, config.direct_access, config.max_value_bytes)
 
     def ring_changed(change: Change) -> None:
@@ -87,14 +95,21 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         )
     limiter = TokenBucket(config.rate_limit, clock.now())
     fast_death = FastDeath(
-        leases, [ports_reject(rejects_connections, clock), members_confirm(leases, forwarder.request)]
+        leases,
+        [ports_reject(addresses.rejects(rejects_connections), clock), members_confirm(leases, forwarder.request)],
     )
     service = RouterService(
-        config, leases, forwarder, limiter, clock, budget, fast_death if config.fast_death else None
+        config, leases, forwarder, limiter, clock, budget, fast_death if config.fast_death else None, addresses
     )
     calls = CallCounts(ROUTER_OPERATIONS)
     server = GrpcServer(
-        ROUTER_SERVICE, config.max_value_bytes, budget, config.request_timeout, MAX_WATCHERS, MAX_LEASES
+        ROUTER_SERVICE,
+        config.max_value_bytes,
+        budget,
+        config.request_timeout,
+        MAX_WATCHERS,
+        MAX_LEASES,
+        guard=ApiGuard(access, lambda: membership.default_bucket, clock.now),
     )
 
     def not_ready() -> list[str]:
@@ -113,9 +128,10 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
             stop.set()
 
     ops = OpsServer(
-        router_registry(calls, leases, limiter, watchers, budget, certificates),
+        router_registry(calls, leases, limiter, watchers, budget, certificates, guarding),
         not_ready,
         degraded,
+        access,
         security=certificates if tls.mode != "off" else None,
         plain_too=tls.mode == "both",
         certificate_required=tls.files is not None and tls.files.client_auth == "required",
@@ -128,6 +144,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     expiry = asyncio.create_task(leases.run())
     expiry.add_done_callback(stop_without_leases)
     background = [asyncio.create_task(AbandonedMoves(leases, forwarder.request, clock).run())]
+    background.append(asyncio.create_task(guarding.files.watch(access, clock)))
     if certificates is not None:
         background.append(asyncio.create_task(certificates.run(clock, tls.reload_seconds)))
     where = f"in etcd at {', '.join(map(str, config.etcd.endpoints))}" if config.etcd else "here"
@@ -155,6 +172,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         await ops.stop()
         if store is not None:
             await store.close()
+        guarding.audit.close()
     log.info("router stopped")
 
 

@@ -5,13 +5,16 @@ Every variable has a default that works and limits that are checked here, before
 
 from __future__ import annotations
 
+import ipaddress
 from contextlib import suppress
 from dataclasses import dataclass
 
+from milena_common.access.settings import AccessSettings, load_access
 from milena_common.api.errors import ConfigError
 from milena_common.api.keys import MAX_VALUE_BYTES
 from milena_common.limits.memory_shares import in_flight_share
 from milena_common.network.addresses import Address, Port, parse_address
+from milena_common.network.allowed_networks import IpNetwork
 from milena_common.process import logs
 from milena_common.process.env import Environment
 from milena_common.tls.settings import TlsConfig
@@ -46,6 +49,8 @@ class Config:
     fast_death: bool
     tls: TlsConfig
     etcd: EtcdSettings | None
+    node_networks: tuple[IpNetwork, ...]
+    access: AccessSettings
     log_level: str
     log_format: str
 
@@ -76,11 +81,23 @@ def load(env: Environment, memory_limit: int) -> Config:
         fast_death=env.choice("FAST_DEATH", "on", ("on", "off")) == "on",
         tls=load_tls(env),
         etcd=_etcd(env),
+        node_networks=_networks(env),
+        access=load_access(env),
         log_level=env.choice("LOG_LEVEL", "info", logs.LEVELS),
         log_format=env.choice("LOG_FORMAT", "json", logs.FORMATS),
     )
     env.check()
     return config
+
+
+def _networks(env: Environment) -> tuple[IpNetwork, ...]:
+    networks = []
+    for part in filter(None, (part.strip() for part in env.text("NODE_NETWORKS").split(","))):
+        try:
+            networks.append(ipaddress.ip_network(part))
+        except ValueError as error:
+            env.problem("NODE_NETWORKS", part, f"networks as 10.0.0.0/8, separated by commas ({error})")
+    return tuple(networks)
 
 
 def _etcd(env: Environment) -> EtcdSettings | None:

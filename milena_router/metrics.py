@@ -11,12 +11,21 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from milena_common.access.guarding import Guarding
 from milena_common.cluster.slots import SLOTS
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.token_bucket import TokenBucket
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.metrics.certificates import certificate_metrics
-from milena_common.metrics.families import counter, counters, gauge, histograms, in_flight, registry
+from milena_common.metrics.families import (
+    counter,
+    counters,
+    gauge,
+    guarding_metrics,
+    histograms,
+    in_flight,
+    registry,
+)
 from milena_common.tls.certificates import Certificates
 from milena_router.ring.copy_timers import number_waiting
 from milena_router.ring.leases import Leases
@@ -31,6 +40,7 @@ def router_registry(
     watchers: RingWatchers,
     budget: ByteBudget,
     certificates: Certificates | None = None,
+    guarding: Guarding | None = None,
 ) -> CollectorRegistry:
     """Return the registry that `/metrics` exports."""
 
@@ -57,6 +67,8 @@ def router_registry(
         yield counter("milena_router_rate_limited", "Calls rejected by RATE_LIMIT", limiter.rejected)
         yield from in_flight("milena_router_in_flight", budget)
         yield from certificate_metrics(certificates)
+        if guarding is not None:
+            yield from guarding_metrics(guarding)
         ring = leases.ring
         yield gauge("milena_router_ring_nodes", "Nodes in the ring", len(ring.members))
         yield gauge("milena_router_ring_epoch", "The ring's epoch, which grows with every change", ring.epoch)

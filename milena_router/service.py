@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.durability import check_condition, check_durability
-from milena_common.api.errors import MilenaError
+from milena_common.api.errors import FailedPrecondition, MilenaError
 from milena_common.api.keys import cache_key, canonical_bucket, check_bucket, check_key, check_value_size
 from milena_common.api.methods import (
     DELETE,
@@ -39,6 +39,7 @@ from milena_common.runtime.clock import Clock
 from milena_common.runtime.deadlines import inner, time_for_room
 from milena_router.config import Config
 from milena_router.forwarding.forward import Forwarder
+from milena_router.forwarding.join_addresses import JoinAddresses
 from milena_router.forwarding.refresh import refresh
 from milena_router.forwarding.writeback import WriteBack
 from milena_router.ring.fast_death import FastDeath
@@ -62,8 +63,11 @@ class RouterService:
         clock: Clock,
         budget: ByteBudget,
         fast_death: FastDeath | None = None,
+        addresses: JoinAddresses | None = None,
     ) -> None:
         self._fast_death = fast_death
+        self._addresses = addresses
+        self._renewing: dict[str, str] = {}  # the process that renews on a stream, by its address
         self._config = config
         self._leases = leases
         self._forwarder = forwarder
@@ -86,12 +90,15 @@ class RouterService:
 
     def exchanges(self) -> Mapping[str, tuple[str, type[Message], Method]]:
         """Return the methods that are called for each request of a stream, for a `GrpcServer`."""
-        return served_by_router({KEEP_LEASE: self.join})
+        return served_by_router({KEEP_LEASE: self.keep_lease})
 
     def exchange_closed(self, request: pb.JoinRequest) -> None:
         """Notice that the stream of renewals ended whose last request this is."""
+        address = node_address(request.address)
+        if self._renewing.get(address) == request.node_id:
+            del self._renewing[address]
         if self._fast_death is not None:
-            self._fast_death.stream_closed(node_address(request.address), request.node_id)
+            self._fast_death.stream_closed(address, request.node_id)
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
         timeout = self._admit(remaining)
@@ -174,7 +181,31 @@ class RouterService:
         serialized = request.SerializeToString()
         return await self._forwarder.read_at_owner(LIST.name, request.prefix, lambda _: serialized, timeout)
 
+    async def keep_lease(self, request: pb.JoinRequest, remaining: float | None) -> bytes:
+        """As `join`, on a stream, which shows that the process is alive."""
+        response = await self.join(request, remaining)
+        self._renewing[node_address(request.address)] = request.node_id
+        return response
+
     async def join(self, request: pb.JoinRequest, _: float | None) -> bytes:
+        """Add a node or renew its lease.
+
+        Raises AccessDenied for addresses that are not allowed, FailedPrecondition for that of another live node.
+        """
+        address = node_address(request.address)
+        lease = self._leases.membership.leases.get(address)
+        if self._addresses is not None:
+            is_new = lease is None or lease.member.node_id != request.node_id
+            called = (address, *filter(None, request.addresses.values()))
+            await self._addresses.check_all(called, fresh=is_new)
+        holder = self._renewing.get(address, request.node_id)
+        if holder != request.node_id:
+            lease = self._leases.membership.leases.get(address)
+            if lease is not None and lease.member.node_id == holder and lease.until > self._clock.now():
+                raise FailedPrecondition(
+                    f"address: {address} is that of a node that is alive, and renews its lease; nothing was done. "
+                    "A process that takes its place can join when it has ended"
+                )
         known = (await self._leases.request_join(request)).known
         membership, ring = self._leases.membership, self._leases.ring
         return pb.JoinResponse(

@@ -17,6 +17,7 @@ from milena_cache.objects.write_request import COPIES_POLICIES, CopiesPolicy
 from milena_cache.origin.conditions import CONDITIONS_MODES, ConditionsMode
 from milena_cache.origin.s3.settings import S3Settings, load_s3
 from milena_cache.writeback.uploads.upload import POLICIES, Policy
+from milena_common.access.settings import AccessSettings, load_access
 from milena_common.api.durability import BACK, DURABILITIES, Durability
 from milena_common.api.errors import ConfigError, InvalidRequest
 from milena_common.api.keys import MAX_KEY_BYTES, MAX_VALUE_BYTES, check_bucket
@@ -99,6 +100,7 @@ class Config:
     drain: float
     handover_bytes_per_second: float
     tombstone_seconds: float
+    access: AccessSettings
     log_level: str
     log_format: str
 
@@ -209,6 +211,7 @@ def load(env: Environment, memory_limit: int, cores: int = 1) -> Config:
         drain=env.seconds("DRAIN_SECONDS", 20, 0, 3600),
         handover_bytes_per_second=env.size("HANDOVER_BYTES_PER_SECOND", 64 * 2**20, 0, 2**40),
         tombstone_seconds=env.seconds("TOMBSTONE_SECONDS", 7 * 86_400, 60, 366 * 86_400),
+        access=load_access(env),
         log_level=env.choice("LOG_LEVEL", "info", logs.LEVELS),
         log_format=env.choice("LOG_FORMAT", "json", logs.FORMATS),
     )

@@ -13,6 +13,7 @@ from math import ceil
 from typing import Any
 
 from milena_cache.membership.promises import milliseconds
+from milena_common.api.credentials import CurrentCredentials, no_credentials
 from milena_common.api.errors import FailedPrecondition, InternalError, NodeLost, NodeUnreachable
 from milena_common.api.keys import split_cache_key
 from milena_common.api.methods import INVALIDATE
@@ -33,6 +34,7 @@ class Peers:
     - `identity_at`: returns the identity of the node that must be at an address.
     - `tls_address_at`: returns the encrypted address of the node at an address, "" if it has none.
     - `outgoing`: which of the two is called.
+    - `credentials`: returns what each connection logs in with.
 
     Nodes are named by their address in the ring, which is not the one that is called if that is encrypted.
     """
@@ -42,10 +44,12 @@ class Peers:
         identity_at: Callable[[str], Identity],
         tls_address_at: Callable[[str], str] = lambda address: "",
         outgoing: Outgoing = PLAIN,
+        credentials: CurrentCredentials = no_credentials,
     ) -> None:
         self._identity_at = identity_at
         self._tls_address_at = tls_address_at
         self._outgoing = outgoing
+        self._credentials = credentials
         self._links: dict[str, tuple[Identity, RespLink]] = {}
 
     async def invalidate_at(self, address: str, key: bytes, timeout: float) -> None:
@@ -122,6 +126,7 @@ class Peers:
                 who=f"node {address} ",
                 name="milena-node",
                 security=security,
+                credentials=self._credentials,
             )
             # Registered before the old one is closed. Closing waits, and a concurrent call in that time would find
             # the old link, and open a second new one.

@@ -26,9 +26,12 @@ from milena_cache.workers.left_journals import check_left_journals
 from milena_cache.workers.merged_metrics import Merged, WorkerState, merge
 from milena_cache.workers.plan import metrics_address, worker_variables
 from milena_cache.workers.restarts import Restarts, exit_code, worst
+from milena_common.access.guarding import guard_process
+from milena_common.api.credentials import CurrentCredentials, no_credentials
 from milena_common.metrics.http_server import OpsServer
 from milena_common.metrics.ops_client import fetch
-from milena_common.network.addresses import Address
+from milena_common.network.addresses import Address, Port
+from milena_common.runtime.clock import SystemClock
 from milena_common.tls.certificates import Certificates
 
 log = logging.getLogger("milena_cache")
@@ -42,7 +45,15 @@ STOP_SECONDS = 20.0
 class Worker:
     """One worker and its process. `code` is the exit code of the process before, 0 before there was one."""
 
-    def __init__(self, index: int, variables: Mapping[str, str], ops: Address, stop_seconds: float) -> None:
+    def __init__(
+        self,
+        index: int,
+        variables: Mapping[str, str],
+        ops: Address,
+        stop_seconds: float,
+        credentials: CurrentCredentials = no_credentials,
+    ) -> None:
+        self.credentials = credentials
         self.index = index
         self.ops = ops
         self.restarts = 0
@@ -112,13 +123,15 @@ class Worker:
         """Return why the worker is not ready, and why it is degraded."""
         if not self.running:
             return [f"worker {self.index} does not run: its last exit code was {self.code}"], []
-        found = await fetch(self.ops, "/readyz", FETCH_SECONDS)
+        found = await fetch(self.ops, "/readyz", FETCH_SECONDS, self.credentials())
         if found is None:
             return [f"worker {self.index} does not respond"], []
         status, body = found
         try:
             reasons = [f"worker {self.index}: {reason}" for reason in json.loads(body).get("reasons", [])]
         except ValueError:
+            reasons = []
+        if status != 200 and not reasons:
             reasons = [f"worker {self.index}: HTTP status {status}"]
         return (reasons, []) if status != 200 else ([], reasons)
 
@@ -147,7 +160,9 @@ class Fleet:
 
     async def scrape(self) -> None:
         """Get the metrics of all workers that respond."""
-        found = await asyncio.gather(*(fetch(each.ops, "/metrics", FETCH_SECONDS) for each in self.workers))
+        found = await asyncio.gather(
+            *(fetch(each.ops, "/metrics", FETCH_SECONDS, each.credentials()) for each in self.workers)
+        )
         texts = {
             worker.index: reply[1]
             for worker, reply in zip(self.workers, found, strict=True)
@@ -164,9 +179,19 @@ async def supervise(config: Config, stop: asyncio.Event) -> int:
     await asyncio.to_thread(check_left_journals, config)
     machine = socket.gethostname()
     stop_seconds = config.drain + STOP_SECONDS
+    clock = SystemClock()
+    # The parent's own port; the workers guard theirs.
+    guarding = guard_process(config.access, clock, (Port(config.metrics, "METRICS_PORT"),))
+    access = guarding.access
     fleet = Fleet(
         [
-            Worker(each, worker_variables(config, each, machine), metrics_address(config, each), stop_seconds)
+            Worker(
+                each,
+                worker_variables(config, each, machine),
+                metrics_address(config, each),
+                stop_seconds,
+                access.credentials,
+            )
             for each in range(config.workers)
         ]
     )
@@ -177,6 +202,7 @@ async def supervise(config: Config, stop: asyncio.Event) -> int:
         registry,
         fleet.not_ready,
         fleet.degraded,
+        access,
         security=Certificates(tls.files) if tls.mode != "off" and tls.files is not None else None,
         plain_too=tls.mode == "both",
         certificate_required=tls.files is not None and tls.files.client_auth == "required",
@@ -187,11 +213,14 @@ async def supervise(config: Config, stop: asyncio.Event) -> int:
     log.info("%d workers, their metrics on http://%s/metrics", config.workers, metrics)
     running = asyncio.gather(*(worker.run(stop) for worker in fleet.workers))
     stopping = asyncio.create_task(_mark(fleet, stop))
+    watching = asyncio.create_task(guarding.files.watch(access, clock))
     try:
         await running
     finally:
         stopping.cancel()
+        watching.cancel()
         await ops.stop()
+        guarding.audit.close()
     code = worst(worker.code for worker in fleet.workers)
     log.info("all workers have ended; exit code %d", code)
     return code

@@ -37,6 +37,7 @@ from milena_client.core.values import (
     encode_value,
     key_list,
 )
+from milena_common.api.credentials import Credentials
 from milena_common.api.durability import Durability
 from milena_common.api.errors import InvalidRequest, NodeLost
 from milena_common.api.keys import MAX_VALUE_BYTES
@@ -70,6 +71,7 @@ class AsyncMilena:
     - `note`: a text that is added to the error when the router cannot be reached.
     - `tls`: encrypts all connections, and has the files of certificates, which may be replaced while the client is
       used; None: the URL's, or else they are plain.
+    - `credentials`: user name and password, or a token, for logging in; None: the URL's, or without a login.
 
     Nothing is connected before the first call. Raises InvalidRequest for an invalid address, bucket or
     timeout, ConfigError for an invalid URL, or files of certificates that cannot be used.
@@ -92,15 +94,19 @@ class AsyncMilena:
         clock: Clock | None = None,
         note: str = "",
         tls: TlsFiles | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         target = as_target(address)
+        credentials = credentials or target.credentials
         address = self.address = target.address
         bucket = self._bucket = checked_bucket(bucket or target.bucket)
         timeout = target.seconds(timeout, DEFAULT_TIMEOUT)
         direct = target.direct if direct is None else direct
         replaced = transport is not None or clock is not None
         tls = tls or target.tls
-        self.options = Options(bucket, timeout, retry, direct, near_cache, note, replaced, tls)
+        self.options = Options(
+            bucket, timeout, retry, direct, near_cache, note, replaced, tls, credentials=credentials
+        )
         retries = self._retries = Retries(timeout, retry)
         clock = clock or SystemClock()
         if near_cache is not None:
@@ -109,10 +115,10 @@ class AsyncMilena:
             near_cache.claim()
         if transport is None:
             certificates = None if tls is None else Certificates(tls)
-            transport = async_router_transport(address, note, certificates)
+            transport = async_router_transport(address, note, certificates, credentials=lambda: credentials)
             if direct:
                 transport = AsyncDirectTransport(
-                    transport, bucket, timeout, clock, retries.rng, near_cache, certificates
+                    transport, bucket, timeout, clock, retries.rng, near_cache, certificates, credentials
                 )
         self._transport = transport
         self._direct = transport if isinstance(transport, AsyncDirectTransport) else None
@@ -165,6 +171,7 @@ class AsyncMilena:
             near_cache=near_cache,
             note=target.note,
             tls=target.tls,
+            credentials=target.credentials,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -35,6 +35,7 @@ from milena_client.core.limits import (
 )
 from milena_client.core.near_cache import NearCache
 from milena_client.core.routing import Routes
+from milena_common.api.credentials import Credentials
 from milena_common.api.errors import FailedPrecondition, Moved, NodeLost, NoNodes
 from milena_common.api.methods import GET
 from milena_common.cluster.slot_map import SlotMap
@@ -62,6 +63,7 @@ class AsyncDirectTransport:
     - `rng`: gives numbers in [0, 1), for the pauses between attempts to follow the ring.
     - `near`: the near cache, which is cleared when its values may be outdated.
     - `certificates`: encrypt the connections to nodes; None: they are plain.
+    - `credentials`: what connections log in with; None: they do not.
     """
 
     def __init__(
@@ -73,8 +75,10 @@ class AsyncDirectTransport:
         rng: Callable[[], float],
         near: NearCache | None = None,
         certificates: Certificates | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self._certificates = certificates
+        self._credentials = credentials
         self._router = router
         self._timeout = timeout
         self._clock = clock
@@ -117,6 +121,7 @@ class AsyncDirectTransport:
             more=() if feed is None else (FOLLOW,),
             listener=feed,
             security=None if self._certificates is None else Refreshed(self._certificates),
+            credentials=lambda: self._credentials,
         )
 
     @property

@@ -7,12 +7,13 @@ a DataLoader or Spark, arrives as a new one with the same options, and connects 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from milena_client.core.near_cache import NearCache
 from milena_client.core.retry import DEFAULT_RETRY, RetryPolicy
+from milena_common.api.credentials import Credentials
 from milena_common.tls.settings import TlsFiles
 
 
@@ -31,6 +32,7 @@ class Options:
     note: str = ""
     replaced: bool = False
     tls: TlsFiles | None = None
+    credentials: Credentials | None = field(default=None, kw_only=True)
 
 
 def reduced(client: Any, address: str, options: Options, names: tuple[str, ...]) -> tuple[Callable[..., Any], Any]:
@@ -44,5 +46,5 @@ def reduced(client: Any, address: str, options: Options, names: tuple[str, ...])
     return partial(kind, address, **{name: getattr(options, name) for name in names}), ()
 
 
-CLIENT = ("bucket", "timeout", "retry", "direct", "near_cache", "note", "tls")
-ADMIN = ("bucket", "timeout", "retry", "tls")
+CLIENT = ("bucket", "timeout", "retry", "direct", "near_cache", "note", "tls", "credentials")
+ADMIN = ("bucket", "timeout", "retry", "tls", "credentials")

@@ -2,16 +2,17 @@
 
 One string holds everything that differs between a laptop and production, so that it fits in one environment
 variable. Unknown parts of a URL are rejected: a mistyped parameter must not be ignored. No error repeats the URL,
-which may have a password in it by mistake.
+which may have a password in it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from urllib.parse import parse_qsl, urlsplit
+from dataclasses import dataclass, field, replace
+from urllib.parse import parse_qsl, unquote, urlsplit
 
+from milena_common.api.credentials import Credentials
 from milena_common.api.errors import ConfigError, InvalidRequest
 from milena_common.api.keys import DEFAULT_BUCKET, check_bucket
 from milena_common.network.addresses import parse_address
@@ -25,7 +26,7 @@ DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
 MAX_TIMEOUT = 86_400.0
 
 _FORM = (
-    "milena://HOST[:PORT][,HOST...][/BUCKET][?timeout=1s&direct=true], "
+    "milena://[USER:PASSWORD@]HOST[:PORT][,HOST...][/BUCKET][?timeout=1s&direct=true], "
     "or milenas://... with TLS and [&ca=FILE&cert=FILE&key=FILE&server_name=NAME]"
 )
 _TLS_PARAMETERS = ("ca", "cert", "key", "server_name")
@@ -43,6 +44,7 @@ class Target:
     - `note`: the source of the address, for the error when it cannot be reached.
     - `direct`: True if nodes may be called without the router between.
     - `tls`: what connections are encrypted with; None: they are plain.
+    - `credentials`: user and password of the URL; None if it has none. With the user `Bearer` it is a token.
     """
 
     address: str = DEFAULT_ADDRESS
@@ -51,6 +53,7 @@ class Target:
     note: str = ""
     direct: bool = True
     tls: TlsFiles | None = None
+    credentials: Credentials | None = field(default=None, kw_only=True)
 
     def seconds(self, timeout: float | None, default: float) -> float:
         """Return `timeout` if the caller gave one, else the URL's, else `default`."""
@@ -70,7 +73,7 @@ def as_target(address: str) -> Target:
         return parse_url(address)
     try:
         if "@" in address:
-            raise ValueError("has a user or password, and Milena takes none")
+            raise ValueError("has a user or password, which only a URL may have")
         return Target(_routers(address))
     except ValueError as error:
         # Not repeated, as in `parse_url`.
@@ -113,11 +116,11 @@ def _parse(url: str) -> Target:
     if not url.startswith((SCHEME, TLS_SCHEME)):
         raise ValueError(f"does not begin with {SCHEME} or {TLS_SCHEME}")
     parts = urlsplit(url)
-    if "@" in parts.netloc:
-        raise ValueError("has a user or password, and Milena takes none")
     if parts.fragment:
         raise ValueError("has a #fragment")
-    address = _routers(parts.netloc)
+    login, _, hosts = parts.netloc.rpartition("@")
+    credentials = _credentials(login) if login or "@" in parts.netloc else None
+    address = _routers(hosts)
     bucket = parts.path.strip("/")
     if bucket not in ("", DEFAULT_BUCKET):
         check_bucket(bucket)
@@ -145,7 +148,8 @@ def _parse(url: str) -> Target:
             raise ValueError(f"parameter {name!r} is not known; allowed: {allowed}")
     if files and not encrypted:
         raise ValueError(f"{next(iter(files))}: is for {TLS_SCHEME} or tls=true only")
-    return Target(address, bucket, timeout, direct=direct, tls=_tls(files) if encrypted else None)
+    tls = _tls(files) if encrypted else None
+    return Target(address, bucket, timeout, direct=direct, tls=tls, credentials=credentials)
 
 
 def _tls(files: Mapping[str, str]) -> TlsFiles:
@@ -155,6 +159,14 @@ def _tls(files: Mapping[str, str]) -> TlsFiles:
     return TlsFiles(
         files.get("cert", ""), files.get("key", ""), files.get("ca", ""), server_name=files.get("server_name", "")
     )
+
+
+def _credentials(login: str) -> Credentials:
+    """Return what `user:password`, percent-encoded, means. Raises ValueError, without them."""
+    user, colon, password = login.partition(":")
+    if not user or not colon or "@" in login:
+        raise ValueError("the login before @ is not USER:PASSWORD, with special characters percent-encoded")
+    return Credentials(unquote(user), unquote(password))
 
 
 def from_environment(environ: Mapping[str, str]) -> Target:

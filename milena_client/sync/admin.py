@@ -19,6 +19,7 @@ from milena_client.core.retry import DEFAULT_RETRY, RetryPolicy
 from milena_client.core.url import DEFAULT_ADDRESS, as_target
 from milena_client.core.values import Flushed, Key, checked_bucket, key_list
 from milena_client.sync.caller import Caller
+from milena_common.api.credentials import Credentials
 from milena_common.rpc.failover import router_transport
 from milena_common.rpc.transport import Transport
 from milena_common.runtime.blocking_clock import BlockingClock, BlockingSystemClock
@@ -42,16 +43,21 @@ class Admin:
         transport: Transport | None = None,
         clock: BlockingClock | None = None,
         tls: TlsFiles | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         target = as_target(address)
+        credentials = credentials or target.credentials
         address = self.address = target.address
         bucket = self._bucket = checked_bucket(bucket or target.bucket)
         timeout = target.seconds(timeout, DEFAULT_TIMEOUT)
         tls = tls or target.tls
-        self.options = Options(bucket, timeout, retry, replaced=transport is not None or clock is not None, tls=tls)
+        replaced = transport is not None or clock is not None
+        self.options = Options(bucket, timeout, retry, replaced=replaced, tls=tls, credentials=credentials)
         retries = Retries(timeout, retry)
         certificates = None if tls is None or transport is not None else Certificates(tls)
-        self._transport = transport or router_transport(address, certificates=certificates)
+        self._transport = transport or router_transport(
+            address, certificates=certificates, credentials=lambda: credentials
+        )
         self._run = Caller(self._transport, retries, clock or BlockingSystemClock()).run
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -22,6 +22,7 @@ from milena_client.core.near_cache import NearCache
 from milena_client.core.routing import Routes
 from milena_client.sync.node import RespNode
 from milena_client.sync.socket import RespSocket
+from milena_common.api.credentials import Credentials
 from milena_common.api.errors import FailedPrecondition, MilenaError, Moved, NodeLost, NodeUnreachable, NoNodes
 from milena_common.api.methods import GET
 from milena_common.cluster.slot_map import SlotMap
@@ -77,6 +78,7 @@ class DirectTransport:
     - `rng`: gives numbers in [0, 1), for the pauses between attempts to follow the ring.
     - `near`: the near cache, which is cleared when its values may be outdated.
     - `certificates`: encrypt the connections to nodes; None: they are plain.
+    - `credentials`: what connections log in with; None: they do not.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class DirectTransport:
         rng: Callable[[], float],
         near: NearCache | None = None,
         certificates: Certificates | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self._certificates = certificates
         self._router = router
@@ -101,7 +104,14 @@ class DirectTransport:
 
         def node(address: str, identity: Identity) -> RespNode:
             prefix = f"node {address} " if address else ""
-            return RespNode(address, identity=identity, error_prefix=prefix, near=near, security=security)
+            return RespNode(
+                address,
+                identity=identity,
+                error_prefix=prefix,
+                near=near,
+                security=security,
+                credentials=credentials,
+            )
 
         security = None if certificates is None else Refreshed(certificates)
         self._routes: Routes[RespNode] = Routes(bucket, node("", ANY), node, encrypted=security is not None)

@@ -18,6 +18,7 @@ from milena_client.core.limits import CONNECT_SECONDS
 from milena_client.core.near_cache import NearCache
 from milena_client.sync.near_cache_feed import NearCacheFeed
 from milena_client.sync.socket import RespSocket
+from milena_common.api.credentials import Credentials
 from milena_common.api.errors import NodeLost, WrongNode
 from milena_common.network.connecting import Endpoint, open_stream, resolve
 from milena_common.network.security import Security
@@ -45,6 +46,7 @@ class RespNode:
     - `identity`: the expected node; another one rejects each connection before it is used.
     - `error_prefix`: begins the text of every error.
     - `name`: what the connections are called in the node's lists.
+    - `credentials`: what connections log in with; None: they do not.
     - `near`: the near cache for which the node tracks what is read; None: there is none.
     - `security`: encrypts the connections; None: they are plain.
     """
@@ -58,13 +60,14 @@ class RespNode:
         name: str = "milena-client",
         near: NearCache | None = None,
         security: Security | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self.address = address
         self._host = address.rpartition(":")[0].strip("[]")
         self._security = security
         self._of_thread = _OfThread()
         self._error_prefix = error_prefix
-        self._commands = handshake(name, installed_version(), identity)
+        self._commands = handshake(name, installed_version(), identity, credentials)
         self._lock = threading.Lock()
         self._sockets: WeakSet[RespSocket] = WeakSet()
         self._endpoint: Endpoint | None = None  # where it was reached

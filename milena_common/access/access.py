@@ -20,9 +20,11 @@ from typing import Any, Final
 from milena_common.access.acl_file import OPEN
 from milena_common.access.acl_log import AclLog, Reason
 from milena_common.access.failed_logins import MAX_WAIT_SECONDS, FailedLogins
+from milena_common.access.glob import Glob
 from milena_common.access.principals import ANONYMOUS, CLUSTER, DEFAULT, EVERYONE, How, Principal
 from milena_common.access.rules import User, digest_of
 from milena_common.access.user_limits import UserLimits
+from milena_common.api.credentials import BEARER, Credentials
 from milena_common.api.errors import AccessDenied, RateLimited, Unauthenticated
 from milena_common.runtime.clock import Clock
 
@@ -31,8 +33,6 @@ LOGIN_SECONDS: Final = 10.0
 # Bytes that a connection may hold before it has authenticated.
 LOGIN_BYTES: Final = 64 * 1024
 MAX_CREDENTIAL_BYTES: Final = 4096
-# The user name with which a token is given where a protocol has user and password only.
-BEARER: Final = "Bearer"
 
 # Takes one event: its name and its fields.
 Audit = Callable[[str, Mapping[str, Any]], None]
@@ -64,6 +64,7 @@ class Access:
     """The users, logins and rejections of one process.
 
     users: the table, by name
+    cluster_names: patterns of names in certificates of the cluster's processes
     protects_cluster: True if calls between the cluster's processes need the cluster's identity
     requires_login: True if a connection without a login may do nothing
     log: the latest rejections
@@ -79,6 +80,7 @@ class Access:
         users: Mapping[str, User] = OPEN,
         tokens: Tokens = Tokens(),
         audit: Audit = no_audit,
+        cluster_names: Sequence[str] = (),
     ) -> None:
         self._clock = clock
         self.users = users
@@ -86,7 +88,8 @@ class Access:
         self._digests: tuple[str, ...] = ()
         self._failed = FailedLogins()
         self.tokens = tokens
-        self.protects_cluster = users is not OPEN or bool(tokens.texts)
+        self._cluster_names = [Glob(name.encode()) for name in cluster_names]
+        self.protects_cluster = users is not OPEN or bool(tokens.texts) or bool(cluster_names)
         self.log = AclLog()
         self.limits = UserLimits()
         self.failures: Counter[tuple[str, str]] = Counter()
@@ -110,6 +113,20 @@ class Access:
             return EVERYONE
         default = self.users.get(DEFAULT)
         return ANONYMOUS if default is None or not (default.enabled and default.no_password) else self._of(default)
+
+    def principal_of(self, certificate: Sequence[str]) -> Principal:
+        """Return the principal of a connection with these names in its certificate, before any other login.
+
+        That is the cluster, or the first user with one of the names; the anonymous one if there is none.
+        """
+        for name in certificate:
+            if any(glob.matches(name.encode()) for glob in self._cluster_names):
+                return CLUSTER
+        for name in certificate:
+            user = self.users.get(name)
+            if user is not None and user.enabled:
+                return self._of(user, "certificate")
+        return self.anonymous
 
     def _of(self, user: User, how: How = "none", credential: str = "") -> Principal:
         # Who may do everything may still not send what is for nodes, which is checked for a principal with a guard.
@@ -256,7 +273,9 @@ class Access:
         """Replace the tokens of the cluster; connections that were authenticated with one before stay."""
         self.tokens = tokens
         self._digests = tuple(digest_of(text.encode()) for text in tokens.texts)
+        for changed in self.on_change:
+            changed()
 
-    def credentials(self) -> Sequence[str]:
-        """Return user name and password with which this process logs in to others of its cluster; empty: none."""
-        return (BEARER, self.tokens.sent) if self.tokens.sent else ()
+    def credentials(self) -> Credentials | None:
+        """Return what this process logs in with to others of its cluster; None: nothing."""
+        return Credentials.of_token(self.tokens.sent) if self.tokens.sent else None

@@ -97,10 +97,19 @@ class ApiGuard:
             return self._list_filter(user, request)
         return None
 
+    def charge(self, user: User, size: int) -> None:
+        """Count `size` bytes of a request or response of `user`."""
+        self.access.limits.charge(user, size, self._now())
+
+    def records(self, method: str) -> bool:
+        """True if the method is an action that the audit log records."""
+        return method in _ACTIONS
+
     def named(self, bucket: str, key: bytes) -> ObjectName:
         """Return the name of an object for its rules."""
-        name = canonical_bucket(bucket, self._default_bucket())
-        return ObjectName(name, key, cache_key(name, key))
+        default = self._default_bucket()
+        name = canonical_bucket(bucket, default)
+        return ObjectName(name, key, cache_key(name, key), "" if name else default)
 
     def _check(
         self,
@@ -131,19 +140,13 @@ class ApiGuard:
         self.access.acted(principal, method, address, port, **about, **({"keys": number} if number else {}))
 
     def _list_filter(self, user: User, request: pb.ListRequest) -> Filter:
-        bucket = canonical_bucket(request.bucket, self._default_bucket())
+        bucket, named = request.bucket, self.named
 
         def filtered(response: bytes) -> bytes:
             page = pb.ListResponse.FromString(response)
-            objects = [
-                each
-                for each in page.objects
-                if user.may_see(LIST_COMMAND, ObjectName(bucket, each.key, cache_key(bucket, each.key)))
-            ]
+            objects = [each for each in page.objects if user.may_see(LIST_COMMAND, named(bucket, each.key))]
             prefixes = [
-                prefix
-                for prefix in page.prefixes
-                if user.may_see_prefix(LIST_COMMAND, bucket, prefix, cache_key(bucket, prefix))
+                prefix for prefix in page.prefixes if user.may_see_prefix(LIST_COMMAND, named(bucket, prefix))
             ]
             return pb.ListResponse(objects=objects, cursor=page.cursor, prefixes=prefixes).SerializeToString()
 

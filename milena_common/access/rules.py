@@ -44,11 +44,13 @@ class ObjectName(NamedTuple):
     bucket: "" for the default one
     key: without the bucket
     cache_key: the key, or `s3://bucket/key` for another bucket than the default
+    alias: the name of the default bucket, if it is that one, and rules may name it; "" otherwise
     """
 
     bucket: str
     key: bytes
     cache_key: bytes
+    alias: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +89,24 @@ class Selector:
 
     def allows_key(self, need: Need, name: ObjectName) -> bool:
         """True if an access of the kind `need` to the object is allowed."""
-        if self.buckets and name.bucket not in self.buckets:
+        if self.buckets and not self._names(name):
             return False
         if self.all_keys:
             return True
         compared = name.key if self.buckets else name.cache_key
         return any(pattern.allows(need, compared) for pattern in self.patterns)
 
-    def may_list_below(self, bucket: str, prefix: bytes, cache_prefix: bytes) -> bool:
-        """True if a key that begins with `prefix` may be readable; `cache_prefix`: the beginning of its cache key.
+    def _names(self, name: ObjectName) -> bool:
+        return name.bucket in self.buckets or (bool(name.alias) and name.alias in self.buckets)
+
+    def may_list_below(self, prefix: ObjectName) -> bool:
+        """True if a key that begins with `prefix` may be readable.
 
         Decided by the part of a pattern before its first wildcard.
         """
-        if self.buckets and bucket not in self.buckets:
+        if self.buckets and not self._names(prefix):
             return False
-        compared = prefix if self.buckets else cache_prefix
+        compared = prefix.key if self.buckets else prefix.cache_key
         return self.all_keys or any(
             "r" in pattern.need
             and (pattern.glob.literal.startswith(compared) or compared.startswith(pattern.glob.literal))
@@ -171,11 +176,9 @@ class User:
         """True if `command`, which lists keys, may return this one."""
         return any(selector.allows_key("r", name) for selector in self.decisions.get(command, ()))
 
-    def may_see_prefix(self, command: str, bucket: str, prefix: bytes, cache_prefix: bytes) -> bool:
+    def may_see_prefix(self, command: str, prefix: ObjectName) -> bool:
         """True if `command`, which lists common prefixes, may return this one; see `Selector.may_list_below`."""
-        return any(
-            selector.may_list_below(bucket, prefix, cache_prefix) for selector in self.decisions.get(command, ())
-        )
+        return any(selector.may_list_below(prefix) for selector in self.decisions.get(command, ()))
 
     @property
     def may_all(self) -> bool:

@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from milena_common.access.guarding import Guarding
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.metrics.histogram import Histogram
 from milena_common.process.distribution import installed_version
@@ -71,6 +72,30 @@ def in_flight(prefix: str, budget: ByteBudget) -> Iterable[Metric]:
     yield gauge(f"{prefix}_waiting_requests", "Requests that wait for their bytes", budget.queued)
     yield gauge(f"{prefix}_waiting_bytes", "Bytes that those requests wait for", budget.queued_bytes)
     yield counter(f"{prefix}_rejected", "Requests rejected because there was no room in time", budget.rejected)
+
+
+def guarding_metrics(guarding: Guarding) -> Iterable[Metric]:
+    """Yield what a process exports about logins, its table of users, and the audit log."""
+    access = guarding.access
+    yield gauge(
+        "milena_insecure_listener",
+        "1 if other machines can reach a port on which no login is required",
+        float(guarding.insecure),
+    )
+    yield counters(
+        "milena_auth_failures",
+        "Failed logins, and requests without a login where one is required",
+        ["port", "reason"],
+        (([port, reason], number) for (port, reason), number in access.failures.items()),
+    )
+    yield counters(
+        "milena_acl_reloads",
+        "How often the files of users and tokens were read again, by result",
+        ["result"],
+        (([result], number) for result, number in guarding.files.reloads.items()),
+    )
+    yield counter("milena_user_limited", "Requests rejected by a limit of their user", access.limits.rejected)
+    yield counter("milena_audit_dropped", "Events that the audit log lost", guarding.audit.dropped)
 
 
 def histogram(name: str, text: str, observed: Histogram) -> Metric:

@@ -25,10 +25,15 @@ from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from milena_common.access.access import Access
+from milena_common.access.principals import Principal
+from milena_common.api.credentials import AUTHORIZATION
+from milena_common.api.errors import MilenaError
 from milena_common.network.addresses import Address
 from milena_common.network.listening import bind
 from milena_common.network.security import ServerSecurity
 from milena_common.network.spare_listener import SpareListener
+from milena_common.tls.peer import of_transport
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +45,11 @@ BACKLOG = 128
 # After generating the metrics takes t seconds, they are not generated again for SCRAPE_PAUSES * t.
 SCRAPE_PAUSES = 9
 
+# The port's name in counts and logs, and the command whose permission metrics and reasons need.
+PORT = "http"
+COMMAND = "info"
+MAX_LOGINS = 64
+
 LIVE_PATHS = ("/livez", "/health/quick", "/-/healthy")
 READY_PATHS = ("/readyz", "/ready", "/health", "/-/ready")
 
@@ -49,6 +59,8 @@ class OpsServer:
 
     A degraded process is ready: it serves requests, but an operator should look at it.
 
+    - `access`: where a login is required, metrics and reasons are for users who may run INFO, by Basic or Bearer.
+      Liveness and readiness themselves are for all, since probes of Kubernetes have no password.
     - `security`: encrypts connections; None: they are plain.
     - `plain_too`: take plain connections as well.
     - `certificate_required`: metrics are shown over encrypted connections only to clients with a certificate.
@@ -62,6 +74,7 @@ class OpsServer:
         registry: CollectorRegistry,
         not_ready: Callable[[], list[str]],
         degraded: Callable[[], list[str]] = list,
+        access: Access | None = None,
         *,
         security: ServerSecurity | None = None,
         plain_too: bool = False,
@@ -71,6 +84,7 @@ class OpsServer:
     ) -> None:
         self._before_metrics = before_metrics
         self._before_ready = before_ready
+        self._access = access
         self._security = security
         self._plain_too = plain_too
         self._certificate_required = certificate_required
@@ -91,6 +105,9 @@ class OpsServer:
         # Connections, the longest idle one first; False until the connection was seen open.
         self._connections: dict[asyncio.BaseProtocol, bool] = {}
         self._scraping = asyncio.Lock()
+        self._logged_in: dict[str, Principal] = {}  # by header
+        if access is not None:
+            access.on_change.append(self._logged_in.clear)
         self._texts: dict[str, tuple[float, bytes]] = {}  # by content type: when it was begun, and what it is
         self._next_text_at = 0.0
 
@@ -143,7 +160,48 @@ class OpsServer:
         self._connections[protocol] = True
         await request.writer.drain()
 
+    async def _permitted(self, request: web.Request, *, required: bool) -> bool:
+        """Return True if the caller may see details. Raises Unauthenticated or RateLimited for a wrong login.
+
+        `required`: a caller without a login gets nothing, and is counted; probes of readiness have none.
+        """
+        access = self._access
+        if access is None or access.is_open:
+            return True
+        peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+        address = str(Address(*peer[:2])) if peer else "?"
+        header = request.headers.get(AUTHORIZATION, "")
+        known = self._logged_in.get(header)
+        if not header:
+            certificate = request.transport.get_extra_info("peercert") if request.transport is not None else None
+            found = of_transport(certificate)
+            principal = access.principal_of(found.names if found is not None else ())
+        elif known is not None:
+            principal = known
+        else:
+            seconds = access.wait(address, PORT)
+            if seconds:
+                await asyncio.sleep(seconds)
+            principal = access.login_header(header, address, PORT, waited=bool(seconds))
+            if len(self._logged_in) >= MAX_LOGINS:
+                self._logged_in.clear()
+            self._logged_in[header] = principal
+        user = principal.guard
+        if user is None or user.may_run(COMMAND):
+            return True
+        if not user.enabled:
+            if required:
+                access.missing(address, PORT)
+        else:
+            access.denied(principal, "command", COMMAND, request.path, address, PORT)
+        return False
+
     async def _metrics(self, request: web.Request) -> web.Response:
+        try:
+            if not await self._permitted(request, required=True):
+                return _unauthorized("a login of a user who may run INFO is required")
+        except MilenaError as error:
+            return _unauthorized(str(error))
         loop = asyncio.get_running_loop()
         arrived = loop.time()
         await self._turn(request)
@@ -173,12 +231,17 @@ class OpsServer:
         await self._turn(request)
         if self._before_ready is not None:
             await self._before_ready()
+        try:
+            shown = self._access is None or self._access.is_open or await self._permitted(request, required=False)
+        except MilenaError as error:
+            return _unauthorized(str(error))
         reasons = self._not_ready()
         if reasons:
-            return web.json_response({"status": "not ready", "reasons": reasons}, status=503)
+            described = {"reasons": reasons} if shown else {}
+            return web.json_response({"status": "not ready", **described}, status=503)
         degraded = self._degraded()
         if degraded:
-            return web.json_response({"status": "degraded", "reasons": degraded})
+            return web.json_response({"status": "degraded", **({"reasons": degraded} if shown else {})})
         return web.json_response({"status": "ok"})
 
 
@@ -188,6 +251,11 @@ def _may_see_metrics(request: web.Request) -> bool:
     return transport is not None and bool(
         transport.get_extra_info("sslcontext") is None or transport.get_extra_info("peercert")
     )
+
+
+def _unauthorized(reason: str) -> web.Response:
+    headers = {"WWW-Authenticate": 'Basic realm="milena", Bearer realm="milena"'}
+    return web.json_response({"status": "unauthorized", "reasons": [reason]}, status=401, headers=headers)
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

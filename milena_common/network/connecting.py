@@ -103,6 +103,12 @@ async def open_connection(
     return opened
 
 
+async def resolve_host(host: str) -> list[str]:
+    """Return the IP addresses of a host name. Raises OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+
+
 async def rejects_connections(address: str, timeout: float) -> bool:
     """Return True if each endpoint of `address`, host:port, refuses a connection, within `timeout` seconds.
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError, Message
 
+from milena_common.api.credentials import Credentials
 from milena_common.api.errors import (
     InternalError,
     MilenaError,
@@ -47,14 +48,21 @@ class Deferred(int):
     """The placeholder of a deferred reply, which will arrive as a push with this number."""
 
 
-def handshake(name: str, version: str, identity: Identity) -> tuple[bytes, ...]:
+def handshake(
+    name: str, version: str, identity: Identity, credentials: Credentials | None = None
+) -> tuple[bytes, ...]:
     """Return the commands that begin a connection to the node that `identity` names.
+
+    `credentials`: those to log in with; None: without a login.
 
     All must succeed before a key is sent. The reply to the first one has the connection's `id`; a server that is
     not a node of Milena rejects the second one as unknown.
     """
+    login: tuple[bytes, ...] = ()
+    if credentials is not None:
+        login = (b"AUTH", credentials.user.encode(), credentials.password.encode(errors="surrogateescape"))
     return (
-        command(b"HELLO", b"3"),
+        command(b"HELLO", b"3", *login),
         identity.command(),
         command(b"CLIENT", b"SETNAME", name.encode()),
         command(b"CLIENT", b"SETINFO", b"LIB-NAME", b"milena"),

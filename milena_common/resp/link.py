@@ -14,6 +14,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any, Protocol
 
+from milena_common.api.credentials import CurrentCredentials, no_credentials
 from milena_common.api.errors import MilenaError, NodeLost, WrongNode
 from milena_common.network.connecting import open_connection
 from milena_common.network.security import Security
@@ -49,6 +50,7 @@ class RespLink:
 
     `timeout`, in seconds, is for requests without one of their own, and `who` begins the text of every error.
     `identity` is the node that is expected: another one rejects the connection before it is used.
+    `credentials` returns what each connection logs in with.
     `more` are commands that follow the handshake of each connection; it is not used before they have succeeded.
     `security` encrypts each connection; None: they are plain. `server_name` is the host that the node's certificate
     is for, if it is not that of `address`.
@@ -71,6 +73,7 @@ class RespLink:
         listener: Listener | None = None,
         security: Security | None = None,
         server_name: str = "",
+        credentials: CurrentCredentials = no_credentials,
     ) -> None:
         self._security = security
         self._server_name = server_name
@@ -80,7 +83,10 @@ class RespLink:
         self.error: MilenaError | None = None  # why there is no connection
         self._timeout = timeout
         self._who = who
-        self._commands = (*handshake(name, installed_version(), identity), *more)
+        self._name = name
+        self._identity = identity
+        self._more = more
+        self._credentials = credentials
         self._listener = listener
         self._connected: RespStream | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -146,7 +152,8 @@ class RespLink:
         """Do the handshake. Raises MilenaError, and ends the connection, if the node rejects a command."""
         requested_at = monotonic()
         try:
-            replies = await asyncio.gather(*[stream.request(command) for command in self._commands])
+            commands = handshake(self._name, installed_version(), self._identity, self._credentials())
+            replies = await asyncio.gather(*[stream.request(command) for command in (*commands, *self._more)])
             for reply in replies:
                 if isinstance(reply, Exception):
                     raise reply

@@ -17,6 +17,7 @@ from weakref import WeakSet
 import grpc
 from google.protobuf.message import Message
 
+from milena_common.api.credentials import Credentials, CurrentCredentials, no_credentials
 from milena_common.api.errors import DeadlineExceeded, FailedPrecondition, MilenaError, Overloaded, Unavailable
 from milena_common.api.methods import LARGE_REQUESTS, METHODS, UNARY_OF_EXCHANGE
 from milena_common.rpc.opening import NO_CONNECTION, no_connection, open_async_channel, open_channel
@@ -36,10 +37,16 @@ RETIRED_SECONDS = 60.0
 _CALL_END_SECONDS = 0.05
 
 
-def _announced(request: Message) -> tuple[bytes, tuple[tuple[str, str], ...]]:
-    """Return the serialized request, and the metadata with its size."""
+_Metadata = tuple[tuple[str, str], ...]
+
+
+def _announced(method: str, request: Message, credentials: Credentials | None) -> tuple[Any, _Metadata | None]:
+    """Return the request, serialized if it may be large, and the metadata: its size then, and the login."""
+    login = () if credentials is None else credentials.call_metadata()
+    if method not in LARGE_REQUESTS:
+        return request, login or None
     serialized = request.SerializeToString()
-    return serialized, ((REQUEST_BYTES, str(len(serialized))),)
+    return serialized, ((REQUEST_BYTES, str(len(serialized))), *login)
 
 
 def _methods(channel: Any) -> dict[str, Any]:
@@ -137,9 +144,16 @@ class GrpcTransport:
     new channel. None: it is plain.
     """
 
-    def __init__(self, address: str, hint: str = "", certificates: Certificates | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        hint: str = "",
+        certificates: Certificates | None = None,
+        credentials: CurrentCredentials = no_credentials,
+    ) -> None:
         self._address = address
         self._certificates = certificates
+        self._credentials = credentials
         self._number = 0  # of the certificates of the channel
         self._streams: WeakSet[Any] = WeakSet()
         self._router = _Router(address, hint, certificates)
@@ -194,7 +208,7 @@ class GrpcTransport:
 
     def call(self, method: str, request: Message, timeout: float) -> Message:
         methods = self._ready()
-        sent, metadata = _announced(request) if method in LARGE_REQUESTS else (request, None)
+        sent, metadata = _announced(method, request, self._credentials())
         try:
             response: Message | None = methods[method](sent, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
@@ -207,7 +221,7 @@ class GrpcTransport:
 
     def start(self, method: str, request: Message, timeout: float) -> Future[Message]:
         future: Future[Message] = Future()
-        sent, metadata = _announced(request) if method in LARGE_REQUESTS else (request, None)
+        sent, metadata = _announced(method, request, self._credentials())
         try:
             call = self._ready()[method].future(sent, timeout=timeout, metadata=metadata)
         except FailedPrecondition as error:
@@ -237,7 +251,7 @@ class GrpcTransport:
         Raises MilenaError, FailedPrecondition if this transport is closed.
         """
         try:
-            stream = self._ready()[method](request)
+            stream = self._ready()[method](request, metadata=self._login())
         except ValueError:
             raise FailedPrecondition(_CLOSED) from None
         self._streams.add(stream)
@@ -247,6 +261,10 @@ class GrpcTransport:
             raise self._error(method, error) from None
         finally:
             stream.cancel()
+
+    def _login(self) -> _Metadata | None:
+        credentials = self._credentials()
+        return None if credentials is None else credentials.call_metadata()
 
     def close(self) -> None:
         self._router.closed = True
@@ -282,12 +300,19 @@ async def _close_retired(channel: grpc.aio.Channel) -> None:
 class AsyncGrpcTransport:
     """An `AsyncTransport` to the router at `address`, for one event loop, and for the next when that is closed.
 
-    `hint` and `certificates` are those of `GrpcTransport`.
+    `hint`, `certificates` and `credentials` are those of `GrpcTransport`.
     """
 
-    def __init__(self, address: str, hint: str = "", certificates: Certificates | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        hint: str = "",
+        certificates: Certificates | None = None,
+        credentials: CurrentCredentials = no_credentials,
+    ) -> None:
         self._address = address
         self._certificates = certificates
+        self._credentials = credentials
         self._number = 0  # of the certificates of the channel
         self._retired: set[Any] = set()  # streams that end because there is a new channel
         self._closing: set[asyncio.Task[None]] = set()
@@ -316,7 +341,7 @@ class AsyncGrpcTransport:
             self._connect()
         elif self._certificates is not None:
             self._renew(self._certificates)
-        sent, metadata = _announced(request) if method in LARGE_REQUESTS else (request, None)
+        sent, metadata = _announced(method, request, self._credentials())
         try:
             response: Message | None = await self._methods[method](sent, timeout=timeout, metadata=metadata)
         except grpc.aio.AioRpcError as error:
@@ -349,7 +374,7 @@ class AsyncGrpcTransport:
                 async with asyncio.timeout(timeout):
                     if stream is None or stream.done():
                         self._streams.discard(stream)
-                        stream = self._methods[method]()
+                        stream = self._methods[method](metadata=self._login())
                         self._streams.add(stream)
                     try:
                         await stream.write(request)
@@ -383,7 +408,7 @@ class AsyncGrpcTransport:
         stream = None
         try:
             with self._errors(method):
-                stream = self._methods[method](request)
+                stream = self._methods[method](request, metadata=self._login())
                 self._streams.add(stream)
                 async for response in stream:
                     yield response
@@ -422,6 +447,10 @@ class AsyncGrpcTransport:
         if stream is not None:
             self._streams.discard(stream)
             stream.cancel()
+
+    def _login(self) -> _Metadata | None:
+        credentials = self._credentials()
+        return None if credentials is None else credentials.call_metadata()
 
     async def close(self) -> None:
         self._home.adopt()

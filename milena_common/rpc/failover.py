@@ -14,27 +14,34 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from milena_common.api.credentials import CurrentCredentials, no_credentials
 from milena_common.api.errors import MilenaError
 from milena_common.rpc.channel import NOT_SENT, AsyncGrpcTransport, GrpcTransport, connection_failure
 from milena_common.tls.certificates import Certificates
 
 
 def router_transport(
-    addresses: str, hint: str = "", certificates: Certificates | None = None
+    addresses: str,
+    hint: str = "",
+    certificates: Certificates | None = None,
+    credentials: CurrentCredentials = no_credentials,
 ) -> GrpcTransport | FailoverTransport:
     """Return a transport for threads to the routers at `addresses`: host:port, separated by commas.
 
-    `hint` and `certificates` are those of `GrpcTransport`.
+    `hint`, `certificates` and `credentials` are those of `GrpcTransport`.
     """
-    found = [GrpcTransport(address, hint, certificates) for address in addresses.split(",")]
+    found = [GrpcTransport(address, hint, certificates, credentials) for address in addresses.split(",")]
     return found[0] if len(found) == 1 else FailoverTransport(found)
 
 
 def async_router_transport(
-    addresses: str, hint: str = "", certificates: Certificates | None = None
+    addresses: str,
+    hint: str = "",
+    certificates: Certificates | None = None,
+    credentials: CurrentCredentials = no_credentials,
 ) -> AsyncGrpcTransport | AsyncFailoverTransport:
     """Return the same for an event loop."""
-    found = [AsyncGrpcTransport(address, hint, certificates) for address in addresses.split(",")]
+    found = [AsyncGrpcTransport(address, hint, certificates, credentials) for address in addresses.split(",")]
     return found[0] if len(found) == 1 else AsyncFailoverTransport(found)
 
 

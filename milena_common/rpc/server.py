@@ -19,13 +19,17 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
+from milena_common.access.access import Access
+from milena_common.access.api_guard import ApiGuard, Filter
+from milena_common.access.principals import EVERYONE, Principal
+from milena_common.api.credentials import AUTHORIZATION
 from milena_common.api.errors import DeadlineExceeded, InternalError, InvalidRequest, MilenaError, Moved, Overloaded
 from milena_common.api.methods import LARGE_REQUESTS
 from milena_common.limits.byte_budget import ByteBudget
@@ -40,6 +44,7 @@ from milena_common.rpc.receive import Receive
 from milena_common.rpc.status import to_grpc
 from milena_common.runtime.deadlines import time_for_room
 from milena_common.tls.certificates import Certificates
+from milena_common.tls.peer import of_grpc
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +89,33 @@ OnClosed = Callable[[Any], None]
 
 # Cached handlers of calls that name the process they are meant for, by method and name. All callers of a process
 # use the same name; 64 names of 16 KiB, the limit of metadata, are a megabyte.
-MAX_CHECKED_HANDLERS = 64
+MAX_CHECKED_HANDLERS = 256
+# Logins that are known, by what they send.
+MAX_PRINCIPALS = 1024
+# The port's name in counts and logs.
+PORT: Final = "grpc"
+
+
+class Caller:
+    """The calls of one principal to one method."""
+
+    def __init__(self, guard: ApiGuard, principal: Principal, method: str) -> None:
+        self._guard = guard
+        self._principal = principal
+        self._method = method
+
+    def authorize(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Filter | None:
+        """Return how the response has to be filtered, None if not at all. Raises as `ApiGuard.authorize`."""
+        principal = self._principal
+        if principal.how == "none" and (certificate := of_grpc(context.auth_context())) is not None:
+            principal = self._guard.access.principal_of(certificate.names)
+        return self._guard.authorize(principal, self._method, request, context.peer(), PORT)
+
+    def finished(self, filtered: Filter | None, request_bytes: int, response: bytes) -> bytes:
+        """Return the response as the principal may have it, and charge its limit with both sizes."""
+        if (user := self._principal.guard) is not None:
+            self._guard.charge(user, request_bytes + len(response))
+        return filtered(response) if filtered is not None else response
 
 
 def _handler(
@@ -94,6 +125,7 @@ def _handler(
     calls: Calls,
     budget: ByteBudget,
     check: Callable[[], None] | None,
+    caller: Caller | None,
 ) -> Handler:
     async def response(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         started = time.perf_counter()
@@ -106,7 +138,11 @@ def _handler(
             if len(received) > SMALL_BYTES:
                 await CallBytes(budget).take(COPIES * len(received), time_for_room(remaining))
                 remaining = _remaining(context)
-            return await method(_parse(request, received), remaining)
+            if caller is None:
+                return await method(_parse(request, received), remaining)
+            parsed = _parse(request, received)
+            filtered = caller.authorize(parsed, context)
+            return caller.finished(filtered, len(received), await method(parsed, remaining))
         except asyncio.CancelledError:
             counts.count_error("cancelled")
             raise
@@ -129,6 +165,7 @@ def _large_handler(
     calls: Calls,
     receive: Receive,
     check: Callable[[], None] | None,
+    caller: Caller | None,
 ) -> Handler:
     """Return the handler of a method whose requests may be large: nothing is received before there is room."""
 
@@ -140,6 +177,12 @@ def _large_handler(
             if check is not None:
                 check()
             received = await receive(context, _remaining(context))
+            if caller is not None:
+                parsed, size = _parse(request, received), len(received)
+                filtered = caller.authorize(parsed, context)
+                working = method(parsed, _remaining(context))
+                del received, parsed  # as below
+                return caller.finished(filtered, size, await working)
             # No variable here refers to the message, so that the method can release it early.
             working = method(_parse(request, received), _remaining(context))
             del received
@@ -167,15 +210,25 @@ def _remaining(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
 
 
 def _stream_handler(
-    method: StreamMethod, request: type[Message], counts: OperationCounts, streams: Streams
+    method: StreamMethod,
+    request: type[Message],
+    counts: OperationCounts,
+    streams: Streams,
+    check: Callable[[], None] | None,
+    caller: Caller | None,
 ) -> Handler:
+    del check  # a stream is for any process of its service
+
     async def response(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         started = time.perf_counter()
         counts.requests += 1
         responded = False
         try:
             with streams:
-                async with aclosing(method(_parse(request, received), context.time_remaining())) as messages:
+                parsed = _parse(request, received)
+                if caller is not None:
+                    caller.authorize(parsed, context)
+                async with aclosing(method(parsed, context.time_remaining())) as messages:
                     async for message in messages:
                         if not responded:
                             # The time to the first response is recorded; the length of a stream is not a latency.
@@ -215,11 +268,17 @@ def _exchange_handler(
     streams: Streams,
     stopping: asyncio.Event,
     on_closed: OnClosed | None,
-) -> grpc.RpcMethodHandler[Any, Any]:
+    check: Callable[[], None] | None,
+    caller: Caller | None,
+) -> Handler:
     """Return a handler that calls `method` for each request of the stream; a failure ends it, with its status.
+
+    `check` is not for streams.
 
     `ended` is called with the last request when the stream ends for another reason than a stop of this process.
     """
+
+    del check
 
     async def response(requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         stopped = asyncio.ensure_future(stopping.wait())
@@ -235,8 +294,11 @@ def _exchange_handler(
                     started = time.perf_counter()
                     counts.requests += 1
                     try:
-                        last = _parse(request, received)
-                        message = await method(last, None)
+                        parsed = _parse(request, received)
+                        if caller is not None:
+                            caller.authorize(parsed, context)
+                        last = parsed
+                        message = await method(parsed, None)
                     finally:
                         counts.durations.observe(time.perf_counter() - started)
                     await _write(context, message)
@@ -254,39 +316,118 @@ def _exchange_handler(
 
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-# Returns the handler of a method, which calls the given function before everything else.
-MakeHandler: TypeAlias = "Callable[[Callable[[], None] | None], Handler]"
+# Returns the handler of a method for a caller, which calls the given function before everything else.
+MakeHandler: TypeAlias = "Callable[[Callable[[], None] | None, Caller | None], Handler]"
 
 
 class _Handlers(grpc.GenericRpcHandler):
     """The handlers of one service, by path.
 
     gRPC decodes a call's metadata to choose the handler, and a second time, in 3 µs, for a handler that reads it.
-    So the identity in the metadata is part of the choice: there is a handler for each identity that occurs.
+    So the identity and the login in the metadata are part of the choice: there is a handler for each that occurs.
+
+    Callers that have not logged in get handlers that read no message, so that they cannot fill the memory.
     """
 
-    def __init__(self, makers: Mapping[str, MakeHandler], check: Check | None) -> None:
+    def __init__(
+        self,
+        makers: Mapping[str, MakeHandler],
+        counts: Mapping[str, OperationCounts],
+        check: Check | None,
+        guard: ApiGuard | None,
+    ) -> None:
         self._makers = makers
+        self._counts = counts
         self._check = check
-        self._unchecked = {path: make(None) for path, make in makers.items()}
-        self._checked: dict[tuple[str, str | bytes], Handler] = {}
+        self._guard = guard
+        self._open = guard is None or guard.access.is_open
+        self._unchecked = {path: self._make(path, "", EVERYONE) for path in makers}
+        self._checked: dict[tuple[str, str, str], Handler] = {}
+        self._principals: dict[str, Principal] = {}
+        if guard is not None:
+            guard.access.on_change.append(self.users_changed)
+
+    def users_changed(self) -> None:
+        """Have every caller log in anew."""
+        self._checked.clear()
+        self._principals.clear()
 
     def service(self, details: grpc.HandlerCallDetails) -> Handler | None:
         """Return the handler of a call, None if the service has no such method."""
-        if self._check is not None:
-            for name, text in details.invocation_metadata:
-                if name == METADATA:
-                    return self._checked.get((details.method, text)) or self._checking(details.method, str(text))
-        return self._unchecked.get(details.method)
+        if self._check is None and self._open:
+            return self._unchecked.get(details.method)
+        meant = login = ""
+        for name, text in details.invocation_metadata:
+            if name == METADATA:
+                meant = str(text)
+            elif name == AUTHORIZATION and not self._open:
+                login = str(text)
+        if self._open and not meant:
+            return self._unchecked.get(details.method)
+        return self._checked.get((details.method, meant, login)) or self._checking(details.method, meant, login)
 
-    def _checking(self, path: str, text: str) -> Handler | None:
-        make = self._makers.get(path)
-        if make is None or self._check is None:
+    def _checking(self, path: str, meant: str, login: str) -> Handler | None:
+        if path not in self._makers:
             return None
+        if self._open or self._guard is None:
+            principal = EVERYONE
+        elif login:
+            known = self._principals.get(login)
+            if known is None:
+                return self._logging_in(path, meant, login, self._guard.access)
+            principal = known
+        else:
+            principal = self._guard.access.anonymous
+            if not principal.authenticated:
+                return self._logging_in(path, meant, login, self._guard.access)
         if len(self._checked) >= MAX_CHECKED_HANDLERS:
             self._checked.clear()
-        handler = self._checked[path, text] = make(partial(self._check, Identity.from_metadata(text)))
+        handler = self._checked[path, meant, login] = self._make(path, meant, principal)
         return handler
+
+    def _make(self, path: str, meant: str, principal: Principal) -> Handler:
+        check = partial(self._check, Identity.from_metadata(meant)) if meant and self._check is not None else None
+        method, guard = path.rpartition("/")[2], self._guard
+        needs_caller = guard is not None and (principal.guard is not None or guard.records(method))
+        return self._makers[path](check, Caller(guard, principal, method) if guard and needs_caller else None)
+
+    def _logging_in(self, path: str, meant: str, login: str, access: Access) -> Handler:
+        """Return a handler that logs the caller in, and reads its message and makes the call then."""
+        counts = self._counts[path]
+
+        async def response(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            try:
+                certificate = None if login else of_grpc(context.auth_context())
+                principal = access.principal_of(certificate.names if certificate is not None else ())
+                if login or not principal.authenticated:
+                    principal = await self._log_in(login, context.peer(), access)
+            except MilenaError as error:
+                counts.requests += 1
+                _reject(error, context, counts)
+                return
+            if login:
+                if len(self._principals) >= MAX_PRINCIPALS:
+                    self.users_changed()
+                self._principals[login] = principal
+            handler: Any = self._make(path, meant, principal)
+            if handler.request_streaming:
+                request = requests
+            elif (request := await context.read()) is grpc.aio.EOF:
+                return
+            if handler.unary_unary or handler.stream_unary:
+                await context.write(await (handler.unary_unary or handler.stream_unary)(request, context))
+            else:
+                await (handler.unary_stream or handler.stream_stream)(request, context)
+
+        return grpc.stream_stream_rpc_method_handler(response)
+
+    async def _log_in(self, login: str, address: str, access: Access) -> Principal:
+        if not login:
+            raise access.missing(address, PORT)
+        seconds = access.wait(address, PORT)
+        if seconds:
+            await asyncio.sleep(seconds)
+        return access.login_header(login, address, PORT, waited=bool(seconds))
 
 
 def _reject(problem: Exception, context: grpc.aio.ServicerContext[Any, Any], counts: OperationCounts) -> None:
@@ -364,7 +505,7 @@ class GrpcServer:
     `budget` bounds the bytes of requests and responses in flight: calls wait for theirs before they are received,
     within their deadline or `request_timeout` seconds, and are rejected after that. `max_streams` bounds the open
     streams, `max_exchanges` the open exchanges; the three limits are independent. `check` raises WrongNode for
-    calls that are meant for another node.
+    calls that are meant for another node. `guard` decides what callers may do; None: everything.
     """
 
     def __init__(
@@ -376,9 +517,11 @@ class GrpcServer:
         max_streams: int = 0,
         max_exchanges: int = 0,
         check: Check | None = None,
+        guard: ApiGuard | None = None,
     ) -> None:
         self._service = service
         self._check = check
+        self._guard = guard
         self._budget = budget
         self._receive = Receive(budget, max_value_bytes + ENVELOPE_BYTES, request_timeout)
         self._calls = Calls()
@@ -421,27 +564,37 @@ class GrpcServer:
         methods that are called for each request of a stream. `exchange_ended` is called with the last request of
         such a stream when its caller has ended it, or is gone.
         """
-        makers = {
-            f"/{self._service}/{name}": partial(
-                _large_handler, method, request, counts[operation], self._calls, self._receive
-            )
+        makers: dict[str, MakeHandler] = {
+            name: partial(_large_handler, method, request, counts[operation], self._calls, self._receive)
             if name in LARGE_REQUESTS
             else partial(_handler, method, request, counts[operation], self._calls, self._budget)
             for name, (operation, request, method) in methods.items()
         }
-        handlers = {
-            name: _stream_handler(method, request, counts[operation], self._streams)
+        makers |= {
+            name: partial(_stream_handler, method, request, counts[operation], self._streams)
             for name, (operation, request, method) in streams.items()
         }
-        handlers |= {
-            name: _exchange_handler(
-                method, request, counts[operation], self._exchanges, self._stopping, exchange_closed
+        makers |= {
+            name: partial(
+                _exchange_handler,
+                method,
+                request,
+                counts[operation],
+                self._exchanges,
+                self._stopping,
+                exchange_closed,
             )
             for name, (operation, request, method) in exchanges.items()
         }
-        # gRPC tries the handlers in this order.
-        self._server.add_generic_rpc_handlers((_Handlers(makers, self._check),))
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(self._service, handlers),))
+        described = (*methods.items(), *streams.items(), *exchanges.items())
+        counted = {name: counts[operation] for name, (operation, _, _) in described}
+        handlers = _Handlers(
+            {f"/{self._service}/{name}": make for name, make in makers.items()},
+            {f"/{self._service}/{name}": each for name, each in counted.items()},
+            self._check,
+            self._guard,
+        )
+        self._server.add_generic_rpc_handlers((handlers,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         await self._server.start()
         await self.set_serving(True)

@@ -19,6 +19,11 @@ class PeerCertificate:
     dns_names: tuple[str, ...] = ()
     common_name: str = ""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names by which a user is looked up, in this order."""
+        return (*self.uris, *self.dns_names, *((self.common_name,) if self.common_name else ()))
+
 
 def of_transport(certificate: Mapping[str, Any] | None) -> PeerCertificate | None:
     """Return the names in a transport's "peercert", as the `ssl` module has it; None if the peer showed none."""

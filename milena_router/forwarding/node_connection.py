@@ -6,14 +6,23 @@ Requests and responses are bytes here: the router builds requests, and passes re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol
 
 import grpc
 
-from milena_common.api.errors import InternalError, NodeLost, NodeUnreachable, Overloaded
+from milena_common.api.credentials import CurrentCredentials, no_credentials
+from milena_common.api.errors import (
+    AccessDenied,
+    InternalError,
+    InvalidRequest,
+    NodeLost,
+    NodeUnreachable,
+    Overloaded,
+)
 from milena_common.api.methods import LARGE_REQUESTS, METHODS, NODE_SERVICE
 from milena_common.cluster.member import GRPC_TLS, RESP, RESP_TLS
+from milena_common.network.addresses import parse_address
 from milena_common.resp import client_commands
 from milena_common.resp.identity import ANY, Identity
 from milena_common.resp.link import RespLink
@@ -23,6 +32,7 @@ from milena_common.rpc.options import REQUEST_BYTES
 from milena_common.rpc.status import from_grpc, is_response, is_shed
 from milena_common.tls.certificates import Certificates
 from milena_common.tls.outgoing import PLAIN, Outgoing
+from milena_router.forwarding.join_addresses import JoinAddresses
 
 # The methods that use the Redis protocol, where a call costs router and node a tenth of one over gRPC.
 FAST: Final = frozenset(method.name for method in METHODS if method.over_resp)
@@ -59,16 +69,26 @@ class GrpcNodeConnection:
     """A `NodeConnection` over one gRPC channel, opened at the first call. Each call names the expected node.
 
     `certificates` encrypt it, and new ones take effect with a new channel; None: it is plain. `address` is "" for a
-    node that must not be called.
+    node that must not be called. `credentials` returns what each call logs in with. `server_name`: the name in the
+    node's certificate, "" if that is in `address`.
     """
 
-    def __init__(self, address: str, identity: Identity = ANY, certificates: Certificates | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        identity: Identity = ANY,
+        certificates: Certificates | None = None,
+        credentials: CurrentCredentials = no_credentials,
+        server_name: str = "",
+    ) -> None:
+        self._server_name = server_name
+        self._credentials = credentials
         # gRPC converts any other sequence to a Metadata at each call, by ten Python calls.
         self._metadata = grpc.aio.Metadata(*(identity.metadata() if identity != ANY else ()))
         self._address = address
         self._certificates = certificates
         self._number = certificates.number if certificates is not None else 0
-        self._channel = open_async_channel(address, certificates)
+        self._channel = open_async_channel(address, certificates, server_name)
         self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -80,7 +100,7 @@ class GrpcNodeConnection:
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
         self._number = self._certificates.number
-        self._channel = open_async_channel(self._address, self._certificates)
+        self._channel = open_async_channel(self._address, self._certificates, self._server_name)
         self._methods = {}
 
     async def call(self, method: str, request: bytes, timeout: float, response_bytes: int = 0) -> bytes:
@@ -94,8 +114,11 @@ class GrpcNodeConnection:
             stub = self._channel.unary_unary(f"/{NODE_SERVICE}/{method}")
             self._methods[method] = stub
         metadata = self._metadata
-        if method in LARGE_REQUESTS:
-            metadata = grpc.aio.Metadata(*metadata, (REQUEST_BYTES, str(len(request))))
+        credentials = self._credentials()
+        if method in LARGE_REQUESTS or credentials is not None:
+            size = ((REQUEST_BYTES, str(len(request))),) if method in LARGE_REQUESTS else ()
+            login = () if credentials is None else credentials.call_metadata()
+            metadata = grpc.aio.Metadata(*metadata, *size, *login)
         try:
             response: bytes | None = await stub(request, timeout=timeout, metadata=metadata)
         except grpc.aio.AioRpcError as error:
@@ -148,9 +171,17 @@ class RespNodeConnection:
         other: NodeConnection,
         identity: Identity = ANY,
         certificates: Certificates | None = None,
+        credentials: CurrentCredentials = no_credentials,
+        server_name: str = "",
     ) -> None:
         self._link = RespLink(
-            address, timeout=SILENCE_SECONDS, identity=identity, name="milena-router", security=certificates
+            address,
+            timeout=SILENCE_SECONDS,
+            identity=identity,
+            name="milena-router",
+            security=certificates,
+            server_name=server_name,
+            credentials=credentials,
         )
         self._other = other
         self._closed = False
@@ -181,16 +212,67 @@ class RespNodeConnection:
         await asyncio.gather(self._link.close(grace, error), self._other.close(grace))
 
 
+class CheckedNodeConnection:
+    """A `NodeConnection` that `make` makes at the first call, if `check` finds its addresses to be allowed."""
+
+    def __init__(self, check: Callable[[], Awaitable[None]], make: Callable[[], NodeConnection]) -> None:
+        self._check = check
+        self._make = make
+        self._made: NodeConnection | None = None
+        self._closed = False
+
+    async def call(self, method: str, request: bytes, timeout: float, response_bytes: int = 0) -> bytes:
+        if self._made is None:
+            try:
+                await self._check()
+                if self._closed:
+                    raise NodeLost("left the ring")
+                self._made = self._made or self._make()
+            except (AccessDenied, InvalidRequest) as error:
+                raise NodeUnreachable(f"must not be called: {error}") from None
+        return await self._made.call(method, request, timeout, response_bytes)
+
+    async def close(self, grace: float) -> None:
+        self._closed = True
+        if self._made is not None:
+            await self._made.close(grace)
+
+
 def connect(
-    address: str, addresses: Mapping[str, str], identity: Identity, outgoing: Outgoing = PLAIN
+    address: str,
+    addresses: Mapping[str, str],
+    identity: Identity,
+    outgoing: Outgoing = PLAIN,
+    credentials: CurrentCredentials = no_credentials,
+    allowed: JoinAddresses | None = None,
 ) -> NodeConnection:
     """Return a connection to the node `identity` at `address`; `addresses` are its other servers', by name.
 
-    `outgoing`: whether it is encrypted.
+    `outgoing`: whether it is encrypted. `credentials` returns what each connection or call logs in with. `allowed`
+    checks addresses before they are called; None: all are allowed.
     """
     encrypted = addresses.get(GRPC_TLS, "")
     # With TLS=on the node's own address is the encrypted one.
-    where, certificates = outgoing.choose("" if address == encrypted else address, encrypted)
-    connection = GrpcNodeConnection(where, identity, certificates)
-    where, certificates = outgoing.choose(addresses.get(RESP, ""), addresses.get(RESP_TLS, ""))
-    return RespNodeConnection(where, connection, identity, certificates) if where else connection
+    grpc_address, grpc_certificates = outgoing.choose("" if address == encrypted else address, encrypted)
+    resp_address, resp_certificates = outgoing.choose(addresses.get(RESP, ""), addresses.get(RESP_TLS, ""))
+
+    def make() -> NodeConnection:
+        where, name = _to_call(grpc_address, allowed)
+        connection = GrpcNodeConnection(where, identity, grpc_certificates, credentials, name)
+        if not resp_address:
+            return connection
+        where, name = _to_call(resp_address, allowed)
+        return RespNodeConnection(where, connection, identity, resp_certificates, credentials, name)
+
+    called = [*filter(None, (grpc_address, resp_address))]
+    if allowed is None or not allowed.has_name(called):
+        return make()
+    return CheckedNodeConnection(lambda: allowed.check_all(called), make)
+
+
+def _to_call(address: str, allowed: JoinAddresses | None) -> tuple[str, str]:
+    """Return the address to call in place of `address`, and the name in the certificate there; "" for the same."""
+    if allowed is None or not address:
+        return address, ""
+    where = allowed.to_call(address)
+    return where, "" if where == address else parse_address(address).host

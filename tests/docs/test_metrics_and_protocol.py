@@ -17,6 +17,8 @@ from milena_cache.objects.read_outcomes import HITS, MISSES
 from milena_cache.servers.resp.commands.registry import command_registry
 from milena_cache.workers.merged_metrics import WorkerState, worker_metrics
 from milena_cache.writeback.recovery import Replay
+from milena_common.access.guarding import guard_process
+from milena_common.access.settings import AccessSettings
 from milena_common.api import errors
 from milena_common.api.durability import DURABILITIES
 from milena_common.api.errors import MilenaError
@@ -55,7 +57,8 @@ def real_metrics() -> set[str]:
 async def _real_metrics() -> set[str]:
     harness = NodeUnderTest()
     servers = build_servers(harness.config, harness.parts, "127.0.0.1:50051", NodeIdentity("", ""), lambda: False)
-    node = metrics_registry(harness.parts, servers, Replay(0, 0))
+    guarding = guard_process(AccessSettings(), harness.parts.clock, ())
+    node = metrics_registry(harness.parts, servers, Replay(0, 0), guarding=guarding)
     router = Router(0)
     with TemporaryDirectory() as folder:
         authority = Authority()

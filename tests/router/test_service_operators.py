@@ -137,3 +137,21 @@ async def test_what_cannot_be_refreshed() -> None:
         ):
             _, error = await router.rejection("Refresh", request)
             assert isinstance(error, InvalidRequest), error
+
+
+async def test_the_address_of_a_live_node_is_not_given_to_another_process() -> None:
+    async with running_router() as router:
+        mine = pb.JoinRequest(address="127.0.0.1:1", node_id="one", default_bucket="photos")
+        other = pb.JoinRequest(address="127.0.0.1:1", node_id="two", default_bucket="photos")
+        lease = router.stub.KeepLease()
+        await lease.write(mine)
+        assert (await lease.read()).successful
+        status, error = await router.rejection("Join", other)
+        assert status is grpc.StatusCode.FAILED_PRECONDITION
+        assert "is that of a node that is alive" in str(error)
+        assert (await router.stub.Join(mine, timeout=SOON)).successful
+        await lease.done_writing()
+        assert await lease.read() is grpc.aio.EOF
+        assert (await router.stub.Join(other, timeout=SOON)).successful, (
+            "its process has ended, as a restarted one's"
+        )

@@ -98,10 +98,11 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         peer, here = (transport.get_extra_info(name) or ("?", 0) for name in ("peername", "sockname"))
         now = self._now()
-        anonymous = self._context.permissions.access.anonymous
+        access, certificate = self._context.permissions.access, of_transport(transport.get_extra_info("peercert"))
+        anonymous = access.anonymous if certificate is None else access.principal_of(certificate.names)
         self.session = Session(self._number, str(Address(*peer[:2])), str(Address(*here[:2])), now, anonymous)
         self.session.encrypted = transport.get_extra_info("sslcontext") is not None
-        self.session.certificate = of_transport(transport.get_extra_info("peercert"))
+        self.session.certificate = certificate
         self._out = OutputBuffer(self._transport, self.session)
         self._running = Running(self._context, self.session, self._out, self._on_reply)
         clients = self._context.clients

@@ -148,8 +148,10 @@ class RespServer:
         access = self.context.permissions.access
         for client in tuple(self.clients.by_id.values()):
             session = client.session
-            session.anonymous = access.anonymous
-            principal = access.renewed(session.principal)
+            certificate = session.certificate
+            session.anonymous = access.principal_of(certificate.names if certificate is not None else ())
+            unchanged = session.principal.how in ("none", "certificate") and not session.principal.is_cluster
+            principal = session.anonymous if unchanged else access.renewed(session.principal)
             if principal is None:
                 client.disconnect("killed")
             elif principal != session.principal:

@@ -49,11 +49,19 @@ class Session:
         transport = self.transport
         if transport is None:
             certificates = None if target.tls is None else Certificates(target.tls)
-            router = router_transport(target.address, target.note, certificates)
+            router = router_transport(
+                target.address, target.note, certificates, credentials=lambda: target.credentials
+            )
             transport = router
             if target.direct:
                 transport = DirectTransport(
-                    router, target.bucket, timeout, self.clock, Retries.rng, certificates=certificates
+                    router,
+                    target.bucket,
+                    timeout,
+                    self.clock,
+                    Retries.rng,
+                    certificates=certificates,
+                    credentials=target.credentials,
                 )
         return Milena(
             target.address,
@@ -67,7 +75,9 @@ class Session:
         """Return the operator's connection to the cluster. Raises ConfigError."""
         target = self._target()
         certificates = None if target.tls is None else Certificates(target.tls)
-        router = self.transport or router_transport(target.address, target.note, certificates)
+        router = self.transport or router_transport(
+            target.address, target.note, certificates, credentials=lambda: target.credentials
+        )
         return Admin(
             target.address,
             bucket=target.bucket,

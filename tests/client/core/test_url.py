@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from milena_client import AsyncMilena, Milena
 from milena_client.admin import Admin
 from milena_client.core.url import Target, as_target, from_environment, parse_duration, parse_url
+from milena_common.api.credentials import Credentials
 from milena_common.api.errors import ConfigError, InvalidRequest
 
 
@@ -61,14 +62,14 @@ def test_what_a_url_says(url: str, target: Target) -> None:
     ],
 )
 def test_what_is_rejected_by_name(url: str, named: str) -> None:
-    with pytest.raises(ConfigError, match="milena://HOST") as rejected:
+    with pytest.raises(ConfigError, match=r"milena://\[USER:PASSWORD@\]HOST") as rejected:
         parse_url(url)
     assert named in str(rejected.value)
 
 
-def test_a_password_is_rejected_and_not_repeated() -> None:
-    with pytest.raises(ConfigError, match="password") as rejected:
-        parse_url("milena://me:secret@host")
+def test_a_password_is_not_repeated() -> None:
+    with pytest.raises(ConfigError, match="port") as rejected:
+        parse_url("milena://me:secret@host:99999")
     assert "secret" not in str(rejected.value)
 
 
@@ -151,7 +152,9 @@ def test_the_operators_client_takes_a_url() -> None:
         ("redis://h:6379", InvalidRequest, "scheme 'redis' is not supported"),
         ("https://h", InvalidRequest, "scheme 'https' is not supported"),
         ("user:secret@h:1", InvalidRequest, "user or password"),
-        ("milena://user:secret@h", ConfigError, "user or password"),
+        ("milena://secret@h", ConfigError, "USER:PASSWORD"),
+        ("milena://:secret@h", ConfigError, "USER:PASSWORD"),
+        ("milena://user:secret@x@h", ConfigError, "USER:PASSWORD"),
         ("milena://h?tmeout=1s", ConfigError, "'tmeout' is not known"),
     ],
 )
@@ -160,5 +163,14 @@ def test_an_address_that_is_none_is_rejected_at_once_and_the_form_is_shown(
 ) -> None:
     with pytest.raises(error, match=said) as raised:
         kind(address)
-    assert "milena://HOST[:PORT]" in str(raised.value)
+    assert "milena://[USER:PASSWORD@]HOST[:PORT]" in str(raised.value)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_a_url_may_have_a_login(kind: type[Milena]) -> None:
+    client = kind.from_url("milena://alice:p%40ss%3Aw@h:7/bucket?timeout=1s")
+    assert client.address == "h:7"
+    assert client.options.credentials == Credentials("alice", "p@ss:w")
+    assert "p@ss" not in repr(client.options)
+    assert kind("h").options.credentials is None

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from milena_common.access.access import BEARER, MAX_CREDENTIAL_BYTES, Access, Tokens
+from milena_common.access.access import MAX_CREDENTIAL_BYTES, Access, Tokens
 from milena_common.access.acl_file import parse_users
 from milena_common.access.principals import ANONYMOUS, CLUSTER, EVERYONE
+from milena_common.api.credentials import BEARER, Credentials
 from milena_common.api.errors import RateLimited, Unauthenticated
 from tests.support.fake_clock import FakeClock
 
@@ -55,7 +56,7 @@ def test_with_a_token_alone_everyone_may_do_everything_but_what_is_for_the_clust
     assert access.protects_cluster
     assert access.anonymous.plain
     assert access.anonymous.guard is not None
-    assert access.credentials() == (BEARER, "t")
+    assert access.credentials() == Credentials(BEARER, "t")
 
 
 def test_with_users_a_login_is_required(access: Access) -> None:
@@ -102,7 +103,7 @@ def test_the_token_of_the_cluster_and_the_one_before_it(access: Access) -> None:
     assert access.login(BEARER, "cluster-token", "a", "grpc") is CLUSTER
     access.replace_tokens(Tokens(("new", "cluster-token")))
     assert access.login(BEARER, "cluster-token", "a", "grpc") is CLUSTER
-    assert access.credentials() == (BEARER, "new")
+    assert access.credentials() == Credentials(BEARER, "new")
     access.replace_tokens(Tokens(("new",)))
     with pytest.raises(Unauthenticated):
         access.login(BEARER, "cluster-token", "a", "grpc")

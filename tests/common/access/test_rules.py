@@ -84,7 +84,7 @@ def test_listings_are_filtered_by_what_may_be_read() -> None:
     assert not alice.may_see("scan", of("b/1"))
     assert not alice.may_see("scan", of("c/1"))
     for prefix, seen in ((b"a/", True), (b"", True), (b"a/x/", True), (b"b/", False)):
-        assert alice.may_see_prefix("scan", "", prefix, prefix) is seen
+        assert alice.may_see_prefix("scan", ObjectName("", prefix, prefix)) is seen
 
 
 def test_passwords_are_kept_as_hashes_and_one_by_one() -> None:
