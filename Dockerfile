@@ -16,6 +16,9 @@ COPY milena_router ./milena_router
 COPY milena_cache ./milena_cache
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/milena/bin/pip install ".[server,cli]"
+# What is in the image, for scanners: a CycloneDX document.
+COPY scripts/sbom.py ./
+RUN /opt/milena/bin/python sbom.py /opt/milena/sbom.cdx.json
 
 
 FROM python:3.13-slim-trixie

@@ -143,3 +143,27 @@ async def test_logins_wait_and_are_rejected_when_there_are_too_many() -> None:
     assert access.wait("10.0.0.9:2", "resp") == 0
     await clock.advance(30)
     assert access.wait("10.0.0.1:2", "resp") == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "user", "cluster"),
+    [
+        (("spiffe://example.org/milena/cache",), "(cluster)", True),
+        (("app",), "app", False),
+        (("nosuch", "app"), "app", False),
+        (("off",), "default", False),
+        ((), "default", False),
+    ],
+)
+def test_a_certificate_is_a_login(names: tuple[str, ...], user: str, cluster: bool) -> None:
+    access = Access(FakeClock(), USERS, cluster_names=("spiffe://example.org/milena/*",))
+    principal = access.principal_of(names)
+    assert (principal.name, principal.is_cluster) == (user, cluster)
+    assert principal.authenticated is (user != "default")
+
+
+def test_names_of_certificates_protect_what_is_between_nodes() -> None:
+    access = Access(FakeClock(), cluster_names=("node-*",))
+    assert access.protects_cluster
+    assert access.anonymous.guard is not None
+    assert access.principal_of(("node-1",)).guard is None

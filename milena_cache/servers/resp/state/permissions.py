@@ -20,6 +20,10 @@ from milena_common.api.keys import SCHEME, split_cache_key
 
 PORT: Final = "resp"
 _NEED_OF: Final[dict[KeyAccess, Need]] = {"none": "", "read": "r", "write": "w", "modify": "rw"}
+# Commands of operators that the audit log records.
+AUDITED: Final = frozenset(
+    ("client|kill", "client|unblock", "config|set", "config|resetstat", "debug|sleep", "latency|reset", "acl|load")
+)
 # Its method decides (`ApiGuard`), once its request is parsed.
 _CALL: Final = "milena.call"
 
@@ -49,6 +53,8 @@ class Permissions:
             return  # an unknown command is rejected as such
         if is_of_cluster(name) or not user.may_run(name):
             raise self.access.denied(session.principal, "command", name, name, session.addr, PORT)
+        if name in AUDITED:
+            self.access.acted(session.principal, name, session.addr, PORT)
         if user.unrestricted_for(name):
             return
         keys = command.keys_in(argv)

@@ -14,7 +14,6 @@ from milena_cache.servers.resp.dispatch.command_table import CommandTable, Metad
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.subcommands import find, unknown_subcommand
 from milena_cache.servers.resp.state.context import Context
-from milena_cache.servers.resp.state.permissions import PORT
 from milena_common.access.acl_log import Rejection
 from milena_common.access.commands import CATEGORIES, CATEGORIES_OF, is_of_cluster
 from milena_common.access.rules import Selector
@@ -217,7 +216,6 @@ def load(context: Context, session: Session, argv: list[bytes]) -> Raw:
     access = context.permissions.access
     if access.load is None:
         raise CommandError("ERR This Milena node is not configured to use an ACL file: set ACL_FILE")
-    access.acted(session.principal, "ACL LOAD", session.addr, PORT)
     try:
         access.load()
     except ConfigError as error:
