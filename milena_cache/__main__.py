@@ -286,6 +286,7 @@ async def _hand_over(handover: Handover, membership: Membership, clock: Clock, s
     if not handover.can_leave:
         return
     handover.leaving = True
+    handover.source.paced = False
     for registration in membership.registrations:
         registration.renew_if_changed()
     until = clock.now() + seconds

@@ -108,6 +108,9 @@ from milena_common.runtime.key_locks import KeyLocks
 from milena_common.tls.certificates import Certificates
 from milena_common.tls.outgoing import Outgoing
 
+# Seconds until slots that were taken over are reported to the routers.
+STATUS_SECONDS = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class NodeParts:
@@ -724,7 +727,9 @@ def build_membership(
     def took(ranges: Sequence[Range]) -> None:
         took_slots(ranges)
         servers.resp.slots_changed([slot for first, last in ranges for slot in range(first, last + 1)])
-        renew_if_changed()  # until a router knows it, it sends clients to the old owner
+        # Until a router knows it, it sends clients to the old owner. But a ring takes all nodes and clients some
+        # milliseconds, in which they are to hand over the next slots: several batches get one.
+        asyncio.get_running_loop().call_later(STATUS_SECONDS, renew_if_changed)
 
     def served() -> None:
         late_writes.ring_changed()

@@ -27,8 +27,8 @@ from milena_common.metrics.families import (
     registry,
 )
 from milena_common.tls.certificates import Certificates
-from milena_router.ring.copy_timers import number_waiting
 from milena_router.ring.leases import Leases
+from milena_router.ring.losses.copy_timers import number_waiting
 from milena_router.ring.watch_streams import RingWatchers
 from milena_router.shared.shared_leases import SharedLeases, StoreCounts
 

@@ -50,6 +50,7 @@ LEVELS = (
     ("milena_client/cli/commands",),
     ("milena_client/cli/local",),
     ("milena_client/cli",),
+    ("milena_router/ring/losses",),
     ("milena_router/ring", "milena_router/etcd"),
     ("milena_router/forwarding", "milena_router/shared"),
     ("milena_router",),

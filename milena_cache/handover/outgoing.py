@@ -7,6 +7,7 @@ by then is to be sent too: without that the destination would serve, and upload,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import inf
 
 from milena_cache.handover.frames import MAX_BYTES, MAX_WRITES, Range, ranges_of
 from milena_cache.objects.version import Version
@@ -16,9 +17,9 @@ from milena_common.cluster.slots import slot_of
 REST_SECONDS = 0.01
 # Slots of a batch, see `paused`. Each batch costs a release, and most of them a ring: thousands of small ones would
 # take longer than the moves themselves.
-MIN_SLOTS, FIRST_SLOTS, MAX_SLOTS = 64, 256, 1024
+MIN_SLOTS, FIRST_SLOTS, MAX_SLOTS = 64, 256, 2048
 # Ranges of a batch: slots that are not ready divide it.
-MAX_RANGES = 32
+MAX_RANGES = 64
 # Seconds that a batch was stopped before its release: next time there are twice as many slots, or half as many.
 SHORT_PAUSE, LONG_PAUSE = 0.01, 0.025
 # Bytes that a write counts for besides its value.
@@ -27,6 +28,9 @@ WRITE_BYTES = 2000
 # that of the connection and the sync, and would make any rest seem long.
 FIRST_RATE = 20e6
 MEASURED_BYTES = MAX_BYTES // 4
+# Seconds without a frame for each second that a frame took longer than is usual, and at most; see `yields`.
+YIELD = 1.0
+MAX_YIELD = 0.25
 
 
 class Outgoing:
@@ -45,6 +49,8 @@ class Outgoing:
         self._sent: dict[int, dict[bytes, Version]] = {}
         self._left: dict[int, set[bytes]] = {}
         self._rate = FIRST_RATE
+        self._shortest = inf  # seconds of a large frame
+        self._congestion = 0.0
 
     def changed(self, key: bytes) -> None:
         """Record that the dirty entry of `key` is new, another, or gone."""
@@ -100,10 +106,23 @@ class Outgoing:
         for key in keys:
             self.changed(key)
 
-    def measured(self, size: int, seconds: float) -> None:
-        """Record that `size` bytes took `seconds` until they were confirmed."""
+    def measured(self, size: int, seconds: float, writes: int = 0) -> None:
+        """Record that `writes` of `size` bytes took `seconds` until they were confirmed."""
         if size >= MEASURED_BYTES and seconds > 0:
             self._rate = 0.7 * self._rate + 0.3 * size / seconds
+        self._congestion = 0.0
+        if size >= MEASURED_BYTES or writes >= MAX_WRITES // 2:
+            self._shortest = min(self._shortest, seconds)
+            self._congestion = max(0.0, seconds - 2 * self._shortest)
+
+    @property
+    def yields(self) -> float:
+        """Return for how many seconds to send nothing, so that requests come first.
+
+        Nothing that one node measures of itself shows that the nodes and their clients have too little processor
+        together: that the last frame took longer than twice the shortest one does.
+        """
+        return min(MAX_YIELD, YIELD * self._congestion)
 
     @property
     def waiting(self) -> int:

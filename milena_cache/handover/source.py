@@ -71,7 +71,14 @@ MAX_FRAMES = 32
 ROUNDS = 4
 # So many keys may be left to send when idle slots are handed over: each divides the batch, and so do those that are
 # written while a frame is under way.
-FEW = 8
+FEW = 16
+# While a large backlog is sent, slots of which everything has been sent are handed over every so many seconds: the
+# router abandons moves without progress.
+PROGRESS_SECONDS = 1.0
+# Slots are stopped when a round trip has just taken so many seconds at most, or none did for so long.
+SHORT_SECONDS = 0.01
+SHORT_TIMEOUT_SECONDS = 1.0
+PING = command(b"PING")
 # Keys that are looked at between two yields to the event loop.
 STEP = 2000
 # Seconds that a frame waits for room among the bytes in flight.
@@ -97,6 +104,7 @@ class Source:
     on_change: called with slots that were stopped, for what depends on the slots that are served
     on_handed_over: called with a move and those of its slots that the destination serves now
     moved: number of slots that were handed over
+    paced: False to send as fast as that is possible, whatever it costs requests
     pauses: for how long slots were stopped, in seconds, one observation for each slot and stop
     """
 
@@ -117,6 +125,7 @@ class Source:
         self.on_change: Callable[[Collection[int]], None] = lambda slots: None
         self.on_handed_over: Callable[[Move, set[int]], None] = lambda move, slots: None
         self.moved = 0
+        self.paced = True
         self.pauses = Histogram(PAUSE_BUCKETS)
         # Removes an entry of a slot that another node owns, which has it; returns True for a slot whose tombstones
         # stay, because this node holds copies of the other one's writes.
@@ -266,11 +275,18 @@ class Source:
 
     async def _advance(self, move: Move, outgoing: Outgoing) -> bool:
         """Send what is dirty, and hand over one batch of slots; False if it is to be tried again a little later."""
+        due = self._clock.now() + PROGRESS_SECONDS
         # More frames than keys are only necessary for keys that change faster than they are sent.
         for _ in range(MAX_FRAMES + outgoing.waiting):
             if outgoing.waiting <= MAX_WRITES:
                 break
             await self._send(move, outgoing, outgoing.slots)
+            if self.paced and (seconds := outgoing.yields):
+                await self._clock.sleep(seconds)
+            if self._clock.now() >= due:
+                await self._await_short_round_trip(move)
+                if sent := self._idle_now(outgoing):
+                    return await self._hand_over(move, outgoing, sent, _slots(sent))
         if idle := await self._idle_batch(move, outgoing):
             return await self._hand_over(move, outgoing, idle, _slots(idle))
         slow = {slot_of(key) for key in self._writes.slow()}
@@ -298,14 +314,30 @@ class Source:
         than a round trip, and wait for no sync and no write, of a slot beside them as little as of their own.
         """
         for frames in range(ROUNDS):
-            now = outgoing.waiting <= FEW or frames == ROUNDS - 1
-            if now and (batch := self._idle_now(outgoing)):
-                return batch
+            if outgoing.waiting <= FEW or frames == ROUNDS - 1:
+                await self._await_short_round_trip(move)
+                if batch := self._idle_now(outgoing):
+                    return batch
             # The last few slots: what is in flight in them, or left to send, may be over in a moment.
             if not outgoing.waiting:
                 await self._clock.sleep(PAUSE_SECONDS)
             await self._send(move, outgoing, outgoing.slots)
         return []
+
+    async def _await_short_round_trip(self, move: Move) -> None:
+        """Return when a round trip to the destination is short, or has not been for SHORT_TIMEOUT_SECONDS.
+
+        The pause of idle slots is a round trip. Its length is that of the work before it on two event loops, and of
+        the waiting for a processor: it varies from a millisecond to many times the average, in bursts. Nothing is
+        lost by waiting for a better moment, since the slots are served until then.
+        """
+        began = self._clock.now()
+        while self._clock.now() - began < SHORT_TIMEOUT_SECONDS:
+            sent_at = self._clock.now()
+            await self._links.request(move.resp_address, PING, CALL_SECONDS)
+            if self._clock.now() - sent_at <= SHORT_SECONDS:
+                return
+            await self._clock.sleep(PAUSE_SECONDS)
 
     def _idle_now(self, outgoing: Outgoing) -> list[Range]:
         busy = {slot_of(key) for key in self._writes.busy()}
@@ -457,7 +489,7 @@ class Source:
                     started = self._clock.now()
                     sent = self._command(b"WRITES", move, outgoing, *frame)
                     await self._links.request(move.resp_address, sent, CALL_SECONDS + seconds_for(len(sent)))
-                    outgoing.measured(sum(map(len, frame)), self._clock.now() - started)
+                    outgoing.measured(sum(map(len, frame)), self._clock.now() - started, len(frame))
                 for key, version in versions.items():
                     if version is None:
                         outgoing.record_sent(key, None)

@@ -28,7 +28,7 @@ from milena_common.resp.identity import Identity
 from milena_common.runtime.clock import Clock
 from milena_common.runtime.deadlines import inner
 from milena_router.forwarding.node_connection import NodeConnection
-from milena_router.ring.copy_timers import waits_for
+from milena_router.ring.losses.copy_timers import waits_for
 from milena_router.ring.membership import EXITED, EXPIRED, Change, Membership
 
 LEAVE_GRACE_SECONDS = 10.0

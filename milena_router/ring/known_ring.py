@@ -17,8 +17,8 @@ from milena_common.cluster.missing_node import MAX_REASON, MissingNode, NodeStat
 from milena_common.cluster.slot_assignment import Copies, Member, Ring
 from milena_common.cluster.slot_map import MapNode, SlotMap
 from milena_common.cluster.slot_runs import Run, overlaps, whole
+from milena_router.ring.losses.missing_nodes import MAX_MISSING
 from milena_router.ring.membership import MAX_AHEAD_MS, MAX_MEMBERS
-from milena_router.ring.missing_nodes import MAX_MISSING
 from milena_router.ring.recovery import Knowledge, LastRing
 
 MAX_WEIGHT = 1000.0

@@ -18,8 +18,8 @@ from milena_common.cluster.slot_assignment import Member, Ring
 from milena_common.cluster.slot_runs import Run
 from milena_common.runtime.clock import Clock
 from milena_common.runtime.deadlines import inner
-from milena_router.ring.copy_timers import number_waiting, waits_for
 from milena_router.ring.joining import Joining, joining
+from milena_router.ring.losses.copy_timers import number_waiting, waits_for
 from milena_router.ring.membership import NOTHING_KNOWN, Change, Membership
 from milena_router.ring.recovery import Knowledge
 from milena_router.ring.ring_status import NO_STATUS, RingStatus

@@ -16,21 +16,21 @@ late, and extends every lease by the length of the pause, up to a whole lease fr
 of a slot is state, which the members alone do not determine. Until that ends, joins only grant leases, there is no
 ring, and `recover` returns nothing.
 
-**A node that leaves without handing over** is recorded (`milena_router.ring.missing_nodes`). Each change of these
-records makes a new ring, because the nodes keep them with the ring for the next router.
+**A node that leaves without handing over** is recorded (`milena_router.ring.losses.missing_nodes`). Each change of
+these records makes a new ring, because the nodes keep them with the ring for the next router.
 
 **Where all members hand slots over** (they report it), a change of members makes moves, and a ring follows each
 report of slots that a node has taken over. `released_epoch` says which slots of lost processes may be served
-(`milena_router.ring.releases`). In such a ring a node that falls silent is lost only if another one is heard after
-it: if all fall silent, this router is the isolated one. Then the ring is frozen: all members keep their places
-until one of them is heard again, or a person removes them.
+(`milena_router.ring.losses.releases`). In such a ring a node that falls silent is lost only if another one is heard
+after it: if all fall silent, this router is the isolated one. Then the ring is frozen: all members keep their
+places until one of them is heard again, or a person removes them.
 
 **A move that is stuck** (`milena_router.ring.stuck_moves`) is abandoned: its slots stay with their owner, and the
 next moves are planned after a while, or when the members change.
 
 **Where all members keep copies of each other's writes**, the ring has the holders of each slot, and changes when an
-owner reports that one is complete or has failed (`milena_router.ring.copy_timers`). Slots whose owner and
-complete holders are all lost wait for one of them (`milena_router.ring.copy_timers`).
+owner reports that one is complete or has failed (`milena_router.ring.losses.copy_timers`). Slots whose owner and
+complete holders are all lost wait for one of them (`milena_router.ring.losses.copy_timers`).
 
 **The cluster id** is created with the first ring and kept by the nodes. A node that holds a ring or dirty writes of
 another cluster is rejected: its slots and versions are not comparable. Two routers that share nodes each created an
@@ -48,10 +48,10 @@ from milena_common.cluster.missing_node import NodeStatus
 from milena_common.cluster.slot_assignment import Member, PlanChange, Ring
 from milena_common.cluster.slot_runs import Run, overlaps
 from milena_router.ring import shared_journals
-from milena_router.ring.copy_timers import FailingHolders, WaitingSlots, number_waiting, waits_for
-from milena_router.ring.missing_nodes import MissingNodes
+from milena_router.ring.losses.copy_timers import FailingHolders, WaitingSlots, number_waiting, waits_for
+from milena_router.ring.losses.missing_nodes import MissingNodes
+from milena_router.ring.losses.releases import Loss, Releases
 from milena_router.ring.recovery import Knowledge, LastRing, Lease, Recovery
-from milena_router.ring.releases import Loss, Releases
 from milena_router.ring.ring_status import NO_STATUS, RingStatus
 from milena_router.ring.stuck_moves import StuckMove, StuckMoves, number_of
 

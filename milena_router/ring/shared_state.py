@@ -19,10 +19,10 @@ from typing import Any
 from milena_common.cluster.missing_node import MissingNode
 from milena_common.cluster.slot_assignment import Member, Ring
 from milena_router.ring.joining import lasting
+from milena_router.ring.losses.missing_nodes import MissingNodes
+from milena_router.ring.losses.releases import Loss, Releases
 from milena_router.ring.membership import Membership
-from milena_router.ring.missing_nodes import MissingNodes
 from milena_router.ring.recovery import Lease, Recovery
-from milena_router.ring.releases import Loss, Releases
 from milena_router.ring.ring_status import RingStatus
 
 # The attributes of a Membership: those that are shared, and those that each router has for itself. A new one

@@ -20,8 +20,8 @@ from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slot_runs import Run
 from milena_router.ring.joining import joining, lasting, member_request
 from milena_router.ring.known_ring import copies_of
+from milena_router.ring.losses.releases import Loss
 from milena_router.ring.recovery import Lease
-from milena_router.ring.releases import Loss
 from milena_router.ring.shared_state import MemberState, SharedState
 from milena_router.ring.watch_streams import Published, short_update
 

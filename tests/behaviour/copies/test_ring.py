@@ -8,9 +8,9 @@ from milena_common.cluster.missing_node import NodeStatus
 from milena_common.cluster.runs_message import COPIES, MOVES, RUNS
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slots import SLOTS
-from milena_router.ring.copy_timers import MAX_DOUBLINGS, FailingHolders
 from milena_router.ring.known_ring import knowledge
 from milena_router.ring.leases import Leases
+from milena_router.ring.losses.copy_timers import MAX_DOUBLINGS, FailingHolders
 from milena_router.ring.ring_status import HolderSlots, ring_status
 from milena_router.ring.watch_streams import Published, short_update
 from tests.router.ring.moving_ring import LEASE, Node, Router, node, ring_of

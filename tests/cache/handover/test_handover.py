@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from milena_cache.handover.frames import MAX_WRITES
 from milena_cache.handover.old_owner import FETCH_SECONDS
-from milena_cache.handover.source import PAUSE_BUCKETS
+from milena_cache.handover.source import PAUSE_BUCKETS, PING, PROGRESS_SECONDS, SHORT_SECONDS, SHORT_TIMEOUT_SECONDS
 from milena_cache.objects.object_store import Fault
 from milena_common.api.errors import MilenaError, Moved, TryAgain
 from milena_common.cluster.slots import SLOTS, slot_of
@@ -644,6 +645,61 @@ async def test_idle_slots_move_first_and_wait_for_no_write_and_no_sync() -> None
     b.t.disk.gate.set()
     await c.finish_moves()
     assert await get(c, "k") == ("hit", b"1")
+    await c.stop()
+
+
+async def test_slots_are_stopped_when_a_round_trip_is_short_or_has_been_long_for_a_while() -> None:
+    c = await cluster()
+    pings = 0
+    slow = True
+    request = c.request
+
+    async def delayed(address: str, sent: bytes, timeout: float) -> Any:
+        nonlocal pings
+        if sent == PING:
+            pings += 1
+            await c.clock.sleep(5 * SHORT_SECONDS if slow else 0)
+        return await request(address, sent, timeout)
+
+    c.request = delayed  # type: ignore[method-assign]
+    c.ring.plan([K], "b")
+    await c.publish()
+    await c.clock.advance(0.5 * SHORT_TIMEOUT_SECONDS)
+    assert pings > 1
+    assert c.server_of("k") == ["a"]
+    slow = False
+    await c.clock.advance(5 * SHORT_SECONDS)
+    assert c.server_of("k") == ["b"]
+    await c.publish_taken()
+    slow = True
+    c.ring.plan([K + 1], "b")
+    await c.publish()
+    await c.clock.advance(2 * SHORT_TIMEOUT_SECONDS)
+    assert c["b"].handover.destination.taken == 2, "it waits for a while only"
+    await c.stop()
+
+
+async def test_a_large_backlog_is_no_reason_for_a_move_without_progress() -> None:
+    """The router abandons such a move. Slots of which everything has been sent are handed over in between."""
+    c = await cluster()
+    for number in range(3 * MAX_WRITES):
+        await put(c, f"key{number}", b"1")
+    request = c.request
+
+    async def delayed(address: str, sent: bytes, timeout: float) -> Any:
+        if b"WRITES" in sent[:60]:
+            await c.clock.sleep(0.6 * PROGRESS_SECONDS)
+        return await request(address, sent, timeout)
+
+    c.request = delayed  # type: ignore[method-assign]
+    c.ring.plan(ALL, "b")
+    await c.publish()
+    await c.clock.advance(1.5 * PROGRESS_SECONDS)
+    assert 0 < c["b"].handover.destination.taken < SLOTS
+    assert len(c["b"].t.dirty) < 3 * MAX_WRITES
+    await c.finish_moves(20.0)
+    assert len(c["b"].t.dirty) == 3 * MAX_WRITES
+    assert c["b"].handover.destination.taken == SLOTS
     await c.stop()
 
 

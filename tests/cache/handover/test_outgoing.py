@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
+
 from milena_cache.handover.frames import MAX_BYTES, MAX_WRITES
 from milena_cache.handover.outgoing import (
     FIRST_SLOTS,
     LONG_PAUSE,
     MAX_RANGES,
     MAX_SLOTS,
+    MAX_YIELD,
     MIN_SLOTS,
     SHORT_PAUSE,
+    YIELD,
     Outgoing,
 )
 from milena_cache.objects.version import Version
@@ -85,6 +89,29 @@ def test_the_time_of_a_small_frame_is_no_measure_of_the_rate() -> None:
     before = outgoing.rest_seconds(SLOTS_OF_KEYS, small)
     outgoing.measured(3000, 0.05)
     assert outgoing.rest_seconds(SLOTS_OF_KEYS, small) == before
+
+
+def test_frames_pause_while_they_take_longer_than_usual() -> None:
+    outgoing = Outgoing(SLOTS_OF_KEYS)
+    assert outgoing.yields == 0
+    outgoing.measured(MAX_BYTES, 0.02)
+    outgoing.measured(MAX_BYTES, 0.04)
+    assert outgoing.yields == 0, "another node sends as much"
+    outgoing.measured(100, 0.14, MAX_WRITES)
+    assert outgoing.yields == pytest.approx(0.1 * YIELD)
+    outgoing.measured(MAX_BYTES, 60.0)
+    assert outgoing.yields == MAX_YIELD
+    outgoing.measured(100, 60.0, 1)
+    assert outgoing.yields == 0, "a small frame says nothing"
+
+
+def test_idle_slots_are_those_of_which_nothing_is_left_to_send() -> None:
+    slot = slot_of(b"key")
+    outgoing = Outgoing(range(max(0, slot - 1), slot + 2))
+    outgoing.changed(b"key")
+    assert outgoing.next_batch(served, idle=True) == [(slot - 1, slot - 1), (slot + 1, slot + 1)]
+    assert outgoing.next_keys([slot], small) == [b"key"]
+    assert outgoing.next_batch(served, idle=True) == [(slot - 1, slot + 1)]
 
 
 def test_the_keys_that_the_destination_has_are_known_by_slot() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import fields
 
 from milena_common.cluster.slot_assignment import Member
+from milena_router.ring.losses.releases import Loss
 from milena_router.ring.membership import Membership
 from milena_router.ring.recovery import Recovery
-from milena_router.ring.releases import Loss
 from milena_router.ring.ring_status import RingStatus
 from milena_router.ring.shared_state import LOCAL, SHARED, SharedState, copied, restore, shared_state, take_over
 

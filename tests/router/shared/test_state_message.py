@@ -12,8 +12,8 @@ from milena_common.api.errors import FailedPrecondition
 from milena_common.cluster.missing_node import MissingNode
 from milena_common.cluster.slot_assignment import Member, Ring
 from milena_router.ring.joining import lasting
+from milena_router.ring.losses.releases import Loss
 from milena_router.ring.membership import Membership
-from milena_router.ring.releases import Loss
 from milena_router.ring.ring_status import RingStatus
 from milena_router.ring.shared_state import MemberState, SharedState, shared_state
 from milena_router.shared.state_message import FORMAT, StateMessages

@@ -11,7 +11,7 @@ from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.missing_node import MAX_REASON, MAX_REASONS, MissingNode, NodeStatus
 from milena_common.cluster.slot_assignment import Member, Ring
 from milena_router.ring.known_ring import knowledge, node_status
-from milena_router.ring.missing_nodes import MAX_MISSING, MissingNodes
+from milena_router.ring.losses.missing_nodes import MAX_MISSING, MissingNodes
 from milena_router.ring.recovery import LastRing
 from tests.router.ring.running_membership import CLUSTER, LEASE, NOTHING, WALL, WRITES, A, B, C, Router
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from milena_common.cluster.slot_assignment import Member
-from milena_router.ring.releases import MAX_LOSSES, Loss, Releases
+from milena_router.ring.losses.releases import MAX_LOSSES, Loss, Releases
 
 X = Member("x:1", "x-1", journal_id="journal-x")
 
