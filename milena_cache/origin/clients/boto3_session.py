@@ -13,7 +13,7 @@ import botocore.exceptions as botocore_errors
 from botocore.config import Config as BotoConfig
 
 from milena_cache.origin.s3.credentials import Held
-from milena_cache.origin.s3.settings import S3Settings, aws_host
+from milena_cache.origin.s3.settings import S3Settings, StaticCredentials, aws_host
 from milena_common.api.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def make_session(settings: S3Settings) -> boto3.Session:
     """Return a session, the source of credentials. Raises ConfigError for a profile that does not exist."""
     given = settings.credentials
     try:
-        if given is None:
+        if not isinstance(given, StaticCredentials):
             return boto3.Session(region_name=settings.region)
         return boto3.Session(
             aws_access_key_id=given.access_key,

@@ -13,12 +13,13 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import boto3
 
-from milena_cache.origin.s3.settings import S3Settings
+from milena_cache.origin.s3.settings import CredentialFiles, S3Settings, StaticCredentials
 
 # Seconds before their expiry at which credentials are renewed at the earliest.
 RENEW_AHEAD_SECONDS = 600.0
@@ -26,10 +27,18 @@ RENEW_AHEAD_SECONDS = 600.0
 RENEW_SHARE = 0.75
 # Seconds between two attempts to get new ones while the old ones are still valid, and between two forced renewals.
 RENEW_PAUSE_SECONDS = 5.0
+# Seconds after which files with credentials are read again, and the bytes that one may have.
+FILES_SECONDS = 10.0
+MAX_FILE_BYTES = 16 * 1024
 # Shorter secrets are not redacted from messages: such texts occur in many words.
 MIN_SECRET_LENGTH = 8
 
 _HEADER_TEXT = re.compile(r"[\x21-\x7e]*")
+
+
+def _content(name: str) -> str:
+    with Path(name).open("rb") as file:
+        return file.read(MAX_FILE_BYTES).decode(errors="replace").strip()
 
 
 class Held(NamedTuple):
@@ -70,8 +79,10 @@ class Credentials:
         self._secrets: set[str] = set()
         proxy = urlsplit(settings.proxy_url)
         self._proxy_user = proxy.netloc.rpartition("@")[0]
-        if settings.credentials is not None:
-            self._remember(settings.credentials.secret_key, settings.credentials.token)
+        self._files = settings.credentials if isinstance(settings.credentials, CredentialFiles) else None
+        given = self._files.given if self._files is not None else settings.credentials
+        if isinstance(given, StaticCredentials):
+            self._remember(given.secret_key, given.token)
 
     async def obtain(self) -> Held:
         """Return valid credentials. Raises CredentialsUnavailable."""
@@ -83,11 +94,12 @@ class Credentials:
             try:
                 self._held = await asyncio.to_thread(self._fetch)
             except Exception as error:
-                if held is None or held.expires_at is None or now >= held.expires_at:
+                if held is None or (held.expires_at is not None and now >= held.expires_at):
                     self._held = None
                     text = self.redact(f"{type(error).__name__}: {error}".split("\n")[0][:300])
                     raise CredentialsUnavailable(text) from None
-                self._held = held._replace(renew_at=min(now + RENEW_PAUSE_SECONDS, held.expires_at))
+                again = now + RENEW_PAUSE_SECONDS
+                self._held = held._replace(renew_at=min(again, held.expires_at or again))
             return self._held
 
     async def renew(self, generation: int) -> bool:
@@ -115,10 +127,27 @@ class Credentials:
             text = text.replace(secret, "***")
         return text
 
+    def _read(self, files: CredentialFiles) -> Held:
+        """Return the credentials in `files`, to be read again after FILES_SECONDS."""
+        given = (files.given.access_key, files.given.secret_key, files.given.token)
+        names = (files.access_key, files.secret_key, files.token)
+        access_key, secret_key, token = (
+            _content(name) if name else text for name, text in zip(names, given, strict=True)
+        )
+        self._secrets.clear()
+        self._remember(secret_key, token)
+        if not (access_key and secret_key):
+            raise ValueError("a file with AWS credentials is empty")
+        if not all(_HEADER_TEXT.fullmatch(text) for text in (access_key, secret_key, token)):
+            raise ValueError("the AWS credentials have characters that no request can carry")
+        return Held(access_key, secret_key, token, None, self._wall() + FILES_SECONDS)
+
     def _remember(self, *secrets: str) -> None:
         self._secrets.update(secret for secret in secrets if len(secret) >= MIN_SECRET_LENGTH)
 
     def _fetch(self) -> Held:
+        if self._files is not None:
+            return self._read(self._files)
         with self.making:
             if self._session is None:
                 self._session = self._make_session()

@@ -50,6 +50,20 @@ class StaticCredentials:
 
 
 @dataclass(frozen=True, slots=True)
+class CredentialFiles:
+    """Credentials of which some are in files, which are read again when they change.
+
+    access_key, secret_key, token: the file's name, or "" if it is the one of `given`
+    given: those from the environment, "" for those in files
+    """
+
+    access_key: str
+    secret_key: str
+    token: str
+    given: StaticCredentials
+
+
+@dataclass(frozen=True, slots=True)
 class S3Settings:
     """The settings of both clients.
 
@@ -68,7 +82,7 @@ class S3Settings:
     connect_timeout: float
     proxy_url: str = field(default="", repr=False)
     ca_bundle: str = ""
-    credentials: StaticCredentials | None = None
+    credentials: StaticCredentials | CredentialFiles | None = None
 
     def transfer_seconds(self, size: int) -> float:
         """Return the timeout in seconds of a whole request that transfers `size` bytes."""
@@ -145,13 +159,21 @@ def _endpoint(env: Environment) -> str:
     return url
 
 
-def _credentials(env: Environment) -> StaticCredentials | None:
-    access_key, secret_key = env.secret("AWS_ACCESS_KEY_ID"), env.secret("AWS_SECRET_ACCESS_KEY")
-    token = env.secret("AWS_SESSION_TOKEN")
-    if bool(access_key) != bool(secret_key) and not env.problems:
-        missing = "AWS_SECRET_ACCESS_KEY" if access_key else "AWS_ACCESS_KEY_ID"
+def _credentials(env: Environment) -> StaticCredentials | CredentialFiles | None:
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    access_key, secret_key, token = values = [env.secret(name) for name in names]
+    files = [env.text(f"{name}_FILE") for name in names]
+    for name, value, file in zip(names, values, files, strict=True):
+        if value and file:
+            env.hidden_problem(name, f"not together with {name}_FILE")
+    has_key, has_secret = bool(access_key or files[0]), bool(secret_key or files[1])
+    if has_key != has_secret and not env.problems:
+        missing = "AWS_SECRET_ACCESS_KEY" if has_key else "AWS_ACCESS_KEY_ID"
         env.problem(missing, "", "set together with the other half of the credentials, or neither")
-    return StaticCredentials(access_key, secret_key, token) if access_key and secret_key else None
+    if not (has_key and has_secret):
+        return None
+    given = StaticCredentials(access_key, secret_key, token)
+    return CredentialFiles(files[0], files[1], files[2], given) if any(files) else given
 
 
 def _proxy(env: Environment, url: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,12 +11,15 @@ import boto3
 import pytest
 
 from milena_cache.origin.s3.credentials import (
+    FILES_SECONDS,
     RENEW_AHEAD_SECONDS,
     RENEW_PAUSE_SECONDS,
     Credentials,
     CredentialsUnavailable,
 )
-from milena_cache.origin.s3.settings import S3Settings
+from milena_cache.origin.s3.settings import S3Settings, load_s3
+from milena_common.api.errors import ConfigError
+from milena_common.process.env import Environment
 
 SETTINGS = S3Settings("us-east-1", "", 1, 1, proxy_url="http://user:pw@proxy:3128")
 SECRET = "a-secret-that-is-long"
@@ -126,3 +130,47 @@ async def test_no_secret_stays_in_a_text() -> None:
     await source.key()
     text = source.credentials.redact(f"bad {SECRET!r}, a-token-that-is-long via http://user:pw@proxy:3128")
     assert text == "bad '***', *** via http://***@proxy:3128"
+
+
+async def test_files_are_read_again_and_kept_while_they_cannot_be(tmp_path: Path) -> None:
+    variables = {"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "key"}
+    for name in ("secret", "token"):
+        (tmp_path / name).write_text(f"first-{name}\n")
+    variables["AWS_SECRET_ACCESS_KEY_FILE"] = str(tmp_path / "secret")
+    variables["AWS_SESSION_TOKEN_FILE"] = str(tmp_path / "token")
+    wall = 1000.0
+
+    def no_session() -> boto3.Session:
+        raise AssertionError
+
+    credentials = Credentials(load_s3(Environment(variables)), no_session, lambda: wall)
+    held = await credentials.obtain()
+    assert held[:3] == ("key", "first-secret", "first-token")
+    (tmp_path / "secret").write_text("second-secret")
+    assert await credentials.obtain() is held
+    wall += FILES_SECONDS
+    assert (await credentials.obtain())[:3] == ("key", "second-secret", "first-token")
+    assert "second-secret" not in credentials.redact("with second-secret")
+    (tmp_path / "secret").unlink()
+    wall += FILES_SECONDS
+    assert (await credentials.obtain()).secret_key == "second-secret"
+    (tmp_path / "secret").write_text("third-secret")
+    wall += RENEW_PAUSE_SECONDS
+    assert (await credentials.obtain()).secret_key == "third-secret"
+
+
+@pytest.mark.parametrize(
+    ("variables", "problem"),
+    [
+        (
+            {"AWS_SECRET_ACCESS_KEY": "s", "AWS_SECRET_ACCESS_KEY_FILE": "f", "AWS_ACCESS_KEY_ID": "k"},
+            "not together",
+        ),
+        ({"AWS_ACCESS_KEY_ID_FILE": "f"}, "AWS_SECRET_ACCESS_KEY: got nothing"),
+    ],
+)
+def test_a_credential_is_in_one_place_and_has_its_other_half(variables: dict[str, str], problem: str) -> None:
+    env = Environment({"AWS_REGION": "us-east-1", **variables})
+    load_s3(env)
+    with pytest.raises(ConfigError, match=problem):
+        env.check()
