@@ -19,6 +19,8 @@ from milena_common.api.keys import split_cache_key
 from milena_common.api.methods import INVALIDATE
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.cluster.slot_map import SlotMap
+from milena_common.network.addresses import parse_address
+from milena_common.network.allowed_networks import NO_ADDRESS, why_not
 from milena_common.resp.client_commands import call
 from milena_common.resp.encoding import command
 from milena_common.resp.identity import Identity
@@ -119,6 +121,8 @@ class Peers:
                     f"node {address} has announced no address for the Redis protocol that this node may call: "
                     "compare TLS and RESP_TLS_ADDR of both"
                 )
+            if (reason := why_not(parse_address(where).host)) and reason != NO_ADDRESS:
+                raise NodeUnreachable(f"node {address} must not be called: {where} {reason}")
             link = RespLink(
                 where,
                 timeout=TIMEOUT_SECONDS,

@@ -25,6 +25,8 @@ _NEVER: Final = tuple(
         "fd00:ec2::/32",
     )
 )
+# Why a name may not be called: it has to be resolved first.
+NO_ADDRESS: Final = "is no IP address"
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
 
@@ -50,7 +52,7 @@ def why_not(text: str, networks: Sequence[IpNetwork] = ()) -> str:
     try:
         address = embedded(ipaddress.ip_address(text.partition("%")[0]))
     except ValueError:
-        return "is no IP address"
+        return NO_ADDRESS
     if address.is_link_local or any(address.version == net.version and address in net for net in _NEVER):
         return "is link-local, of a metadata service, or reserved"
     if address.is_multicast:

@@ -19,6 +19,7 @@ from milena_cache.servers.resp.output_buffer import HIGH_WATER
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.permissions import PORT
 from milena_common.access.access import LOGIN_SECONDS
+from milena_common.access.principals import ANONYMOUS
 from milena_common.network.addresses import Address
 from milena_common.network.listening import bind, check_free, listen
 from milena_common.network.security import ServerSecurity
@@ -144,7 +145,10 @@ class RespServer:
                     client.disconnect("idle")
 
     def users_changed(self) -> None:
-        """Bring the connections to the present table of users; those end whose user or password is gone."""
+        """Bring the connections to the present table of users; those end whose user or password is gone.
+
+        Commands in flight finish first, so that a password can be replaced under load. What has not begun, has not.
+        """
         access = self.context.permissions.access
         for client in tuple(self.clients.by_id.values()):
             session = client.session
@@ -153,7 +157,8 @@ class RespServer:
             unchanged = session.principal.how in ("none", "certificate") and not session.principal.is_cluster
             principal = session.anonymous if unchanged else access.renewed(session.principal)
             if principal is None:
-                client.disconnect("killed")
+                session.principal = ANONYMOUS
+                client.finish()
             elif principal != session.principal:
                 session.principal = principal
 

@@ -204,6 +204,24 @@ async def test_a_new_table_is_that_of_open_connections() -> None:
     assert reader.transport.close_state, "its password is gone"
 
 
+async def test_passwords_are_replaced_under_load_without_a_failed_request() -> None:
+    server = guarded(b"user app on >p0 ~* +@all")
+    access = server.servers.access
+    client = logged_in(server, b"app", b"p0")
+    for number in range(1, 51):
+        old, new = b"p%d" % (number - 1), b"p%d" % number
+        access.replace_users(parse_users(b"user app on >%b >%b ~* +@all" % (old, new)))
+        assert await client.request(b"SET", b"k", new) == b"+OK\r\n"
+        newer = logged_in(server, b"app", new)
+        client.send(command(b"SET", b"k", b"in flight"))
+        access.replace_users(parse_users(b"user app on >%b ~* +@all" % new))
+        assert await client.replies(1) == b"+OK\r\n", "what was in flight has its reply"
+        await client.idle()
+        assert client.transport.close_state
+        assert await newer.request(b"GET", b"k") == b"$9\r\nin flight\r\n"
+        client = newer
+
+
 async def test_what_has_not_logged_in_is_ended_by_time_and_by_size() -> None:
     server = guarded()
     silent, large = server.connect(), server.connect()
