@@ -131,6 +131,7 @@ class Attempts:
         self.error = error
         rate_limited = isinstance(error, RateLimited)
         nothing_done = rate_limited or isinstance(error, _NOTHING_DONE)
+        nothing_done = nothing_done or (isinstance(error, Unavailable) and error.nothing_sent)
         if not nothing_done and not (self._repeatable and isinstance(error, Unavailable)):
             return None
         self._failures += 1

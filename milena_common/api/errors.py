@@ -144,6 +144,8 @@ class Unavailable(MilenaError, ConnectionError):
     """The request cannot be served at present. A read may be repeated; a write may or may not have happened."""
 
     code = "UNAVAILABLE"
+    # True if it is certain that nothing was sent, so that a write may be repeated.
+    nothing_sent = False
 
 
 class NoNodes(Unavailable):

@@ -75,6 +75,8 @@ def connection_failure(error: MilenaError) -> str:
 
 def _of_connection(error: E, failure: str) -> E:
     error.__dict__["connection_failure"] = failure
+    if failure == NOT_SENT:
+        error.__dict__["nothing_sent"] = True
     return error
 
 

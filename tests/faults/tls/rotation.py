@@ -10,71 +10,20 @@ through the router, for threads and for an event loop; those for threads are new
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import sys
-import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from milena_client import AsyncMilena, Milena, TlsFiles
+from milena_client import Milena, TlsFiles
 from milena_common.api.errors import MilenaError
+from tests.faults.tls.load import Load
 from tests.support.certificates import Authority, client_url, tls_variables, write_files
 from tests.support.cluster import Cluster
 from tests.support.s3.moto_server import MotoServer
 from tests.support.waiting import wait_until
 
 TAKEN_SECONDS = 60.0
-
-
-class Load:
-    """Calls of several clients until `stop`; `failures` has the texts of those that failed."""
-
-    def __init__(self, address: str, files: TlsFiles) -> None:
-        self.failures: list[str] = []
-        self.calls = 0
-        self._address = address
-        self._files = files
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._repeat, args=("direct", "")),
-            threading.Thread(target=self._repeat, args=("router", "&direct=false")),
-            threading.Thread(target=lambda: asyncio.run(self._repeat_async())),
-        ]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _repeat(self, key: str, more: str) -> None:
-        while not self._stop.is_set():
-            try:
-                with Milena(client_url(self._address, self._files, more)) as m:
-                    for number in range(25):
-                        m.set(key, b"%d" % number)
-                        if m.get(key) != b"%d" % number:
-                            self.failures.append(f"{key}: another value")
-                        self.calls += 2
-                        if self._stop.wait(0.01):
-                            break
-            except MilenaError as error:
-                self.failures.append(f"{key}: {type(error).__name__}: {error}")
-
-    async def _repeat_async(self) -> None:
-        async with AsyncMilena(client_url(self._address, self._files)) as m:
-            while not self._stop.is_set():
-                try:
-                    await asyncio.gather(*(m.get(f"k{number}") for number in range(5)))
-                    self.calls += 5
-                except MilenaError as error:
-                    self.failures.append(f"async: {type(error).__name__}: {error}")
-                await asyncio.sleep(0.01)
 
 
 def rotate(
@@ -102,7 +51,7 @@ def rotate(
                 Path(f"{name}.new").rename(name)
         wait_until("new certificates are used", lambda: reloads() > known, TAKEN_SECONDS)
 
-    with Load(cluster.address, client) as load:
+    with Load(client_url(cluster.address, client)) as load:
         for number in range(rounds):
             if number % 2 == 0:
                 replace(authority.pem, authority)
