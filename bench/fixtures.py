@@ -21,6 +21,8 @@ from bench.peers.redis_server import RedisServer
 from bench.peers.stub_process import ROOT, StubProcess
 from bench.workload.new_objects import VALUE_BYTES
 from milena_common.api.durability import MEMORY
+from milena_common.tls.settings import TlsFiles
+from tests.support.certificates import Authority, tls_variables, write_files
 from tests.support.cluster import Cluster
 from tests.support.processes import Process
 from tests.support.s3.moto_server import AWS_VARIABLES, s3_client
@@ -99,6 +101,24 @@ class Fixtures:
     def direct_cluster(self) -> Cluster:
         """Return a router with direct access, and one node, whose writes are `memory`, in front of `stub`."""
         return self._cluster(self.stub, {}, {"WRITE_MODE": MEMORY})
+
+    @cached_property
+    def tls_files(self) -> TlsFiles:
+        """Return the files of a certificate for this machine."""
+        authority = Authority()
+        return write_files(self.directory, authority.pem, authority.issue())
+
+    @cached_property
+    def encrypted(self) -> tuple[Cluster, TlsFiles]:
+        """Return a router with direct access and one node, plain and with TLS, and the files of a client."""
+        files = self.tls_files
+        variables = {**tls_variables(files), "TLS": "both", "TLS_CLIENT_AUTH": "off"}
+        return self._cluster(self.stub, variables, {**variables, "WRITE_MODE": MEMORY}), files
+
+    @cached_property
+    def encrypted_redis(self) -> RedisServer:
+        """Return a Redis server with a port with TLS."""
+        return self._stack.enter_context(RedisServer(self.new_directory(), durable=False, tls=self.tls_files))
 
     def _cluster(
         self, stub: StubProcess, router_env: Mapping[str, str], node_env: Mapping[str, str] | None = None

@@ -22,11 +22,13 @@ def why_not() -> str:
     return "" if shutil.which("redis-benchmark") else "redis-benchmark is not installed"
 
 
-def redis_benchmark(address: str, command: str, number: int, keys: int, pipeline: int = 1) -> Samples:
+def redis_benchmark(
+    address: str, command: str, number: int, keys: int, pipeline: int = 1, *, ca: str = ""
+) -> Samples:
     """Send `number` commands, `get` or `set`, of `keys` keys that `hot_key` names; values are 1 KiB.
 
-    Each connection sends `pipeline` commands at a time. It does not check the replies: hits must be verified by the
-    caller.
+    Each connection sends `pipeline` commands at a time. `ca`: a file with the authority of the server's
+    certificate, for TLS. It does not check the replies: hits must be verified by the caller.
     """
     at = parse_address(address)
     options = {
@@ -40,6 +42,7 @@ def redis_benchmark(address: str, command: str, number: int, keys: int, pipeline
         "-t": command,
     }
     arguments = [str(part) for option in options.items() for part in option]
+    arguments += ["--tls", "--cacert", ca] if ca else []
     done = subprocess.run(
         ["redis-benchmark", *arguments, "--csv"], capture_output=True, text=True, timeout=_SECONDS, check=True
     )

@@ -9,6 +9,7 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
+from milena_common.tls.settings import TlsFiles
 from tests.support.ports import ReservedPort
 from tests.support.processes import Process
 
@@ -26,11 +27,14 @@ def why_not(*, client: bool) -> str:
 
 
 class RedisServer(Process):
-    """redis-server, empty. If `durable`, each write is on disk, in `directory`, before it is acknowledged."""
+    """redis-server, empty. If `durable`, each write is on disk, in `directory`, before it is acknowledged.
 
-    def __init__(self, directory: Path, *, durable: bool) -> None:
-        self._port = ReservedPort()
-        self.address = self._port.address
+    `tls`: files for a second port, with TLS, at `tls_address`.
+    """
+
+    def __init__(self, directory: Path, *, durable: bool, tls: TlsFiles | None = None) -> None:
+        self._port, self._tls_port = ReservedPort(), ReservedPort()
+        self.address, self.tls_address = self._port.address, self._tls_port.address
         settings = {
             "port": str(self._port.number),
             "bind": "127.0.0.1",
@@ -40,6 +44,14 @@ class RedisServer(Process):
             # No rewrite of the file during a measurement.
             "auto-aof-rewrite-percentage": "0",
         }
+        if tls is not None:
+            settings |= {
+                "tls-port": str(self._tls_port.number),
+                "tls-cert-file": tls.certificate,
+                "tls-key-file": tls.key,
+                "tls-ca-cert-file": tls.authorities,
+                "tls-auth-clients": "no",
+            }
         arguments = [text for name, value in settings.items() for text in (f"--{name}", value)]
         super().__init__("redis", ["-c", _BECOME, "redis-server", *arguments], {}, directory)
         try:
@@ -51,3 +63,4 @@ class RedisServer(Process):
     def close(self) -> None:
         super().close()
         self._port.close()
+        self._tls_port.close()

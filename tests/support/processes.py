@@ -204,6 +204,8 @@ class Server(Process):
             "LISTEN_ADDR": self.address,
             "METRICS_PORT": str(self._ports[1].number),
         }
+        if variables.get("TLS") == "both":
+            own["TLS_LISTEN_ADDR"] = self.tls_address
         super().__init__(name, ("-m", module), {**own, **variables}, directory, build)
 
     def get(self, path: str, timeout: float = 5.0) -> tuple[int, str]:
