@@ -17,6 +17,7 @@ from bench.case import Samples
 from bench.child import run_and_print
 from bench.nodes.node_parts import DIRTY_MAX_BYTES, bench_config, node_parts
 from milena_cache.journal.lmdb_disk import LmdbDisk
+from milena_common.process.run import GC_THRESHOLD
 from tests.support.s3.memory_store import MemoryStore
 
 
@@ -51,4 +52,5 @@ def _resident() -> dict[str, int]:
 
 
 if __name__ == "__main__":
+    gc.set_threshold(*GC_THRESHOLD)  # as in a node's process
     run_and_print(start(Path(sys.argv[1]), int(sys.argv[2])))

@@ -121,8 +121,10 @@ class Journal(Generic[T]):
             if found is None:
                 await asyncio.sleep(0)
             else:
-                self.versions.seen(found.record.version)
-                self.versions.seen(Version(found.record.version.epoch, found.record.stored_as))
+                record = found.record
+                self.versions.seen(record.version)
+                if record.number:
+                    self.versions.seen(Version(record.version.epoch, record.number))
                 yield found
         self.quarantined += len(damaged)
         for seq in damaged:

@@ -22,6 +22,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -261,7 +262,7 @@ class LmdbDisk:
             cursor = txn.cursor()
             if not cursor.set_range(key_of(after + 1)):
                 return []
-            return [(int.from_bytes(key, "big"), raw) for key, raw in _first(cursor.iternext(), limit)]
+            return [(int.from_bytes(key, "big"), raw) for key, raw in islice(cursor.iternext(), limit)]
 
     def rejections(self) -> dict[int, tuple[str, float]]:
         """Return the reason and time (seconds since 1970) of every rejection, by record number."""
@@ -368,11 +369,6 @@ def _rejections(txn: lmdb.Transaction, db: Any = None) -> dict[int, tuple[str, f
         rejection = json.loads(bytes(raw))
         found[int.from_bytes(key, "big")] = (str(rejection["reason"]), float(rejection["at"]))
     return found
-
-
-def _first(rows: Iterator[tuple[Any, Any]], limit: int) -> Iterator[tuple[Any, Any]]:
-    for _, row in zip(range(limit), rows, strict=False):
-        yield row
 
 
 def _allocate(lock_file: Path) -> None:

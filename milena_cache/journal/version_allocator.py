@@ -44,8 +44,11 @@ class Versions:
 
     def seen(self, version: Version) -> None:
         """Make later versions greater than `version`, which has been used."""
-        self.epoch = max(self.epoch, version.epoch)
-        self.seq = max(self.seq, version.seq)
+        epoch, seq = version
+        if epoch > self.epoch:
+            self.epoch = epoch
+        if seq > self.seq:
+            self.seq = seq
 
     def learn(self, version: Version) -> None:
         """Make later versions greater than `version`, which S3 holds.

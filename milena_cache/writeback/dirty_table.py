@@ -243,7 +243,7 @@ class Dirty:
         The belief about S3 and the state of the upload pass from the old entry to `entry`.
         """
         self.puts += 1
-        if entry.journaled and not self.fits_in_memory(entry.in_memory):
+        if entry.value is not None and entry.journaled and not self.fits_in_memory(entry.in_memory):
             entry.value = None
         old = self._entries.get(entry.key)
         if old is None:

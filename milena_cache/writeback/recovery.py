@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from milena_cache.journal.group_commit import Journal
 from milena_cache.objects.expiry import NEVER, is_expired
+from milena_cache.objects.version import UNKNOWN, Base
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.dirty_writes import TOO_LATE, DirtyWrites
 from milena_cache.writeback.loop import WriteBack
@@ -45,21 +46,26 @@ async def replay(
     started = logged_at = clock.now()
     wall = clock.wall()
     records = 0
+    # Most records have the belief of the one before: shared, it saves time and 100 bytes for each.
+    belief = S3Belief.recovered(UNKNOWN, conditional=False, keeps="")
+    belief_of: tuple[Base, bool, bool] = UNKNOWN, False, False
     async for found in journal.replay():
         record = found.record
         records += 1
         if journal.copies is not None and journal.copies.recover(record, found.size, found.damage):
             continue
+        base, conditional, keeps = record.base, record.conditional, record.keeps
+        if (base, conditional, keeps) != belief_of:
+            belief = S3Belief.recovered(
+                base, conditional=conditional, keeps=base if keeps and isinstance(base, str) else ""
+            )
+            belief_of = base, conditional, keeps
         entry = DirtyEntry(
             record.cache_key,
             record.version,
             None,
             found.size,
-            S3Belief.recovered(
-                record.base,
-                conditional=record.conditional,
-                keeps=record.base if record.keeps and isinstance(record.base, str) else "",
-            ),
+            belief,
             deleted=record.value is None,
             journaled=True,
             acknowledged_at=started - max(0.0, wall - record.written_at),
@@ -78,7 +84,7 @@ async def replay(
             else:  # S3 rejected it, and an operator requeued it: it overwrites the object that S3 holds
                 entry.belief = entry.belief.forced(expired=is_expired(entry.expires_at, wall))
                 entry.forced = True
-        if clock.now() - logged_at >= PROGRESS_SECONDS:
+        if not records % 1000 and clock.now() - logged_at >= PROGRESS_SECONDS:
             logged_at = clock.now()
             log.info("replaying the journal: %d records so far", records)
     if journal.copies is not None:
