@@ -516,15 +516,21 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/servers/resp/state/plain_gets.py",
-                "                    or entry.owned_since < owned_since\n",
-                "",
+                "checked_at <= oldest or checked_since < owned_since or",
+                "checked_at <= oldest or",
             ),
         ),
         ("tests/cache/servers/resp/state/test_plain_gets.py",),
     ),
     Bug(
         "a hit is told that has ended",
-        (Change("milena_cache/servers/resp/state/plain_gets.py", "                    or entry.expires_at\n", ""),),
+        (
+            Change(
+                "milena_cache/servers/resp/state/plain_gets.py",
+                "checked_since < owned_since or entry.expires_at:",
+                "checked_since < owned_since:",
+            ),
+        ),
         ("tests/cache/servers/resp/state/test_plain_gets.py",),
     ),
     Bug(
