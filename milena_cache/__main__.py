@@ -13,6 +13,7 @@ from pathlib import Path
 
 from milena_cache.app import (
     Membership,
+    Servers,
     build,
     build_membership,
     build_servers,
@@ -196,7 +197,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         if not journal.failure:
             until = clock.now() + config.drain
             # The other half is for uploads, if no node takes the slots.
-            await _hand_over(servers.handover, membership, clock, config.drain / 2)
+            await _hand_over(servers, membership, clock, config.drain / 2)
             await _drain(parts.writes, parts.flush_waiters, journal, max(0.0, until - clock.now()))
             if servers.ownership.slot_map.released_epoch:
                 # Giving the lease back ends acknowledgements: those of writes in flight come first.
@@ -278,11 +279,12 @@ async def _either(*events: asyncio.Event) -> None:
         each.cancel()
 
 
-async def _hand_over(handover: Handover, membership: Membership, clock: Clock, seconds: float) -> None:
-    """Have all slots moved to other nodes, if there are any that take them, within `seconds`.
+async def _hand_over(servers: Servers, membership: Membership, clock: Clock, seconds: float) -> None:
+    """Have all slots and copies moved to other nodes, if there are any that take them, within `seconds`.
 
     The node serves meanwhile. Whatever is left is uploaded, as in a ring whose nodes do not hand over.
     """
+    handover, promotion = servers.handover, servers.copies.promotion
     if not handover.can_leave:
         return
     handover.leaving = True
@@ -290,7 +292,7 @@ async def _hand_over(handover: Handover, membership: Membership, clock: Clock, s
     for registration in membership.registrations:
         registration.renew_if_changed()
     until = clock.now() + seconds
-    while handover.has_slots and handover.can_leave and clock.now() < until:
+    while (handover.has_slots or promotion.is_needed) and handover.can_leave and clock.now() < until:
         await clock.sleep(HANDOVER_PAUSE_SECONDS)
     handover.source.abort_all()
     log.info("handed over %d slots before the stop", handover.source.moved)

@@ -138,15 +138,19 @@ class Links(Protocol):
 
 
 class _Frame:
-    """A frame in flight: its groups and releases, whether it has other records, and the slots of its END."""
+    """A frame in flight: its groups and releases, whether it has other records, and the slots of its END.
 
-    __slots__ = ("finished", "groups", "records", "releases")
+    reply: None until it has come
+    """
+
+    __slots__ = ("finished", "groups", "records", "releases", "reply")
 
     def __init__(self, groups: list[Group], releases: dict[Owed, Release], *, records: bool) -> None:
         self.groups = groups
         self.releases = releases
         self.records = records
         self.finished: dict[int, int] = {}
+        self.reply: Reply | None = None
 
 
 class HolderLink:
@@ -409,10 +413,19 @@ class HolderLink:
             error = TryAgain("the holder has a newer ring, by which this node does not own the slots", 0.05)
         elif error is None and reply is Reply.UNKNOWN_SESSION:
             error = Unavailable("the holder does not know the session")
-        if error is not None or not self._in_flight or self._in_flight[0] is not frame:
-            self._fail_session(error or Unavailable("replies came in another order"))
+        if error is not None:
+            self._fail_session(error)
             return
-        self._in_flight.popleft()
+        # Replies may come in another order: one waits for a sync, and the next for none. They are handled in that
+        # of the frames, so that the writes of a key are confirmed in their order.
+        frame.reply = reply
+        while self._error is None and self._in_flight and self._in_flight[0].reply is not None:
+            frame = self._in_flight.popleft()
+            self._replied(frame, frame.reply or Reply.TAKEN)
+        self._flush(releases=self._urgent)
+        self._event.set()
+
+    def _replied(self, frame: _Frame, reply: Reply) -> None:
         for key, release in frame.releases.items():
             if self._owed.get(key) is release:
                 del self._owed[key]
@@ -435,8 +448,6 @@ class HolderLink:
                 self._forgotten = False
                 self._wake_all()
             self._host.changed()
-        self._flush(releases=self._urgent)
-        self._event.set()
 
     # ---- sessions
 

@@ -241,6 +241,12 @@ class Promotion:
                     _add(parts, each, rest)
         return [each for each in parts.values() if each.resp_address]
 
+    @property
+    def is_needed(self) -> bool:
+        """Return True if the ring lists this node as a holder, and has enough others that can take its place."""
+        slot_map = self._ownership.slot_map
+        return bool(self._listed) and len(slot_map.nodes) > slot_map.copies_wanted
+
     def is_holder(self, slot: int) -> bool:
         """Return True if the ring lists this node as a holder of `slot`."""
         return slot in self._listed

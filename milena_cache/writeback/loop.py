@@ -299,6 +299,10 @@ class WriteBack:
                 self._retry(self._newest(key), self._broken_off(key, error))
                 raise
             else:
+                if result.outcome is UploadOutcome.SUPERSEDED and self._newest(key).version == write.version:
+                    # Readers see what S3 has only when no node would serve this write instead, if it got the slot.
+                    self._releases.retired(key, write.version)
+                    await self._releases.copies_released(key)
                 if write.value is None:
                     # S3 stores no version for a delete. If a record of an earlier put were still in the file when
                     # this entry and its record are gone, a crash would replay that put, find nothing later in S3,

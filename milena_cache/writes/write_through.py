@@ -102,6 +102,12 @@ class WriteThrough:
                 raise
             finally:
                 self._entries.fence_reads(key)
+            if not await self._copies_released(key, write.version, deadline):
+                self._is_doubtful(write, key)
+                raise Unavailable(
+                    f"{write.ref}: S3 has the write, and its outcome is unknown: a node that holds a copy of an "
+                    "earlier write of the key has not confirmed that it gives it up"
+                )
             if change.value is None and result.outcome is not UploadOutcome.SUPERSEDED:
                 self.deleted(key, write.version)
             entry = self._dirty.get(key)
@@ -119,11 +125,6 @@ class WriteThrough:
             notified = self.wrote(key, change.owned_since)
             if notified is not None:
                 await notified
-            if not await self._copies_released(key, deadline):
-                raise Unavailable(
-                    f"{write.ref}: S3 has the write, and its outcome is unknown: a node that holds a copy of an "
-                    "earlier write of the key has not confirmed that it gives it up"
-                )
             if not await self._let_go(key, change, deadline):
                 raise Unavailable(
                     f"{write.ref}: deleted in S3, but the journal has no room to remove the record of an earlier "
@@ -133,8 +134,14 @@ class WriteThrough:
                 raise _unknown(write, rejected)
             return Ack(THROUGH, etag, None)
 
-    async def _copies_released(self, key: bytes, deadline: float) -> bool:
-        """Return True if no holder of copies would serve an earlier write of the key, if it got the slot."""
+    async def _copies_released(self, key: bytes, version: Version, deadline: float) -> bool:
+        """Return True if no holder of copies would serve an earlier write of the key, if it got the slot.
+
+        Until then nobody may see the write: (1) it is a delete, and S3 has it; (2) a read returns no object; (3)
+        this node is lost, and a holder serves the put before, of which S3 does not show that it was deleted.
+        """
+        if key in self._dirty:
+            self._durable.retired(key, version)
         try:
             async with asyncio.timeout(max(0.0, deadline - self._clock.now())):
                 return await self._durable.copies_released(key)
@@ -191,6 +198,14 @@ class WriteThrough:
                 if not failure.fault.retryable or failures > self._retries or too_late:
                     raise
             await self._clock.sleep(pause)
+
+    def _is_doubtful(self, write: Write, key: bytes) -> None:
+        """Record that S3 has a write that is not acknowledged, and that holders may not know of."""
+        entry = self._dirty.get(key)
+        if entry is not None:
+            entry.belief = entry.belief.write_through_failed(write.belief, deleted=write.value is None)
+        else:
+            self._entries.mark_stale(key)
 
     def _failed(self, write: Write, key: bytes, error: BaseException) -> None:
         entry = self._dirty.get(key)

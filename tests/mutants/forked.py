@@ -18,10 +18,12 @@ from py_compile import PycInvalidationMode
 import pytest
 
 from tests.mutants.cluster_mutants import CLUSTER_BUGS
+from tests.mutants.copy_mutants import COPY_BUGS
 from tests.mutants.mutant import Bug
 from tests.mutants.run import NO_TESTS, ROOT, USAGE_ERROR, with_bug
 
 OWN = ("milena_cache", "milena_client", "milena_common", "milena_router", "tests")
+BUGS = (*CLUSTER_BUGS, *COPY_BUGS)
 # Protobuf rejects a second registration of its messages, which no fault changes.
 KEPT = "milena_common.api.pb"
 # A fault may let a test wait for ever.
@@ -60,7 +62,7 @@ def main() -> int:
     for package in OWN:
         compileall.compile_dir(ROOT / package, quiet=2, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
     missed = []
-    for bug in CLUSTER_BUGS:
+    for bug in BUGS:
         before = os.times()
         noticed = is_noticed(bug)
         if not noticed:
@@ -68,7 +70,7 @@ def main() -> int:
         after = os.times()
         used = after.children_user + after.children_system - before.children_user - before.children_system
         print(f"{'noticed' if noticed else 'NOT NOTICED'}, {used:.1f} s of the processor: {bug.name}", flush=True)
-    print(f"{len(CLUSTER_BUGS) - len(missed)} of {len(CLUSTER_BUGS)} faults noticed")
+    print(f"{len(BUGS) - len(missed)} of {len(BUGS)} faults noticed")
     return bool(missed)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.mutants.cluster_mutants import CLUSTER_BUGS, MORE_CLUSTER_BUGS
+from tests.mutants.copy_mutants import COPY_BUGS
 from tests.mutants.mutant import Bug, Change
 
 CLASSES = "tests/behaviour/test_write_classes.py"
@@ -608,5 +609,6 @@ BUGS: tuple[Bug, ...] = (
         (CHECKED,),
     ),
     *CLUSTER_BUGS,
+    *COPY_BUGS,
     *MORE_CLUSTER_BUGS,
 )

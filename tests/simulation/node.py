@@ -205,7 +205,8 @@ class SimulatedNode:
             for registration in membership.registrations:
                 registration.renew_if_changed()
             until = parts.clock.now() + self.config.drain / 2
-            while handover.has_slots and handover.can_leave and parts.clock.now() < until:
+            promotion = servers.copies.promotion
+            while (handover.has_slots or promotion.is_needed) and handover.can_leave and parts.clock.now() < until:
                 await parts.clock.sleep(HANDOVER_PAUSE_SECONDS)
             handover.source.abort_all()
         parts.writes.draining = True

@@ -28,16 +28,23 @@ BUCKET = "faults"
 READERS = 8
 
 
-class SystemUnderTest:
-    """Started processes; for use in a with statement. `node_env` adds to the node's environment."""
+def journal_of(node: Server) -> Path:
+    """The JOURNAL_DIR of a node."""
+    return node.directory / "milena-journal" / node.address.rpartition(":")[2]
 
-    def __init__(self, directory: Path, node_env: Mapping[str, str] | None = None, seed: int = 0) -> None:
+
+class SystemUnderTest:
+    """Started processes; for use in a with statement. `node_env` adds to the environment of the `nodes` nodes."""
+
+    def __init__(
+        self, directory: Path, node_env: Mapping[str, str] | None = None, seed: int = 0, nodes: int = 1
+    ) -> None:
         self._stack = ExitStack()
         try:
             self.stub = self._stack.enter_context(StubProcess(directory, md5_etags=True))
             self.proxy = self._stack.enter_context(FaultProxy(self.stub.endpoint_url, seed))
             self.cluster = self._stack.enter_context(
-                Cluster(directory, self.proxy.endpoint_url, BUCKET, 1, node_env=node_env)
+                Cluster(directory, self.proxy.endpoint_url, BUCKET, nodes, node_env=node_env)
             )
         except BaseException:
             self._stack.close()
@@ -55,7 +62,7 @@ class SystemUnderTest:
     @property
     def journal(self) -> Path:
         """The node's JOURNAL_DIR."""
-        return self.node.directory / "milena-journal" / self.node.address.rpartition(":")[2]
+        return journal_of(self.node)
 
     def restart(self, variables: Mapping[str, str] | None = None) -> None:
         """Start the node again, and wait until it is in the ring; S3 need not be there."""

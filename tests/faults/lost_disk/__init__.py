@@ -1,0 +1,1 @@
+"""A node and its disk are lost while S3 is away."""

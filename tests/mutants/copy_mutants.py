@@ -1,0 +1,139 @@
+"""Pure. Deliberate faults of copies, promotion and collecting; CI runs the test that must notice each.
+
+Each names one test that starts no process, and notices it within a second or two.
+"""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Bug, Change
+
+REPLICATION = "milena_cache/copies/replication.py"
+LINK = "milena_cache/copies/holder_link.py"
+PROMOTION = "milena_cache/copies/promotion.py"
+HOLDER = "milena_cache/copies/holder.py"
+
+OWNER_TESTS = "tests/cache/copies/test_replication.py"
+PROMOTION_TESTS = "tests/cache/copies/test_promotion.py"
+HOLDER_TESTS = "tests/cache/copies/test_holder.py"
+
+
+def _bug(name: str, file: str, old: str, new: str, test: str) -> Bug:
+    return Bug(name, (Change(file, old, new),), (test,))
+
+
+COPY_BUGS: tuple[Bug, ...] = (
+    # ---- the owner
+    _bug(
+        "a write is acknowledged before the copy",
+        REPLICATION,
+        "                elif not group.waiting:\n                    self._done(group)\n",
+        "                else:\n                    self._done(group)\n",
+        f"{OWNER_TESTS}::test_a_write_is_neither_acknowledged_nor_served_before_all_journals_have_it[b]",
+    ),
+    _bug(
+        "a write is acknowledged before it is in the owner's journal",
+        LINK,
+        "        self.waiting: set[HolderLink | None] = {None, *links}\n",
+        "        self.waiting: set[HolderLink | None] = {*links}\n",
+        f"{OWNER_TESTS}::test_a_write_is_neither_acknowledged_nor_served_before_all_journals_have_it[a]",
+    ),
+    _bug(
+        "a write that a holder has no room for counts as copied",
+        LINK,
+        "            if reply is Reply.FULL:\n                self._host.rejected",
+        "            if reply is None:\n                self._host.rejected",
+        f"{OWNER_TESTS}::test_a_holder_without_room_makes_writes_go_through_s3",
+    ),
+    _bug(
+        "a ring with too few holders acknowledges",
+        REPLICATION,
+        '            short[first : last + 1] = b"\\1" * (last + 1 - first)\n',
+        "            short[first : last + 1] = bytes(last + 1 - first)\n",
+        f"{OWNER_TESTS}::test_a_write_in_a_ring_that_lost_its_holder_goes_through_s3",
+    ),
+    _bug(
+        "a write through S3 leaves an older one at the holder",
+        "milena_cache/writes/write_through.py",
+        "            if not await self._copies_released(key, write.version, deadline):",
+        "            if not deadline:",
+        f"{OWNER_TESTS}::test_a_write_through_s3_waits_until_the_holder_has_given_up_what_is_older",
+    ),
+    _bug(
+        "a write that failed stays at the holders that have it",
+        REPLICATION,
+        "        if not links or self.is_pending(key):\n",
+        "        if links or self.is_pending(key):\n",
+        f"{OWNER_TESTS}::test_a_write_that_failed_is_taken_back_at_the_holders_that_have_it",
+    ),
+    _bug(
+        "what S3 has is not released at the holders",
+        REPLICATION,
+        "        for link in links:\n            link.release(Release(key, version))\n\n    def tombstone_added",
+        "\n    def tombstone_added",
+        f"{OWNER_TESTS}::test_what_s3_has_is_released_at_the_holder_within_50_ms",
+    ),
+    _bug(
+        "a new holder gets only new writes",
+        REPLICATION,
+        "        keys = [key for key in self._dirty if slot_of(key) in slots]\n",
+        "        keys: list[bytes] = []\n",
+        f"{OWNER_TESTS}::test_a_new_holder_gets_everything_and_is_reported_when_it_has",
+    ),
+    _bug(
+        "what was in flight is not sent again over a new connection",
+        LINK,
+        "        self._waiting.extendleft(reversed([group for group in groups if not group.done]))\n",
+        "",
+        f"{OWNER_TESTS}::test_a_connection_that_breaks_loses_and_repeats_nothing",
+    ),
+    _bug(
+        "a restart serves what no holder has",
+        PROMOTION,
+        "            held = set(filter(self._replication.awaits_sync, mine))\n",
+        "            held: set[int] = set()\n",
+        f"{OWNER_TESTS}::test_a_restart_serves_a_write_only_when_the_holder_has_it",
+    ),
+    _bug(
+        "a holder that does not confirm is not reported",
+        LINK,
+        "        if oldest is not None and now - oldest >= self._timeout:\n",
+        "        if oldest is not None and now < oldest:\n",
+        f"{OWNER_TESTS}::test_a_write_whose_holder_does_not_confirm_goes_through_s3",
+    ),
+    # ---- the holder and the new owner
+    _bug(
+        "a holder takes frames of an owner by an older ring",
+        HOLDER,
+        "            return Reply.STALE\n",
+        "            pass\n",
+        f"{HOLDER_TESTS}::test_a_sender_that_does_not_own_the_slots_any_more_is_rejected",
+    ),
+    _bug(
+        "a copy is confirmed before its sync",
+        HOLDER,
+        "        for result in await asyncio.gather(*appended, return_exceptions=True):\n",
+        "        for result in [each.exception() for each in appended if each.done()]:\n",
+        f"{HOLDER_TESTS}::test_a_copy_is_confirmed_only_after_the_sync",
+    ),
+    _bug(
+        "a listed holder drops its copies",
+        PROMOTION,
+        "        return slot in mine or slot in self._listed or slot in self._holder.ahead\n",
+        "        return slot in mine or slot in self._holder.ahead\n",
+        f"{PROMOTION_TESTS}::test_a_holder_that_restarts_is_promoted_like_one_that_does_not",
+    ),
+    _bug(
+        "a new owner serves before it has collected",
+        PROMOTION,
+        "                ready -= part.slots - self._collecting.done(part)\n",
+        "                ready -= set()\n",
+        f"{PROMOTION_TESTS}::test_a_new_owner_collects_from_all_living_holders_before_it_serves",
+    ),
+    _bug(
+        "a promoted copy stays a copy",
+        PROMOTION,
+        "        self._store.pop_copy(key)\n        known = self._dirty.get(key)\n",
+        "        known = self._dirty.get(key)\n",
+        f"{PROMOTION_TESTS}::test_a_restart_after_a_promotion_finds_each_write_once",
+    ),
+)
