@@ -3,6 +3,7 @@
 - `api`: errors, keys, durability, the table of methods; `cluster`: slots, the ring, and following it.
 - `runtime`: time, order, ownership by loop and process; `process`: configuration, logs, signals of a process.
 - `network`: addresses, connections, listening sockets; `resp`, `rpc`: the Redis protocol and gRPC.
+- `tls`: certificates of connections, replaced while a process runs.
 - `limits`: bounds of a process; `metrics`: counts, and the HTTP server that exports them.
 
 It imports nothing else of Milena.

@@ -3,6 +3,7 @@
 - `addresses`: parses `host:port` in all its customary forms, and prints it in one.
 - `stream`: a blocking connection as the client for threads needs it; `connecting`: opens connections, for threads
   and for event loops.
+- `encrypted`, `tls_stream`: the same with TLS, for event loops and for threads; `security`: what they need of it.
 - `listening`: binds a port in the same way for gRPC, RESP and HTTP; `spare_listener`: accepts connections while no
   descriptors are free.
 
