@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from prometheus_client import CollectorRegistry
 
@@ -741,6 +742,7 @@ def build_membership(
     servers.copies.promotion.on_served = served
     servers.handover.former_owner.on_done = renew_if_changed
 
+    numbers = count(1)
     for router in routers:
         coordinator = RouterCoordinator(str(router), connect(str(router)), member.node_id, parts.clock, parts.rng)
         registration = Registration(
@@ -756,6 +758,7 @@ def build_membership(
             ring_status,
             servers.fence,
             servers.handover.tombstones.renewed,
+            numbers.__next__,
         )
         status.registrations.append(registration)
     asking = PromiseRequests(servers.fence, ownership, servers.peers, parts.clock, ring_changed)

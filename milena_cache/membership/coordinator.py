@@ -85,6 +85,7 @@ class Renewal:
     longest_lease: the longest lease that it was granted, in seconds, 0 if none
     status: its dirty writes, and why an operator should look at it
     ring_status: its part in the changing ring
+    status_number: of these two, greater than all earlier ones of the process, to whichever router
     """
 
     node: NodeDescription
@@ -95,6 +96,7 @@ class Renewal:
     longest_lease: float
     status: NodeStatus
     ring_status: RingStatus = RingStatus()
+    status_number: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ class Registration:
         ring_status: Callable[[], RingStatus] = RingStatus,
         fence: NodeFence | None = None,
         renewed: Callable[[str, bool, float], None] = lambda router, absent, seconds: None,
+        next_status_number: Callable[[], int] = lambda: 0,
     ) -> None:
         """Arguments that need an explanation:
 
@@ -56,6 +57,7 @@ class Registration:
         ring_status: returns the node's part in the changing ring; what changes in it is reported at once
         fence: gets each lease; None for a node that does not fence
         renewed: called with the address of the coordinator, whether a node is absent, and the seconds of each lease
+        next_status_number: returns the number of the next status; all registrations of a node have the same
         """
         self.router = coordinator.address
         self._coordinator = coordinator
@@ -72,6 +74,7 @@ class Registration:
         self._ring_status = ring_status
         self._fence = fence
         self._renewed = renewed
+        self._next_status_number = next_status_number
         self._reported = RingStatus()
         self._longest_lease = 0.0  # seconds
         self._join_sent = False
@@ -148,6 +151,7 @@ class Registration:
             longest_lease=self._longest_lease,
             status=self._status(),
             ring_status=self._reported,
+            status_number=self._next_status_number(),
         )
         self._join_sent = True  # this node may be a member even if the reply is lost
         was_joined = self.joined

@@ -74,6 +74,7 @@ class RouterCoordinator:
             copies_epoch=ring_status.copies_epoch,
             completed=_holder_reports(ring_status.completed),
             failed_holders=_holder_reports(ring_status.failed_holders),
+            status_number=renewal.status_number,
         )
         if ring_status.taken:
             runs = [Run(first, last, node.address, since) for first, last, since in ring_status.taken]

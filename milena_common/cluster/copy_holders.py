@@ -153,16 +153,19 @@ class _Planning:
         self.copies = list(copies)
         self.rules = rules
         self.epoch = epoch
-        self.slots: Counter[Held] = Counter()
+        # There may be 10,000 runs, each with other holders than the one before: no method is called for each.
+        slots: dict[Held, int] = {}
         for first, last, held, _ in copies:
-            self.slots[held] += last + 1 - first
+            slots[held] = slots.get(held, 0) + last + 1 - first
+        self.slots = slots
         self.staying = {address: each for address, each in sorted(rules.candidates.items()) if not each.leaving}
         self.in_zone = Counter(each.zone for each in self.staying.values())
         self.loads = dict.fromkeys(self.staying, 0)
-        for held, number in self.slots.items():
-            for holder in self.target(held):
-                if holder.address in self.loads:
-                    self.loads[holder.address] += number
+        loads, number = self.loads, rules.number
+        for held, size in slots.items() if number else ():
+            for address, _ in held.holders[-number:]:
+                if address in loads:
+                    loads[address] += size
         self.heaps: dict[str, list[tuple[float, str]]] = {}
         self.owners: list[str] = []
 
@@ -399,15 +402,16 @@ class _Planning:
     def runs_by_holder(self) -> dict[str, list[CopyRun]]:
         """Return by address the runs of which a node is a wanted holder, and nothing is in progress."""
         found: dict[str, list[CopyRun]] = defaultdict(list)
-        starts = [first for first, _ in self.rules.moving]
+        moving, number = self.rules.moving, self.rules.number
+        starts = [first for first, _ in moving]
         for run in self.copies:
-            place = bisect_right(starts, run.last) - 1
-            if len(run.held.holders) > self.rules.number or (
-                place >= 0 and self.rules.moving[place][1] >= run.first
-            ):
+            first, last, (_, holders), _ = run
+            if len(holders) > number:
                 continue
-            for each in run.held.holders:
-                found[each.address].append(run)
+            if starts and (place := bisect_right(starts, last) - 1) >= 0 and moving[place][1] >= first:
+                continue
+            for address, _ in holders:
+                found[address].append(run)
         return found
 
     def may_replace(self, held: Held, source: str, destination: str) -> bool:

@@ -67,28 +67,32 @@ def replaced(runs: Iterable[R], changes: Iterable[R]) -> list[R]:
     waiting = sorted(changes, key=itemgetter(0), reverse=True)
     next_change = waiting[-1][0] if waiting else SLOTS
     made: list[Any] = []
-    # Most runs stay as they are; for those, only the check whether they can be joined is computed.
     last_owner, last_since = None, -1
     for run in runs:
-        first, last, owner, owned_since = run
         make: Any = type(run)
+        first, last, owner, owned_since = run
         if next_change > last:
-            pieces: list[Any] = [run]
-        else:
-            pieces = []
-            free = first
-            while next_change <= last:
-                change = waiting[-1]
-                if free < change[0]:
-                    pieces.append(make(free, change[0] - 1, owner, owned_since))
-                free = min(change[1], last) + 1
-                pieces.append(make(max(first, change[0]), free - 1, *change[2:]))
-                if change[1] > last:
-                    break  # the rest of it is in the next run
-                waiting.pop()
-                next_change = waiting[-1][0] if waiting else SLOTS
-            if free <= last:
-                pieces.append(make(free, last, owner, owned_since))
+            # Most runs stay as they are: for those, only whether they can be joined is computed.
+            if owned_since == last_since and owner == last_owner:
+                made[-1] = make(made[-1][0], last, owner, owned_since)
+            else:
+                made.append(run)
+                last_owner, last_since = owner, owned_since
+            continue
+        pieces: list[Any] = []
+        free = first
+        while next_change <= last:
+            change = waiting[-1]
+            if free < change[0]:
+                pieces.append(make(free, change[0] - 1, owner, owned_since))
+            free = min(change[1], last) + 1
+            pieces.append(make(max(first, change[0]), free - 1, *change[2:]))
+            if change[1] > last:
+                break  # the rest of it is in the next run
+            waiting.pop()
+            next_change = waiting[-1][0] if waiting else SLOTS
+        if free <= last:
+            pieces.append(make(free, last, owner, owned_since))
         for piece in pieces:
             if piece[3] == last_since and piece[2] == last_owner:
                 made[-1] = make(made[-1][0], *piece[1:])

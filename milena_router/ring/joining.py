@@ -96,4 +96,5 @@ def member_request(lease: Lease) -> pb.JoinRequest:
         acknowledged_epoch=lease.acknowledged,
         leaving=status.leaving,
         foreign_writes=status.foreign_writes,
+        status_number=status.number,
     )

@@ -210,6 +210,8 @@ class Membership:
             return None  # a caller that sends only the address
         if previous.node_id == member.node_id and reported.moves and not status.moves:
             status = reported  # a process keeps its features: this is a caller that sends only some fields
+        if previous.node_id == member.node_id and status.is_older(reported):
+            status, node_status = status.late(reported), lease.node_status
         lease.ring_status = status
         is_replaced = previous.node_id != member.node_id
         self._replace(lease, member, node_status, wall)
@@ -541,10 +543,11 @@ class Membership:
         now: float,
         acknowledged: int,
         status: NodeStatus | None,
+        status_number: int = 0,
     ) -> None:
         """Record that another router has renewed the lease of the process `node_id`, at `now` at the latest.
 
-        `acknowledged`: the epoch that the node acknowledged with that.
+        `acknowledged`: the epoch that the node acknowledged with that, `status_number`: that of its status.
         """
         lease = self.leases.get(address)
         if lease is None or lease.member.node_id != node_id:
@@ -553,7 +556,10 @@ class Membership:
             self._thaw(now)
         lease.until = max(lease.until, now + max(self.lease_seconds, lease_seconds))
         lease.heard_at = now
-        lease.node_status = status or lease.node_status
+        known = lease.ring_status
+        if not 0 < status_number < known.number:
+            lease.node_status = status or lease.node_status
+            lease.ring_status = replace(known, number=max(status_number, known.number))
         lease.acknowledged = max(lease.acknowledged, min(acknowledged, self.ring.epoch))
 
     def recover_again(self, recovery: Recovery) -> None:
@@ -591,6 +597,8 @@ class Membership:
                 raise _full()
             lease = self.leases[address] = Lease(member, now, 0.0, now)
         lease.until, lease.heard_at = now + self.lease_seconds, now
+        if lease.member.node_id == member.node_id and status.is_older(lease.ring_status):
+            status, node_status = status.late(lease.ring_status), lease.node_status
         if member.node_id or not lease.member.node_id:
             self._replace(lease, member, node_status, wall)
             lease.default_bucket, lease.cluster_id = default_bucket, known.cluster_id

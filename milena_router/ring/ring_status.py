@@ -7,7 +7,7 @@ this router planned (`Ring.with_taken`), and an acknowledgement counts for rings
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from milena_common.api.errors import InvalidRequest
@@ -37,6 +37,7 @@ class RingStatus:
     completed: of its slots, the holders listed as filling that have all copies now, by address, in ascending order
     failed_holders: of its slots, the holders that do not follow, likewise
     copies_epoch: the epoch of the ring by which these were found
+    number: grows with each status of the process, 0 if it does not number them. It alone is no change
     """
 
     moves: bool = False
@@ -47,6 +48,15 @@ class RingStatus:
     completed: tuple[HolderSlots, ...] = ()
     failed_holders: tuple[HolderSlots, ...] = ()
     copies_epoch: int = 0
+    number: int = field(default=0, compare=False)
+
+    def is_older(self, known: RingStatus) -> bool:
+        """True if the process sent this before `known`, and it came later: by way of another router."""
+        return 0 < self.number < known.number
+
+    def late(self, known: RingStatus) -> RingStatus:
+        """Return what counts of this one, which is older than `known`: what once true stays true."""
+        return replace(known, acknowledged_epoch=self.acknowledged_epoch, taken=self.taken)
 
 
 NO_STATUS = RingStatus()
@@ -76,6 +86,7 @@ def ring_status(request: pb.JoinRequest, address: str) -> RingStatus:
         _holder_slots("completed", request.completed),
         _holder_slots("failed_holders", request.failed_holders),
         request.copies_epoch,
+        request.status_number,
     )
 
 

@@ -122,7 +122,9 @@ def take_over(membership: Membership, state: SharedState, now: float, recovery: 
         lease = known.get(address)
         if lease is None or lease.member.node_id != each.member.node_id:
             lease = Lease(each.member, now, now + membership.promise_seconds)
-        lease.member, lease.ring_status = each.member, each.status
+        # The state has the number of the status that changed it last. This router may have heard of later ones.
+        number = max(each.status.number, lease.ring_status.number)
+        lease.member, lease.ring_status = each.member, replace(each.status, number=number)
         lease.replaced_id, lease.default_bucket = each.replaced_id, each.default_bucket
         lease.cluster_id, lease.member_epoch = each.cluster_id, each.member_epoch
         lease.acknowledged = max(lease.acknowledged, each.acknowledged)

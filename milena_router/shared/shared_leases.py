@@ -530,4 +530,5 @@ class SharedLeases(Leases):
                 now,
                 message.request.acknowledged_epoch,
                 reported.node_status,
+                message.request.status_number,
             )

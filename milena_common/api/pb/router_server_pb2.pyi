@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class JoinRequest(_message.Message):
-    __slots__ = ("address", "node_id", "weight", "addresses", "default_bucket", "epoch", "cluster_id", "ring_epoch", "last_ring", "dirty_entries", "dead_letters", "degraded", "journal_id", "features", "acknowledged_epoch", "taken", "leaving", "foreign_writes", "copies", "zone", "copies_epoch", "completed", "failed_holders")
+    __slots__ = ("address", "node_id", "weight", "addresses", "default_bucket", "epoch", "cluster_id", "ring_epoch", "last_ring", "dirty_entries", "dead_letters", "degraded", "journal_id", "features", "acknowledged_epoch", "taken", "leaving", "foreign_writes", "copies", "zone", "copies_epoch", "completed", "failed_holders", "status_number")
     class AddressesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +38,7 @@ class JoinRequest(_message.Message):
     COPIES_EPOCH_FIELD_NUMBER: _ClassVar[int]
     COMPLETED_FIELD_NUMBER: _ClassVar[int]
     FAILED_HOLDERS_FIELD_NUMBER: _ClassVar[int]
+    STATUS_NUMBER_FIELD_NUMBER: _ClassVar[int]
     address: str
     node_id: str
     weight: float
@@ -61,7 +62,8 @@ class JoinRequest(_message.Message):
     copies_epoch: int
     completed: _containers.RepeatedCompositeFieldContainer[HolderStatus]
     failed_holders: _containers.RepeatedCompositeFieldContainer[HolderStatus]
-    def __init__(self, address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ..., addresses: _Optional[_Mapping[str, str]] = ..., default_bucket: _Optional[str] = ..., epoch: _Optional[int] = ..., cluster_id: _Optional[str] = ..., ring_epoch: _Optional[int] = ..., last_ring: _Optional[_Union[LastRing, _Mapping]] = ..., dirty_entries: _Optional[int] = ..., dead_letters: _Optional[int] = ..., degraded: _Optional[_Iterable[str]] = ..., journal_id: _Optional[str] = ..., features: _Optional[int] = ..., acknowledged_epoch: _Optional[int] = ..., taken: _Optional[_Union[SlotRuns, _Mapping]] = ..., leaving: bool = ..., foreign_writes: bool = ..., copies: _Optional[int] = ..., zone: _Optional[str] = ..., copies_epoch: _Optional[int] = ..., completed: _Optional[_Iterable[_Union[HolderStatus, _Mapping]]] = ..., failed_holders: _Optional[_Iterable[_Union[HolderStatus, _Mapping]]] = ...) -> None: ...
+    status_number: int
+    def __init__(self, address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ..., addresses: _Optional[_Mapping[str, str]] = ..., default_bucket: _Optional[str] = ..., epoch: _Optional[int] = ..., cluster_id: _Optional[str] = ..., ring_epoch: _Optional[int] = ..., last_ring: _Optional[_Union[LastRing, _Mapping]] = ..., dirty_entries: _Optional[int] = ..., dead_letters: _Optional[int] = ..., degraded: _Optional[_Iterable[str]] = ..., journal_id: _Optional[str] = ..., features: _Optional[int] = ..., acknowledged_epoch: _Optional[int] = ..., taken: _Optional[_Union[SlotRuns, _Mapping]] = ..., leaving: bool = ..., foreign_writes: bool = ..., copies: _Optional[int] = ..., zone: _Optional[str] = ..., copies_epoch: _Optional[int] = ..., completed: _Optional[_Iterable[_Union[HolderStatus, _Mapping]]] = ..., failed_holders: _Optional[_Iterable[_Union[HolderStatus, _Mapping]]] = ..., status_number: _Optional[int] = ...) -> None: ...
 
 class HolderStatus(_message.Message):
     __slots__ = ("holder", "first", "last")

@@ -90,6 +90,7 @@ class FakeNode:
         self.journal = f"journal-{name}"
         self.leaving = False
         self.foreign_writes = False
+        self.status_number = 0
         self.ring = pb.RingUpdate()
         self.lease_until = 0.0
         self.lease_epoch = 0
@@ -99,7 +100,9 @@ class FakeNode:
         return f"{self.name}-{self.process}"
 
     def request(self, *, with_ring: bool = False) -> pb.JoinRequest:
+        self.status_number += 1
         request = pb.JoinRequest(
+            status_number=self.status_number,
             address=self.address,
             node_id=self.node_id,
             weight=1.0,

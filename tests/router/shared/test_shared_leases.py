@@ -37,6 +37,38 @@ async def test_a_node_keeps_its_place_with_renewals_at_any_router() -> None:
         assert [router.ring.epoch for router in system.routers] == [epoch, epoch]
 
 
+@pytest.mark.parametrize("stored", [True, False], ids=["by_the_store", "by_the_node"])
+async def test_a_status_that_comes_late_by_another_router_changes_nothing(stored: bool) -> None:
+    """Else a router would believe that no node has older writes of others any more, and tombstones would end."""
+    async with sharing(2) as system:
+        a, b = await with_ring(system, "a", "b")
+        first, second = system.routers
+        late = a.request()
+        a.foreign_writes = a.leaving = True
+        if not stored:
+            await a.renew(second)  # itself, besides by the record of the next status
+        await a.renew(first)
+        await run_ready_tasks()
+        epoch = first.ring.epoch
+        await second.leases.request_join(late)
+        await run_ready_tasks()
+        for router in system.routers:
+            lease = router.leases.membership.leases[a.address]
+            assert (lease.ring_status.foreign_writes, lease.ring_status.leaving) == (True, True)
+            assert router.ring.epoch == epoch
+        a.foreign_writes = a.leaving = False
+        await a.renew(second)
+        await run_ready_tasks()
+        for router in system.routers:
+            assert not router.leases.membership.leases[a.address].ring_status.foreign_writes
+        a.process += 1
+        a.status_number, a.foreign_writes = 0, True
+        await system.renew_all([a, b], first)
+        await run_ready_tasks()
+        for router in system.routers:
+            assert router.leases.membership.leases[a.address].ring_status.foreign_writes, "another process"
+
+
 async def test_a_silent_node_is_lost_after_a_whole_lease_by_one_decision() -> None:
     async with sharing(3) as system:
         a, b, c = await with_ring(system, "a", "b", "c")

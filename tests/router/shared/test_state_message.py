@@ -143,9 +143,11 @@ def test_what_is_no_state_or_of_a_newer_version_is_rejected(data: bytes) -> None
 def test_all_that_a_node_reports_for_good_is_kept() -> None:
     """A new field of `RingStatus` is for good, unless `lasting` takes it out; and then it is in the message."""
     transient = {"acknowledged_epoch", "taken", "completed", "failed_holders", "copies_epoch"}
-    assert {each.name for each in fields(RingStatus)} - transient == {"moves", "leaving", "foreign_writes"}
+    lasts = {each.name for each in fields(RingStatus)} - transient
+    assert lasts == {"moves", "leaving", "foreign_writes", "number"}
     members = {"address", "node_id", "weight", "addresses", "journal_id", "copies", "zone"}
     assert {each.name for each in fields(Member)} == members
     assert lasting(RingStatus()) == RingStatus()
-    status = RingStatus(True, 5, (), True, True)
+    status = RingStatus(True, 5, (), True, True, number=7)
     assert lasting(status) == RingStatus(True, 0, (), True, True)
+    assert lasting(status).number == 7
