@@ -277,7 +277,9 @@ class Endpoint(asyncio.Transport):
             self._network.remove_endpoint(self)
 
     def hear_of_it(self) -> None:
-        """Notify this side's protocol too that the connection broke."""
+        """Notify this side's protocol too that the connection broke, if it has been accepted."""
+        if not hasattr(self, "protocol"):
+            return
         error = ConnectionResetError(104, "connection reset by peer")
         self._network.loop.call_soon(self.protocol.connection_lost, error, context=self.process.context)
 
