@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from milena_cache.copies.collecting import Collected, Collecting
+from milena_cache.copies.copy_policy import fewer_than_configured
 from milena_cache.copies.holder import Holder
 from milena_cache.copies.promotion import Promotion
 from milena_cache.copies.replication import Replication
@@ -42,6 +43,9 @@ class HeldCopies:
             )
         if self.store.is_full:
             reasons.append("copies: no room for more (DIRTY_COPY_BYTES): writes of other nodes wait for S3")
+        few = fewer_than_configured(self.configured, self.replication.target, len(self.ownership.slot_map.nodes))
+        if few:
+            reasons.append(few)
         missing = self.replication.slots_with_missing_copies
         if missing:
             reasons.append(

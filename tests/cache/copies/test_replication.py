@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -263,4 +264,12 @@ async def test_a_holder_without_room_makes_writes_go_through_s3() -> None:
     cluster["b"].servers.copies.store.max_bytes = 100
     assert (await begin(cluster["a"], "k", b"1")).durability == "through"
     assert cluster.copies("b") == {}
+    await cluster.stop()
+
+
+async def test_a_ring_that_never_had_as_many_nodes_as_copies_are_wanted_is_reported() -> None:
+    cluster = await owned_by_a()
+    copies = cluster["a"].servers.copies
+    assert not any("(COPIES)" in each for each in replace(copies, configured=2).degraded())
+    assert any("in 2 of 3 journals (COPIES)" in each for each in replace(copies, configured=3).degraded())
     await cluster.stop()
