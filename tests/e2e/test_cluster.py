@@ -145,6 +145,8 @@ def test_every_metric_that_a_dashboard_or_alert_names_is_there(shared_cluster: C
     names.add("milena_router_missing_node_dirty_entries")
     # There where routers share a ring: tests/router/shared.
     names.add("milena_router_etcd_reachable")
+    # There after a failed login: tests/e2e/access.
+    names.add("milena_auth_failures_total")
     # There with TLS: tests/e2e/tls.
     names.add("milena_tls_expiry_timestamp_seconds")
     assert metrics_named() - names == set()
@@ -218,7 +220,10 @@ def test_the_rate_limit_says_when_to_come_back(start_cluster: StartCluster) -> N
         wait = dict(limited[0].trailing_metadata())["retry-after-ms"]
         assert 0 < int(wait) <= 200
         for _ in range(20):
-            assert router.Join(pb.JoinRequest(address=cluster.nodes[0].address)).successful
+            # Rejected, since the address is that of a live node, and not limited.
+            with pytest.raises(grpc.RpcError) as rejected:
+                router.Join(pb.JoinRequest(address=cluster.nodes[0].address, node_id="another"))
+            assert rejected.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert cluster.router.metrics().value("milena_router_rate_limited_total") == len(limited)
     with Milena(cluster.address) as m:
         assert m.get("k") is None, "the client waits as long as the error says"

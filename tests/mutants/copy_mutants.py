@@ -28,14 +28,14 @@ COPY_BUGS: tuple[Bug, ...] = (
         REPLICATION,
         "                elif not group.waiting:\n                    self._done(group)\n",
         "                else:\n                    self._done(group)\n",
-        f"{OWNER_TESTS}::test_a_write_is_neither_acknowledged_nor_served_before_all_journals_have_it[b]",
+        f"{OWNER_TESTS}::test_a_write_is_neither_acknowledged_nor_served_before_all_journals_have_it",
     ),
     _bug(
         "a write is acknowledged before it is in the owner's journal",
         LINK,
         "        self.waiting: set[HolderLink | None] = {None, *links}\n",
         "        self.waiting: set[HolderLink | None] = {*links}\n",
-        f"{OWNER_TESTS}::test_a_write_is_neither_acknowledged_nor_served_before_all_journals_have_it[a]",
+        f"{OWNER_TESTS}::test_a_write_is_neither_acknowledged_nor_served_before_all_journals_have_it",
     ),
     _bug(
         "a write that a holder has no room for counts as copied",

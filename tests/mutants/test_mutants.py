@@ -26,6 +26,7 @@ def test_there_are_enough_of_them() -> None:
     assert len(CLUSTER_BUGS) >= 15
 
 
+@pytest.mark.timeout(600)
 def test_each_fault_of_leases_promises_and_moves_is_noticed_by_its_test(tmp_path: Path) -> None:
     copy(tmp_path)
     command = [sys.executable, "-B", "-m", "tests.mutants.forked"]

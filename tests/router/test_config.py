@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
 
+from milena_common.access.settings import AccessSettings
 from milena_common.api.errors import ConfigError
 from milena_common.network.addresses import Address
 from milena_common.process.env import Environment
@@ -27,6 +30,8 @@ def test_defaults() -> None:
         fast_death=True,
         tls=TlsConfig(),
         etcd=None,
+        node_networks=(),
+        access=AccessSettings(),
         log_level="info",
         log_format="json",
     )
@@ -56,6 +61,13 @@ def test_every_variable_is_heeded() -> None:
                 "ETCD_KEY_FILE": "/key.pem",
                 "ETCD_USERNAME": "milena",
                 "ETCD_PASSWORD_FILE": "/password",
+                "NODE_NETWORKS": "10.0.0.0/8, fd00::/8",
+                "ACL_FILE": "/users",
+                "CLUSTER_TOKEN_FILE": "/token",
+                "CLUSTER_CERT_NAMES": "spiffe://cluster/*",
+                "REQUIRE_AUTH": "true",
+                "AUDIT_LOG": "stdout",
+                "AUDIT_KEYS": "plain",
                 "LOG_LEVEL": "DEBUG",
                 "LOG_FORMAT": "text",
             }
@@ -81,6 +93,16 @@ def test_every_variable_is_heeded() -> None:
         False,
         TlsConfig(reload_seconds=3),
         etcd,
+        (ip_network("10.0.0.0/8"), ip_network("fd00::/8")),
+        AccessSettings(
+            "/users",
+            "",
+            "/token",
+            ("spiffe://cluster/*",),
+            require_auth=True,
+            audit_log="stdout",
+            audit_plain_keys=True,
+        ),
         "debug",
         "text",
     )
@@ -136,6 +158,7 @@ def test_metrics_are_on_the_host_of_the_server_by_default() -> None:
         ("REQUEST_TIMEOUT_SECONDS", "0"),
         ("DIRECT_ACCESS", "perhaps"),
         ("FAST_DEATH", "maybe"),
+        ("NODE_NETWORKS", "10.0.0.1/8"),
         ("LOG_LEVEL", "trace"),
         ("LOG_FORMAT", "xml"),
     ],
@@ -177,6 +200,14 @@ def test_the_list_of_variables_is_what_is_read() -> None:
         "ETCD_PASSWORD_FILE",
         "ETCD_PREFIX",
         "ETCD_USERNAME",
+        "NODE_NETWORKS",
+        "ACL_FILE",
+        "AUDIT_KEYS",
+        "AUDIT_LOG",
+        "CLUSTER_CERT_NAMES",
+        "CLUSTER_TOKEN",
+        "CLUSTER_TOKEN_FILE",
+        "REQUIRE_AUTH",
         "LOG_LEVEL",
         "LOG_FORMAT",
     }

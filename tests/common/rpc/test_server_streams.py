@@ -145,9 +145,10 @@ async def test_a_caller_that_goes_while_a_message_is_written_is_no_defect(
         return request.key
 
     if kind == "stream":
-        handler = _stream_handler(endless, pb.GetRequest, counts, Streams(1)).unary_stream
+        handler = _stream_handler(endless, pb.GetRequest, counts, Streams(1), None, None).unary_stream
     else:
-        exchange = _exchange_handler(method, pb.GetRequest, counts, Streams(1), asyncio.Event(), closed.append)
+        stopping = asyncio.Event()
+        exchange = _exchange_handler(method, pb.GetRequest, counts, Streams(1), stopping, closed.append, None, None)
         handler = exchange.stream_stream
     with pytest.raises(asyncio.CancelledError):
         await handler(REQUEST, DeadCall())
