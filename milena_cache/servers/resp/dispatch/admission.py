@@ -24,7 +24,16 @@ MEMBER_CONNECTIONS: Final = 64
 MEMBER_SECONDS: Final = 5.0
 MAX_CLIENTS: Final = "ERR max number of clients reached"
 _HANDSHAKE: Final = frozenset(("hello", "auth", "client", "milena.hello"))
-_BETWEEN_NODES: Final = frozenset(f"milena.{name}" for name in ("promise", "listing", "handover", "merge", "peek"))
+# A node that hands slots over sends PING to find a moment in which round trips are short.
+_BETWEEN_NODES: Final = frozenset(
+    (
+        "ping",
+        *(
+            f"milena.{name}"
+            for name in ("collect", "copy", "handover", "listing", "merge", "peek", "promise", "ring")
+        ),
+    )
+)
 
 # Maximum number of keys of one command: the work that is not divided takes some milliseconds then.
 MAX_KEYS: Final = 65_536

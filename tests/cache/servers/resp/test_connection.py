@@ -197,6 +197,22 @@ async def test_connections_over_the_limit_are_for_nodes_and_are_limited_too() ->
         assert d.connect().take() == OVER_LIMIT
 
 
+async def test_nodes_send_each_other_all_their_commands_over_the_limit() -> None:
+    # A command that is missing keeps slots from moving, or copies from being made, while clients use up the limit.
+    async with server({"RESP_MAX_CONNECTIONS": "1"}) as d:
+        d.requests.identity = NodeIdentity("bucket", "n1")
+        d.requests.identity.ring_changed("c1")
+        d.connect()
+        of_clients = {"milena.call", "milena.hello", "milena.refresh"}
+        commands = {each.name for each in d.context.commands.values()}
+        names = {name for name in commands if name.startswith("milena.")} - of_clients | {"ping"}
+        assert {"milena.copy", "milena.handover"} < names
+        for name in names:
+            member = d.connect()
+            assert await member.request(b"MILENA.HELLO", b"c1", b"bucket", b"n1") == b"+OK\r\n"
+            assert await member.request(name.upper().encode()) != OVER_LIMIT, name
+
+
 async def test_a_client_that_is_silent_for_too_long_is_disconnected() -> None:
     async with server({"RESP_IDLE_SECONDS": "60"}) as d:
         silent, busy = d.connect(), d.connect()
