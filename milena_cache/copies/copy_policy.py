@@ -30,9 +30,10 @@ def not_allowed(why: str) -> Unavailable:
 
 def fewer_than_configured(configured: int, target: int, members: int) -> str:
     """Return what to say of a ring of `members` that never had as many as COPIES; "" if it has had."""
-    if members < 1 or target >= configured:
+    journals = max(1, target)  # 0 in a ring without copies
+    if members < 1 or journals >= configured:
         return ""
     return (
-        f"copies: writes are acknowledged in {max(1, target)} of {configured} journals (COPIES): the ring has "
+        f"copies: writes are acknowledged in {journals} of {configured} journals (COPIES): the ring has "
         "never had more nodes that keep copies"
     )

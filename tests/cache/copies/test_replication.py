@@ -273,3 +273,9 @@ async def test_a_ring_that_never_had_as_many_nodes_as_copies_are_wanted_is_repor
     assert not any("(COPIES)" in each for each in replace(copies, configured=2).degraded())
     assert any("in 2 of 3 journals (COPIES)" in each for each in replace(copies, configured=3).degraded())
     await cluster.stop()
+
+
+def test_a_ring_without_copies_is_as_configured_if_one_journal_is_enough() -> None:
+    assert copy_policy.fewer_than_configured(1, 0, 3) == ""
+    assert "in 1 of 2 journals" in copy_policy.fewer_than_configured(2, 0, 3)
+    assert copy_policy.fewer_than_configured(2, 0, 0) == "", "no ring is known yet"
