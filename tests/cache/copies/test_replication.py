@@ -267,7 +267,7 @@ async def test_a_holder_without_room_makes_writes_go_through_s3() -> None:
     await cluster.stop()
 
 
-async def test_a_ring_that_never_had_as_many_nodes_as_copies_are_wanted_is_reported() -> None:
+async def test_a_ring_that_never_had_as_many_nodes_as_copies_is_reported() -> None:
     cluster = await owned_by_a()
     copies = cluster["a"].servers.copies
     assert not any("(COPIES)" in each for each in replace(copies, configured=2).degraded())
