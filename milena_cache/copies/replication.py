@@ -308,7 +308,7 @@ class Replication:
         for group, _ in undo:
             self._done(group)
         if undo:
-            # When the writes have failed, so that later ones of the same keys are told from these.
+            # When the writes have failed, so that later ones of the same keys are distinguished from these.
             asyncio.get_running_loop().call_soon(self._undo_all, undo)
         self._wake_idle()
 

@@ -137,7 +137,7 @@ class WriteThrough:
     async def _copies_released(self, key: bytes, version: Version, deadline: float) -> bool:
         """Return True if no holder of copies would serve an earlier write of the key, if it got the slot.
 
-        Until then nobody may see the write: (1) it is a delete, and S3 has it; (2) a read returns no object; (3)
+        Until then no reader may see the write: (1) it is a delete, and S3 has it; (2) a read returns no object; (3)
         this node is lost, and a holder serves the put before, of which S3 does not show that it was deleted.
         """
         if key in self._dirty:

@@ -180,7 +180,7 @@ class Access:
         if right:
             self._succeeded(CLUSTER, address, port)
             return CLUSTER
-        # Two users with one password cannot be told apart by it.
+        # Two users with one password cannot be distinguished by it.
         if len(found) != 1:
             raise self._failure(BEARER, "token", address, port, waited)
         principal = self._of(found[0], "token", digest)

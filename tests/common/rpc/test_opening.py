@@ -1,4 +1,4 @@
-"""gRPC with certificates of both sides: who may call, what those who may not are told, and new certificates."""
+"""gRPC with certificates of both sides: who may call, the error of those who may not, and new certificates."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def call(address: str, certificates: Certificates | None) -> bytes:
 
 
 async def rejection(address: str, certificates: Certificates | None) -> str:
-    """Return what a client is told whose call was certainly not sent."""
+    """Return the error of a client whose call was certainly not sent."""
     with pytest.raises(grpc.aio.AioRpcError) as rejected:
         await call(address, certificates)
     details = rejected.value.details() or ""
