@@ -232,7 +232,7 @@ def _workers(env: Environment, cores: int) -> int:
 
 
 def _check_workers(env: Environment, config: Config) -> None:
-    """Record what several workers cannot have: a free port each, which no client would know, or encrypted health."""
+    """Record what several workers cannot have: a free port each, which no client knows, or encrypted health."""
     if config.workers == 1:
         return
     allowed = f"a port from 1 to {MAX_PORT}, as the first of {config.workers} (WORKERS)"
