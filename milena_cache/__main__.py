@@ -126,7 +126,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     )
     status, resp = servers.status, servers.resp
     try:
-        replayed = await parts.replay(str(config.journal))
+        with process.no_cycle_search():
+            replayed = await parts.replay(str(config.journal))
     except CannotOpen as error:
         raise ConfigError([f"JOURNAL_DIR: {error}"]) from None
     ops = OpsServer(

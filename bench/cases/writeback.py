@@ -131,7 +131,7 @@ CASES = (
         [],
         _replay,
         [
-            Target(str(_RECORDS), "seconds", at_most=30),
+            Target(str(_RECORDS), "seconds", at_most=8),
             Target(str(_RECORDS), "beyond_key", at_most=ENTRY_OVERHEAD),
         ],
     ),

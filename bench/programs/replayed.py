@@ -17,7 +17,7 @@ from bench.case import Samples
 from bench.child import run_and_print
 from bench.nodes.node_parts import DIRTY_MAX_BYTES, bench_config, node_parts
 from milena_cache.journal.lmdb_disk import LmdbDisk
-from milena_common.process.run import GC_THRESHOLD
+from milena_common.process.run import GC_THRESHOLD, no_cycle_search
 from tests.support.s3.memory_store import MemoryStore
 
 
@@ -27,7 +27,8 @@ async def start(journal: Path, number: int) -> Samples:
     started = time.perf_counter()
     disk = LmdbDisk(journal, DIRTY_MAX_BYTES)
     parts = node_parts(MemoryStore("bench"), disk, bench_config())
-    await parts.replay(str(journal))
+    with no_cycle_search():  # as in a node's process
+        await parts.replay(str(journal))
     seconds = time.perf_counter() - started
     gc.collect()
     after = _resident()

@@ -110,22 +110,21 @@ class Journal(Generic[T]):
 
     # ---- the start
 
-    async def replay(self) -> AsyncIterator[Replayed]:
-        """Yield every record in the order of the writes; called once, before anything else.
+    async def replay(self) -> AsyncIterator[list[Replayed]]:
+        """Yield the records in the order of the writes, some at a time; called once, before anything else.
 
         Quarantines damaged records whose key is unknown. Begins the first transaction when all were read.
         """
         self._loop = asyncio.get_running_loop()
         damaged: list[int] = []
-        for found in read_records(self.disk, damaged):
-            if found is None:
-                await asyncio.sleep(0)
-            else:
-                record = found.record
+        for step in read_records(self.disk, damaged):
+            for record, *_ in step:
+                epoch, seq = record.version
                 self.versions.seen(record.version)
                 if record.number:
-                    self.versions.seen(Version(record.version.epoch, record.number))
-                yield found
+                    self.versions.seen(Version(epoch, record.number))
+            yield step
+            await asyncio.sleep(0)
         self.quarantined += len(damaged)
         for seq in damaged:
             self._deferred.append(lambda disk, seq=seq: disk.quarantine(seq))  # type: ignore[misc]

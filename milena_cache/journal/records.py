@@ -41,16 +41,17 @@ class RecoveredCopies(Protocol):
         """Called when all records were read."""
 
 
-def read_records(disk: Disk, damaged: list[int]) -> Iterator[Replayed | None]:
-    """Yield every record in the order of the writes, and None every STEP records, so that the caller can yield.
+def read_records(disk: Disk, damaged: list[int]) -> Iterator[list[Replayed]]:
+    """Yield the records in the order of the writes, at most STEP at a time, so that the caller can yield.
 
     The numbers of damaged records whose key is unknown are appended to `damaged`.
     """
     rejections = disk.rejections()
     last = -1
     while found := disk.records(last, STEP):
+        last = found[-1][0]
+        step: list[Replayed] = []
         for seq, raw in found:
-            last = seq
             try:
                 record, size = decode(seq, raw, with_value=False)
                 damage = ""
@@ -60,5 +61,5 @@ def read_records(disk: Disk, damaged: list[int]) -> Iterator[Replayed | None]:
                     damaged.append(seq)
                     continue
                 record, size, damage = error.record, 0, str(error)
-            yield Replayed(record, size, rejections.get(seq), damage)
-        yield None
+            step.append(Replayed(record, size, rejections.get(seq), damage))
+        yield step

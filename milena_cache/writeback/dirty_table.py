@@ -68,7 +68,7 @@ class DirtyEntry:
     """One key's newest acknowledged write: its value, the belief about S3 under it, and the state of its upload.
 
     value: None for a delete (`deleted`), and for a value that is only in the journal.
-    size, cost: bytes of the value; bytes that the entry counts for in `Dirty.bytes`.
+    size: bytes of the value.
     etag: the ETag of the value, "" until it is computed.
     expires_at: when the object expires, in seconds since 1970; once the expiry has been noticed, the entry is a
         delete that is `expired`.
@@ -86,14 +86,12 @@ class DirtyEntry:
     __slots__ = (
         "acknowledged_at",
         "belief",
-        "cost",
         "dead",
         "deleted",
         "etag",
         "expires_at",
         "forced",
         "journaled",
-        "keeping",
         "key",
         "number",
         "shadowed_seq",
@@ -125,8 +123,6 @@ class DirtyEntry:
         self.number = number or version.seq
         self.value = value
         self.size = size
-        self.keeping = len(key) + ENTRY_OVERHEAD
-        self.cost = self.keeping + size
         self.belief = belief
         self.deleted = deleted
         self.journaled = journaled
@@ -164,6 +160,16 @@ class DirtyEntry:
             and not belief.conditional
             and not belief.keeps
         )
+
+    @property
+    def keeping(self) -> int:
+        """Return the bytes of memory that the entry takes whether or not its value is in memory."""
+        return len(self.key) + ENTRY_OVERHEAD
+
+    @property
+    def cost(self) -> int:
+        """Return the bytes that the entry counts for in `Dirty.bytes`."""
+        return len(self.key) + ENTRY_OVERHEAD + self.size
 
     @property
     def expired(self) -> bool:
@@ -273,7 +279,6 @@ class Dirty:
         entry.value, entry.version, entry.etag = value, version, ""
         if more:
             entry.size += more
-            entry.cost += more
             self.bytes += more
             self.memory_bytes += more
         if self.on_change is not None:
@@ -362,10 +367,11 @@ class Dirty:
             self.on_change(entry.key)
 
     def _count(self, entry: DirtyEntry) -> None:
-        self.bytes += entry.cost
+        keeping = len(entry.key) + ENTRY_OVERHEAD
+        self.bytes += keeping + entry.size
         if entry.value is not None:
             self.memory_bytes += len(entry.value)
-        self.keeping_bytes += entry.keeping
+        self.keeping_bytes += keeping
         if entry.dead is not None:
             self.dead_letters += 1
             self.dead_bytes += entry.cost
@@ -375,10 +381,11 @@ class Dirty:
             self._pending[flush_epoch] = self._pending.get(flush_epoch, 0) + 1
 
     def _uncount(self, entry: DirtyEntry) -> None:
-        self.bytes -= entry.cost
+        keeping = len(entry.key) + ENTRY_OVERHEAD
+        self.bytes -= keeping + entry.size
         if entry.value is not None:
             self.memory_bytes -= len(entry.value)
-        self.keeping_bytes -= entry.keeping
+        self.keeping_bytes -= keeping
         if entry.dead is not None:
             self.dead_letters -= 1
             self.dead_bytes -= entry.cost

@@ -49,44 +49,38 @@ async def replay(
     # Most records have the belief of the one before: shared, it saves time and 100 bytes for each.
     belief = S3Belief.recovered(UNKNOWN, conditional=False, keeps="")
     belief_of: tuple[Base, bool, bool] = UNKNOWN, False, False
-    async for found in journal.replay():
-        record = found.record
-        records += 1
-        if journal.copies is not None and journal.copies.recover(record, found.size, found.damage):
-            continue
-        base, conditional, keeps = record.base, record.conditional, record.keeps
-        if (base, conditional, keeps) != belief_of:
-            belief = S3Belief.recovered(
-                base, conditional=conditional, keeps=base if keeps and isinstance(base, str) else ""
-            )
-            belief_of = base, conditional, keeps
-        entry = DirtyEntry(
-            record.cache_key,
-            record.version,
-            None,
-            found.size,
-            belief,
-            deleted=record.value is None,
-            journaled=True,
-            acknowledged_at=started - max(0.0, wall - record.written_at),
-            expires_at=record.expires_at or NEVER,
-            number=record.number,
-        )
-        dirty_writes.replace(entry)
-        if found.damage:
-            dirty.kill(entry, f"damaged: the journal record: {found.damage}", wall, damaged=True)
-        elif found.rejection:
-            reason, at = found.rejection
-            if reason == TOO_LATE:
-                dirty.withhold(entry, reason, at)
-            elif reason:
-                dirty.kill(entry, reason, at)
-            else:  # S3 rejected it, and an operator requeued it: it overwrites the object that S3 holds
-                entry.belief = entry.belief.forced(expired=is_expired(entry.expires_at, wall))
-                entry.forced = True
-        if not records % 1000 and clock.now() - logged_at >= PROGRESS_SECONDS:
+    copies = journal.copies
+    async for step in journal.replay():
+        if clock.now() - logged_at >= PROGRESS_SECONDS:
             logged_at = clock.now()
             log.info("replaying the journal: %d records so far", records)
+        records += len(step)
+        for record, size, rejection, damage in step:
+            if copies is not None and copies.recover(record, size, damage):
+                continue
+            key, version, value, base, conditional, _, written_at, expires_at, keeps, number, *_ = record
+            if (base, conditional, keeps) != belief_of:
+                belief = S3Belief.recovered(
+                    base, conditional=conditional, keeps=base if keeps and isinstance(base, str) else ""
+                )
+                belief_of = base, conditional, keeps
+            entry = DirtyEntry(
+                key,
+                version,
+                None,
+                size,
+                belief,
+                deleted=value is None,
+                journaled=True,
+                acknowledged_at=started - max(0.0, wall - written_at),
+                expires_at=expires_at or NEVER,
+                number=number,
+            )
+            dirty_writes.replace(entry)
+            if damage:
+                dirty.kill(entry, f"damaged: the journal record: {damage}", wall, damaged=True)
+            elif rejection:
+                _recover_rejected(dirty, entry, *rejection, wall)
     if journal.copies is not None:
         journal.copies.recovered()
     for entry in dirty.values():
@@ -101,3 +95,13 @@ async def replay(
         journal.quarantined + dirty.damaged,
     )
     return result
+
+
+def _recover_rejected(dirty: Dirty, entry: DirtyEntry, reason: str, at: float, wall: float) -> None:
+    if reason == TOO_LATE:
+        dirty.withhold(entry, reason, at)
+    elif reason:
+        dirty.kill(entry, reason, at)
+    else:  # S3 rejected it, and an operator requeued it: it overwrites the object that S3 holds
+        entry.belief = entry.belief.forced(expired=is_expired(entry.expires_at, wall))
+        entry.forced = True

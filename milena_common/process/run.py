@@ -12,7 +12,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn, Protocol, TypeVar
 
@@ -62,6 +63,21 @@ def environment() -> Environment:
         {name: value for name, value in os.environ.items() if value.strip() or not from_file.get(name)}
         | {name: value for name, value in from_file.items() if not os.environ.get(name, "").strip()}
     )
+
+
+@contextmanager
+def no_cycle_search() -> Iterator[None]:
+    """Search for no reference cycles while the body runs, and never among the objects that exist at its end.
+
+    For a start that creates a million objects without cycles: the search takes a sixth of its time, and a later one
+    would stop the event loop for a second. The objects are still freed when the last reference to them is gone.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from milena_common.process.run import no_cycle_search
 from tests.support.processes import Server
 from tests.support.waiting import wait_until
 
@@ -200,3 +202,14 @@ def test_a_signal_without_a_meaning_ends_nothing(tmp_path: Path, number: signal.
         assert router.get("/livez")[0] == 200
         router.terminate()
         assert router.wait(10) == 0
+
+
+def test_objects_of_a_start_are_never_searched_for_cycles() -> None:
+    try:
+        with no_cycle_search():
+            assert not gc.isenabled()
+            made = [[number] for number in range(10_000)]
+        assert gc.isenabled()
+        assert gc.get_freeze_count() >= len(made)
+    finally:
+        gc.unfreeze()
