@@ -112,7 +112,7 @@ class Fixtures:
     def encrypted(self) -> tuple[Cluster, TlsFiles]:
         """Return a router with direct access and one node, plain and with TLS, and the files of a client."""
         files = self.tls_files
-        variables = {**tls_variables(files), "TLS": "both", "TLS_CLIENT_AUTH": "off"}
+        variables = {**tls_variables(files), "TLS": "both", "TLS_CLIENT_AUTH": "off", "CLUSTER_CERT_NAMES": ""}
         return self._cluster(self.stub, variables, {**variables, "WRITE_MODE": MEMORY}), files
 
     @cached_property

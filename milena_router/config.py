@@ -18,7 +18,7 @@ from milena_common.network.allowed_networks import IpNetwork
 from milena_common.process import logs
 from milena_common.process.env import Environment
 from milena_common.tls.settings import TlsConfig
-from milena_common.tls.variables import load_tls
+from milena_common.tls.variables import check_cluster_identity, load_tls
 from milena_router.etcd.security import EtcdSecurity
 from milena_router.ring.recovery import NODE_RETRY_SECONDS
 
@@ -86,6 +86,7 @@ def load(env: Environment, memory_limit: int) -> Config:
         log_level=env.choice("LOG_LEVEL", "info", logs.LEVELS),
         log_format=env.choice("LOG_FORMAT", "json", logs.FORMATS),
     )
+    check_cluster_identity(env, config.tls, config.access)
     env.check()
     return config
 

@@ -26,7 +26,7 @@ from milena_common.network.addresses import ALLOWED, Address, Port, parse_addres
 from milena_common.process import logs
 from milena_common.process.env import Environment
 from milena_common.tls.settings import TlsConfig
-from milena_common.tls.variables import load_tls
+from milena_common.tls.variables import check_cluster_identity, load_tls
 
 C = TypeVar("C", bound=str)
 
@@ -216,6 +216,7 @@ def load(env: Environment, memory_limit: int, cores: int = 1) -> Config:
         log_format=env.choice("LOG_FORMAT", "json", logs.FORMATS),
     )
     _check_workers(env, config)
+    check_cluster_identity(env, config.tls, config.access)
     env.check()
     return config
 
@@ -232,16 +233,12 @@ def _workers(env: Environment, cores: int) -> int:
 
 
 def _check_workers(env: Environment, config: Config) -> None:
-    """Record what several workers cannot have: a free port each, which no client knows, or encrypted health."""
+    """Record what several workers cannot have: a free port each, which no client knows."""
     if config.workers == 1:
         return
     allowed = f"a port from 1 to {MAX_PORT}, as the first of {config.workers} (WORKERS)"
     for variable in sorted({port.variable for port in config.ports if not 1 <= port.address.port <= MAX_PORT}):
         env.problem(variable, env.text(variable), allowed)
-    if config.tls.mode == "on":
-        env.problem(
-            "WORKERS", str(config.workers), "1 with TLS=on: the parent reads the workers' health; use TLS=both"
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from contextlib import suppress
 
 from prometheus_client import CollectorRegistry
 
+from milena_cache.configuration.advertised import derive_advertised
 from milena_cache.configuration.config import Config
 from milena_cache.workers.left_journals import check_left_journals
 from milena_cache.workers.merged_metrics import Merged, WorkerState, merge
@@ -29,7 +30,7 @@ from milena_cache.workers.restarts import Restarts, exit_code, worst
 from milena_common.access.guarding import guard_process
 from milena_common.api.credentials import CurrentCredentials, no_credentials
 from milena_common.metrics.http_server import OpsServer
-from milena_common.metrics.ops_client import fetch
+from milena_common.metrics.ops_client import Encryption, fetch
 from milena_common.network.addresses import Address, Port
 from milena_common.runtime.clock import SystemClock
 from milena_common.tls.certificates import Certificates
@@ -52,10 +53,12 @@ class Worker:
         ops: Address,
         stop_seconds: float,
         credentials: CurrentCredentials = no_credentials,
+        encryption: Encryption | None = None,
     ) -> None:
-        self.credentials = credentials
+        self._credentials = credentials
+        self._encryption = encryption
         self.index = index
-        self.ops = ops
+        self._ops = ops
         self.restarts = 0
         self.code = 0
         self.running = False
@@ -119,11 +122,15 @@ class Worker:
             log.error("worker %d did not stop within %g s: killed", self.index, self._stop_seconds)
             _send(process, signal.SIGKILL)
 
+    async def fetch(self, path: str) -> tuple[int, str] | None:
+        """Return status and body of the worker's reply to a GET of `path`; None without one in FETCH_SECONDS."""
+        return await fetch(self._ops, path, FETCH_SECONDS, self._credentials(), self._encryption)
+
     async def problems(self) -> tuple[list[str], list[str]]:
         """Return why the worker is not ready, and why it is degraded."""
         if not self.running:
             return [f"worker {self.index} does not run: its last exit code was {self.code}"], []
-        found = await fetch(self.ops, "/readyz", FETCH_SECONDS, self.credentials())
+        found = await self.fetch("/readyz")
         if found is None:
             return [f"worker {self.index} does not respond"], []
         status, body = found
@@ -160,9 +167,7 @@ class Fleet:
 
     async def scrape(self) -> None:
         """Get the metrics of all workers that respond."""
-        found = await asyncio.gather(
-            *(fetch(each.ops, "/metrics", FETCH_SECONDS, each.credentials()) for each in self.workers)
-        )
+        found = await asyncio.gather(*(each.fetch("/metrics") for each in self.workers))
         texts = {
             worker.index: reply[1]
             for worker, reply in zip(self.workers, found, strict=True)
@@ -183,6 +188,13 @@ async def supervise(config: Config, stop: asyncio.Event) -> int:
     # The parent's own port; the workers guard theirs.
     guarding = guard_process(config.access, clock, (Port(config.metrics, "METRICS_PORT"),))
     access = guarding.access
+    tls = config.tls
+    certificates = Certificates(tls.files) if tls.mode != "off" and tls.files is not None else None
+    encryption = None
+    if certificates is not None:
+        # Workers have the certificate of this process; routers and nodes verify it for this host too.
+        host = (config.advertise or derive_advertised(config.listen, config.routers)).host
+        encryption = Encryption(certificates, host)
     fleet = Fleet(
         [
             Worker(
@@ -191,34 +203,37 @@ async def supervise(config: Config, stop: asyncio.Event) -> int:
                 metrics_address(config, each),
                 stop_seconds,
                 access.credentials,
+                encryption,
             )
             for each in range(config.workers)
         ]
     )
     registry = CollectorRegistry()
     registry.register(fleet.merged)
-    tls = config.tls
     ops = OpsServer(
         registry,
         fleet.not_ready,
         fleet.degraded,
         access,
-        security=Certificates(tls.files) if tls.mode != "off" and tls.files is not None else None,
+        security=certificates,
         plain_too=tls.mode == "both",
-        certificate_required=tls.files is not None and tls.files.client_auth == "required",
+        certificate_required=tls.demands_certificates,
         before_metrics=fleet.scrape,
         before_ready=fleet.look,
     )
     metrics = await ops.start(config.metrics, "METRICS_PORT")
-    log.info("%d workers, their metrics on http://%s/metrics", config.workers, metrics)
+    scheme = "https" if tls.mode == "on" else "http"
+    log.info("%d workers, their metrics on %s://%s/metrics", config.workers, scheme, metrics)
     running = asyncio.gather(*(worker.run(stop) for worker in fleet.workers))
     stopping = asyncio.create_task(_mark(fleet, stop))
-    watching = asyncio.create_task(guarding.files.watch(access, clock))
+    background = [asyncio.create_task(guarding.files.watch(access, clock))]
+    if certificates is not None:
+        background.append(asyncio.create_task(certificates.run(clock, tls.reload_seconds)))
     try:
         await running
     finally:
-        stopping.cancel()
-        watching.cancel()
+        for task in (stopping, *background):
+            task.cancel()
         await ops.stop()
         guarding.audit.close()
     code = worst(worker.code for worker in fleet.workers)

@@ -52,3 +52,8 @@ class TlsConfig:
     files: TlsFiles | None = None
     listen: Address | None = None
     reload_seconds: float = 10.0
+
+    @property
+    def demands_certificates(self) -> bool:
+        """True if clients of the gRPC and HTTP ports have to show a certificate."""
+        return self.mode != "off" and self.files is not None and self.files.client_auth == "required"

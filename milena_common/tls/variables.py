@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from milena_common.access.settings import AccessSettings
 from milena_common.network.addresses import Address
 from milena_common.process.env import Environment
 from milena_common.tls.settings import CLIENT_AUTH, MIN_VERSIONS, MODES, TlsConfig, TlsFiles
@@ -58,6 +59,27 @@ def load_tls(env: Environment, resp_tls: Address | None = None, connects: bool =
         certificate, key, authorities, client_auth, min_version, server_name, (CERTIFICATE, KEY, AUTHORITIES)
     )
     return TlsConfig(mode, files, listen, reload_seconds)
+
+
+def check_cluster_identity(env: Environment, tls: TlsConfig, access: AccessSettings) -> None:
+    """Record what would let a client act as one of the cluster's processes, or none of these."""
+    required = tls.files is not None and tls.files.client_auth == "required"
+    named = access.has_token or access.cluster_names or access.acl_file
+    if tls.mode == "on" and required and not named:
+        # With TLS=both the plain port is open anyway, and nodes that have no certificate yet join there.
+        env.problem(
+            "CLUSTER_CERT_NAMES",
+            "",
+            "the names in the certificates of routers and nodes, since TLS_CLIENT_AUTH=required alone lets every "
+            "client with a certificate join as a node; or set CLUSTER_TOKEN_FILE",
+        )
+    if access.cluster_names and not access.has_token and (tls.mode == "off" or not required):
+        env.problem(
+            "CLUSTER_CERT_NAMES",
+            ",".join(access.cluster_names),
+            "names with TLS=on or both and TLS_CLIENT_AUTH=required, where routers and nodes show their "
+            "certificates to each other; or set CLUSTER_TOKEN_FILE too",
+        )
 
 
 def _one_of(env: Environment, name: str, default: C, choices: Sequence[C]) -> C:

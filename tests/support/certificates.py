@@ -16,6 +16,8 @@ from milena_common.tls.settings import TlsFiles
 
 _PEM = serialization.Encoding.PEM
 _DAY = datetime.timedelta(days=1)
+# The name in the certificates of routers and nodes.
+CLUSTER = "milena"
 
 
 class Authority:
@@ -25,6 +27,10 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._key_id = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
+        self.pem = self.renewed()
+
+    def renewed(self) -> bytes:
+        """Return another certificate for the same name and key, in PEM."""
         now = datetime.datetime.now(datetime.UTC)
         certificate = (
             x509.CertificateBuilder()
@@ -39,11 +45,11 @@ class Authority:
             .add_extension(x509.KeyUsage(True, False, False, False, False, True, True, False, False), critical=True)
             .sign(self._key, hashes.SHA256())
         )
-        self.pem = certificate.public_bytes(_PEM)
+        return certificate.public_bytes(_PEM)
 
     def issue(
         self,
-        name: str = "milena",
+        name: str = CLUSTER,
         *,
         hosts: Sequence[str] = ("127.0.0.1", "localhost"),
         uris: Sequence[str] = (),
@@ -80,13 +86,17 @@ class Authority:
 
 
 def tls_variables(files: TlsFiles) -> dict[str, str]:
-    """Return the variables of a router or node for `files`: TLS alone, certificates of both sides."""
+    """Return the variables of a router or node for `files`: TLS alone, certificates of both sides.
+
+    Those of routers and nodes have the name CLUSTER, and of clients another one.
+    """
     return {
         "TLS": "on",
         "TLS_CERT_FILE": files.certificate,
         "TLS_KEY_FILE": files.key,
         "TLS_CA_FILE": files.authorities,
         "TLS_CLIENT_AUTH": "required",
+        "CLUSTER_CERT_NAMES": CLUSTER,
         "TLS_RELOAD_SECONDS": "0.1",
     }
 

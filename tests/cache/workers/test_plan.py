@@ -111,7 +111,7 @@ def test_each_worker_needs_a_port_that_is_known(name: str, value: str) -> None:
     assert [line.partition(":")[0] for line in caught.value.problems] == [name]
 
 
-def test_health_cannot_be_read_with_tls_only() -> None:
+def test_workers_have_ports_with_tls_only() -> None:
     tls = {"TLS": "on", "TLS_CERT_FILE": "c", "TLS_KEY_FILE": "k", "ROUTER_ADDR": "https://r:1"}
-    with pytest.raises(ConfigError, match="WORKERS: got '2'; allowed: 1 with TLS=on"):
-        machine(WORKERS="2", **tls)
+    found = worker_variables(machine(WORKERS="2", RESP_TLS_ADDR="127.0.0.1:6380", **tls), 1, "here")
+    assert found["RESP_TLS_ADDR"] == "127.0.0.1:6381"

@@ -6,10 +6,11 @@ import re
 
 import pytest
 
+from milena_common.access.settings import load_access
 from milena_common.network.addresses import Address
 from milena_common.process.env import Environment
 from milena_common.tls.settings import TlsConfig, TlsFiles
-from milena_common.tls.variables import load_tls
+from milena_common.tls.variables import check_cluster_identity, load_tls
 
 PAIR = {"TLS_CERT_FILE": "/c", "TLS_KEY_FILE": "/k"}
 ALL = {**PAIR, "TLS_CA_FILE": "/a"}
@@ -66,3 +67,34 @@ def test_what_does_not_fit_together_is_rejected_by_name(
     assert len(env.problems) == len(problems), env.problems
     for found, expected in zip(env.problems, problems, strict=True):
         assert re.match(expected, found), found
+
+
+MUTUAL = {**ALL, "TLS": "on", "TLS_CLIENT_AUTH": "required"}
+NAMES = {"CLUSTER_CERT_NAMES": "spiffe://milena/*"}
+TOKEN = {"CLUSTER_TOKEN_FILE": "/t"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "problem"),
+    [
+        (MUTUAL, "CLUSTER_CERT_NAMES: got nothing; .*join as a node; or set CLUSTER_TOKEN_FILE$"),
+        ({**MUTUAL, **NAMES}, ""),
+        ({**MUTUAL, **TOKEN}, ""),
+        ({**MUTUAL, "TLS": "both", "TLS_LISTEN_ADDR": "h:1"}, ""),
+        ({**MUTUAL, "TLS_CLIENT_AUTH": "off"}, ""),
+        (NAMES, "CLUSTER_CERT_NAMES: got 'spiffe://milena/.*show their certificates to each other"),
+        ({**MUTUAL, **NAMES, "TLS_CLIENT_AUTH": "off"}, "CLUSTER_CERT_NAMES: got 'spiffe://milena/"),
+        ({**NAMES, **TOKEN}, ""),
+        ({}, ""),
+    ],
+)
+def test_with_certificates_of_both_sides_those_of_the_cluster_have_names(
+    variables: dict[str, str], problem: str
+) -> None:
+    env = Environment(variables)
+    check_cluster_identity(env, load_tls(env), load_access(env))
+    if problem:
+        (found,) = env.problems
+        assert re.match(problem, found), found
+    else:
+        assert env.problems == []

@@ -26,7 +26,7 @@ from milena_common.api.errors import MilenaError, Unavailable
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.network.addresses import parse_address
 from tests.faults.tls.rotation import rotate
-from tests.support.certificates import Authority, client_url, tls_variables, write_files
+from tests.support.certificates import CLUSTER, Authority, client_url, tls_variables, write_files
 from tests.support.cluster import Cluster
 from tests.support.s3.moto_server import MotoServer
 from tests.support.waiting import wait_until
@@ -43,7 +43,7 @@ class Secured:
     def __init__(self, folder: Path, moto: MotoServer) -> None:
         self.folder = folder
         self.authority = Authority()
-        self.files = write_files(folder, self.authority.pem, self.authority.issue("milena"), "server")
+        self.files = write_files(folder, self.authority.pem, self.authority.issue(CLUSTER), "server")
         uris = ("spiffe://example.org/reader",)
         self.client = write_files(folder, self.authority.pem, self.authority.issue("client", uris=uris), "client")
         variables = tls_variables(self.files)
@@ -164,7 +164,7 @@ def test_metrics_want_a_certificate_and_health_does_not(secured: Secured) -> Non
 def test_every_rejection_says_why(secured: Secured) -> None:
     authority, other = secured.authority, Authority("another authority")
     folder = secured.folder
-    expired = write_files(folder, authority.pem, authority.issue(expires=5e-6), "expired")
+    expired = write_files(folder, authority.pem, authority.issue(expires=-0.5), "expired")
     cases = {
         "it may demand a certificate of this side, which shows none": write_files(
             folder, authority.pem, None, "none"
@@ -224,6 +224,47 @@ def test_ports_comply_with_mozilla_s_profile(secured: Secured) -> None:
     verdict = ran.stdout[ran.stdout.find("COMPLIANCE AGAINST") :]
     for port in ports:
         assert f"{port}: OK - Compliant." in verdict, verdict
+
+
+def test_open_connections_of_a_removed_authority_end(secured: Secured) -> None:
+    """And those of others stay."""
+    mine, removed, node = secured.authority, Authority("to be removed"), secured.cluster.nodes[0]
+    trusted = Path(secured.files.authorities)
+    reloads = len(node.lines("new certificates are used"))
+
+    def trust(authorities: bytes) -> None:
+        nonlocal reloads
+        Path(f"{trusted}.new").write_bytes(authorities)
+        Path(f"{trusted}.new").rename(trusted)
+        reloads += 1
+        node.wait_for_log("new certificates are used", AT_MOST, reloads)
+
+    def connected(address: str, authority: Authority) -> ssl.SSLSocket:
+        files = write_files(secured.folder, mine.pem, authority.issue("client"), "ended")
+        context = ssl.create_default_context(cafile=files.authorities)
+        context.load_cert_chain(files.certificate, files.key)
+        where = parse_address(address)
+        return context.wrap_socket(socket.create_connection(where, AT_MOST), server_hostname=where.host)
+
+    def metrics_status(connection: ssl.SSLSocket) -> bytes:
+        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        return connection.recv(12)
+
+    def ping(connection: ssl.SSLSocket) -> bytes:
+        connection.sendall(b"PING\r\n")
+        return connection.recv(100)
+
+    trust(mine.pem + removed.pem)
+    before = node.metrics().value("milena_resp_disconnects_total", reason="certificate")
+    with connected(node.resp_tls, mine) as stays, connected(node.resp_tls, removed) as ends:
+        assert ping(stays) == ping(ends) == b"+PONG\r\n"
+        with connected(node.ops, removed) as http:
+            trust(mine.pem)
+            assert metrics_status(http) == b"HTTP/1.1 403"
+        ends.settimeout(AT_MOST)
+        assert ends.recv(1) == b""
+        assert ping(stays) == b"+PONG\r\n"
+        assert node.metrics().value("milena_resp_disconnects_total", reason="certificate") == before + 1
 
 
 def test_certificates_and_authorities_are_replaced_under_load(secured: Secured) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import urllib.error
 import urllib.request
@@ -17,6 +18,7 @@ import pytest
 
 from milena_client import Milena
 from milena_common.cluster.slots import SLOTS
+from tests.support.certificates import Authority, client_url, tls_variables, write_files
 from tests.support.ports import ReservedPorts
 from tests.support.processes import READY_SECONDS, Metrics, Process, Server
 from tests.support.s3.moto_server import AWS_VARIABLES, MotoServer
@@ -33,21 +35,27 @@ class Machine(Process):
 
     def __init__(self, variables: Mapping[str, str], directory: Path) -> None:
         self.ports = ReservedPorts(3 * WORKERS + 1)
+        encrypted = variables.get("TLS") == "on"
         first = self.ports.first
         self.listen, self.resp, self.ops = first, first + WORKERS, first + 2 * WORKERS
         own = {
             "PYTHONPATH": str(Path(__file__).parents[3]),
             "WORKERS": str(WORKERS),
             "LISTEN_ADDR": f"127.0.0.1:{self.listen}",
-            "RESP_ADDR": f"127.0.0.1:{self.resp}",
+            "RESP_ADDR": "off" if encrypted else f"127.0.0.1:{self.resp}",
+            "RESP_TLS_ADDR": f"127.0.0.1:{self.resp}" if encrypted else "",
             "METRICS_PORT": str(self.ops),
             "JOURNAL_DIR": "journal",
         }
         super().__init__("machine", ("-m", "milena_cache"), {**own, **variables}, directory)
+        self._authorities = variables.get("TLS_CA_FILE")
 
     def get(self, path: str) -> tuple[int, str]:
+        url, context = f"http://127.0.0.1:{self.ops}{path}", None
+        if self._authorities is not None:
+            url, context = url.replace("http", "https"), ssl.create_default_context(cafile=self._authorities)
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.ops}{path}", timeout=10) as response:
+            with urllib.request.urlopen(url, timeout=10, context=context) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -92,6 +100,49 @@ def machine(moto: MotoServer, bucket: str, tmp_path: Path) -> Iterator[tuple[Mac
         machine = stack.enter_context(Machine(variables, tmp_path))
         machine.wait_ready()
         yield machine, router
+
+
+def test_two_workers_with_tls_on_every_port(moto: MotoServer, bucket: str, tmp_path: Path) -> None:
+    authority = Authority()
+    files = write_files(tmp_path, authority.pem, authority.issue(), "server")
+    client = write_files(tmp_path, authority.pem, authority.issue("client"), "client")
+    tls = tls_variables(files)
+    with ExitStack() as stack:
+        more = {"RATE_LIMIT": "0", "RING_RECOVERY_SECONDS": "0"}
+        router = stack.enter_context(Server("router", "milena_router", {**tls, **more}, tmp_path))
+        variables = {
+            **AWS_VARIABLES,
+            **tls,
+            # Metrics need no certificate, for the small client of this test; the calls of the cluster need one.
+            "TLS_CLIENT_AUTH": "off",
+            "CLUSTER_CERT_NAMES": "",
+            "ROUTER_ADDR": f"https://{router.address}",
+            "S3_ENDPOINT_URL": moto.endpoint_url,
+            "S3_BUCKET": bucket,
+        }
+        node = stack.enter_context(Machine(variables, tmp_path))
+        node.wait_ready()
+
+        def served() -> bool:
+            with Milena(client_url(router.address, client)) as m:
+                for key in KEYS:
+                    m.set(key, key.encode())
+                assert [m.get(key) for key in KEYS] == [key.encode() for key in KEYS]
+            metrics = node.metrics()
+            assert metrics.value("milena_worker_up") == WORKERS
+            return all(metrics.value("milena_request_counter", worker=str(index)) for index in range(WORKERS))
+
+        wait_until("both serve", served, READY_SECONDS)
+        # Another authority, in the files of all at once: the parent reads its workers with it too.
+        successor = Authority("successor")
+        write_files(tmp_path, successor.pem, successor.issue(), "server")
+        write_files(tmp_path, successor.pem, successor.issue("client"), "client")
+        wait_until(
+            "all have it", lambda: len(node.lines("new certificates are used")) == WORKERS + 1, READY_SECONDS
+        )
+        router.wait_for_log("new certificates are used", READY_SECONDS)
+        node.wait_ready()
+        assert served()
 
 
 def test_two_workers(machine: tuple[Machine, Server]) -> None:

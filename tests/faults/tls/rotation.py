@@ -14,11 +14,13 @@ import shutil
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import monotonic
 
 from milena_client import Milena, TlsFiles
 from milena_common.api.errors import MilenaError
+from milena_common.tls.certificates import REFRESH_SECONDS
 from tests.faults.tls.load import Load
-from tests.support.certificates import Authority, client_url, tls_variables, write_files
+from tests.support.certificates import CLUSTER, Authority, client_url, tls_variables, write_files
 from tests.support.cluster import Cluster
 from tests.support.s3.moto_server import MotoServer
 from tests.support.waiting import wait_until
@@ -43,12 +45,12 @@ def rotate(
 
     def replace(trusted: bytes, issuer: Authority) -> None:
         known = reloads()
-        for each in (files, client):
-            pair = issuer.issue("rotated")
+        for each, name in ((files, CLUSTER), (client, "rotated")):
+            pair = issuer.issue(name)
             # As a secret is mounted: everything at once, by files that are put in place of those before.
-            for name, content in zip((each.authorities, each.certificate, each.key), (trusted, *pair), strict=True):
-                Path(f"{name}.new").write_bytes(content)
-                Path(f"{name}.new").rename(name)
+            for file, content in zip((each.authorities, each.certificate, each.key), (trusted, *pair), strict=True):
+                Path(f"{file}.new").write_bytes(content)
+                Path(f"{file}.new").rename(file)
         wait_until("new certificates are used", lambda: reloads() > known, TAKEN_SECONDS)
 
     with Load(client_url(cluster.address, client)) as load:
@@ -62,6 +64,9 @@ def rotate(
             old = write_files(folder, authority.pem + successor.pem, authority.issue(), "stranger-files")
             replace(authority.pem + successor.pem, authority)
             replace(authority.pem + successor.pem, successor)
+            # With the second that connections take to be replaced.
+            until = monotonic() + REFRESH_SECONDS + 1
+            wait_until("clients have looked at their files", lambda until=until: monotonic() > until, TAKEN_SECONDS)
             replace(successor.pem, successor)
             authority = successor
             try:

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from milena_client import Milena
 from milena_common.api.errors import MilenaError
 from tests.faults.tls.load import Load
-from tests.support.certificates import Authority, client_url, tls_variables, write_files
+from tests.support.certificates import CLUSTER, Authority, client_url, tls_variables, write_files
 from tests.support.cluster import Cluster
 from tests.support.processes import Server
 from tests.support.s3.moto_server import MotoServer
@@ -28,7 +28,7 @@ CALLS = 30
 def upgrade(folder: Path, cluster: Cluster) -> tuple[list[str], int]:
     """Return the failures and the number of calls; `cluster` is plain."""
     authority = Authority()
-    variables = tls_variables(write_files(folder, authority.pem, authority.issue("milena"), "server"))
+    variables = tls_variables(write_files(folder, authority.pem, authority.issue(CLUSTER), "server"))
     client = write_files(folder, authority.pem, authority.issue("client"), "client")
     size, router = len(cluster.nodes), cluster.router
 
@@ -46,10 +46,12 @@ def upgrade(folder: Path, cluster: Cluster) -> tuple[list[str], int]:
     router_url = f"https://{router.tls_address}"
     with Load(f"milena://{cluster.address}?timeout=20s") as plain:
         go_on(plain)
-        restart(router, {"TLS": "both", "TLS_LISTEN_ADDR": router.tls_address})
+        # Nodes without a certificate still join: names are demanded from the last step on.
+        both = {"TLS": "both", "CLUSTER_CERT_NAMES": ""}
+        restart(router, {**both, "TLS_LISTEN_ADDR": router.tls_address})
         for node in cluster.nodes:
-            both = {"TLS": "both", "TLS_LISTEN_ADDR": node.tls_address, "RESP_TLS_ADDR": node.resp_tls}
-            restart(node, {**both, "ROUTER_ADDR": router_url})
+            addresses = {"TLS_LISTEN_ADDR": node.tls_address, "RESP_TLS_ADDR": node.resp_tls}
+            restart(node, {**both, **addresses, "ROUTER_ADDR": router_url})
         go_on(plain)
         with Load(client_url(router.tls_address, client, "&timeout=20s")) as encrypted:
             go_on(encrypted)
