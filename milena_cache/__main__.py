@@ -137,7 +137,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         access,
         security=certificates if tls.mode != "off" else None,
         plain_too=tls.mode == "both",
-        certificate_required=tls.files is not None and tls.files.client_auth == "required",
+        certificate_required=tls.demands_certificates,
     )
     resp_listens = []
     if config.resp is not None or config.resp_tls is not None:

@@ -357,6 +357,7 @@ def grpc_server(
         config.request_timeout,
         check=identity.check,
         guard=guard,
+        verifies_clients=config.tls.demands_certificates,
     )
 
 

@@ -110,6 +110,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         MAX_WATCHERS,
         MAX_LEASES,
         guard=ApiGuard(access, lambda: membership.default_bucket, clock.now),
+        verifies_clients=tls.demands_certificates,
     )
 
     def not_ready() -> list[str]:
@@ -134,7 +135,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         access,
         security=certificates if tls.mode != "off" else None,
         plain_too=tls.mode == "both",
-        certificate_required=tls.files is not None and tls.files.client_auth == "required",
+        certificate_required=tls.demands_certificates,
     )
     address = server.bind(config.listen, "LISTEN_ADDR", certificates if tls.mode == "on" else None)
     if tls.listen is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
+import ssl
 import threading
 from time import monotonic
 from weakref import WeakSet
@@ -35,9 +36,10 @@ BACKOFF = Backoff(first=0.2, max_delay=5.0)
 
 
 class _OfThread(threading.local):
-    """The connection of the calling thread."""
+    """The connection of the calling thread, and what it was encrypted with."""
 
     socket: RespSocket | None = None
+    context: ssl.SSLContext | None = None
 
 
 class RespNode:
@@ -93,7 +95,7 @@ class RespNode:
         """
         connection = self.current()
         if connection is not None:
-            if not connection.peer_closed():
+            if not (self._outdated() or connection.peer_closed()):
                 return connection
             connection.close()
         feed, endpoint = self._feed, self._endpoint
@@ -101,6 +103,7 @@ class RespNode:
             self._start_probe()
         if endpoint is None:
             return None
+        context = None if self._security is None else self._security.client_context()
         try:
             connection = self._connect(endpoint, min(timeout, CONNECT_SECONDS), feed)
         except (NodeLost, WrongNode) as error:
@@ -115,8 +118,15 @@ class RespNode:
                 connection.close()
                 return None
             self._sockets.add(connection)
-        self._of_thread.socket = connection
+        self._of_thread.socket, self._of_thread.context = connection, context
         return connection
+
+    def _outdated(self) -> bool:
+        """Return True if there are newer certificates than those of the thread's connection.
+
+        The node ends connections whose authority was removed: no write should be on one then.
+        """
+        return self._security is not None and self._security.client_context() is not self._of_thread.context
 
     def _connect(self, endpoint: Endpoint, timeout: float, feed: NearCacheFeed | None = None) -> RespSocket:
         commands = (*self._commands, feed.follow) if feed is not None else self._commands

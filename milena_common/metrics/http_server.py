@@ -33,6 +33,7 @@ from milena_common.network.addresses import Address
 from milena_common.network.listening import bind
 from milena_common.network.security import ServerSecurity
 from milena_common.network.spare_listener import SpareListener
+from milena_common.tls.chain import peer_chain
 from milena_common.tls.peer import of_transport
 
 log = logging.getLogger(__name__)
@@ -173,8 +174,8 @@ class OpsServer:
         header = request.headers.get(AUTHORIZATION, "")
         known = self._logged_in.get(header)
         if not header:
-            certificate = request.transport.get_extra_info("peercert") if request.transport is not None else None
-            found = of_transport(certificate)
+            transport = request.transport if self._accepted(request) else None
+            found = of_transport(transport.get_extra_info("peercert")) if transport is not None else None
             principal = access.principal_of(found.names if found is not None else ())
         elif known is not None:
             principal = known
@@ -196,7 +197,22 @@ class OpsServer:
             access.denied(principal, "command", COMMAND, request.path, address, PORT)
         return False
 
+    def _accepted(self, request: web.Request) -> bool:
+        """Return False if the certificate of the connection would not be accepted any more."""
+        transport = request.transport
+        if self._security is None or transport is None or not transport.get_extra_info("peercert"):
+            return True
+        chain = peer_chain(transport.get_extra_info("ssl_object"))
+        return chain is None or self._security.accepts(chain)
+
     async def _metrics(self, request: web.Request) -> web.Response:
+        if not self._accepted(request):
+            # The client connects again, and is verified. One without requests is closed as idle before long.
+            response = web.Response(
+                status=403, text="the certificate of this connection is not accepted any more\n"
+            )
+            response.force_close()
+            return response
         try:
             if not await self._permitted(request, required=True):
                 return _unauthorized("a login of a user who may run INFO is required")

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import ssl
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+
+class PeerChain(NamedTuple):
+    """What the acceptance of a client's certificate rests on.
+
+    authority: identifies the subject and the key of the authority at the end of the verified chain
+    expires_at: when the first certificate of the chain expires, seconds since 1970
+    """
+
+    authority: bytes
+    expires_at: float
 
 
 class Security(Protocol):
@@ -27,6 +38,9 @@ class ServerSecurity(Protocol):
 
     def server_context(self, port: str) -> ssl.SSLContext:
         """Return what connections to `port` are accepted with."""
+
+    def accepts(self, chain: PeerChain) -> bool:
+        """Return True if a client with this chain would be accepted now."""
 
     def count_rejection(self, port: str, error: BaseException) -> None:
         """Count a client of `port` whose handshake failed with `error`."""

@@ -2,6 +2,9 @@
 
 Callers never wait long for a node that cannot be reached. They wait for the first connection, a second at most;
 after a failure reconnects run in the background, with growing pauses, while calls fail at once.
+
+With TLS a connection is replaced when there are new certificates, since the node ends those whose authority was
+removed: a new one is made, takes all further commands, and the one before ends when it has its replies.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
@@ -30,6 +34,9 @@ CONNECT_SECONDS = 1.0
 # With two more round trips, and milliseconds of work on both sides.
 CONNECT_TLS_SECONDS = 3.0
 BACKOFF = Backoff(first=0.2, max_delay=5.0)
+# Seconds between two looks for new certificates, and those that a replaced connection has for its replies.
+RENEW_SECONDS = 1.0
+RETIRED_SECONDS = 30.0
 
 
 class Listener(Protocol):
@@ -43,6 +50,36 @@ class Listener(Protocol):
 
     def pushed(self, message: list[Any]) -> None:
         """Handle a push that is not a deferred reply: its kind, then its elements."""
+
+
+class _Events:
+    """Passes the events of `stream` on to `link` while that uses it."""
+
+    __slots__ = ("link", "stream")
+
+    def __init__(self, link: RespLink) -> None:
+        self.link = link
+        self.stream: RespStream | None = None
+
+    @property
+    def _in_use(self) -> bool:
+        return self.stream is not None and self.link.uses(self.stream)
+
+    def paused(self) -> None:
+        if self._in_use:
+            self.link.paused()
+
+    def resumed(self) -> None:
+        if self._in_use:
+            self.link.resumed()
+
+    def lost(self, error: MilenaError) -> None:
+        if self._in_use:
+            self.link.lost(error)
+
+    def pushed(self, message: list[Any]) -> None:
+        if self._in_use:
+            self.link.pushed(message)
 
 
 class RespLink:
@@ -90,6 +127,10 @@ class RespLink:
         self._listener = listener
         self._connected: RespStream | None = None
         self._connecting: asyncio.Task[None] | None = None
+        self._context: ssl.SSLContext | None = None  # of the newest connection, or of the attempt to make one
+        self._renewing: asyncio.Task[None] | None = None
+        self._renewal_failed = False
+        self._retiring: set[asyncio.Task[None]] = set()
         self._room: asyncio.Event = asyncio.Event()
         self._failures = 0
         self._again_at = 0.0
@@ -116,27 +157,18 @@ class RespLink:
             await asyncio.wait({self._connecting}, timeout=timeout)
         return self.stream
 
+    def uses(self, stream: RespStream) -> bool:
+        """Return True if `stream` is the present connection."""
+        return stream is self._connected
+
     async def _connect(self) -> None:
-        stream = None
         try:
-            async with asyncio.timeout(CONNECT_SECONDS if self._security is None else CONNECT_TLS_SECONDS):
-                stream = await open_connection(
-                    lambda: RespStream(self, self._timeout, self._who),
-                    self.address,
-                    self._security,
-                    self._server_name,
-                )
-                await self._greet(stream)
+            stream, requested_at = await self._establish()
+            self._failures = 0
+            self.reached = True
+            self._use(stream, requested_at)
         except (OSError, ValueError, MilenaError, asyncio.CancelledError) as error:
             reason = str(error) or f"no response within {CONNECT_SECONDS:g} s"
-            if (
-                self._security is not None
-                and stream is not None
-                and not stream.heard
-                and isinstance(error, NodeLost)
-            ):
-                # The end of a handshake as a server sees it that rejects this side's certificate.
-                reason = f"it ended the connection right after the TLS handshake: {self._security.hint()}"
             if isinstance(error, WrongNode):
                 self.error = WrongNode(f"{self._who}is not at its address: {reason}")
                 if not self._failures:
@@ -148,8 +180,33 @@ class RespLink:
         finally:
             self._connecting = None
 
-    async def _greet(self, stream: RespStream) -> None:
-        """Do the handshake. Raises MilenaError, and ends the connection, if the node rejects a command."""
+    async def _establish(self) -> tuple[RespStream, float]:
+        """Return a new connection after its handshake, and when that was sent, monotonic seconds.
+
+        Raises OSError, ValueError, or MilenaError, also if the node rejects a command of the handshake.
+        """
+        events = _Events(self)
+
+        def make() -> RespStream:
+            events.stream = RespStream(events, self._timeout, self._who)
+            return events.stream
+
+        security = self._security
+        if security is not None:
+            self._context = security.client_context()
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS if security is None else CONNECT_TLS_SECONDS):
+                stream = await open_connection(make, self.address, security, self._server_name)
+                return stream, await self._greet(stream)
+        except NodeLost:
+            if security is not None and events.stream is not None and not events.stream.heard:
+                # The end of a handshake as a server sees it that rejects this side's certificate.
+                reason = f"it ended the connection right after the TLS handshake: {security.hint()}"
+                raise NodeLost(reason) from None
+            raise
+
+    async def _greet(self, stream: RespStream) -> float:
+        """Do the handshake, and return when it began. Raises MilenaError, and ends the connection, if it fails."""
         requested_at = monotonic()
         try:
             commands = handshake(self._name, installed_version(), self._identity, self._credentials())
@@ -160,15 +217,55 @@ class RespLink:
         except BaseException:
             stream.abort(NodeLost("the handshake did not finish"))
             raise
-        if self._closed:
+        return requested_at
+
+    def _use(self, stream: RespStream, requested_at: float) -> None:
+        """Use `stream` from now on."""
+        if self._closed or stream.closed:
             stream.abort(NodeLost(f"{self._who}is not connected any more"))
             return
-        self._failures = 0
-        self.reached = True
         self._connected = self.stream = stream
         self._room.set()
+        if self._security is not None:
+            asyncio.get_running_loop().call_later(RENEW_SECONDS, self._look_at_certificates, stream)
         if self._listener is not None:
             self._listener.opened(self, requested_at)
+
+    def _look_at_certificates(self, stream: RespStream) -> None:
+        """Replace `stream`, if it is still in use, when it was not made with the newest certificates."""
+        if self._closed or self._security is None or stream is not self._connected:
+            return
+        if self._security.client_context() is not self._context:
+            if self._listener is None:
+                self._renewing = asyncio.get_running_loop().create_task(self._renew(stream))
+            elif stream.is_idle:
+                # What a listener keeps belongs to one connection: (1) a read is sent on the one before; (2) the
+                # new one counts as open; (3) the value is kept, and no connection reports its change. So the one
+                # before ends first, and that while there is no command on it.
+                stream.abort(NodeLost(f"{self._who}has a new connection, for new certificates"))
+                return
+        asyncio.get_running_loop().call_later(RENEW_SECONDS, self._look_at_certificates, stream)
+
+    async def _renew(self, old: RespStream) -> None:
+        before = self._context
+        try:
+            stream, requested_at = await self._establish()
+        except (OSError, ValueError, MilenaError) as error:
+            self._context = before  # for another attempt
+            if not self._renewal_failed:
+                log.warning("%s%s: no connection with the new certificates yet: %s", self._who, self.address, error)
+            self._renewal_failed = True
+            return
+        finally:
+            self._renewing = None
+        self._renewal_failed = False
+        if not self.uses(old):
+            stream.abort(NodeLost(f"{self._who}is connected already"))
+            return
+        self._use(stream, requested_at)
+        retiring = asyncio.get_running_loop().create_task(_retire(old, RETIRED_SECONDS))
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
 
     def paused(self) -> None:
         self.stream = None
@@ -179,8 +276,6 @@ class RespLink:
         self._room.set()
 
     def lost(self, error: MilenaError) -> None:
-        if self._connected is None:
-            return  # before the end of its handshake
         self.error = error
         self._connected = self.stream = None
         self._room.set()
@@ -199,18 +294,29 @@ class RespLink:
         self._closed = True
         self.error = error
         stream, self.stream = self._connected, None
-        if self._connecting is not None:
-            self._connecting.cancel()
-        if stream is None:
-            return
+        for task in (self._connecting, self._renewing):
+            if task is not None:
+                task.cancel()
         try:
-            if grace:
+            if grace and stream is not None:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stream.idle(), grace)
         finally:
-            stream.abort(error)
+            for retiring in self._retiring:
+                retiring.cancel()
+            if stream is not None:
+                stream.abort(error)
 
     def break_off(self, error: MilenaError) -> None:
         """Fail all pending requests with `error`, except lasting calls."""
         if self._connected is not None:
             self._connected.break_off(error)
+
+
+async def _retire(stream: RespStream, grace: float) -> None:
+    """End a connection when no reply is pending any more, at the latest after `grace` seconds."""
+    try:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stream.idle(), grace)
+    finally:
+        stream.abort(NodeLost("the connection was replaced by one with new certificates"))

@@ -92,6 +92,16 @@ class RespStream(asyncio.Protocol):
         """Return True if the node has sent something."""
         return self._reads > 0
 
+    @property
+    def closed(self) -> bool:
+        """Return True if the connection has ended."""
+        return self._lost is not None
+
+    @property
+    def is_idle(self) -> bool:
+        """Return True if no reply is pending."""
+        return all(future.done() for future in self._all())
+
     # Requests
 
     def request(self, command: bytes) -> Reply:
@@ -308,7 +318,7 @@ class RespStream(asyncio.Protocol):
     def _look_whether_idle(self) -> None:
         if self._idle is None or self._idle.done():
             return
-        if all(future.done() for future in self._all()):
+        if self.is_idle:
             self._idle.set_result(None)
 
 

@@ -28,6 +28,15 @@ MAX_PENDING_SECONDS = 1
 MAX_CALLS_PER_CONNECTION = 256
 
 
+# gRPC cannot end the connections of one client, and verifies a certificate in the handshake only. So each
+# connection ends at an age (with a random tenth more or less): the client opens the next one, and calls in progress
+# have time to end; streams that last are ended, and opened again.
+_AGE: Options = [
+    ("grpc.max_connection_age_ms", 300_000),
+    ("grpc.max_connection_age_grace_ms", 60_000),
+]
+
+
 def channel_options() -> Options:
     """Return the options for clients of a router or node.
 
@@ -57,8 +66,10 @@ def channel_options() -> Options:
     ]
 
 
-def server_options(max_value_bytes: int) -> Options:
+def server_options(max_value_bytes: int, *, verifies_clients: bool = False) -> Options:
     """Return the options for the gRPC server of a process that accepts values of at most `max_value_bytes`.
+
+    `verifies_clients`: True if it demands certificates, so that connections must not outlive these for long.
 
     The transport's own limit is wider than the value limit, so that a value that is too large reaches the server
     and is rejected with an error that names both sizes. It does not bound memory: gRPC collects a message before it
@@ -83,4 +94,5 @@ def server_options(max_value_bytes: int) -> Options:
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.max_connection_idle_ms", 600_000),
+        *(_AGE if verifies_clients else ()),
     ]

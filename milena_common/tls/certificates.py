@@ -20,6 +20,7 @@ from time import monotonic, sleep, time
 from typing import Self
 
 from milena_common.api.errors import ConfigError
+from milena_common.network.security import PeerChain
 from milena_common.runtime.clock import Clock
 from milena_common.tls import failures
 from milena_common.tls.material import (
@@ -169,6 +170,10 @@ class Certificates:
         context = self._contexts.health if port == HEALTH_PORT else self._contexts.server
         assert context is not None
         return context
+
+    def accepts(self, chain: PeerChain) -> bool:
+        """Return True if a client with this chain would be accepted now."""
+        return chain.authority in self._contexts.authorities and self._wall() <= chain.expires_at
 
     def count_rejection(self, port: str, error: BaseException) -> None:
         """Count a client whose handshake failed."""

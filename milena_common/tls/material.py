@@ -11,6 +11,7 @@ import ssl
 from pathlib import Path
 from typing import NamedTuple
 
+from milena_common.tls.chain import authorities_in
 from milena_common.tls.settings import TlsFiles
 from milena_common.tls.validity import Validity, validity
 
@@ -49,12 +50,14 @@ class Contexts(NamedTuple):
     health: the same, where a client's certificate is not demanded, but verified if there is one
     client: for opening them
     validity: of the certificate; None without one
+    authorities: what identifies those by which clients are verified
     """
 
     server: ssl.SSLContext | None
     health: ssl.SSLContext | None
     client: ssl.SSLContext
     validity: Validity | None
+    authorities: frozenset[bytes]
 
 
 def read_files(files: TlsFiles) -> Material:
@@ -76,6 +79,7 @@ def make_contexts(files: TlsFiles, material: Material) -> Contexts:
             client.load_verify_locations(cadata=_text(material.authorities))
         else:
             client.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        known = authorities_in(material.authorities)
     except (ssl.SSLError, ValueError) as error:
         reason = f"has no certificates in PEM ({_reason(error)})"
         raise _problem(authorities_name, files.authorities, reason) from None
@@ -98,7 +102,7 @@ def make_contexts(files: TlsFiles, material: Material) -> Contexts:
             _load_pair(context, files, key_name)
     if read_files(files) != material:
         raise FilesReplaced
-    return Contexts(server, health, client, valid)
+    return Contexts(server, health, client, valid, known)
 
 
 def _restrict(context: ssl.SSLContext, files: TlsFiles) -> None:

@@ -1,4 +1,4 @@
-"""Pure. From when to when a certificate is valid, read from its DER encoding.
+"""Pure. From when to when a certificate is valid, and whose it is, read from its DER encoding.
 
 The standard library shows that only of the other side's certificate, in a connection.
 """
@@ -20,15 +20,27 @@ class Validity(NamedTuple):
 
 def validity(der: bytes) -> Validity:
     """Return the validity of a certificate (X.509, DER). Raises ValueError if it is none."""
+    times, _ = _element(_from_validity(der), _SEQUENCE)
+    begins_at, times = _time(times)
+    return Validity(begins_at, _time(times)[0])
+
+
+def identity_of(der: bytes) -> bytes:
+    """Return subject and public key of a certificate, as they are encoded. Raises ValueError if it is none."""
+    rest = _element(_from_validity(der), _SEQUENCE)[1]
+    after_key = _element(_element(rest, _SEQUENCE)[1], _SEQUENCE)[1]
+    return rest[: len(rest) - len(after_key)]
+
+
+def _from_validity(der: bytes) -> bytes:
+    """Return a certificate's elements from its validity on: that, the subject, the key, and what follows."""
     certificate, _ = _element(der, _SEQUENCE)
     body, _ = _element(certificate, _SEQUENCE)
     if body[:1] == bytes([_VERSION]):
         body = _element(body, _VERSION)[1]
     for tag in (_INTEGER, _SEQUENCE, _SEQUENCE):  # number, algorithm, issuer
         body = _element(body, tag)[1]
-    times, _ = _element(body, _SEQUENCE)
-    begins_at, times = _time(times)
-    return Validity(begins_at, _time(times)[0])
+    return body
 
 
 def _element(data: bytes, tag: int) -> tuple[bytes, bytes]:

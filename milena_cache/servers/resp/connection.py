@@ -45,6 +45,7 @@ from milena_common.api.errors import Overloaded
 from milena_common.network.addresses import Address
 from milena_common.resp.encoding import error_line
 from milena_common.resp.parser import CommandReader, ProtocolError
+from milena_common.tls.chain import peer_chain
 from milena_common.tls.peer import of_transport
 
 GET = b"GET"
@@ -103,6 +104,7 @@ class Connection(asyncio.Protocol):
         self.session = Session(self._number, str(Address(*peer[:2])), str(Address(*here[:2])), now, anonymous)
         self.session.encrypted = transport.get_extra_info("sslcontext") is not None
         self.session.certificate = certificate
+        self.session.chain = peer_chain(transport.get_extra_info("ssl_object")) if certificate is not None else None
         self._out = OutputBuffer(self._transport, self.session)
         self._running = Running(self._context, self.session, self._out, self._on_reply)
         clients = self._context.clients

@@ -1,6 +1,7 @@
 """Coordination. The RESP server: listens, accepts connections, and closes those that are idle or do not read.
 
-A sweep every SWEEP_SECONDS does all that depends on time alone: it closes idle and stalled connections, rejects
+A sweep every SWEEP_SECONDS does all that depends on time alone: it closes idle and stalled connections, and those
+whose client's certificate is not accepted any more, rejects
 commands for which there was no room in time, samples the rates for INFO, and notifies of objects that have expired.
 Each connection's own work is in `connection`.
 """
@@ -16,13 +17,14 @@ from milena_cache.servers.resp.connection import Connection
 from milena_cache.servers.resp.dispatch.admission import MAX_CLIENTS, MEMBER_SECONDS
 from milena_cache.servers.resp.invalidations import Invalidations
 from milena_cache.servers.resp.output_buffer import HIGH_WATER
+from milena_cache.servers.resp.state.client_registry import Client
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.permissions import PORT
 from milena_common.access.access import LOGIN_SECONDS
 from milena_common.access.principals import ANONYMOUS
 from milena_common.network.addresses import Address
 from milena_common.network.listening import bind, check_free, listen
-from milena_common.network.security import ServerSecurity
+from milena_common.network.security import PeerChain, ServerSecurity
 from milena_common.network.spare_listener import SpareListener
 from milena_common.resp.encoding import error_line
 
@@ -50,6 +52,7 @@ class RespServer:
         self.invalidations = invalidations
         self._server: asyncio.Server | None = None
         self._tls_listener: SpareListener | None = None
+        self._security: ServerSecurity | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._stalled: dict[int, int] = {}  # by connection id, for how many sweeps it has read nothing
 
@@ -75,6 +78,7 @@ class RespServer:
     def start_tls(self, address: Address, security: ServerSecurity) -> Address:
         """Listen for connections that `security` encrypts; otherwise as `start`."""
         check_free(address, "RESP_TLS_ADDR")
+        self._security = security
         clients = self.context.clients
         sockets = bind(address, "RESP_TLS_ADDR")
         self._tls_listener = SpareListener(
@@ -126,6 +130,8 @@ class RespServer:
             if client.no_room_since and client.no_room_since < now - self.context.timeout:
                 client.no_room()
             session = client.session
+            if session.chain is not None and not session.closing:
+                self._check_certificate(client, session.chain)
             no_member = session.over_limit and not session.identified
             if not session.principal.authenticated and session.created_at < now - LOGIN_SECONDS:
                 self.context.permissions.access.timed_out(session.addr, PORT)
@@ -143,6 +149,12 @@ class RespServer:
                     session.tracking or session.subscribed or client.waits or number in clients.slow
                 ):
                     client.disconnect("idle")
+
+    def _check_certificate(self, client: Client, chain: PeerChain) -> None:
+        """End a connection whose certificate is not accepted any more, after its commands in flight."""
+        if self._security is not None and not self._security.accepts(chain):
+            self.clients.disconnects["certificate"] += 1
+            client.finish()
 
     def users_changed(self) -> None:
         """Bring the connections to the present table of users; those end whose user or password is gone.

@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from milena_client.testing.memory_cluster import MemoryCluster
 from milena_common.api.errors import DeadlineExceeded, NodeLost, OriginUnavailable
 from milena_common.network.connecting import Endpoint, open_stream
 from milena_common.resp.client_commands import call, get, mget
+from milena_common.tls.certificates import Certificates
+from tests.support.certificates import Authority, write_files
 from tests.support.fake_resp_node import FakeRespNode
 from tests.support.ports import ReservedPort
 from tests.support.waiting import wait_until
@@ -326,3 +329,30 @@ def test_a_forked_process_has_connections_of_its_own(node: FakeRespNode, here: R
 
     assert in_a_child(child) == 0
     assert connection.exchange(get(b"k"), LONG) == b"v", "the parent's is as it was"
+
+
+def test_a_thread_has_a_new_connection_when_there_are_new_certificates(tmp_path: Path) -> None:
+    authority = Authority()
+    certificates = Certificates(write_files(tmp_path, authority.pem, authority.issue()))
+
+    def encrypt(connection: socket.socket) -> socket.socket:
+        context = certificates.server_context("resp")
+        return context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+
+    cluster = MemoryCluster(lambda: 0.0)
+    cluster.add(VALUES)
+    node = FakeRespNode(cluster.respond, accepted=encrypt)
+    here = RespNode(node.address, security=certificates)
+    before = opened(here)
+    assert here.open(LONG) is before
+    write_files(tmp_path, authority.pem, authority.issue())
+    while certificates.look():
+        pass
+    assert here.current() is before, "reads are made again if it ends"
+    after = here.open(LONG)
+    assert after is not None
+    assert after is not before
+    assert before.closed
+    assert after.exchange(get(b"k"), LONG) == b"v"
+    here.leave()
+    node.close()

@@ -13,13 +13,15 @@ from typing import Any
 
 import pytest
 
-from milena_common.network import spare_listener
+from milena_common.network import encrypted, spare_listener
 from milena_common.network.addresses import Address
 from milena_common.network.connecting import open_connection
 from milena_common.network.encrypted import HandshakeFailed
 from milena_common.network.listening import bind
+from milena_common.network.security import PeerChain
 from milena_common.network.spare_listener import SpareListener
 from milena_common.tls.certificates import Certificates
+from milena_common.tls.chain import peer_chain
 from milena_common.tls.peer import of_transport
 from milena_common.tls.settings import ClientAuth
 from tests.support.certificates import Authority, write_files
@@ -78,9 +80,11 @@ def side(tmp_path: Path) -> Side:
 
 
 @asynccontextmanager
-async def listening(server: Certificates, *, plain_too: bool = False) -> AsyncIterator[str]:
+async def listening(
+    server: Certificates, *, plain_too: bool = False, connection: type[Echo] = Echo
+) -> AsyncIterator[str]:
     sockets = bind(Address(HOST, 0), "port")
-    listener = SpareListener(sockets, Echo, server, plain_too=plain_too, port="resp", spares=0)
+    listener = SpareListener(sockets, connection, server, plain_too=plain_too, port="resp", spares=0)
     listener.start(16)
     try:
         yield f"{HOST}:{sockets[0].getsockname()[1]}"
@@ -106,6 +110,29 @@ async def test_clients_with_and_without_certificates_are_distinguished(side: Sid
     async with listening(side.certificates("server", auth="optional")) as address:
         assert await replied(address, known) == b"tls known"
         assert await replied(address, unknown) == b"tls -"
+
+
+@pytest.mark.parametrize("fast", [True, False])
+async def test_the_chain_of_a_client_is_known_to_the_server(
+    side: Side, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not fast:
+        monkeypatch.setattr(encrypted, "_fast", None)
+    chains: list[PeerChain | None] = []
+
+    class Seen(Echo):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            chains.append(peer_chain(transport.get_extra_info("ssl_object")))
+
+    server = side.certificates("server", auth="optional")
+    async with listening(server, connection=Seen) as address:
+        assert await replied(address, side.certificates("client")) == b"tls client"
+        assert await replied(address, side.certificates("none", shown=False)) == b"tls -"
+    shown, none = chains
+    assert shown is not None
+    assert none is None
+    assert server.accepts(shown)
 
 
 async def test_one_port_takes_both_kinds(side: Side) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,9 @@ from milena_common.resp.encoding import command
 from milena_common.resp.identity import ANY
 from milena_common.resp.link import RespLink
 from milena_common.resp.stream import RespStream
+from milena_common.tls.certificates import Certificates
+from milena_common.tls.settings import TlsFiles
+from tests.support.certificates import Authority, write_files
 from tests.support.fake_resp_node import FakeRespNode
 from tests.support.ports import ReservedPort
 from tests.support.waiting import wait_until
@@ -229,3 +233,90 @@ async def test_a_close_with_grace_that_is_cancelled_ends_the_connection(node: Fa
     with pytest.raises(NodeLost, match="left"):
         await call
     await until(lambda: not node.connections)
+
+
+class Encrypted:
+    """A node with TLS, and certificates that can be replaced."""
+
+    def __init__(self, folder: Path) -> None:
+        self.rejects = False
+        self._folder = folder
+        self._authority = Authority()
+        self.certificates = Certificates(self._write())
+        cluster = MemoryCluster(lambda: 0.0)
+        cluster.add({"k": b"v", "other": b"o"})
+        self.node = FakeRespNode(cluster.respond, accepted=self._encrypt)
+
+    def _write(self) -> TlsFiles:
+        return write_files(self._folder, self._authority.pem, self._authority.issue())
+
+    def _encrypt(self, connection: socket.socket) -> socket.socket:
+        if self.rejects:
+            connection.close()
+            return connection
+        context = self.certificates.server_context("resp")
+        return context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+
+    def replace(self) -> None:
+        self._write()
+        while self.certificates.look():
+            pass
+
+
+@pytest.fixture
+def encrypted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Encrypted]:
+    monkeypatch.setattr("milena_common.resp.link.RENEW_SECONDS", 0.02)
+    encrypted = Encrypted(tmp_path)
+    yield encrypted
+    encrypted.node.close()
+
+
+async def test_a_connection_is_replaced_with_its_certificates_and_no_call_fails(encrypted: Encrypted) -> None:
+    node = encrypted.node
+    link = RespLink(node.address, timeout=LONG, security=encrypted.certificates)
+    before = await opened(link)
+    node.defers = lambda argv: argv == [b"GET", b"k"]
+    late = asyncio.create_task(before.call(get(b"k"), LONG))
+    await until(lambda: node.held)
+    encrypted.replace()
+    await until(lambda: link.stream is not before)
+    assert await (await opened(link)).call(get(b"other"), LONG) == b"o"
+    assert node.connections == 2, "the one before waits for its reply"
+    node.release()
+    assert await late == b"v"
+    await until(lambda: node.connections == 1)
+    assert link.stream is not None
+    await link.close(0, NodeLost("over"))
+
+
+async def test_a_connection_with_a_listener_ends_before_the_next_one_is_made(encrypted: Encrypted) -> None:
+    node, recorder = encrypted.node, Recorder()
+    link = RespLink(node.address, timeout=LONG, security=encrypted.certificates, listener=recorder)
+    before = await opened(link)
+    node.defers = lambda argv: argv == [b"GET", b"k"]
+    late = asyncio.create_task(before.call(get(b"k"), LONG))
+    await until(lambda: node.held)
+    encrypted.replace()
+    assert await before.call(get(b"other"), LONG) == b"o"
+    assert recorder.events == ["opened"], "while a call is in flight"
+    node.release()
+    assert await late == b"v"
+    await until(lambda: recorder.events == ["opened", "lost"])
+    assert await opened(link) is not before
+    assert recorder.events == ["opened", "lost", "opened"]
+    await link.close(0, NodeLost("over"))
+
+
+async def test_a_connection_stays_while_none_can_be_made_with_new_certificates(
+    encrypted: Encrypted, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = encrypted.node
+    link = RespLink(node.address, timeout=LONG, security=encrypted.certificates)
+    before = await opened(link)
+    encrypted.rejects = True
+    encrypted.replace()
+    await until(lambda: "no connection with the new certificates yet" in caplog.text)
+    assert link.stream is before
+    encrypted.rejects = False
+    await until(lambda: link.stream is not before)
+    await link.close(0, NodeLost("over"))

@@ -9,6 +9,7 @@ from typing import Generic, Self, TypeVar, cast, overload
 
 from milena_common.access.principals import EVERYONE, Principal
 from milena_common.access.rules import User
+from milena_common.network.security import PeerChain
 from milena_common.resp.encoding import RESP2, RESP3
 from milena_common.tls.peer import PeerCertificate
 
@@ -43,6 +44,7 @@ class Session:
     addr, laddr: host:port of the client and of the server
     encrypted: True if the connection uses TLS
     certificate: the names in the client's verified certificate; None if it showed none
+    chain: what its certificate was accepted for; None if it showed none
     created_at, last_at: when it was opened, and last read from or replied to; monotonic seconds
     last_command, commands: name of the latest command, and how many have begun
     received, sent: bytes
@@ -74,6 +76,7 @@ class Session:
         "addr",
         "anonymous",
         "certificate",
+        "chain",
         "charged",
         "closing",
         "commands",
@@ -114,6 +117,7 @@ class Session:
         self.laddr = laddr
         self.encrypted = False
         self.certificate: PeerCertificate | None = None
+        self.chain: PeerChain | None = None
         self.created_at = now
         self.last_at = now
         self.last_command = ""

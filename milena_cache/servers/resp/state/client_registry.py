@@ -9,8 +9,8 @@ from typing import Literal, Protocol
 
 from milena_cache.servers.resp.dispatch.session import Session
 
-Reason = Literal["idle", "login", "output", "protocol", "killed"]
-REASONS: tuple[Reason, ...] = ("idle", "login", "output", "protocol", "killed")
+Reason = Literal["idle", "login", "output", "protocol", "killed", "certificate"]
+REASONS: tuple[Reason, ...] = ("idle", "login", "output", "protocol", "killed", "certificate")
 
 
 class Client(Protocol):
