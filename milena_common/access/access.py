@@ -238,6 +238,33 @@ class Access:
             return None
         return self._of(user, principal.how, principal.credential)
 
+    def on_behalf_of(self, principal: Principal, name: str, address: str, port: str) -> Principal:
+        """Return the principal of the user `name`, for whom `principal` makes a request.
+
+        Only processes of the cluster may: AccessDenied for others, which is recorded. Raises Unauthenticated if the
+        user cannot log in here. Without users it is `principal` itself.
+        """
+        if self.is_open:
+            return principal
+        if not principal.is_cluster:
+            self.log.add("command", principal.name, "milena.call for a user", f"addr={address}", self._clock.wall())
+            fields = {"user": principal.name, "address": address, "port": port, "command": "milena.call"}
+            self._audit("denied", {**fields, "reason": "on_behalf_of", "for": name[:128]})
+            raise AccessDenied(f"User {principal.name} may not make requests for other users")
+        if self.users is OPEN:
+            return principal
+        user = self.users.get(name)
+        if user is None or not user.enabled:
+            raise Unauthenticated(
+                f"the router forwards a request of user {name[:128]!r}, whom this node does not know: their "
+                "ACL_FILE differ, or were just replaced"
+            )
+        return self._of(user, "router")
+
+    def forwarded_name(self, principal: Principal) -> str:
+        """Return for whom nodes should carry out what `principal` requests here; "" for the cluster itself."""
+        return "" if principal.is_cluster or self.users is OPEN else principal.name
+
     # ---- rejections and actions
 
     def denied(

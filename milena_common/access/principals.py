@@ -6,12 +6,13 @@ do nothing but log in. The cluster's own processes have one of their own, which 
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from milena_common.access.rules import User
 
-How = Literal["none", "password", "token", "certificate"]
+How = Literal["none", "password", "token", "certificate", "router"]
 
 DEFAULT: Final = "default"
 # The name of the cluster's own processes in lists and logs; no user has it, because of the parentheses.
@@ -24,7 +25,7 @@ class Principal:
 
     name: of the user
     guard: the user whose rules are checked; None: everything is allowed, and nothing is limited
-    how: by what it was authenticated
+    how: by what it was authenticated; "router": a process of the cluster says so, for one request
     credential: the SHA-256 of the password that was given, "" if none was necessary
     is_cluster: True for nodes and routers
     """
@@ -57,3 +58,8 @@ EVERYONE: Final = Principal(DEFAULT)
 # Shown as the default user, as in Redis.
 ANONYMOUS: Final = Principal(DEFAULT, User(DEFAULT))
 CLUSTER: Final = Principal(CLUSTER_NAME, how="token", is_cluster=True)
+
+# The user in whose name the present task makes its requests to nodes, "" for the cluster itself. It is a variable
+# of the context, and no argument, because nothing between the router's server and its connections to nodes looks at
+# it.
+END_USER: Final[ContextVar[str]] = ContextVar("end_user", default="")

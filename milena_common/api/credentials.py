@@ -11,6 +11,8 @@ from typing import Final, Self
 BEARER: Final = "Bearer"
 # The metadata of a gRPC call, and the header of HTTP.
 AUTHORIZATION: Final = "authorization"
+# The metadata that names the user for whom a process of the cluster makes a call, in UTF-8.
+END_USER_METADATA: Final = "milena-user-bin"
 
 
 @dataclass(frozen=True, slots=True)

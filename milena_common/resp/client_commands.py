@@ -95,9 +95,13 @@ def values(reply: Any, number: int) -> list[Any]:
     return [reply if isinstance(reply, _OF_ALL_KEYS) else NOT_SENT] * number
 
 
-def call(method: str, seconds: float, request: bytes) -> bytes:
-    """Return a call of the node's API with a timeout of `seconds`; the reply is the serialized response."""
-    return command(b"MILENA.CALL", method.encode(), b"%d" % max(1, int(seconds * 1000)), request)
+def call(method: str, seconds: float, request: bytes, end_user: str = "") -> bytes:
+    """Return a call of the node's API with a timeout of `seconds`; the reply is the serialized response.
+
+    `end_user`: the user for whom a process of the cluster makes it; "" for itself.
+    """
+    more = (end_user.encode(),) if end_user else ()
+    return command(b"MILENA.CALL", method.encode(), b"%d" % max(1, int(seconds * 1000)), request, *more)
 
 
 def decode_response(method: str, reply: Any) -> Message:

@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -28,8 +28,9 @@ from grpc_health.v1.health import aio as health
 
 from milena_common.access.access import Access
 from milena_common.access.api_guard import ApiGuard, Filter
-from milena_common.access.principals import EVERYONE, Principal
-from milena_common.api.credentials import AUTHORIZATION
+from milena_common.access.principals import END_USER, EVERYONE, Principal
+from milena_common.access.rules import User
+from milena_common.api.credentials import AUTHORIZATION, END_USER_METADATA
 from milena_common.api.errors import DeadlineExceeded, InternalError, InvalidRequest, MilenaError, Moved, Overloaded
 from milena_common.api.methods import LARGE_REQUESTS
 from milena_common.limits.byte_budget import ByteBudget
@@ -96,26 +97,38 @@ MAX_PRINCIPALS = 1024
 PORT: Final = "grpc"
 
 
-class Caller:
-    """The calls of one principal to one method."""
+class Allowed(NamedTuple):
+    """A call that is allowed: to whom its bytes are charged (None: nobody), and how its response is filtered."""
 
-    def __init__(self, guard: ApiGuard, principal: Principal, method: str) -> None:
+    user: User | None
+    filter: Filter | None
+
+
+class Caller:
+    """The calls of one principal to one method. `end_user`: for whom they say to be made, "" for nobody else."""
+
+    def __init__(self, guard: ApiGuard, principal: Principal, method: str, end_user: str = "") -> None:
         self._guard = guard
         self._principal = principal
         self._method = method
+        self._end_user = end_user
 
-    def authorize(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Filter | None:
-        """Return how the response has to be filtered, None if not at all. Raises as `ApiGuard.authorize`."""
-        principal = self._principal
+    def authorize(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Allowed:
+        """Return what is allowed. Raises as `ApiGuard.authorize`, and as `Access.on_behalf_of`."""
+        principal, access = self._principal, self._guard.access
         if principal.how == "none" and (certificate := of_grpc(context.auth_context())) is not None:
-            principal = self._guard.access.principal_of(certificate.names)
-        return self._guard.authorize(principal, self._method, request, context.peer(), PORT)
+            principal = access.principal_of(certificate.names)
+        if self._end_user:
+            principal = access.on_behalf_of(principal, self._end_user, context.peer(), PORT)
+        END_USER.set(access.forwarded_name(principal))
+        filtered = self._guard.authorize(principal, self._method, request, context.peer(), PORT)
+        return Allowed(principal.guard, filtered)
 
-    def finished(self, filtered: Filter | None, request_bytes: int, response: bytes) -> bytes:
+    def finished(self, allowed: Allowed, request_bytes: int, response: bytes) -> bytes:
         """Return the response as the principal may have it, and charge its limit with both sizes."""
-        if (user := self._principal.guard) is not None:
-            self._guard.charge(user, request_bytes + len(response))
-        return filtered(response) if filtered is not None else response
+        if allowed.user is not None:
+            self._guard.charge(allowed.user, request_bytes + len(response))
+        return allowed.filter(response) if allowed.filter is not None else response
 
 
 def _handler(
@@ -141,8 +154,8 @@ def _handler(
             if caller is None:
                 return await method(_parse(request, received), remaining)
             parsed = _parse(request, received)
-            filtered = caller.authorize(parsed, context)
-            return caller.finished(filtered, len(received), await method(parsed, remaining))
+            allowed = caller.authorize(parsed, context)
+            return caller.finished(allowed, len(received), await method(parsed, remaining))
         except asyncio.CancelledError:
             counts.count_error("cancelled")
             raise
@@ -179,10 +192,10 @@ def _large_handler(
             received = await receive(context, _remaining(context))
             if caller is not None:
                 parsed, size = _parse(request, received), len(received)
-                filtered = caller.authorize(parsed, context)
+                allowed = caller.authorize(parsed, context)
                 working = method(parsed, _remaining(context))
                 del received, parsed  # as below
-                return caller.finished(filtered, size, await working)
+                return caller.finished(allowed, size, await working)
             # No variable here refers to the message, so that the method can release it early.
             working = method(_parse(request, received), _remaining(context))
             del received
@@ -324,7 +337,8 @@ class _Handlers(grpc.GenericRpcHandler):
     """The handlers of one service, by path.
 
     gRPC decodes a call's metadata to choose the handler, and a second time, in 3 µs, for a handler that reads it.
-    So the identity and the login in the metadata are part of the choice: there is a handler for each that occurs.
+    So the identity, the login and the end user in the metadata are part of the choice: there is a handler for each
+    that occurs.
 
     Callers that have not logged in get handlers that read no message, so that they cannot fill the memory.
     """
@@ -342,7 +356,7 @@ class _Handlers(grpc.GenericRpcHandler):
         self._guard = guard
         self._open = guard is None or guard.access.is_open
         self._unchecked = {path: self._make(path, "", EVERYONE) for path in makers}
-        self._checked: dict[tuple[str, str, str], Handler] = {}
+        self._checked: dict[tuple[str, str, str, str], Handler] = {}
         self._principals: dict[str, Principal] = {}
         if guard is not None:
             guard.access.on_change.append(self.users_changed)
@@ -356,17 +370,22 @@ class _Handlers(grpc.GenericRpcHandler):
         """Return the handler of a call, None if the service has no such method."""
         if self._check is None and self._open:
             return self._unchecked.get(details.method)
-        meant = login = ""
+        meant = login = end_user = ""
         for name, text in details.invocation_metadata:
             if name == METADATA:
                 meant = str(text)
-            elif name == AUTHORIZATION and not self._open:
+            elif self._open:
+                continue
+            elif name == AUTHORIZATION:
                 login = str(text)
+            elif name == END_USER_METADATA:
+                end_user = text.decode(errors="replace") if isinstance(text, bytes) else text
         if self._open and not meant:
             return self._unchecked.get(details.method)
-        return self._checked.get((details.method, meant, login)) or self._checking(details.method, meant, login)
+        chosen = details.method, meant, login, end_user
+        return self._checked.get(chosen) or self._checking(*chosen)
 
-    def _checking(self, path: str, meant: str, login: str) -> Handler | None:
+    def _checking(self, path: str, meant: str, login: str, end_user: str) -> Handler | None:
         if path not in self._makers:
             return None
         if self._open or self._guard is None:
@@ -374,24 +393,27 @@ class _Handlers(grpc.GenericRpcHandler):
         elif login:
             known = self._principals.get(login)
             if known is None:
-                return self._logging_in(path, meant, login, self._guard.access)
+                return self._logging_in(path, meant, login, end_user, self._guard.access)
             principal = known
         else:
             principal = self._guard.access.anonymous
             if not principal.authenticated:
-                return self._logging_in(path, meant, login, self._guard.access)
+                return self._logging_in(path, meant, login, end_user, self._guard.access)
         if len(self._checked) >= MAX_CHECKED_HANDLERS:
             self._checked.clear()
-        handler = self._checked[path, meant, login] = self._make(path, meant, principal)
+        handler = self._checked[path, meant, login, end_user] = self._make(path, meant, principal, end_user)
         return handler
 
-    def _make(self, path: str, meant: str, principal: Principal) -> Handler:
+    def _make(self, path: str, meant: str, principal: Principal, end_user: str = "") -> Handler:
         check = partial(self._check, Identity.from_metadata(meant)) if meant and self._check is not None else None
         method, guard = path.rpartition("/")[2], self._guard
-        needs_caller = guard is not None and (principal.guard is not None or guard.records(method))
-        return self._makers[path](check, Caller(guard, principal, method) if guard and needs_caller else None)
+        needs_caller = (
+            principal.guard is not None or bool(end_user) or (guard is not None and guard.records(method))
+        )
+        caller = Caller(guard, principal, method, end_user) if guard is not None and needs_caller else None
+        return self._makers[path](check, caller)
 
-    def _logging_in(self, path: str, meant: str, login: str, access: Access) -> Handler:
+    def _logging_in(self, path: str, meant: str, login: str, end_user: str, access: Access) -> Handler:
         """Return a handler that logs the caller in, and reads its message and makes the call then."""
         counts = self._counts[path]
 
@@ -409,7 +431,7 @@ class _Handlers(grpc.GenericRpcHandler):
                 if len(self._principals) >= MAX_PRINCIPALS:
                     self.users_changed()
                 self._principals[login] = principal
-            handler: Any = self._make(path, meant, principal)
+            handler: Any = self._make(path, meant, principal, end_user)
             if handler.request_streaming:
                 request = requests
             elif (request := await context.read()) is grpc.aio.EOF:
@@ -506,6 +528,7 @@ class GrpcServer:
     within their deadline or `request_timeout` seconds, and are rejected after that. `max_streams` bounds the open
     streams, `max_exchanges` the open exchanges; the three limits are independent. `check` raises WrongNode for
     calls that are meant for another node. `guard` decides what callers may do; None: everything.
+    `verifies_clients`: True if a port of it demands certificates.
     """
 
     def __init__(
@@ -518,6 +541,7 @@ class GrpcServer:
         max_exchanges: int = 0,
         check: Check | None = None,
         guard: ApiGuard | None = None,
+        verifies_clients: bool = False,
     ) -> None:
         self._service = service
         self._check = check
@@ -531,7 +555,7 @@ class GrpcServer:
         self._health = health.HealthServicer()
         _GRPC_LOG.addFilter(_is_defect)
         self._server = grpc.aio.server(
-            options=server_options(max_value_bytes),
+            options=server_options(max_value_bytes, verifies_clients=verifies_clients),
             maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS + max_streams + max_exchanges,
         )
 

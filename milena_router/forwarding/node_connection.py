@@ -11,7 +11,8 @@ from typing import Final, Protocol
 
 import grpc
 
-from milena_common.api.credentials import CurrentCredentials, no_credentials
+from milena_common.access.principals import END_USER
+from milena_common.api.credentials import END_USER_METADATA, CurrentCredentials, no_credentials
 from milena_common.api.errors import (
     AccessDenied,
     InternalError,
@@ -36,6 +37,8 @@ from milena_router.forwarding.join_addresses import JoinAddresses
 
 # The methods that use the Redis protocol, where a call costs router and node a tenth of one over gRPC.
 FAST: Final = frozenset(method.name for method in METHODS if method.over_resp)
+# The methods that the router calls because a user has called the same method of it.
+OF_USERS: Final = frozenset(method.name for method in METHODS if method.router and method.node)
 # Requests and responses above this many bytes go over gRPC. In the Redis protocol, with commands in order on one
 # connection, a large request would delay all others for that node while it is sent, and while the node has no room
 # for it; and when its caller gives up, the bytes passed to the connection would still have to be sent. Meanwhile
@@ -48,6 +51,14 @@ CONNECT_SECONDS = 1.0
 SILENCE_SECONDS = 30.0
 # With TLS: seconds until a channel is closed after one with newer certificates was opened.
 RETIRED_SECONDS = 60.0
+
+
+def end_user_of(method: str) -> str:
+    """Return for whom the present task calls `method` of a node; "" for the router itself.
+
+    A write of a user invalidates its key at a new owner too, which is a call of the cluster's own.
+    """
+    return END_USER.get() if method in OF_USERS else ""
 
 
 class NodeConnection(Protocol):
@@ -114,11 +125,12 @@ class GrpcNodeConnection:
             stub = self._channel.unary_unary(f"/{NODE_SERVICE}/{method}")
             self._methods[method] = stub
         metadata = self._metadata
-        credentials = self._credentials()
-        if method in LARGE_REQUESTS or credentials is not None:
+        credentials, end_user = self._credentials(), end_user_of(method)
+        if method in LARGE_REQUESTS or credentials is not None or end_user:
             size = ((REQUEST_BYTES, str(len(request))),) if method in LARGE_REQUESTS else ()
             login = () if credentials is None else credentials.call_metadata()
-            metadata = grpc.aio.Metadata(*metadata, *size, *login)
+            user = ((END_USER_METADATA, end_user.encode()),) if end_user else ()
+            metadata = grpc.aio.Metadata(*metadata, *size, *login, *user)
         try:
             response: bytes | None = await stub(request, timeout=timeout, metadata=metadata)
         except grpc.aio.AioRpcError as error:
@@ -199,7 +211,8 @@ class RespNodeConnection:
         if stream is None:
             return await self._other.call(method, request, timeout)
         try:
-            response = await stream.call(client_commands.call(method, timeout, request), timeout)
+            command = client_commands.call(method, timeout, request, end_user_of(method))
+            response = await stream.call(command, timeout)
         except NoReply as silence:
             raise NodeLost(str(silence)) from None
         if type(response) is not bytes:

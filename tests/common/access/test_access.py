@@ -13,7 +13,7 @@ from milena_common.access.access import MAX_CREDENTIAL_BYTES, Access, Tokens
 from milena_common.access.acl_file import parse_users
 from milena_common.access.principals import ANONYMOUS, CLUSTER, EVERYONE
 from milena_common.api.credentials import BEARER, Credentials
-from milena_common.api.errors import RateLimited, Unauthenticated
+from milena_common.api.errors import AccessDenied, RateLimited, Unauthenticated
 from tests.support.fake_clock import FakeClock
 
 USERS = parse_users(
@@ -167,3 +167,35 @@ def test_names_of_certificates_protect_what_is_between_nodes() -> None:
     assert access.protects_cluster
     assert access.anonymous.guard is not None
     assert access.principal_of(("node-1",)).guard is None
+
+
+def test_only_the_cluster_makes_requests_for_a_user(access: Access, audited: Audited) -> None:
+    app = access.login("app", "one", "a", "grpc")
+    found = access.on_behalf_of(CLUSTER, "app", "r:1", "resp")
+    assert (found.name, found.guard, found.how) == ("app", USERS["app"], "router")
+    for name in ("off", "nobody", ""):
+        with pytest.raises(Unauthenticated, match="does not know"):
+            access.on_behalf_of(CLUSTER, name, "r:1", "resp")
+    audited.events.clear()
+    for principal in (app, ANONYMOUS):
+        with pytest.raises(AccessDenied, match="may not make requests for other users"):
+            access.on_behalf_of(principal, "any", "c:1", "grpc")
+    assert [event for event, _ in audited.events] == ["denied", "denied"]
+    assert audited.events[0][1] == {
+        "user": "app",
+        "address": "c:1",
+        "port": "grpc",
+        "command": "milena.call",
+        "reason": "on_behalf_of",
+        "for": "any",
+    }
+    assert access.log.entries[0].user == "default"
+
+
+def test_users_are_named_to_nodes_and_the_cluster_is_not(access: Access) -> None:
+    assert access.forwarded_name(access.login("app", "one", "a", "grpc")) == "app"
+    assert access.forwarded_name(CLUSTER) == ""
+    without = Access(FakeClock(), tokens=Tokens(("t",)))
+    assert without.forwarded_name(without.anonymous) == ""
+    assert without.on_behalf_of(CLUSTER, "app", "r:1", "resp") is CLUSTER
+    assert Access(FakeClock()).on_behalf_of(EVERYONE, "app", "r:1", "resp") is EVERYONE

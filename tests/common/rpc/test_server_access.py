@@ -12,7 +12,8 @@ import pytest
 from milena_common.access.access import Access, Tokens
 from milena_common.access.acl_file import parse_users
 from milena_common.access.api_guard import ApiGuard
-from milena_common.api.credentials import Credentials
+from milena_common.access.principals import END_USER
+from milena_common.api.credentials import END_USER_METADATA, Credentials
 from milena_common.api.errors import AccessDenied, RateLimited, Unauthenticated
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.limits.byte_budget import ByteBudget
@@ -39,13 +40,20 @@ class Guarded:
 
     async def method(self, request: object, _: float | None) -> bytes:
         self.received.append(request)
+        self.end_user = END_USER.get()
         if isinstance(request, pb.ListRequest):
             return pb.ListResponse(objects=[pb.ObjectInfo(key=key) for key in (b"app/1", b"x")]).SerializeToString()
         return b"done"
 
-    async def call(self, method: str, request: object, credentials: Credentials | None) -> bytes:
+    async def call(
+        self, method: str, request: object, credentials: Credentials | None, end_user: str = ""
+    ) -> bytes:
         """The reply; raises what it means."""
-        metadata = credentials.call_metadata() if credentials is not None else ()
+        metadata: list[tuple[str, str | bytes]] = []
+        if credentials is not None:
+            metadata += credentials.call_metadata()
+        if end_user:
+            metadata.append((END_USER_METADATA, end_user.encode()))
         try:
             stub = self.channel.unary_unary(f"/{SERVICE}/{method}")
             return bytes(await stub(request.SerializeToString(), timeout=10, metadata=metadata))  # type: ignore[attr-defined]
@@ -152,3 +160,52 @@ async def test_a_client_certificate_is_a_login_too(tmp_path: Path) -> None:
                 assert done == allowed
     finally:
         await server.stop(0)
+
+
+async def test_a_process_of_the_cluster_makes_calls_for_users() -> None:
+    cluster = Credentials.of_token("the-token")
+    async with guarded(FILE + "user jörg on >pw ~* +get".encode()) as server:
+        for _ in range(2):
+            assert await server.call("Put", pb.PutRequest(key=b"app/1"), cluster, "app") == b"done"
+            with pytest.raises(AccessDenied, match="access a key"):
+                await server.call("Put", pb.PutRequest(key=b"x"), cluster, "app")
+            assert await server.call("Get", pb.GetRequest(key=b"x"), cluster, "jörg") == b"done"
+            with pytest.raises(Unauthenticated, match="does not know"):
+                await server.call("Get", pb.GetRequest(key=b"x"), cluster, "nobody")
+            with pytest.raises(AccessDenied, match="may not make requests for other users"):
+                await server.call("Get", pb.GetRequest(key=b"app/1"), APP, "jörg")
+        assert await server.call("Get", pb.GetRequest(key=b"x"), cluster, "slow") == b"done"
+        with pytest.raises(RateLimited):
+            await server.call("Get", pb.GetRequest(key=b"x"), cluster, "slow")
+
+
+async def test_methods_know_for_whom_they_are_called() -> None:
+    async with guarded() as server:
+        await server.call("Get", pb.GetRequest(key=b"app/1"), APP)
+        assert server.end_user == "app"
+        await server.call("Invalidate", pb.InvalidateRequest(key=b"x"), Credentials.of_token("the-token"))
+        assert server.end_user == ""
+
+
+async def test_bytes_of_a_user_with_a_certificate_count_where_the_default_user_needs_no_login(
+    tmp_path: Path,
+) -> None:
+    authority = Authority()
+    files = write_files(tmp_path, authority.pem, authority.issue(), client_auth="required")
+    content = b"user default on nopass ~* +get\nuser heavy on ~* +get bytes:1000\n"
+    access = Access(FakeClock(), parse_users(content))
+    server = GrpcServer(SERVICE, 10**6, ByteBudget(10**8), 5, guard=ApiGuard(access, lambda: "main", lambda: 0.0))
+    address = server.bind(Address("127.0.0.1", 0), "LISTEN_ADDR", Certificates(files))
+
+    async def method(_: object, __: float | None) -> bytes:
+        return b"v" * 3000
+
+    await server.start({"Get": ("get", pb.GetRequest, method)}, CallCounts(("get",)))
+    pair = authority.issue("heavy")
+    shown = grpc.ssl_channel_credentials(authority.pem, pair[1], pair[0])
+    async with grpc.aio.secure_channel(str(address), shown) as channel:
+        client = Guarded(access, channel)
+        assert len(await client.call("Get", pb.GetRequest(key=b"k"), None)) == 3000
+        with pytest.raises(RateLimited):
+            await client.call("Get", pb.GetRequest(key=b"k"), None)
+    await server.stop(0)

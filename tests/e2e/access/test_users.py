@@ -95,6 +95,10 @@ def test_every_port_knows_the_users(guarded: Cluster, tmp_path: Path) -> None:
     audited = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
     events = {each["event"] for each in audited}
     assert {"login", "login_failed", "denied", "admin"} <= events
+    # Nodes know for whom the router makes a call: its Flush is recorded there as that of the user.
+    flushes = [each["user"] for each in audited if each["event"] == "admin" and each["action"] == "Flush"]
+    assert set(flushes) == {"root"}
+    assert len(flushes) >= 6, "two of them, at the router and at two nodes"
     assert "password" not in json.dumps(audited).replace('how": "password', "").replace('"reason": "password"', "")
     assert "secret/1" not in json.dumps(audited), "keys are hashed"
 

@@ -12,6 +12,8 @@ import grpc
 import pytest
 
 from milena_client.testing.memory_cluster import MemoryCluster
+from milena_common.access.principals import END_USER
+from milena_common.api.credentials import END_USER_METADATA
 from milena_common.api.errors import (
     AccessDenied,
     DeadlineExceeded,
@@ -388,3 +390,32 @@ async def test_which_connection_a_node_gets() -> None:
         connection = connect("127.0.0.1:1", addresses, ANY)
         assert type(connection) is kind
         await connection.close(0)
+
+
+async def test_calls_name_the_user_for_whom_they_are_made(server: FakeRespNode, resp: RespNodeConnection) -> None:
+    server.says = lambda argv: b"$2\r\n\x08\x01\r\n" if argv[0] == b"MILENA.CALL" else None
+    END_USER.set("jörg")
+    await resp.call("Get", REQUEST, SOON)
+    await resp.call("Invalidate", REQUEST, SOON)  # the cluster's own, in the course of a user's write
+    assert [argv[4:] for argv in server.received] == [["jörg".encode()], []]
+
+
+async def test_calls_over_grpc_do_so_too() -> None:
+    seen: list[dict[str, Any]] = []
+
+    async def got(_: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+        seen.append(dict(context.invocation_metadata() or ()))
+        return b""
+
+    server = grpc.aio.server()
+    handlers = {name: grpc.unary_unary_rpc_method_handler(got) for name in ("Flush", "Invalidate")}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("cache_server.Cache", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    connection = GrpcNodeConnection(f"127.0.0.1:{port}")
+    END_USER.set("jörg")
+    for method in handlers:
+        await connection.call(method, b"", SOON)
+    assert [each.get(END_USER_METADATA) for each in seen] == ["jörg".encode(), None]
+    await connection.close(0)
+    await server.stop(0)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
-from milena_cache.servers.resp.dispatch.command import Access, integer
+from milena_cache.servers.resp.dispatch.command import Access, integer, wrong_arity
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
@@ -35,7 +35,7 @@ COMMANDS = CommandTable[Context]()
 
 def about(context: Context, argv: list[bytes]) -> tuple[Access, list[bytes]]:
     """Return what a call does to its object, and the object's cache key; "none" if it is not on one object."""
-    access = _ACCESS.get(argv[1]) if len(argv) == 4 else None
+    access = _ACCESS.get(argv[1]) if len(argv) in (4, 5) else None
     if access is None:
         return "none", []
     _, message, _ = context.api.by_word[argv[1]]
@@ -54,7 +54,7 @@ def operation_of(argv: list[bytes]) -> str:
 
 @COMMANDS.command(
     "milena.call",
-    arity=4,
+    arity=-4,
     flags=("write", "denyoom"),
     since="7.0.0",
     complexity="Depends on the method.",
@@ -63,7 +63,13 @@ def operation_of(argv: list[bytes]) -> str:
     about=about,
 )
 def call(context: Context, session: Session, argv: list[bytes]) -> Any:
-    """Call a method: `MILENA.CALL method timeout_ms request`. Raises InvalidRequest, and as the methods do."""
+    """Call a method: `MILENA.CALL method timeout_ms request [user]`.
+
+    `user`: for whom a process of the cluster calls it; for nobody else. Raises InvalidRequest, and as the methods
+    do.
+    """
+    if len(argv) > 5:
+        raise wrong_arity("milena.call")
     api = context.api
     named = api.by_word.get(argv[1])
     if named is None:
@@ -79,6 +85,8 @@ def call(context: Context, session: Session, argv: list[bytes]) -> Any:
         request: Any = message.FromString(argv[3])
     except DecodeError:
         raise InvalidRequest(f"request: is not an encoded {message.__name__}") from None
+    if len(argv) == 5:
+        return _for_user(context, session, argv, request, seconds)
     if (session.guard is not None or argv[1] not in _ACCESS) and (
         filtered := context.api_guard.authorize(session.principal, argv[1].decode(), request, session.addr, PORT)
     ):
@@ -89,6 +97,30 @@ def call(context: Context, session: Session, argv: list[bytes]) -> Any:
     if session.tracking:
         context.tracking.track(session.id, place[0].cache_key)
     return api.get_at(request, place, seconds)
+
+
+def _for_user(context: Context, session: Session, argv: list[bytes], request: Any, seconds: float) -> Any:
+    """Do the same with the permissions and limits of the user whom the last argument names."""
+    guard, name = context.api_guard, argv[4].decode(errors="replace")
+    principal = guard.access.on_behalf_of(session.principal, name, session.addr, PORT)
+    filtered = guard.authorize(principal, argv[1].decode(), request, session.addr, PORT)
+    method = context.api.by_word[argv[1]][2]
+    reply: bytes | Awaitable[bytes]
+    if argv[1] == _GET:
+        reply = context.api.get_at(request, context.api.admit_object(request), seconds)
+    else:
+        reply = method(request, seconds)
+    user = principal.guard
+    if filtered is None and (user is None or not user.bytes_rate):
+        return reply
+
+    async def charged() -> bytes:
+        response: bytes = await reply if isinstance(reply, Awaitable) else reply
+        if user is not None:
+            guard.charge(user, len(argv[3]) + len(response))
+        return filtered(response) if filtered is not None else response
+
+    return charged()
 
 
 async def _filtered(calling: Awaitable[bytes], filtered: Filter) -> bytes:

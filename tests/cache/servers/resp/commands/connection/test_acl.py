@@ -7,6 +7,7 @@ import pytest
 from milena_common.access.access import LOGIN_BYTES, LOGIN_SECONDS, Tokens
 from milena_common.access.acl_file import parse_users
 from milena_common.api.errors import ConfigError
+from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.resp.encoding import command
 from tests.cache.servers.resp.server_under_test import ServerUnderTest, WireClient
 
@@ -284,3 +285,49 @@ async def test_users_are_changed_in_the_file_only() -> None:
     server.servers.access.load = load
     assert b"ACL_FILE: line 3: no. The users stay as they were" in admin.now(b"ACL", b"LOAD")
     assert b"WHOAMI" in admin.now(b"ACL", b"HELP")
+
+
+TOKEN = "the-token-of-this-cluster"
+
+
+def put_for(user: bytes, key: bytes, size: int = 1) -> tuple[bytes, ...]:
+    request = pb.PutRequest(key=key, value=b"v" * size).SerializeToString()
+    return b"MILENA.CALL", b"Put", b"5000", request, user
+
+
+def get_for(user: bytes, key: bytes) -> tuple[bytes, ...]:
+    return b"MILENA.CALL", b"Get", b"5000", pb.GetRequest(key=key).SerializeToString(), user
+
+
+async def test_what_a_router_forwards_has_the_permissions_and_limits_of_its_user() -> None:
+    server = guarded(FILE, TOKEN)
+    router = logged_in(server, b"Bearer", TOKEN.encode())
+    assert pb.PutResponse.FromString(await router.value(*put_for(b"app", b"app/1"))).successful
+    assert pb.GetResponse.FromString(await router.value(*get_for(b"app", b"app/1"))).value == b"v"
+    assert str(await router.value(*put_for(b"app", b"pub/1"))) == "NOPERM No permissions to access a key"
+    rejection = server.servers.access.log.entries[0]
+    assert (rejection.user, rejection.what) == ("app", "pub/1")
+    listed = (b"MILENA.CALL", b"List", b"5000", pb.ListRequest().SerializeToString(), b"app")
+    await router.value(*put_for(b"admin", b"other"))
+    page = pb.ListResponse.FromString(await router.value(*listed))
+    assert [each.key for each in page.objects] == [b"app/1"]
+    for _ in range(2):
+        assert isinstance(await router.value(*get_for(b"slow", b"app/1")), bytes)
+    assert str(await router.value(*get_for(b"slow", b"app/1"))).startswith("RATELIMIT ")
+    await router.value(*put_for(b"heavy", b"large", 3000))
+    assert str(await router.value(*get_for(b"heavy", b"app/1"))).startswith("RATELIMIT ")
+    for unknown in (b"gone", b"nobody", b"\xff"):
+        assert "does not know" in str(await router.value(*get_for(unknown, b"app/1")))
+    # Without a user it is the cluster's own call.
+    assert isinstance(await router.value(*put_for(b"", b"pub/1")[:4]), bytes)
+    assert "wrong number" in str(await router.value(*put_for(b"app", b"app/1"), b"more"))
+
+
+async def test_users_make_no_calls_for_others() -> None:
+    server = guarded(FILE, TOKEN)
+    attempts = ((b"app", b"secret", b"admin"), (b"admin", b"root", b"app"), (b"app", b"secret", b"app"))
+    for name, password, end_user in attempts:
+        client = logged_in(server, name, password)
+        rejected = str(await client.value(*put_for(end_user, b"app/1")))
+        assert rejected == f"NOPERM User {name.decode()} may not make requests for other users"
+    assert str(await server.connect().value(*put_for(b"admin", b"app/1"))).startswith("NOAUTH ")
