@@ -6,6 +6,7 @@ Every variable has a default that works and limits that are checked here, before
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -53,6 +54,11 @@ class Config:
     access: AccessSettings
     log_level: str
     log_format: str
+
+    @property
+    def library_variables(self) -> Mapping[str, str]:
+        """Variables that libraries have to find in the environment when they are imported."""
+        return self.tls.library_variables
 
     @property
     def ports(self) -> tuple[Port, ...]:

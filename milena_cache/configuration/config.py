@@ -5,7 +5,7 @@ Every variable has a default that works or is required, and limits that are chec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -103,6 +103,11 @@ class Config:
     access: AccessSettings
     log_level: str
     log_format: str
+
+    @property
+    def library_variables(self) -> Mapping[str, str]:
+        """Variables that libraries have to find in the environment when they are imported."""
+        return self.tls.library_variables
 
     @property
     def ports(self) -> tuple[Port, ...]:

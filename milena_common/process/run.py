@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn, Protocol, TypeVar
@@ -44,6 +44,9 @@ class ProcessSettings(Protocol):
     def log_format(self) -> str: ...
     @property
     def ports(self) -> Sequence[Port]: ...
+    @property
+    def library_variables(self) -> Mapping[str, str]:
+        """Variables that libraries have to find in the environment when they are imported."""
 
 
 Config = TypeVar("Config", bound=ProcessSettings)
@@ -91,6 +94,7 @@ def run(
     """
     try:
         config = load(environment())
+        _start_with(config.library_variables)
         logs.set_up(config.log_level, config.log_format)
         check_none_in_use(config.ports)
         allow_files()
@@ -109,6 +113,12 @@ def run(
         for problem in str(error).splitlines():
             print(f"{name}: {problem}", file=sys.stderr)
         return 1
+
+
+def _start_with(variables: Mapping[str, str]) -> None:
+    """Start this program again, in this process, if its environment does not have these variables."""
+    if any(os.environ.get(name) != value for name, value in variables.items()):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **variables})
 
 
 def leave(code: int) -> NoReturn:

@@ -57,3 +57,13 @@ class TlsConfig:
     def demands_certificates(self) -> bool:
         """True if clients of the gRPC and HTTP ports have to show a certificate."""
         return self.mode != "off" and self.files is not None and self.files.client_auth == "required"
+
+    @property
+    def library_variables(self) -> dict[str, str]:
+        """Variables that gRPC has to find when it is imported: Python's has no other way to exclude TLS 1.2.
+
+        Its list of ciphers is that of TLS 1.2. The only one in it needs a key that both sides know (PSK), which
+        Milena never has, so that no connection of 1.2 can be made; those of 1.3 are always there.
+        """
+        restricted = self.files is not None and self.files.min_version == "1.3"
+        return {"GRPC_SSL_CIPHER_SUITES": "ECDHE-PSK-AES256-CBC-SHA"} if restricted else {}

@@ -38,6 +38,12 @@ def test_everything_set() -> None:
     assert not env.problems
 
 
+def test_grpc_has_no_cipher_of_tls_1_2_where_that_is_excluded() -> None:
+    assert load_tls(Environment({**ALL, "TLS": "on"})).library_variables == {}
+    found = load_tls(Environment({**ALL, "TLS": "on", "TLS_MIN_VERSION": "1.3"})).library_variables
+    assert found == {"GRPC_SSL_CIPHER_SUITES": "ECDHE-PSK-AES256-CBC-SHA"}
+
+
 def test_a_process_that_only_connects_needs_no_certificate() -> None:
     env = Environment({})
     assert load_tls(env, connects=True).files == TlsFiles()

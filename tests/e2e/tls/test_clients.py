@@ -226,6 +226,41 @@ def test_ports_comply_with_mozilla_s_profile(secured: Secured) -> None:
         assert f"{port}: OK - Compliant." in verdict, verdict
 
 
+def test_no_port_takes_a_version_that_is_excluded(secured: Secured, moto: MotoServer, tmp_path: Path) -> None:
+    variables = {**tls_variables(secured.files), "TLS_CLIENT_AUTH": "off", "CLUSTER_CERT_NAMES": ""}
+
+    def versions(address: str) -> list[str]:
+        """Return the versions of TLS with which a connection can be made."""
+        found = []
+        where = parse_address(address)
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = ssl.create_default_context(cafile=secured.client.authorities)
+            context.minimum_version = context.maximum_version = version
+            context.set_alpn_protocols(["h2"])
+            with socket.create_connection(where, AT_MOST) as plain, suppress(OSError):
+                found.append(str(context.wrap_socket(plain, server_hostname=where.host).version()))
+        return found
+
+    for lowest, expected in (("1.2", ["TLSv1.2", "TLSv1.3"]), ("1.3", ["TLSv1.3"])):
+        chosen = {**variables, "TLS_MIN_VERSION": lowest}
+        more = {"RESP_ADDR": "off"}
+        with Cluster(
+            tmp_path / lowest,
+            moto.endpoint_url,
+            moto.new_bucket(),
+            1,
+            router_env=chosen,
+            node_env={**chosen, **more},
+        ) as cluster:
+            cluster.wait_for_ring(1)
+            node = cluster.nodes[0]
+            for address in (cluster.address, node.address, node.resp_tls, node.ops):
+                assert versions(address) == expected, address
+            with Milena(secured.url().replace(secured.cluster.address, cluster.address)) as m:
+                m.set("a", b"1")
+                assert m.get("a") == b"1"
+
+
 def test_open_connections_of_a_removed_authority_end(secured: Secured) -> None:
     """And those of others stay."""
     mine, removed, node = secured.authority, Authority("to be removed"), secured.cluster.nodes[0]
