@@ -1,11 +1,14 @@
 """Shell. ``python -m bench``: runs the cases, prints medians and ratios, writes all samples to a JSON file.
 
+With ``--report`` it runs none, and makes one page of all these files.
+
 It wires cases and fixtures, for one build or for two. After Ctrl-C the finished cases are reported.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,6 +21,8 @@ from bench.case import Case, Samples, Skipped, Variant
 from bench.cases import clients, encrypted, growth, moves, reads, resp_server, writeback, writes
 from bench.fixtures import Fixtures, Scale
 from bench.machine import machine_facts
+from bench.page.document import page
+from bench.page.runs import Run, read_run
 from bench.peers.stub_process import ROOT
 from bench.report import as_json, table
 from bench.summary import Result, summarize
@@ -52,8 +57,28 @@ def run_case(case: Case, fixtures: Fixtures, rounds: int) -> Result:
     return summarize(case, samples, skipped)
 
 
+def write_page(results: Path, file: Path) -> int:
+    """Write the page of all result files in `results` to `file`; return the exit code: 1 if there are none."""
+    runs: list[Run] = []
+    unread: list[str] = []
+    for each in sorted(results.glob("*.json")):
+        try:
+            runs.append(read_run(each.name, each.read_text()))
+        except ValueError as error:
+            unread.append(str(error))
+    for reason in unread:
+        print(f"not shown: {reason}", file=sys.stderr)
+    if not runs:
+        print(f"{results} has no results; python -m bench makes them", file=sys.stderr)
+        return 1
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(page(runs, unread))
+    print(f"written to {file}", file=sys.stderr)
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return the exit code: 0, or 130 after Ctrl-C, with the finished cases reported."""
+    """Return the exit code: 0, 130 after Ctrl-C, with the finished cases reported, or that of `write_page`."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measures Milena against its peers.")
     parser.add_argument("--case", action="append", choices=CASES, metavar="NAME", help="|".join(CASES))
     parser.add_argument("--rounds", type=int, default=5)
@@ -62,12 +87,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--against", type=Path, metavar="DIR", help="compare with the build in DIR, whose environment is DIR/.venv"
     )
     parser.add_argument("--quick", action="store_true", help="short rounds and fewer objects: a smoke test")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        nargs="?",
+        const=RESULTS / "report.html",
+        metavar="FILE",
+        help="run nothing, make a page of bench/results/*.json; default: bench/results/report.html",
+    )
     options = parser.parse_args(arguments)
+    if options.report:
+        return write_page(RESULTS, options.report)
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
     if options.against and not (options.against / ".venv" / "bin" / "python").exists():
         parser.error(f"--against: {options.against}/.venv has no Python")
     started = datetime.now(UTC)
+    load = round(os.getloadavg()[0], 2)  # of other work: nothing of this run has begun
     file = options.json or RESULTS / f"{started:%Y%m%d-%H%M%S}.json"
     scale = QUICK if options.quick else FULL
     results: list[Result] = []
@@ -98,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "started": started.isoformat(timespec="seconds"),
         "rounds": options.rounds,
         "seconds": scale.seconds,
+        "load": load,
         "machine": machine_facts(RESULTS),
     }
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from milena_common.process.distribution import NAME
 
+# Peers and generators of load that are no Python packages.
+_PROGRAMS = ("redis-server", "redis-benchmark")
 _PACKAGES = (NAME, "grpcio", "protobuf", "obstore", "boto3", "cachetools", "uvloop", "lmdb", "redis", "hiredis")
 
 
 def machine_facts(directory: Path) -> dict[str, str | int]:
-    """Return the facts by name; a missing package is "none".
+    """Return the facts by name; a missing package or program is "none".
 
     `directory` has the files of the measured processes.
     """
@@ -26,6 +30,7 @@ def machine_facts(directory: Path) -> dict[str, str | int]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "processor": _processor(),
         "file system": _file_system(directory.resolve()),
+        **{program: _version_of(program) for program in _PROGRAMS},
     }
     for package in _PACKAGES:
         try:
@@ -33,6 +38,16 @@ def machine_facts(directory: Path) -> dict[str, str | int]:
         except PackageNotFoundError:
             facts[package] = "none"
     return facts
+
+
+def _version_of(program: str) -> str:
+    """Return the first version number that `program --version` prints."""
+    try:
+        ran = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return "none"
+    found = re.search(r"\d+(\.\d+)+", ran.stdout)
+    return found[0] if found else "unknown"
 
 
 def _processor() -> str:

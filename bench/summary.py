@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bench.case import Case, Samples, Skipped
+from bench.case import Case, Samples, Skipped, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A target, as text, with the measured value."""
+    """A target, with the measured value."""
 
-    target: str
+    target: Target
     measured: float
     met: bool
 
@@ -65,7 +65,7 @@ def summarize(case: Case, rounds: Mapping[str, Sequence[Samples]], skipped: Sequ
         if target.variant in rows and (not target.peer or target.peer in peers):
             row = rows[target.variant]
             measured = row.ratios[target.peer] if target.peer else row.medians[target.sample]
-            verdicts.append(Verdict(str(target), measured, target.met(measured)))
+            verdicts.append(Verdict(target, measured, target.met(measured)))
     return Result(case.name, case.about, case.sample, list(peers), list(rows.values()), verdicts, skipped)
 
 
