@@ -194,8 +194,9 @@ class AsyncDirectTransport:
         if stream is None:
             return None
         remaining = max(deadline - self._clock.now(), MIN_REQUEST_SECONDS)
-        command = resp_wire.call(method, remaining, request.SerializeToString())
-        return resp_wire.decode_response(method, await stream.call(command, remaining, lasting=method != GET.name))
+        sent = request.SerializeToString()
+        reply = await stream.call_method(method, sent, remaining, lasting=method != GET.name)
+        return resp_wire.decode_response(method, reply)
 
     def _ring_changed(self, slot_map: SlotMap) -> None:
         gone = self._routes.update(slot_map)

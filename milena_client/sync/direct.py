@@ -23,7 +23,15 @@ from milena_client.core.routing import Routes
 from milena_client.sync.node import RespNode
 from milena_client.sync.socket import RespSocket
 from milena_common.api.credentials import Credentials
-from milena_common.api.errors import FailedPrecondition, MilenaError, Moved, NodeLost, NodeUnreachable, NoNodes
+from milena_common.api.errors import (
+    FailedPrecondition,
+    MilenaError,
+    Moved,
+    NodeLost,
+    NodeUnreachable,
+    NoNodes,
+    Overloaded,
+)
 from milena_common.api.methods import GET
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slot_map_watch import RingWatch, Streams
@@ -203,10 +211,11 @@ class DirectTransport:
             if method not in resp_wire.RESPONSES:
                 continue
             connection = self._connection(self._routes.owner_of_request(request), timeout)
-            if connection is not None:
-                places.setdefault(connection, []).append(at)
-                command = resp_wire.call(method, timeout, request.SerializeToString())
-                commands.setdefault(connection, []).append(command)
+            if connection is not None and not connection.closed:
+                with suppress(MilenaError):  # the node did not tell its time: the call goes through the router
+                    command = connection.call_command(method, request.SerializeToString(), timeout)
+                    places.setdefault(connection, []).append(at)
+                    commands.setdefault(connection, []).append(command)
         responses: list[Message | MilenaError | None] = [None] * len(calls)
         longest = max((timeout for _, _, timeout in calls), default=self._timeout)
         for connection, replies in self._send_and_receive(commands, longest, lasting=True).items():
@@ -219,6 +228,8 @@ class DirectTransport:
                         left = max(began + timeout - self._clock.now(), MIN_REQUEST_SECONDS)
                         responses[at] = self.call(method, request, left)
                     elif isinstance(reply, MilenaError):
+                        if isinstance(reply, Overloaded):
+                            connection.peer_clock.doubt()
                         responses[at] = reply
                     else:
                         responses[at] = resp_wire.decode_response(method, reply)
@@ -309,10 +320,14 @@ class DirectTransport:
         if connection is None:
             return None
         remaining = max(deadline - self._clock.now(), MIN_REQUEST_SECONDS)
-        command = resp_wire.call(method, remaining, request.SerializeToString())
+        sent = request.SerializeToString()
         connection.lasting = method != GET.name
         if connection.closed:
             return None
+        try:
+            command = connection.call_command(method, sent, remaining)
+        except MilenaError:
+            return None  # the node did not tell its time, and nothing else was sent
         try:
             reply = connection.exchange(command, remaining)
         except MilenaError as error:
@@ -320,6 +335,8 @@ class DirectTransport:
         finally:
             connection.lasting = False
         if isinstance(reply, Exception):
+            if isinstance(reply, Overloaded):
+                connection.peer_clock.doubt()
             raise reply
         return resp_wire.decode_response(method, reply)
 

@@ -70,6 +70,7 @@ class RespNode:
         self._of_thread = _OfThread()
         self._error_prefix = error_prefix
         self._commands = handshake(name, installed_version(), identity, credentials)
+        self._hello = identity.command()
         self._lock = threading.Lock()
         self._sockets: WeakSet[RespSocket] = WeakSet()
         self._endpoint: Endpoint | None = None  # where it was reached
@@ -130,7 +131,7 @@ class RespNode:
 
     def _connect(self, endpoint: Endpoint, timeout: float, feed: NearCacheFeed | None = None) -> RespSocket:
         commands = (*self._commands, feed.follow) if feed is not None else self._commands
-        return RespSocket(self._open_stream(endpoint, timeout), commands, timeout, self._error_prefix)
+        return RespSocket(self._open_stream(endpoint, timeout), commands, timeout, self._error_prefix, self._hello)
 
     def _open_stream(self, endpoint: Endpoint, timeout: float) -> Stream:
         try:

@@ -19,7 +19,8 @@ import hiredis
 
 from milena_common.api.errors import DeadlineExceeded, MilenaError, NodeLost, WrongNode
 from milena_common.network.stream import Stream
-from milena_common.resp.client_commands import Deferred, error_of
+from milena_common.resp.client_commands import WRITES, Deferred, call, error_of
+from milena_common.resp.peer_clock import PeerClock
 
 _READ_BYTES = 64 * 1024
 # Beyond this, commands are sent one by one: a copy would cost more.
@@ -36,7 +37,9 @@ class RespSocket:
     - `handshake`: the commands that begin it, and must succeed.
     - `handshake_timeout`: the seconds for their replies.
     - `error_prefix`: begins the text of every error.
+    - `hello`: that of `handshake` which returns the node's time (MILENA.HELLO); b"": calls carry no deadlines.
     - `closed`: True once it must not be used any more.
+    - `peer_clock`: the node's clock, for the deadlines of calls.
     - `lasting`: True while a call is in flight that must not be broken off.
     - `process`: the id of the process that made it.
 
@@ -47,6 +50,7 @@ class RespSocket:
         "__weakref__",
         "_deadline",
         "_error_prefix",
+        "_hello",
         "_limit",
         "_pushed",
         "_reader",
@@ -56,12 +60,20 @@ class RespSocket:
         "_timeout",
         "closed",
         "lasting",
+        "peer_clock",
         "process",
     )
 
     def __init__(
-        self, stream: Stream, handshake: Sequence[bytes], handshake_timeout: float, error_prefix: str
+        self,
+        stream: Stream,
+        handshake: Sequence[bytes],
+        handshake_timeout: float,
+        error_prefix: str,
+        hello: bytes = b"",
     ) -> None:
+        self._hello = hello
+        self.peer_clock = PeerClock()
         self._stream = stream
         # Looking them up for each call would cost more than the call itself has of Python.
         self._recv = stream.recv
@@ -78,9 +90,11 @@ class RespSocket:
         )
         try:
             self.send(handshake, handshake_timeout)
-            for reply in self.receive(len(handshake)):
+            for command, reply in zip(handshake, self.receive(len(handshake)), strict=True):
                 if isinstance(reply, Exception):
                     raise reply
+                if command == hello:
+                    self.peer_clock.observe(reply, monotonic())
         except WrongNode as error:
             self.close()
             raise WrongNode(f"{error_prefix}is not at its address: {error}") from None
@@ -120,6 +134,22 @@ class RespSocket:
         except BaseException as error:
             self.close()
             raise self._translated(error) from None
+
+    def call_command(self, method: str, request: bytes, timeout: float) -> bytes:
+        """Return the command that calls a method of the node's API within `timeout` seconds from now.
+
+        That of a method that writes has a deadline, after which the node does not carry it out. Requests the
+        node's time if that is due, and raises as `exchange` then.
+        """
+        if method not in WRITES:
+            return call(method, timeout, request)
+        now = monotonic()
+        if self.peer_clock.needs_renewal(now):
+            gives_up_at = now + timeout
+            self.peer_clock.observe(self.exchange(self._hello, timeout), monotonic())
+            now = monotonic()
+            timeout = gives_up_at - now
+        return call(method, timeout, request, self.peer_clock.deadline(now, timeout))
 
     def peer_closed(self) -> bool:
         """Return True if the node has ended the connection, as far as can be seen without waiting."""

@@ -43,6 +43,9 @@ RESPONSES: Final[Mapping[str, type[Message]]] = {
     method.name: method.router.response for method in METHODS if method.to_owner and method.router
 }
 
+# Those that carry a deadline on the node's clock: what they write must not appear after their caller has given up.
+WRITES: Final = frozenset(method.name for method in METHODS if method.writes)
+
 
 class Deferred(int):
     """The placeholder of a deferred reply, which will arrive as a push with this number."""
@@ -95,13 +98,18 @@ def values(reply: Any, number: int) -> list[Any]:
     return [reply if isinstance(reply, _OF_ALL_KEYS) else NOT_SENT] * number
 
 
-def call(method: str, seconds: float, request: bytes, end_user: str = "") -> bytes:
+def call(method: str, seconds: float, request: bytes, deadline_ms: int | None = None, end_user: str = "") -> bytes:
     """Return a call of the node's API with a timeout of `seconds`; the reply is the serialized response.
 
+    `deadline_ms`: the node's monotonic time after which it must not carry the call out, see `peer_clock`.
     `end_user`: the user for whom a process of the cluster makes it; "" for itself.
     """
-    more = (end_user.encode(),) if end_user else ()
-    return command(b"MILENA.CALL", method.encode(), b"%d" % max(1, int(seconds * 1000)), request, *more)
+    argv = [b"MILENA.CALL", method.encode(), b"%d" % max(1, int(seconds * 1000)), request]
+    if deadline_ms is not None or end_user:
+        argv.append(b"" if deadline_ms is None else b"%d" % deadline_ms)
+    if end_user:
+        argv.append(end_user.encode())
+    return command(*argv)
 
 
 def decode_response(method: str, reply: Any) -> Message:

@@ -188,7 +188,7 @@ class RespLink:
         events = _Events(self)
 
         def make() -> RespStream:
-            events.stream = RespStream(events, self._timeout, self._who)
+            events.stream = RespStream(events, self._timeout, self._who, self._identity.command())
             return events.stream
 
         security = self._security
@@ -210,7 +210,13 @@ class RespLink:
         requested_at = monotonic()
         try:
             commands = handshake(self._name, installed_version(), self._identity, self._credentials())
-            replies = await asyncio.gather(*[stream.request(command) for command in (*commands, *self._more)])
+            hello = self._identity.command()
+            replies = await asyncio.gather(
+                *[
+                    stream.observe_time(stream.request(command)) if command == hello else stream.request(command)
+                    for command in (*commands, *self._more)
+                ]
+            )
             for reply in replies:
                 if isinstance(reply, Exception):
                     raise reply

@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from itertools import islice
 from typing import Any, Final, Protocol, cast
 
 import hiredis
 
-from milena_common.api.errors import DeadlineExceeded, MilenaError, NodeLost
-from milena_common.resp.client_commands import Deferred, error_of
+from milena_common.api.errors import DeadlineExceeded, MilenaError, NodeLost, Overloaded
+from milena_common.resp.client_commands import WRITES, Deferred, call, error_of
+from milena_common.resp.peer_clock import PeerClock
 
 Reply = asyncio.Future[Any]
 
@@ -57,9 +58,14 @@ class Owner(Protocol):
 
 
 class RespStream(asyncio.Protocol):
-    """One connection. `timeout`, in seconds, is for requests without their own; `who` begins every error's text."""
+    """One connection. `timeout`, in seconds, is for requests without their own; `who` begins every error's text.
 
-    def __init__(self, owner: Owner, timeout: float, who: str = "") -> None:
+    hello: the command that returns the node's time (MILENA.HELLO), b"" if calls are to carry no deadlines
+    """
+
+    def __init__(self, owner: Owner, timeout: float, who: str = "", hello: bytes = b"") -> None:
+        self._hello = hello
+        self._peer_clock = PeerClock()
         self._owner = owner
         self._timeout = timeout
         self._who = who
@@ -116,12 +122,15 @@ class RespStream(asyncio.Protocol):
             self._flush()
         return future
 
-    async def call(self, command: bytes, timeout: float, *, lasting: bool = False) -> Any:
+    async def call(self, command: bytes, timeout: float, *, lasting: bool = False, at_once: bool = False) -> Any:
         """Return the reply to `command` within `timeout` seconds. Raises MilenaError.
 
         NodeLost: the command may or may not have been executed. `lasting`: `break_off` does not fail this call.
+        `at_once`: it is sent now, with what is queued, and not when this iteration of the event loop has ended.
         """
         future = self.request(command)
+        if at_once:
+            self._flush()
         self._timed[future] = (self._loop.time() + timeout, timeout)
         if lasting:
             self._lasting.add(future)
@@ -133,6 +142,39 @@ class RespStream(asyncio.Protocol):
             self._lasting.discard(future)
         if isinstance(reply, Exception):
             raise reply
+        return reply
+
+    async def call_method(
+        self, method: str, request: bytes, timeout: float, *, lasting: bool = False, end_user: str = ""
+    ) -> Any:
+        """Return the serialized response to a call of the node's API, as `call` does. Raises as it does.
+
+        A call that writes carries a deadline, after which the node does not carry it out. `end_user`: for whom a
+        process of the cluster makes it.
+        """
+        if method not in WRITES:
+            return await self.call(call(method, timeout, request, end_user=end_user), timeout, lasting=lasting)
+        now = self._loop.time()
+        if self._peer_clock.needs_renewal(now):
+            gives_up_at = now + timeout
+            await self.observe_time(self.call(self._hello, timeout))
+            now = self._loop.time()
+            timeout = gives_up_at - now
+        command = call(method, timeout, request, self._peer_clock.deadline(now, timeout), end_user)
+        try:
+            return await self.call(command, timeout, lasting=lasting)
+        except Overloaded:
+            self._peer_clock.doubt()
+            raise
+
+    async def observe_time(self, replying: Awaitable[Any]) -> Any:
+        """Return the reply to MILENA.HELLO, and take the node's time from it.
+
+        This continues in a later iteration of the event loop than the one that has read the reply. So the loop's
+        time, which may be that of the beginning of an iteration, is not before the reply.
+        """
+        reply = await replying
+        self._peer_clock.observe(reply, self._loop.time())
         return reply
 
     def _flush(self) -> None:

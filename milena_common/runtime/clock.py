@@ -33,6 +33,11 @@ class Clock(Protocol):
         """Wait for `seconds`."""
 
 
+def monotonic_ms(clock: Clock) -> int:
+    """Return `clock`'s monotonic time in whole milliseconds, as deadlines between processes have it."""
+    return int(1000 * clock.now())
+
+
 class SystemClock:
     """The machine's clocks."""
 

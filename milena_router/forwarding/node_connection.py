@@ -24,7 +24,6 @@ from milena_common.api.errors import (
 from milena_common.api.methods import LARGE_REQUESTS, METHODS, NODE_SERVICE
 from milena_common.cluster.member import GRPC_TLS, RESP, RESP_TLS
 from milena_common.network.addresses import parse_address
-from milena_common.resp import client_commands
 from milena_common.resp.identity import ANY, Identity
 from milena_common.resp.link import RespLink
 from milena_common.resp.stream import NoReply
@@ -211,8 +210,7 @@ class RespNodeConnection:
         if stream is None:
             return await self._other.call(method, request, timeout)
         try:
-            command = client_commands.call(method, timeout, request, end_user_of(method))
-            response = await stream.call(command, timeout)
+            response = await stream.call_method(method, request, timeout, end_user=end_user_of(method))
         except NoReply as silence:
             raise NodeLost(str(silence)) from None
         if type(response) is not bytes:

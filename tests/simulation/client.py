@@ -57,10 +57,14 @@ class History:
         outcome: Outcome,
         value: str | None,
         expected: str | None,
+        *,
+        in_order: bool = False,
     ) -> None:
-        """Record a call that has ended now."""
+        """Record a call that has ended now. `in_order`: see `Operation`."""
         responded = None if outcome is Outcome.UNKNOWN else self.now()
-        self.operations.append(Operation(process, key, kind, invoked, responded, outcome, value, expected))
+        self.operations.append(
+            Operation(process, key, kind, invoked, responded, outcome, value, expected, in_order)
+        )
         self.returned[outcome] += 1
         self._network.record(process, kind.value, key, value, expected, outcome.value)
 
@@ -203,7 +207,9 @@ class Client:
             outcome = Outcome.UNKNOWN
         if outcome is Outcome.OK and value is not None:
             self._seen[key] = value
-        self._history.add(self._name, key, kind, invoked, outcome, value, expected)
+        # Commands of the Redis protocol carry no deadline: one that was given up may be carried out later.
+        in_order = self._router is not None
+        self._history.add(self._name, key, kind, invoked, outcome, value, expected, in_order=in_order)
 
     async def _by_node(
         self, kind: Kind, key: str, value: str | None, expected: str | None, durability: str

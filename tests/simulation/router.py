@@ -2,7 +2,8 @@
 
 `RouterConnection` stands at the seam `RouterTransport`: requests and responses are serialized and travel on wires
 of the simulated network; a call is answered within its timeout or fails as over gRPC. A request whose caller has
-given up may still arrive, and while messages are duplicated a renewal may arrive a second time, later.
+given up may still arrive, with its whole timeout and the cancellation behind it, and while messages are duplicated
+a renewal may arrive a second time, later.
 """
 
 from __future__ import annotations
@@ -133,6 +134,7 @@ class RouterConnection:
         self._there = Wire(network, self._process.host, router.host)
         self._back = Wire(network, router.host, self._process.host)
         self._pending: dict[asyncio.Future[Any], None] = {}
+        self._handling: dict[asyncio.Future[Any], asyncio.Task[None]] = {}
         self._streams: dict[asyncio.Queue[Any], asyncio.Task[None] | None] = {}
         self._renewed: dict[Process, Any] = {}  # by the router's process, the last renewal of the open stream
         router.connections[self] = None
@@ -145,14 +147,15 @@ class RouterConnection:
         future: asyncio.Future[bytes] = network.loop.create_future()
         self._pending[future] = None
         network.record(self._process.name, method, self._router.host, sent)
-        self._there.send(self._arrived, SYSTEM, method, sent, future)
+        self._there.send(self._arrived, SYSTEM, method, sent, future, timeout)
         # A write is never sent twice by gRPC; a renewal may be, when a proxy or a new stream repeats it.
         if method in RENEWALS and network.duplicates and network.rng.random() < network.duplicates:
             late = network.rng.uniform(0.0, MAX_LATE)
-            network.loop.call_later(late, self._arrived, method, sent, None, context=SYSTEM)
+            network.loop.call_later(late, self._arrived, method, sent, None, timeout, context=SYSTEM)
         try:
             response = await asyncio.wait_for(future, timeout)
         except TimeoutError:
+            self._there.send(self._given_up, SYSTEM, future)
             raise DeadlineExceeded(f"the router did not respond within {timeout:.3g} s") from None
         finally:
             self._pending.pop(future, None)
@@ -191,19 +194,30 @@ class RouterConnection:
 
     # ---- at the router
 
-    def _arrived(self, method: str, sent: bytes, future: asyncio.Future[bytes] | None) -> None:
+    def _arrived(self, method: str, sent: bytes, future: asyncio.Future[bytes] | None, timeout: float) -> None:
         router = self._router
         if not router.alive:
             self._reply(future, Unavailable(f"{router.address} refused the connection"))
             return
-        self._network.loop.call_soon(self._serve, method, sent, future, context=router.process.context)
+        self._network.loop.call_soon(self._serve, method, sent, future, timeout, context=router.process.context)
 
-    def _serve(self, method: str, sent: bytes, future: asyncio.Future[bytes] | None) -> None:
+    def _serve(self, method: str, sent: bytes, future: asyncio.Future[bytes] | None, timeout: float) -> None:
         _, message, handler = self._router.handlers[method]
         request = message.FromString(sent)
         if method == KEEP_LEASE.name and future is not None:
             self._renewed[here()] = request
-        self._network.loop.create_task(self._handle(handler, request, future))
+        task = self._network.loop.create_task(self._handle(handler, request, future, timeout))
+        if future is not None:
+            self._handling[future] = task
+            task.add_done_callback(lambda _: self._handling.pop(future, None))
+
+    def _given_up(self, future: asyncio.Future[bytes]) -> None:
+        if self._router.alive:
+            self._network.loop.call_soon(self._cancel, future, context=self._router.process.context)
+
+    def _cancel(self, future: asyncio.Future[bytes]) -> None:
+        if (task := self._handling.get(future)) is not None:
+            task.cancel()
 
     def _killed(self) -> None:
         self._there.send(self._streams_broke, SYSTEM)
@@ -218,10 +232,10 @@ class RouterConnection:
             self._network.loop.call_soon(router.service.exchange_closed, request, context=router.process.context)
 
     async def _handle(
-        self, handler: Callable[[Any, float | None], Awaitable[bytes]], request: Any, future: Any
+        self, handler: Callable[[Any, float | None], Awaitable[bytes]], request: Any, future: Any, timeout: float
     ) -> None:
         try:
-            reply: bytes | Exception = await handler(request, None)
+            reply: bytes | Exception = await handler(request, timeout)
         except MilenaError as error:
             reply = error
         self._reply(future, reply)

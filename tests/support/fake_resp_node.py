@@ -32,7 +32,9 @@ class FakeRespNode:
 
     `says`: bytes in place of the reply to a command, or None for the usual one. `defers`: which commands get
     replies only with `release`. `silent`: commands are read, and get no reply. `received` are all commands but
-    the handshakes. `accepted` makes the connection that is used of one that was accepted; it must not wait.
+    the handshakes. `shows`: its monotonic time in milliseconds, None for a node that shows none; `times_shown`
+    counts how often it was requested. `accepted` makes the connection that is used of one that was accepted; it
+    must not wait.
     """
 
     def __init__(
@@ -48,6 +50,8 @@ class FakeRespNode:
         self.silent = False
         self.received: list[Argv] = []
         self.greetings = 0
+        self.shows: int | None = None
+        self.times_shown = 0
         self.held: list[tuple[socket.socket, int, Argv]] = []
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -125,11 +129,14 @@ class FakeRespNode:
         match argv:
             case [b"HELLO", *_]:
                 return encode({b"server": b"fake", b"proto": 3, b"id": 7}, RESP3)
+            case [b"MILENA.HELLO", *_]:
+                self.times_shown += 1
+                return OK if self.shows is None else b":%d\r\n" % self.shows
             case [b"GET", key]:
                 return self._get(key)
             case [b"MGET", *keys]:
                 return b"*%d\r\n%b" % (len(keys), b"".join(self._get(key) for key in keys))
-            case [b"MILENA.CALL", method, _, request]:
+            case [b"MILENA.CALL", method, _, request, *_]:
                 reply = self._reply(method.decode(), REQUESTS[method].FromString(request))
                 return bulk(reply.SerializeToString())
         return OK

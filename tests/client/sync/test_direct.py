@@ -110,6 +110,35 @@ def test_only_the_owner_is_called(harness: Harness) -> None:
         assert all(key.encode() in argv[-1] for argv in node.received)
 
 
+def test_writes_carry_a_deadline_on_the_clock_of_their_node(harness: Harness) -> None:
+    for number, node in enumerate(harness.nodes):
+        node.shows = 1_000_000_000 * (number + 1)
+    client = harness.client(timeout=LONG)
+    before = [len(node.received) for node in harness.nodes]
+    client.set(FIRST, b"v")
+    client.set_many({FIRST: b"1", SECOND: b"2", THIRD: b"3"})
+    client.delete(THIRD)
+    for number, node in enumerate(harness.nodes):
+        writes = node.received[before[number] :]
+        assert len(writes) == (2, 1, 2)[number]
+        for _, _, _, _, deadline in writes:
+            assert 0 < int(deadline) - 1_000_000_000 * (number + 1) < 10_000 * LONG
+
+
+def test_a_node_that_rejects_a_write_as_late_has_to_show_its_time_before_the_next(harness: Harness) -> None:
+    (node, *_) = harness.nodes
+    node.shows = 1_000_000
+    client = harness.client()
+    client.set(FIRST, b"v")
+    times_shown = node.times_shown
+    node.shows = 900_000_000
+    late = [b"-BUSY retry-after-ms=1 the call arrived late; nothing was done\r\n"]
+    node.says = lambda argv: late.pop() if late and argv[0] == b"MILENA.CALL" else None
+    client.set(FIRST, b"w")
+    assert (client.get(FIRST), node.times_shown - times_shown) == (b"w", 1)
+    assert int([argv for argv in node.received if argv[0] == b"MILENA.CALL"][-1][4]) > 900_000_000
+
+
 def test_what_is_not_about_one_key_goes_to_the_router(harness: Harness) -> None:
     client = harness.client()
     assert list(client.scan()) == []

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from milena_client.testing.memory_cluster import MemoryCluster
-from milena_common.api.errors import FailedPrecondition, NodeLost
+from milena_common.api.errors import FailedPrecondition, NodeLost, Overloaded
+from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.process.distribution import installed_version
 from milena_common.resp.client_commands import get, handshake
 from milena_common.resp.encoding import command
@@ -28,6 +29,7 @@ from tests.support.waiting import wait_until
 
 LONG = 30.0
 PING = command(b"PING")
+PUT = pb.PutRequest(key=b"k", value=b"new").SerializeToString()
 
 
 async def until(what: Callable[[], Any]) -> None:
@@ -320,3 +322,38 @@ async def test_a_connection_stays_while_none_can_be_made_with_new_certificates(
     encrypted.rejects = False
     await until(lambda: link.stream is not before)
     await link.close(0, NodeLost("over"))
+
+
+async def test_calls_that_write_carry_a_deadline_by_the_node_s_clock(node: FakeRespNode, link: RespLink) -> None:
+    node.shows = 5_000_000
+    stream = await opened(link)
+    await stream.call_method("Put", PUT, 10.0)
+    await stream.call_method("Get", pb.GetRequest(key=b"k").SerializeToString(), 10.0)
+    await stream.call_method("Delete", pb.DeleteRequest(key=b"k").SerializeToString(), 20.0)
+    put, read, delete = node.received
+    assert 5_000_000 < int(put[4]) < 5_010_000
+    assert len(read) == 4
+    assert int(put[4]) < int(delete[4]) < 5_020_000 + 1000 * LONG
+    assert node.times_shown == 1
+
+
+async def test_a_node_of_an_older_version_gets_no_deadlines(node: FakeRespNode, link: RespLink) -> None:
+    await (await opened(link)).call_method("Put", PUT, 10.0)
+    assert node.received == [[b"MILENA.CALL", b"Put", b"10000", PUT]]
+
+
+async def test_after_a_rejection_the_node_has_to_show_its_time(node: FakeRespNode, link: RespLink) -> None:
+    """Its machine, or this one, may have been suspended: all calls would be too late for it until it is asked."""
+    node.shows = 5_000_000
+    stream = await opened(link)
+    node.shows = 95_000_000
+    node.says = lambda argv: b"-BUSY it came late\r\n" if argv[0] == b"MILENA.CALL" else None
+    with pytest.raises(Overloaded):
+        await stream.call_method("Put", PUT, 10.0)
+    node.says = lambda argv: None
+    await asyncio.gather(*(stream.call_method("Put", PUT, 10.0) for _ in range(3)))
+    assert node.times_shown == 2
+    await stream.call_method("Put", PUT, 10.0)
+    assert int(node.received[0][4]) < 6_000_000
+    assert int(node.received[-1][4]) > 95_000_000
+    assert node.times_shown == 2

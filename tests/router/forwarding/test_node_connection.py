@@ -397,7 +397,7 @@ async def test_calls_name_the_user_for_whom_they_are_made(server: FakeRespNode, 
     END_USER.set("jörg")
     await resp.call("Get", REQUEST, SOON)
     await resp.call("Invalidate", REQUEST, SOON)  # the cluster's own, in the course of a user's write
-    assert [argv[4:] for argv in server.received] == [["jörg".encode()], []]
+    assert [argv[4:] for argv in server.received] == [[b"", "jörg".encode()], []]
 
 
 async def test_calls_over_grpc_do_so_too() -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
-from milena_common.resp.encoding import OK, Raw
 from milena_common.resp.identity import Identity
+from milena_common.runtime.clock import monotonic_ms
 
 COMMANDS = CommandTable[Context]()
 
@@ -22,10 +22,13 @@ COMMANDS = CommandTable[Context]()
     categories=("connection",),
     group="connection",
     since="7.0.0",
-    summary="Rejects the connection unless it is for this cluster, bucket and node.",
+    summary="Rejects the connection unless it is for this cluster, bucket and node; returns the node's time.",
 )
-def hello(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    """Check `MILENA.HELLO cluster bucket node`, where "" is not compared. Raises WrongNode.
+def hello(context: Context, session: Session, argv: list[bytes]) -> int:
+    """Check `MILENA.HELLO cluster bucket node`, where "" is not compared, and return this node's monotonic time.
+
+    It is in milliseconds; the caller computes the deadlines of its calls from it (`milena_common.resp.peer_clock`).
+    Raises WrongNode.
 
     After an error the connection closes, and the commands behind this one are not read: they were sent together
     with it, and were meant for another node.
@@ -37,4 +40,4 @@ def hello(context: Context, session: Session, argv: list[bytes]) -> Raw:
         session.closing = True
         raise
     session.identified = bool(meant.cluster_id and meant.node_id)
-    return Raw(OK)
+    return monotonic_ms(context.clock)

@@ -12,14 +12,16 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
+from milena_cache.servers.resp.dispatch.admission import RETRY_AFTER_MS
 from milena_cache.servers.resp.dispatch.command import Access, integer, wrong_arity
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.permissions import PORT
 from milena_common.access.api_guard import Filter
-from milena_common.api.errors import DeadlineExceeded, InvalidRequest, MilenaError
+from milena_common.api.errors import DeadlineExceeded, InvalidRequest, MilenaError, Overloaded
 from milena_common.api.methods import GET, METHODS
+from milena_common.runtime.clock import monotonic_ms
 
 # What the methods on one object do to it, for the ordering of commands.
 _ACCESS: Final[Mapping[bytes, Access]] = {
@@ -28,6 +30,9 @@ _ACCESS: Final[Mapping[bytes, Access]] = {
 _OPERATIONS: Final = {method.name.encode(): method.operation for method in METHODS if method.node}
 _GET: Final = GET.name.encode()
 MAX_TIMEOUT_MS = 24 * 3600 * 1000
+# Arguments of a call, with its name: at most, and those that are not optional.
+_MIN_LENGTH: Final = 4
+_MAX_LENGTH: Final = 6
 
 
 COMMANDS = CommandTable[Context]()
@@ -35,7 +40,7 @@ COMMANDS = CommandTable[Context]()
 
 def about(context: Context, argv: list[bytes]) -> tuple[Access, list[bytes]]:
     """Return what a call does to its object, and the object's cache key; "none" if it is not on one object."""
-    access = _ACCESS.get(argv[1]) if len(argv) in (4, 5) else None
+    access = _ACCESS.get(argv[1]) if _MIN_LENGTH <= len(argv) <= _MAX_LENGTH else None
     if access is None:
         return "none", []
     _, message, _ = context.api.by_word[argv[1]]
@@ -63,12 +68,13 @@ def operation_of(argv: list[bytes]) -> str:
     about=about,
 )
 def call(context: Context, session: Session, argv: list[bytes]) -> Any:
-    """Call a method: `MILENA.CALL method timeout_ms request [user]`.
+    """Call a method: `MILENA.CALL method timeout_ms request [deadline_ms [user]]`.
 
-    `user`: for whom a process of the cluster calls it; for nobody else. Raises InvalidRequest, and as the methods
-    do.
+    `deadline_ms` is on this node's monotonic clock, see `milena_common.resp.peer_clock`; "" is none. `user`: for
+    whom a process of the cluster calls it; for nobody else. Raises InvalidRequest, Overloaded if the call came
+    after its deadline, and as the methods do.
     """
-    if len(argv) > 5:
+    if len(argv) > _MAX_LENGTH:
         raise wrong_arity("milena.call")
     api = context.api
     named = api.by_word.get(argv[1])
@@ -81,11 +87,13 @@ def call(context: Context, session: Session, argv: list[bytes]) -> Any:
         raise DeadlineExceeded(
             f"the call waited for {session.waited:.1f} s, longer than its timeout; nothing was done"
         )
+    if len(argv) > _MIN_LENGTH and argv[4]:
+        seconds = min(seconds, _until(argv[4], monotonic_ms(context.clock)))
     try:
         request: Any = message.FromString(argv[3])
     except DecodeError:
         raise InvalidRequest(f"request: is not an encoded {message.__name__}") from None
-    if len(argv) == 5:
+    if len(argv) == _MAX_LENGTH:
         return _for_user(context, session, argv, request, seconds)
     if (session.guard is not None or argv[1] not in _ACCESS) and (
         filtered := context.api_guard.authorize(session.principal, argv[1].decode(), request, session.addr, PORT)
@@ -101,7 +109,7 @@ def call(context: Context, session: Session, argv: list[bytes]) -> Any:
 
 def _for_user(context: Context, session: Session, argv: list[bytes], request: Any, seconds: float) -> Any:
     """Do the same with the permissions and limits of the user whom the last argument names."""
-    guard, name = context.api_guard, argv[4].decode(errors="replace")
+    guard, name = context.api_guard, argv[5].decode(errors="replace")
     principal = guard.access.on_behalf_of(session.principal, name, session.addr, PORT)
     filtered = guard.authorize(principal, argv[1].decode(), request, session.addr, PORT)
     method = context.api.by_word[argv[1]][2]
@@ -121,6 +129,21 @@ def _for_user(context: Context, session: Session, argv: list[bytes], request: An
         return filtered(response) if filtered is not None else response
 
     return charged()
+
+
+def _until(deadline_ms: bytes, now_ms: int) -> float:
+    """Return the seconds until the deadline of a call. Raises CommandError, or Overloaded if it has passed.
+
+    Its caller has given up then, and may have written since by another way.
+    """
+    shown = deadline_ms[:80].decode(errors="replace")
+    left = integer(deadline_ms, f"ERR deadline_ms: got {shown!r}; allowed: whole numbers") - now_ms
+    if left <= 0:
+        raise Overloaded(
+            f"retry-after-ms={RETRY_AFTER_MS} the call arrived {-left / 1000:.1f} s after its caller's deadline; "
+            "nothing was done"
+        )
+    return left / 1000
 
 
 async def _filtered(calling: Awaitable[bytes], filtered: Filter) -> bytes:

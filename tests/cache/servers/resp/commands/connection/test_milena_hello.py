@@ -14,9 +14,13 @@ def server() -> ServerUnderTest:
     return made
 
 
-def test_a_connection_that_means_this_node_goes_on() -> None:
-    client = server().connect()
-    assert client.now(b"MILENA.HELLO", b"c1", b"bucket", b"n1") == b"+OK\r\n"
+def test_a_connection_that_means_this_node_goes_on_and_learns_its_monotonic_time() -> None:
+    under_test = server()
+    client = under_test.connect()
+    shown = int(1000 * under_test.context.clock.now())
+    assert client.now(b"MILENA.HELLO", b"c1", b"bucket", b"n1") == b":%d\r\n" % shown
+    under_test.t.clock.tick(1.5)
+    assert client.now(b"MILENA.HELLO", b"c1", b"bucket", b"n1") == b":%d\r\n" % (shown + 1500)
     assert client.now(b"PING") == b"+PONG\r\n"
 
 

@@ -137,6 +137,8 @@ async def test_an_entry_from_before_the_ring_changed_is_revalidated() -> None:
         ([b"Get", b"1000", b"\xff"], "ERR request: is not an encoded GetRequest"),
         ([b"Get", b"1000", b""], "ERR key: is empty"),
         ([b"Get", b"1000"], "ERR wrong number of arguments for 'milena.call' command"),
+        ([b"Get", b"1000", b"", b"", b"1", b"1"], "ERR wrong number of arguments for 'milena.call' command"),
+        ([b"Get", b"1000", b"", b"soon"], "ERR deadline_ms: got 'soon'; allowed: whole numbers"),
     ],
 )
 async def test_what_is_no_call_is_rejected(sent: list[bytes], reply: str) -> None:
@@ -144,6 +146,48 @@ async def test_what_is_no_call_is_rejected(sent: list[bytes], reply: str) -> Non
     rejection = parsed(server.connect().now(b"MILENA.CALL", *sent))
     assert isinstance(rejection, hiredis.ReplyError)
     assert str(rejection).startswith(reply)
+
+
+async def test_a_write_that_arrives_after_its_deadline_is_not_carried_out() -> None:
+    server = ServerUnderTest()
+    client = server.connect()
+    put, delete = pb.PutRequest(key=b"k", value=b"v"), pb.DeleteRequest(key=b"k")
+    now = int(1000 * server.context.clock.now())
+    for deadline in (now, now - 1, now - 86_400_000, 0, -1):
+        for method, request in (("Put", put), ("Delete", delete)):
+            rejection = str(await client.value(*argv(method, request), b"%d" % deadline))
+            assert rejection.startswith("BUSY retry-after-ms=")
+            assert rejection.endswith("nothing was done")
+    assert not (await got(client, b"k")).successful
+    in_time = await client.value(*argv("Put", put), b"%d" % (now + 1000))
+    assert pb.PutResponse.FromString(in_time).successful
+    assert (await got(client, b"k")).value == b"v"
+
+
+async def test_a_write_that_waited_at_the_node_beyond_its_deadline_is_not_carried_out_either() -> None:
+    server = ServerUnderTest()
+    client = server.connect()
+    server.t.store.read_gate.clear()
+    put = command(*argv("Put", pb.PutRequest(key=b"k", value=b"v")), b"%d" % (1000 * server.t.clock.now() + 1000))
+    client.send(command(*argv("Get", pb.GetRequest(key=b"k"), 60_000)) + put)
+    await client.idle()
+    server.t.clock.tick(1.5)
+    server.t.store.read_gate.set()
+    reader = hiredis.Reader()
+    reader.feed(await client.replies(2))
+    assert not pb.GetResponse.FromString(reader.gets()).successful
+    assert str(reader.gets()).startswith("BUSY ")
+    assert not server.t.dirty
+
+
+async def test_a_deadline_ends_a_call_that_has_more_time_by_itself() -> None:
+    server = ServerUnderTest()
+    client = server.connect()
+    server.t.store.read_gate.clear()
+    now = int(1000 * server.context.clock.now())
+    client.send(command(*argv("Get", pb.GetRequest(key=b"k"), 60_000), b"%d" % (now + 50)))
+    assert "no response within 0.0" in str(parsed(await client.replies(1)))
+    server.t.store.read_gate.set()
 
 
 async def test_calls_do_not_wait_for_each_other_on_a_connection_that_defers() -> None:
