@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
 
 from milena_cache.handover.frames import HandedOver, Range, ranges_of
 from milena_cache.handover.merging import Merging
@@ -35,6 +36,16 @@ MERGE_SECONDS = 1.5
 RETRY_SECONDS = 0.1
 # Slots whose writes are queued for upload in one iteration of the event loop; a slot may have a hundred.
 REQUEUED_AT_ONCE = 32
+
+
+class _Taking(NamedTuple):
+    """A release: its move, the epoch of the owner's ring and its newest version, and the slots, in both forms."""
+
+    move: Move
+    ring_epoch: int
+    newest: Version
+    ranges: Sequence[Range]
+    slots: set[int]
 
 
 class Destination:
@@ -138,7 +149,7 @@ class Destination:
             raise FailedPrecondition(f"the ring with epoch {self._ownership.epoch} does not have the move any more")
         return len(writes)
 
-    async def take_slots(
+    def take_slots(
         self,
         owner: str,
         epoch: int,
@@ -147,28 +158,45 @@ class Destination:
         newest: Version,
         ranges: Sequence[Range],
         floor: Version | None = None,
-    ) -> int:
+    ) -> int | Coroutine[Any, Any, int]:
         """Serve the slots of `ranges`, which their owner has stopped and has sent all writes of; return how many.
 
         `newest`: the greatest version that the owner has given to any write. `floor`: see `tombstones`. Raises as
-        `receive` does.
+        `receive` does. Nearly always it returns at once: no node serves the slots, and each further iteration of a
+        busy event loop before the reply would make that longer.
         """
         slots = {slot for first, last in ranges for slot in range(first, last + 1)}
         since = self._ownership.since
         if all(since[slot] == epoch for slot in slots):
             return len(slots)  # the reply to an earlier release was lost
         move = self._move(owner, epoch, ring_epoch, slots)
-        async with self._in_order(move, serial):
-            self._journal.learned(newest)
+        taking = _Taking(move, ring_epoch, newest, ranges, slots)
+        lock = self._locks.get(move)
+        if (lock is not None and lock.locked()) or floor is not None or not self._is_covered(newest):
+            return self._take_later(taking, serial, floor)
+        self._count(move, serial)
+        return self._take(taking)
+
+    def _is_covered(self, newest: Version) -> bool:
+        """Return True if later versions of this node will be greater than `newest`, also after a restart."""
+        self._journal.learned(newest)
+        return self._journal.versions.is_covered(newest)
+
+    async def _take_later(self, taking: _Taking, serial: int, floor: Version | None) -> int:
+        async with self._in_order(taking.move, serial):
             if floor is not None:
                 self._tombstones.raise_floor(floor)
             # The writes were durable before they were confirmed. A sync that is not necessary, under load that of
             # a whole commit and of the one before it, would be most of the time for which the slots are stopped.
-            if floor is not None or not self._journal.versions.is_covered(newest):
+            if floor is not None or not self._is_covered(taking.newest):
                 await self._journal.sync_barrier()
-        # The ring may have changed during the await: `Ownership.take` raises then, and nothing else has happened.
-        move = self._move(owner, epoch, ring_epoch, slots)
-        self._ownership.take_slots(ranges, epoch)
+        # The ring may have changed during the await: `Ownership.take_slots` raises then, and nothing has happened.
+        self._move(taking.move.owner, taking.move.epoch, taking.ring_epoch, taking.slots)
+        return self._take(taking)
+
+    def _take(self, taking: _Taking) -> int:
+        move, _, _, ranges, slots = taking
+        self._ownership.take_slots(ranges, move.epoch)
         received = self._received.get(move, {})
         for slot in slots:
             received.pop(slot, None)
@@ -193,10 +221,13 @@ class Destination:
         """
         lock = self._locks.setdefault(move, asyncio.Lock())
         async with lock:
-            if serial <= self._serials.get(move, 0):
-                raise FailedPrecondition("a later command of the move was carried out already")
-            self._serials[move] = serial
+            self._count(move, serial)
             yield
+
+    def _count(self, move: Move, serial: int) -> None:
+        if serial <= self._serials.get(move, 0):
+            raise FailedPrecondition("a later command of the move was carried out already")
+        self._serials[move] = serial
 
     def _move(self, owner: str, epoch: int, ring_epoch: int, slots: set[int]) -> Move:
         known = self._ownership.epoch

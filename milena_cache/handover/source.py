@@ -94,8 +94,11 @@ _REJECTED = (FailedPrecondition, TryAgain, Overloaded, WrongNode)
 class Links(Protocol):
     """Connections to other nodes."""
 
-    async def request(self, address: str, sent: bytes, timeout: float) -> Any:
-        """Return the reply of the node whose RESP server is at `address`. Raises MilenaError."""
+    async def request(self, address: str, sent: bytes, timeout: float, *, at_once: bool = False) -> Any:
+        """Return the reply of the node whose RESP server is at `address`. Raises MilenaError.
+
+        `at_once`: it is sent without waiting for the end of this iteration of the event loop.
+        """
 
 
 class Source:
@@ -442,7 +445,7 @@ class Source:
             arguments = (str(version).encode(), encode_ranges(batch), *([str(floor).encode()] if floor else []))
             sent = self._command(b"RELEASE", move, outgoing, *arguments)
             try:
-                await self._links.request(move.resp_address, sent, CALL_SECONDS)
+                await self._links.request(move.resp_address, sent, CALL_SECONDS, at_once=True)
                 return
             except _REJECTED:
                 if not failures:

@@ -109,8 +109,11 @@ class Peers:
             raise InternalError(f"node {address}: its reply to MILENA.RING is no number: {reply!r:.80}")
         return reply
 
-    async def request(self, address: str, sent: bytes, timeout: float) -> Any:
-        """Return the reply of the node with the RESP server `address` to an encoded command. Raises MilenaError."""
+    async def request(self, address: str, sent: bytes, timeout: float, *, at_once: bool = False) -> Any:
+        """Return the reply of the node with the RESP server `address` to an encoded command. Raises MilenaError.
+
+        `at_once`: it is sent without waiting for the end of this iteration of the event loop.
+        """
         identity = self._identity_at(address)
         known, link = self._links.get(address, (identity, None))
         if link is None or known != identity:
@@ -141,7 +144,7 @@ class Peers:
         stream = await link.open(timeout)
         if stream is None:
             raise link.error or NodeLost(f"node {address} cannot be reached")
-        return await stream.call(sent, timeout)
+        return await stream.call(sent, timeout, at_once=at_once)
 
     async def close(self) -> None:
         error = FailedPrecondition("the node stops")

@@ -190,8 +190,8 @@ CLUSTER_BUGS: tuple[Bug, ...] = (
     _bug(
         "slots are taken before a restart would begin after the versions of their owner",
         DESTINATION,
-        "            if floor is not None or not self._journal.versions.is_covered(newest):\n",
-        "            if floor is not None:\n",
+        " or floor is not None or not self._is_covered(newest):\n",
+        " or floor is not None:\n",
         f"{HANDOVER_TESTS}::test_slots_are_not_served_before_a_restart_would_begin_after_the_owners_versions",
     ),
     # ---- former owners

@@ -11,6 +11,7 @@ from milena_cache.handover.frames import MAX_WRITES
 from milena_cache.handover.old_owner import FETCH_SECONDS
 from milena_cache.handover.source import PAUSE_BUCKETS, PING, PROGRESS_SECONDS, SHORT_SECONDS, SHORT_TIMEOUT_SECONDS
 from milena_cache.objects.object_store import Fault
+from milena_cache.objects.version import Version
 from milena_common.api.errors import MilenaError, Moved, TryAgain
 from milena_common.cluster.slots import SLOTS, slot_of
 from milena_common.resp.encoding import command
@@ -654,12 +655,12 @@ async def test_slots_are_stopped_when_a_round_trip_is_short_or_has_been_long_for
     slow = True
     request = c.request
 
-    async def delayed(address: str, sent: bytes, timeout: float) -> Any:
+    async def delayed(address: str, sent: bytes, timeout: float, *, at_once: bool = False) -> Any:
         nonlocal pings
         if sent == PING:
             pings += 1
             await c.clock.sleep(5 * SHORT_SECONDS if slow else 0)
-        return await request(address, sent, timeout)
+        return await request(address, sent, timeout, at_once=at_once)
 
     c.request = delayed  # type: ignore[method-assign]
     c.ring.plan([K], "b")
@@ -686,10 +687,10 @@ async def test_a_large_backlog_is_no_reason_for_a_move_without_progress() -> Non
         await put(c, f"key{number}", b"1")
     request = c.request
 
-    async def delayed(address: str, sent: bytes, timeout: float) -> Any:
+    async def delayed(address: str, sent: bytes, timeout: float, *, at_once: bool = False) -> Any:
         if b"WRITES" in sent[:60]:
             await c.clock.sleep(0.6 * PROGRESS_SECONDS)
-        return await request(address, sent, timeout)
+        return await request(address, sent, timeout, at_once=at_once)
 
     c.request = delayed  # type: ignore[method-assign]
     c.ring.plan(ALL, "b")
@@ -720,6 +721,24 @@ async def test_slots_are_not_served_before_a_restart_would_begin_after_the_owner
     t = await b.crash()
     assert t.journal.versions.seq > newest
     await t.stop()
+
+
+async def test_a_release_of_idle_slots_is_confirmed_in_the_step_that_reads_it() -> None:
+    """Each further iteration of the destination's event loop, busy with requests, would be part of the pause."""
+    c = await cluster()
+    b = c["b"]
+    c.broken = [(b"RELEASE", "before")] * 1000
+    c.ring.plan([K], "b")
+    await c.publish()
+    await c.clock.advance(0.1)
+    moving = next(iter(b.handover.destination._moves))
+    newest = c["a"].t.journal.versions
+    arguments = (moving.owner, moving.epoch, b.ownership.epoch, 10**6, Version(newest.epoch, newest.seq), [(K, K)])
+    assert b.handover.destination.take_slots(*arguments) == 1
+    assert b.ownership.since[K] == moving.epoch
+    c.broken = []
+    await c.finish_moves()
+    await c.stop()
 
 
 async def test_a_node_hands_nothing_in_of_slots_that_it_has_taken_before_a_ring_says_so() -> None:

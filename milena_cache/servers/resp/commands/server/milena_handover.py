@@ -61,7 +61,7 @@ def writes(context: Context, session: Session, argv: list[bytes]) -> Coroutine[A
     summary="Takes slots that their owner does not serve any more, and returns how many.",
     usage="<owner> <epoch> <ring_epoch> <serial> <version> <first-last,...> [<floor>]",
 )
-def release(context: Context, session: Session, argv: list[bytes]) -> Coroutine[Any, Any, int]:
+def release(context: Context, session: Session, argv: list[bytes]) -> int | Coroutine[Any, Any, int]:
     """Take the slots of `MILENA.HANDOVER RELEASE owner epoch ring_epoch serial version slots [floor]`.
 
     `version` is the greatest that the owner has given to a write, `floor` the greatest version of a tombstone that
