@@ -15,7 +15,7 @@ from milena_cache.copies.replication import Replication
 from milena_cache.journal.group_commit import Journal
 from milena_cache.journal.record import Record
 from milena_cache.objects.version import Version
-from milena_cache.objects.write_request import CopiesPolicy
+from milena_cache.objects.write_request import CopiesPolicy, Receipt
 from milena_cache.writeback.dirty_table import DirtyEntry
 from milena_cache.writes.durable import NotCopied
 
@@ -31,6 +31,9 @@ class ReplicatedJournal:
     def next_version(self, owned_since: int) -> Version:
         return self._journal.next_version(owned_since)
 
+    def next_versions(self, owned_since: int, number: int) -> list[Version]:
+        return self._journal.next_versions(owned_since, number)
+
     def rejection(self, key: bytes) -> str:
         rejection = self._journal.rejection(key)
         if rejection or self.replication is None or self._policy == REQUIRE:
@@ -40,11 +43,24 @@ class ReplicatedJournal:
     def append(
         self, record: Record, token: DirtyEntry, on_done: Callable[[DirtyEntry, bool], None], timeout: float
     ) -> asyncio.Future[None]:
-        if self.replication is not None and self._policy == REQUIRE:
-            why = self.replication.cannot_copy(record.cache_key)
-            if why:
-                raise not_allowed(why)
+        self._check(record.cache_key)
         return self._journal.append(record, token, on_done, timeout)
+
+    def append_for(
+        self,
+        receipt: Receipt,
+        record: Record,
+        token: DirtyEntry,
+        on_done: Callable[[DirtyEntry, bool], None],
+        timeout: float,
+    ) -> None:
+        self._check(record.cache_key)
+        self._journal.append_for(receipt, record, token, on_done, timeout)
+
+    def _check(self, key: bytes) -> None:
+        """Raise Unavailable if a write of `key` is to be refused because too few nodes can have copies."""
+        if self.replication is not None and self._policy == REQUIRE and (why := self.replication.cannot_copy(key)):
+            raise not_allowed(why)
 
     async def wait_commit(self) -> None:
         await self._journal.wait_commit()

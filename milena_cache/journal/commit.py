@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from milena_cache.journal.disk import Disk
-from milena_cache.objects.write_request import NotDurable
+from milena_cache.objects.write_request import NotDurable, Receipt
 from milena_common.api.errors import Unavailable
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ class QueuedWrite(NamedTuple, Generic[T]):
 
     seq, raw: the record's sequence number and bytes.
     token, on_done: `on_done(token, durable)` is called when the commit has ended.
-    future: done after `on_done`.
+    future: its receipt, done after `on_done`.
     deadline: the time of the event loop, in seconds, after which the future raises DeadlineExceeded.
     """
 
@@ -43,7 +43,7 @@ class QueuedWrite(NamedTuple, Generic[T]):
     raw: bytes
     token: T
     on_done: Callable[[T, bool], None]
-    future: asyncio.Future[None]
+    future: Receipt
     deadline: float
 
     def fail(self, error: Exception) -> None:

@@ -49,6 +49,7 @@ from milena_cache.journal.version_allocator import Versions
 from milena_cache.objects.lineage import UNNAMED, Lineages
 from milena_cache.objects.object_store import Ref
 from milena_cache.objects.version import Version, lineage_of, stamped
+from milena_cache.objects.write_request import Receipt
 from milena_common.api.errors import DeadlineExceeded
 from milena_common.runtime.clock import Clock
 
@@ -138,10 +139,21 @@ class Journal(Generic[T]):
     def next_version(self, owned_since: int) -> Version:
         """Return the version of a write that begins now, journaled or not."""
         version = self.versions.next(owned_since)
-        if self.versions.due and not self._storing_metadata:
+        if self.versions.due:
+            self._reserve()
+        return version
+
+    def next_versions(self, owned_since: int, number: int) -> list[Version]:
+        """Return the versions of `number` writes that begin now, in their order."""
+        versions = self.versions.next_many(owned_since, number)
+        if self.versions.due:
+            self._reserve()
+        return versions
+
+    def _reserve(self) -> None:
+        if not self._storing_metadata:
             self._storing_metadata = True
             self.defer(self._store_metadata)
-        return version
 
     def learn(self, ref: Ref, metadata: Mapping[str, str]) -> None:
         """Make later versions greater than that of an object in S3 that another cluster wrote."""
@@ -158,9 +170,8 @@ class Journal(Generic[T]):
         Raises nothing: a version that no clock gives before about the year 4200 is ignored, see `Versions.learn`.
         """
         self.versions.learn(version)
-        if self.versions.due and not self._storing_metadata:
-            self._storing_metadata = True
-            self.defer(self._store_metadata)
+        if self.versions.due:
+            self._reserve()
 
     def joined(self, lineage: str) -> None:
         """Stamp writes with the lineage of the ring that this node is a member of."""
@@ -177,6 +188,12 @@ class Journal(Generic[T]):
         """Put the record into the next commit; see `writes.durable`, which this implements."""
         return self.write(record.stored_as, encode(record), token, on_done, timeout)
 
+    def append_for(
+        self, receipt: Receipt, record: Record, token: T, on_done: Callable[[T, bool], None], timeout: float
+    ) -> None:
+        """Put the record into the next commit; see `writes.durable`, which this implements."""
+        self._queue(record.stored_as, encode(record), token, on_done, receipt, timeout)
+
     def write(
         self, seq: int, raw: bytes, token: U, on_done: Callable[[U, bool], None], timeout: float
     ) -> asyncio.Future[None]:
@@ -187,13 +204,18 @@ class Journal(Generic[T]):
         failed already. `on_done(token, durable)` is called just before the future is done, also if the future was
         cancelled or has timed out: its write may still become durable.
         """
+        future = self._loop.create_future()
+        self._queue(seq, raw, token, on_done, future, timeout)
+        return future
+
+    def _queue(
+        self, seq: int, raw: bytes, token: U, on_done: Callable[[U, bool], None], receipt: Receipt, timeout: float
+    ) -> None:
         if self.failure:
             raise JournalFailed(f"the node's journal failed: {self.failure}")
-        future = self._loop.create_future()
-        self._queued.append(QueuedWrite(seq, raw, token, on_done, future, self._loop.time() + timeout))
+        self._queued.append(QueuedWrite(seq, raw, token, on_done, receipt, self._loop.time() + timeout))
         if self._committing is None:
             self._start()
-        return future
 
     def defer(self, work: Callable[[Disk], None]) -> None:
         """Commit `work` within about DEFER_SECONDS, and before any later write (see invariant 2)."""

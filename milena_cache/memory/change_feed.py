@@ -14,7 +14,7 @@ with `expect_expiry` and calls `due` periodically.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 
 # Expiries that are waited for at the same time; further ones are rejected by `expect_expiry`.
@@ -25,10 +25,12 @@ class ChangeFeed:
     """The change notifications of one node, for at most one subscriber.
 
     on_change: called with each changed cache key; None without a subscriber
+    is_needed: returns False while the subscriber would do nothing with any key
     """
 
     def __init__(self, max_expiries: int = MAX_EXPIRIES) -> None:
         self.on_change: Callable[[bytes], None] | None = None
+        self.is_needed: Callable[[], bool] = lambda: True
         self._max_expiries = max_expiries
         self._expiries: list[tuple[float, bytes]] = []
 
@@ -37,6 +39,13 @@ class ChangeFeed:
         on_change = self.on_change
         if on_change is not None:
             on_change(key)
+
+    def notify_all(self, keys: Iterable[bytes]) -> None:
+        """Notify the subscriber of each of `keys`, in their order."""
+        on_change = self.on_change
+        if on_change is not None and self.is_needed():
+            for key in keys:
+                on_change(key)
 
     def expect_expiry(self, key: bytes, expires_at: float) -> bool:
         """Have `due` notify of `key` at `expires_at` (seconds since 1970); False if there is no room for it."""

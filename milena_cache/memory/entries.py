@@ -12,7 +12,7 @@ readers that wait for them, but are not kept, and no later reader joins them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from milena_cache.memory.existence import Existence, Known
@@ -70,6 +70,13 @@ class Entries:
             self.on_write(key)
         self._fetches.detach(key)
         self.existence.clear_known(key)
+
+    def fence_all(self, keys: Sequence[bytes]) -> None:
+        """Do what `fence_reads` does for each of `keys`, which is nothing while nothing is being read."""
+        if self.on_write is None and not self._fetches.by_key and not self.existence.has_any:
+            return
+        for key in keys:
+            self.fence_reads(key)
 
     def mark_stale(self, key: bytes) -> None:
         """Have the entry revalidated before it is served again, because S3 may have changed.

@@ -92,6 +92,11 @@ class Existence:
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
 
+    @property
+    def has_any(self) -> bool:
+        """True if there is a result, or a HEAD in flight."""
+        return bool(self._known or self.heads.by_key)
+
     def clear_known(self, key: bytes) -> None:
         """Drop the result, and detach the HEAD in flight."""
         if self._known:

@@ -6,7 +6,7 @@ Both are independent of protocols and of the journal, so that servers and the wr
 from __future__ import annotations
 
 from hashlib import md5
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 from milena_cache.objects.etags import same_etag
 from milena_cache.objects.expiry import NEVER
@@ -50,6 +50,19 @@ class NotDurable(Exception):
     """
 
     reason = ""
+
+
+class Receipt(Protocol):
+    """Learns, once, how a write has come out. A future is one."""
+
+    def done(self) -> bool:
+        """Return True if it has learned it, or nobody waits for it."""
+
+    def set_result(self, result: None, /) -> None:
+        """The write is durable. Must not raise, nor call back into the journal."""
+
+    def set_exception(self, error: Exception, /) -> None:
+        """The write has failed, or may not be acknowledged. Must not raise, nor call back into the journal."""
 
 
 class Change(NamedTuple):

@@ -16,7 +16,7 @@ closes the current epoch, and the table counts the pending entries of each epoch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from milena_cache.objects.expiry import NEVER
@@ -283,6 +283,26 @@ class Dirty:
             self.memory_bytes += more
         if self.on_change is not None:
             self.on_change(entry.key)
+
+    def revalue_all(
+        self, entries: Sequence[DirtyEntry], values: Sequence[bytes], versions: Sequence[Version]
+    ) -> None:
+        """Do what `revalue` does for each of `entries`, in order; an entry may be there more than once."""
+        self.puts += len(entries)
+        grown = 0
+        for entry, value, version in zip(entries, values, versions, strict=True):
+            entry.version = version
+            entry.etag = ""
+            entry.value = value
+            more = len(value) - entry.size
+            if more:
+                entry.size += more
+                grown += more
+        self.bytes += grown
+        self.memory_bytes += grown
+        if self.on_change is not None:
+            for entry in entries:
+                self.on_change(entry.key)
 
     def expire(self, entry: DirtyEntry) -> None:
         """Turn the entry into a delete, because its object has expired."""

@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 
 from milena_cache.journal.record import Record
 from milena_cache.objects.version import Version
-from milena_cache.objects.write_request import NotDurable
+from milena_cache.objects.write_request import NotDurable, Receipt
 from milena_cache.writeback.releases import Releases
 
 T = TypeVar("T")
@@ -50,6 +50,9 @@ class Durable(Releases, Protocol[T]):
     def next_version(self, owned_since: int) -> Version:
         """Return the version of a write that begins now, greater than all before, whatever its class."""
 
+    def next_versions(self, owned_since: int, number: int) -> list[Version]:
+        """Return what `next_version` would return in `number` calls."""
+
     def append(
         self, record: Record, token: T, on_done: Callable[[T, bool], None], timeout: float
     ) -> asyncio.Future[None]:
@@ -65,6 +68,11 @@ class Durable(Releases, Protocol[T]):
         durable write.
         Raises Unavailable itself if the implementation has failed before, or refuses the write.
         """
+
+    def append_for(
+        self, receipt: Receipt, record: Record, token: T, on_done: Callable[[T, bool], None], timeout: float
+    ) -> None:
+        """Do what `append` does, with `receipt` in place of the future."""
 
     async def wait_commit(self) -> None:
         """Return when some of the appended writes are done."""

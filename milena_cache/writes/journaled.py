@@ -8,13 +8,13 @@ if the commit failed after a read had returned it, that read would have shown a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from milena_cache.journal.record import Record
 from milena_cache.memory.entries import Entries
 from milena_cache.objects.etags import same_etag
 from milena_cache.objects.version import UNKNOWN, Base
-from milena_cache.objects.write_request import ENTRY_OVERHEAD, Ack, Change
+from milena_cache.objects.write_request import ENTRY_OVERHEAD, Ack, Change, Receipt
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.dirty_writes import DirtyWrites
 from milena_cache.writeback.loop import WriteBack
@@ -89,6 +89,19 @@ class JournaledWrites:
 
         Raises as `Durable.append` does.
         """
+        entry, record = self._prepared(change, base)
+        future = self._durable.append(record, entry, self._appended, timeout)
+        self._has_queued(entry)
+        return future
+
+    def append_for(self, receipt: Receipt, change: Change, timeout: float) -> None:
+        """Do what `append` does over an unknown base, with `receipt` in place of the future."""
+        entry, record = self._prepared(change, UNKNOWN)
+        self._durable.append_for(receipt, record, entry, self._appended, timeout)
+        self._has_queued(entry)
+
+    def _prepared(self, change: Change, base: Base) -> tuple[DirtyEntry, Record]:
+        """Return the dirty entry that the change is to become, and its record."""
         entry = self._entry(change, base, journaled=True)
         key = entry.key
         old = self._dirty.get(key)
@@ -110,11 +123,12 @@ class JournaledWrites:
             # The record has no field for a second ETag; the two differ only after a conflict.
             isinstance(base, str) and same_etag(base, belief.keeps),
         )
-        future = self._durable.append(record, entry, self._appended, timeout)
+        return entry, record
+
+    def _has_queued(self, entry: DirtyEntry) -> None:
         self._bytes += entry.cost
         self._keeping += entry.keeping
-        self._last[key] = entry
-        return future
+        self._last[entry.key] = entry
 
     def _appended(self, entry: DirtyEntry, durable: bool) -> None:
         self._bytes -= entry.cost
@@ -149,6 +163,39 @@ class JournaledWrites:
         self._entries.change_feed.notify(key)
         self._acknowledged[MEMORY] += 1
         return True
+
+    def overwrite_many(self, keys: Sequence[bytes], values: Sequence[bytes], owned_since: Sequence[int]) -> int:
+        """Do what `overwrite` does for the first of `keys`, in order; return of how many.
+
+        The next one is of another kind, if any is left. A key may come more than once. Nothing here awaits, so the
+        entries that are found are still overwritable when all of them get their values.
+        """
+        if self.draining:
+            return 0
+        find, last = self._dirty.get, self._last
+        entries: list[DirtyEntry] = []
+        more = 0
+        for key, value, since in zip(keys, values, owned_since, strict=True):
+            entry = find(key)
+            if entry is None or not entry.overwritable(since) or (last and key in last):
+                break
+            grown = len(value) - entry.size
+            if grown > 0:
+                more += grown
+            entries.append(entry)
+        number = len(entries)
+        if not number or (
+            more
+            and not (self._dirty.fits_in_memory(more) and self._dirty.has_room(self._bytes + more, self._keeping))
+        ):
+            return 0
+        if number < len(keys):
+            keys, values, owned_since = keys[:number], values[:number], owned_since[:number]
+        self._entries.fence_all(keys)
+        self._dirty.revalue_all(entries, values, self._durable.next_versions(max(owned_since), number))
+        self._entries.change_feed.notify_all(keys)
+        self._acknowledged[MEMORY] += number
+        return number
 
     def _entry(self, change: Change, base: Base, *, journaled: bool) -> DirtyEntry:
         value = change.value

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import chain
@@ -31,7 +31,7 @@ from milena_cache.objects.lineage import Lineages
 from milena_cache.objects.names import Object
 from milena_cache.objects.object_store import OriginFailure
 from milena_cache.objects.version import ABSENT, UNKNOWN, Base
-from milena_cache.objects.write_request import LARGE_BYTES, Ack, Change, NotDurable, etag_of
+from milena_cache.objects.write_request import LARGE_BYTES, Ack, Change, NotDurable, Receipt, etag_of
 from milena_cache.origin.requests import Origin
 from milena_cache.origin.s3.clock import CorrectedClock
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
@@ -155,17 +155,18 @@ class Writes:
         change = Change(target, None, owned_since=owned_since, if_match=if_match)
         return await self._make(change, durability or self._mode, timeout)
 
-    def overwrite(self, key: bytes, value: bytes, owned_since: int) -> bool:
-        """Acknowledge a put without options, if the node's class is `memory` and `JournaledWrites.overwrite` can.
+    def overwrite_many(self, keys: Sequence[bytes], values: Sequence[bytes], owned_since: Sequence[int]) -> int:
+        """Acknowledge the first of these puts, in order, and return how many; `keys` are cache keys.
 
-        `key` is the cache key. Returns False, with nothing changed, in every other case.
+        As many as `JournaledWrites.overwrite_many` can, if the node's class is `memory`: puts without options.
         """
-        return (
-            self.keeps_in_memory
-            and len(value) <= self._max_value_bytes
-            and key not in self._write_locks
-            and self._journaled.overwrite(key, value, owned_since)
-        )
+        if not self.keeps_in_memory or len(max(values, key=len)) > self._max_value_bytes:
+            return 0
+        locks = self._write_locks
+        if locks:
+            free = next((number for number, key in enumerate(keys) if key in locks), len(keys))
+            keys, values, owned_since = keys[:free], values[:free], owned_since[:free]
+        return self._journaled.overwrite_many(keys, values, owned_since)
 
     def remember(self, target: Object, value: bytes, owned_since: int) -> bool:
         """Acknowledge a put without options, if the node's class is `memory` and it need not wait; else False."""
@@ -188,39 +189,35 @@ class Writes:
         change = self._checked(change)
         self.check_owner(change.target.cache_key)
         durability = durability or self._mode
-        appending = self._write_at_once(change, durability, timeout)
-        if isinstance(appending, Ack):
-            return appending
-        if appending is None:
-            return self._begin_in_turn(change, durability, timeout)
         acked: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
-        appending.add_done_callback(partial(self._has_appended, acked, change, timeout))
-        return acked
+        begun = self._write_at_once(change, durability, timeout, _AckFuture(self, change, timeout, acked))
+        if isinstance(begun, Ack):
+            return begun
+        return acked if begun else self._begin_in_turn(change, durability, timeout)
 
-    def _has_appended(
-        self, acked: asyncio.Future[Ack], change: Change, timeout: float, appending: asyncio.Future[None]
-    ) -> None:
-        error = appending.exception()
-        if isinstance(error, NotDurable):
-            in_turn = self._begin_in_turn(change, BACK, timeout, tried=isinstance(error, NotCopied))
-            in_turn.add_done_callback(partial(_pass_on, acked))
-        elif acked.done():
-            pass  # its caller cancelled it
-        elif error is not None:
-            acked.set_exception(error)
-            acked.exception()  # marks it as retrieved: asyncio logs nothing if the caller has given up
-        else:
-            self.acknowledged[BACK] += 1
-            acked.set_result(Ack(BACK, change.etag, change.value))
+    def begin_at_once(
+        self, change: Change, durability: Durability | None, receipt: Receipt, timeout: float
+    ) -> Ack | bool:
+        """Write as `begin` does, if the write need not wait for its turn; the caller has just looked at the ring.
+
+        Return the acknowledgement; or True if `receipt` will get it; or False if the write has to wait, and nothing
+        was done. Raises InvalidRequest for a value that is too large, and Unavailable if nothing can be written.
+        """
+        return self._write_at_once(self._checked(change), durability or self._mode, timeout, receipt)
+
+    def continue_in_turn(self, change: Change, error: NotDurable, timeout: float) -> asyncio.Task[Ack]:
+        """Return the write of a change that the journal did not take, in the class that is possible."""
+        return self._begin_in_turn(change, BACK, timeout, tried=isinstance(error, NotCopied))
 
     async def _make(self, change: Change, durability: Durability, timeout: float) -> Ack:
         change = self._checked(change)
         self.check_owner(change.target.cache_key)
-        appending = self._write_at_once(change, durability, timeout)
-        if isinstance(appending, Ack):
-            return appending
+        appending: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        begun = self._write_at_once(change, durability, timeout, appending)
+        if isinstance(begun, Ack):
+            return begun
         tried = False
-        if appending is not None:
+        if begun:
             try:
                 await appending
             except NotDurable as error:
@@ -244,9 +241,11 @@ class Writes:
         return change._replace(expires_at=to_the_millisecond(change.expires_at))
 
     def _write_at_once(
-        self, change: Change, durability: Durability, timeout: float
-    ) -> Ack | asyncio.Future[None] | None:
-        """Acknowledge the write, or start its journaled append; None if it has to wait for its key's lock.
+        self, change: Change, durability: Durability, timeout: float, receipt: Receipt
+    ) -> Ack | bool:
+        """Acknowledge the write, or start its journaled append for `receipt`, and return True.
+
+        False if it has to wait for its key's lock, or cannot be made in this class now.
 
         Skipping the lock is safe only while it is free (`key not in self._write_locks`). Otherwise: (1) a
         conditional write of the key holds the lock and checks its condition against the newest entry; (2) this
@@ -257,7 +256,8 @@ class Writes:
         key = change.target.cache_key
         if durability is not THROUGH and not change.conditional and key not in self._write_locks:
             if durability == BACK and not self._journaled.rejection(change):
-                return self._journaled.append(change, UNKNOWN, timeout)
+                self._journaled.append_for(receipt, change, timeout)
+                return True
             if durability == MEMORY:
                 value = change.value
                 if (
@@ -269,7 +269,7 @@ class Writes:
                     return Ack(MEMORY, "", value)
                 if key not in self._journaled and self._journaled.fits_in_memory(change):
                     return self._journaled.remember(change, UNKNOWN)
-        return None
+        return False
 
     # ---- writes that wait
 
@@ -451,6 +451,40 @@ class Writes:
             await asyncio.wait(self._tasks, timeout=timeout)
         await self.reaper.finish()
         return len(self._tasks)
+
+
+class _AckFuture:
+    """The receipt of a write that was begun by itself: it sets `acked`, and marks errors as retrieved.
+
+    A future that has the error of a caller who has given up would be logged otherwise.
+    """
+
+    __slots__ = ("_acked", "_change", "_timeout", "_writes")
+
+    def __init__(self, writes: Writes, change: Change, timeout: float, acked: asyncio.Future[Ack]) -> None:
+        self._writes = writes
+        self._change = change
+        self._timeout = timeout
+        self._acked = acked
+
+    def done(self) -> bool:
+        return self._acked.done()
+
+    def set_result(self, result: None, /) -> None:
+        self._writes.acknowledged[BACK] += 1
+        self._acked.set_result(Ack(BACK, self._change.etag, self._change.value))
+
+    def set_exception(self, error: Exception, /) -> None:
+        if isinstance(error, NotDurable):
+            # Not within the commit that has failed, whose other writes do not have their result yet.
+            asyncio.get_running_loop().call_soon(self._continue, error)
+        else:
+            self._acked.set_exception(error)
+            self._acked.exception()
+
+    def _continue(self, error: NotDurable) -> None:
+        in_turn = self._writes.continue_in_turn(self._change, error, self._timeout)
+        in_turn.add_done_callback(partial(_pass_on, self._acked))
 
 
 def _pass_on(acked: asyncio.Future[Ack], task: asyncio.Task[Ack]) -> None:

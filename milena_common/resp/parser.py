@@ -5,8 +5,8 @@ arbitrary boundaries, so incomplete commands are kept, and parsing continues whe
 
 **Why not hiredis's reader.** It allocates as many elements as an array announces before the first one arrives, so
 that ``*1000000000`` costs 8 GB and a second of the event loop; and it parses no inline commands. Here nothing is
-allocated for announced elements. `gets` is the fast path: input that is nothing but GETs is parsed by a few calls
-over all of them at once.
+allocated for announced elements. `gets` and `sets` are the fast paths: GETs, and SETs without options, are parsed
+by a few calls over all of them at once.
 
 Limits and their error texts are Redis's (`src/networking.c`: processMultibulkBuffer, processInlineBuffer). As
 there, the two bytes that end a bulk string are skipped without a check. A bulk string that is too long for Milena,
@@ -16,8 +16,8 @@ returned before the rest is skipped: a client that reads while it writes gets th
 data that would be discarded. When many large commands arrive together, skipping them all would take most of the
 processor time.
 
-**Parts.** `feed` only keeps bytes; `read` and `read_gets` parse a part of them, so that the caller can bound the
-time that it spends on one connection before it turns to others. Unparsed bytes are not copied again.
+**Parts.** `feed` only keeps bytes; `read`, `read_gets` and `read_sets` parse a part of them, so that the caller can
+bound the time that it spends on one connection before it turns to others. Unparsed bytes are not copied again.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ from typing import Final, Self
 from milena_common.resp.plain_commands import (
     GET,
     MAX_BYTES,
+    SET,
+    SETS_BYTES,
     after_gets,
     argv_of_set,
     command_of,
     commands_of,
     is_incomplete,
     keys_of,
+    sets_of,
     short_gets,
 )
 
@@ -80,10 +83,12 @@ class CommandReader:
         "_max_bulk",
         "_max_bytes",
         "_max_plain",
+        "_max_sets",
         "_need",
         "_plain",
         "_remaining",
         "_skip",
+        "_skippable",
         "_taken",
         "fed",
         "more",
@@ -94,6 +99,7 @@ class CommandReader:
         self._max_bulk = max_bulk
         self._max_bytes = max_bytes
         self._max_plain = min(MAX_BYTES, max_bulk)  # so that nothing among them can be too long
+        self._max_sets = min(SETS_BYTES, max_bulk)
         # The incomplete command: arguments parsed, arguments to come, and the length of the current one.
         self._arguments: Command = []
         self._remaining = 0
@@ -104,7 +110,8 @@ class CommandReader:
         self._chunks: list[bytes | bytearray] = []
         self._at = 0  # offset of the unread bytes in the first chunk
         self._need = 0  # nothing can be parsed before so many bytes have arrived
-        self._plain = False  # the unread bytes may be nothing but GETs
+        self._plain = False  # GETs may be next
+        self._skippable = False  # so far, the latest chunk has had nothing but GETs
         self.fed = 0  # bytes that the latest `feed` brought
         self.pending = 0  # unread bytes in `_chunks`
         self.more = False  # True if `read` may find a command in them
@@ -147,13 +154,46 @@ class CommandReader:
             self._went_on(data, end)
         elif is_incomplete(data, at):
             self.more = False
-        else:
+        elif not data.startswith(SET, at):  # behind SETs there may be GETs again
             self._plain = False
         return keys
 
+    def sets(self, data: bytes) -> tuple[list[bytes], list[bytes]] | None:
+        """Return keys and values of the SETs without options with which `data` begins; None if there are none.
+
+        None are returned either if bytes are pending, and then nothing was consumed. Otherwise the rest was fed.
+        """
+        if self.pending or self._remaining or not data.startswith(SET):
+            return None
+        keys, values, end = sets_of(data, 0, self._max_sets)
+        if not keys:
+            return None
+        if end < len(data):
+            self.feed(data)
+            self._went_on(data, end)
+            self._skippable = False
+        return keys, values
+
+    def read_sets(self) -> tuple[list[bytes], list[bytes]] | None:
+        """Return keys and values of the SETs without options that are next in the fed bytes, about 64 KiB of them.
+
+        None if another command is next, or an incomplete or large SET.
+        """
+        if self._remaining or len(self._chunks) != 1:
+            return None
+        data = self._chunks[0]
+        if type(data) is not bytes or not data.startswith(SET, self._at):
+            return None
+        keys, values, end = sets_of(data, self._at, self._max_sets)
+        if not keys:
+            return None
+        self._went_on(data, end)
+        self._skippable = False
+        return keys, values
+
     def skip_gets(self) -> int:
-        """Skip whole GETs of short keys, and return their number."""
-        if not self._plain:
+        """Skip whole GETs of short keys, and return their number; 0 behind another command of the same bytes."""
+        if not (self._plain and self._skippable):
             return 0
         data = self._chunks[0]
         number, end = short_gets(data, self._at)
@@ -174,7 +214,7 @@ class CommandReader:
         """Keep `data` for parsing; `more` is True if a command may be parsed now."""
         if not self.pending:
             self._chunks.append(data)
-            self._plain = not self._remaining
+            self._plain = self._skippable = not self._remaining
         elif self._plain and self.pending < _SMALL_PIECE:
             self._chunks = [b"".join((self._chunks[0][self._at :], data))]
             self._at = 0
@@ -192,7 +232,7 @@ class CommandReader:
         """
         if not self.more:
             return
-        self._plain = False
+        self._plain = self._skippable = False
         if len(self._chunks) > 1:
             self._chunks[0] = self._chunks[0][self._at :]
             self._chunks[:] = [b"".join(self._chunks)]
@@ -207,6 +247,10 @@ class CommandReader:
                 for argv in commands:
                     into(argv)
                 return
+        else:
+            # Only the rest of the command that is being parsed: behind it the faster ways apply again.
+            max_arguments = min(max_arguments, self._remaining)
+        resumed = self._remaining > 0
         at, remaining = self._read(data, into, max_arguments)
         self._went_on(data, at)
         if remaining > 0:  # the rest is an incomplete command
@@ -214,6 +258,8 @@ class CommandReader:
             if self._chunks:
                 self._chunks[0] = data[self._at :]
                 self._at = 0
+        else:
+            self._plain = resumed and not self._remaining and self.more
 
     def reject(self, into: Callable[[Command], object]) -> None:
         """Discard the incomplete command: pass a `NoRoom` for it to `into`, and skip its rest."""

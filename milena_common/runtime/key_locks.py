@@ -21,6 +21,10 @@ class KeyLocks:
         """True if the lock of `key` is held, awaited or announced."""
         return key in self._locks
 
+    def __bool__(self) -> bool:
+        """True if any lock is held, awaited or announced."""
+        return bool(self._locks)
+
     def __iter__(self) -> Iterator[bytes]:
         """Iterate over the keys whose locks are held, awaited or announced."""
         return iter(self._locks)

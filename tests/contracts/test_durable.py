@@ -19,7 +19,7 @@ from milena_cache.journal.group_commit import PROBE_SECONDS, Journal
 from milena_cache.journal.lmdb_disk import LmdbDisk
 from milena_cache.journal.record import Record
 from milena_cache.objects.version import Version
-from milena_cache.objects.write_request import NotDurable
+from milena_cache.objects.write_request import NotDurable, Receipt
 from milena_cache.writes.durable import Durable
 from milena_common.api.errors import DeadlineExceeded, Unavailable
 from tests.support.fake_clock import FakeClock, run_ready_tasks
@@ -62,6 +62,9 @@ class TwoJournals:
     def next_version(self, owned_since: int) -> Version:
         return self._own.next_version(owned_since)
 
+    def next_versions(self, owned_since: int, number: int) -> list[Version]:
+        return self._own.next_versions(owned_since, number)
+
     def append(self, record: Record, token: Token, on_done: OnDone, timeout: float) -> asyncio.Future[None]:
         seq = record.version.seq
         both = asyncio.gather(
@@ -79,6 +82,18 @@ class TwoJournals:
 
         both.add_done_callback(failed)
         return future
+
+    def append_for(self, receipt: Receipt, record: Record, token: Token, on_done: OnDone, timeout: float) -> None:
+        def pass_on(future: asyncio.Future[None]) -> None:
+            error = future.exception()
+            if not receipt.done():
+                if error is None:
+                    receipt.set_result(None)
+                else:
+                    assert isinstance(error, Exception)
+                    receipt.set_exception(error)
+
+        self.append(record, token, on_done, timeout).add_done_callback(pass_on)
 
     def _one_done(self, seq: int, durable: bool) -> None:
         self._waiting[seq][2].append(durable)

@@ -9,9 +9,13 @@ but enqueues the connection for one slice. Working at once would be wrong: (1) a
 S3; (2) their replies arrive in one round of the event loop; (3) each callback works for a whole slice, and this
 connection holds the loop for 1,000 slices.
 
-**Fast paths.** A read of nothing but GETs, and a SET over a value of class `memory`, skip `Running`. That is
-allowed only while `_is_plain`: with a reply pending, for example, (1) GET a waits for S3, (2) GET b is a hit, (3)
-the client would take b's reply for that of a.
+**Fast paths.** GETs that are hits, and SETs of class `memory`, skip `Running`, as many of them at once as come
+together. That is allowed only while `_is_plain`: with a reply pending, for example, (1) GET a waits for S3, (2) GET
+b is a hit, (3) the client would take b's reply for that of a. SETs of other classes that come together begin as one
+batch (`set_batches`), in their place in the order.
+
+**One write.** Replies collect in `OutputBuffer.parts`, and are written at the end of a slice, or when they are
+many. Replies to commands that waited are written once in a round of the event loop (`OutputBuffer.write_soon`).
 
 **Bounds.** No command begins while RESP_OUTPUT_BYTES of replies wait for the client to read, or HIGH_WATER of them
 when the process exceeds its budget of bytes in flight, or while as many commands are in flight as
@@ -32,9 +36,10 @@ from typing import cast
 from milena_cache.servers.resp.dispatch.admission import MAX_CLIENTS, MEMBER_CONNECTIONS
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.in_flight import COPIES, SMALL, InFlight
-from milena_cache.servers.resp.output_buffer import HIGH_WATER, OutputBuffer
+from milena_cache.servers.resp.output_buffer import HIGH_WATER, MAX_PIECES, OutputBuffer
 from milena_cache.servers.resp.plain_sets import PlainSets
 from milena_cache.servers.resp.running import Running
+from milena_cache.servers.resp.set_batches import SetBatches
 from milena_cache.servers.resp.state.client_registry import Reason
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.loop_share import HEAVY_SECONDS, MAX_SLICE_SECONDS
@@ -45,6 +50,7 @@ from milena_common.api.errors import Overloaded
 from milena_common.network.addresses import Address
 from milena_common.resp.encoding import error_line
 from milena_common.resp.parser import CommandReader, ProtocolError
+from milena_common.resp.plain_commands import MAX_SETS
 from milena_common.tls.chain import peer_chain
 from milena_common.tls.peer import of_transport
 
@@ -55,8 +61,6 @@ _OVERHEAD_BYTES = 2**20
 # Arguments that are parsed between two readings of the clock: less than 1 ms of work.
 _ARGUMENTS_AT_ONCE = 512
 _FEW = 2  # this many hits take too little time to be counted as loop time
-# Parts of replies that are joined into one write.
-_MAX_PIECES = 256
 
 
 class Connection(asyncio.Protocol):
@@ -71,7 +75,9 @@ class Connection(asyncio.Protocol):
         self._gets = context.calls["get"]
         self._get_counts = context.stats["get"]
         self._plain_sets = PlainSets(context)
-        self._short_set = SET if context.node.writes.keeps_in_memory else b""  # the command for `_plain_sets`
+        self._keeps_in_memory = context.node.writes.keeps_in_memory  # else no SET is for `_plain_sets`
+        # SETs that are tried together: fewer after one that had to be done alone, or each would cost many looks.
+        self._set_run = MAX_SETS
         self._limited = context.config.rate_limit > 0
         self._max_unsent = context.config.resp_output_bytes
         self._now = context.clock.now
@@ -92,6 +98,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._out: OutputBuffer
         self._running: Running
+        self._set_batches: SetBatches
 
     # ---- the connection
 
@@ -107,6 +114,7 @@ class Connection(asyncio.Protocol):
         self.session.chain = peer_chain(transport.get_extra_info("ssl_object")) if certificate is not None else None
         self._out = OutputBuffer(self._transport, self.session)
         self._running = Running(self._context, self.session, self._out, self._on_reply)
+        self._set_batches = SetBatches(self._context, self.session, self._running)
         clients = self._context.clients
         over = len(clients) - self._context.config.resp_max_connections
         self.session.over_limit = over >= 0
@@ -172,7 +180,10 @@ class Connection(asyncio.Protocol):
         if session.plain and out.writable and not (running.pending or self._limited or running.in_flight.full):
             keys = reader.gets(data)
             if keys is not None:
-                if self._reply_gets(keys, now) and len(keys) <= _FEW:
+                done = self._reply_gets(keys, now)
+                if not self._commands:
+                    out.write_out()
+                if done and len(keys) <= _FEW:
                     return
                 took = self._now() - now
                 if self._commands:
@@ -181,13 +192,21 @@ class Connection(asyncio.Protocol):
                     self._pause_until_scheduled()
                 self._share.used(took)
                 return
+            sets = reader.sets(data) if self._keeps_in_memory else None
+            if sets is not None:
+                self._reply_sets(*sets, now)
+                took = self._now() - now
+                if self._commands or reader.more:
+                    self._work()
+                else:
+                    out.write_out()
+                    if took > HEAVY_SECONDS:
+                        self._pause_until_scheduled()
+                self._share.used(took)
+                return
             argv = reader.one(data)
             if argv is not None:
-                is_short = len(argv) == 3 and argv[0] == self._short_set
-                if is_short and self._plain_sets.serve(session, argv[1], argv[2], now, out.parts):
-                    out.write_out()
-                else:
-                    self._run_one(argv, now)
+                self._run_one(argv, now)
                 return
         reader.feed(data)
         self._work()
@@ -263,7 +282,9 @@ class Connection(asyncio.Protocol):
         until = now + MAX_SLICE_SECONDS
         plain_gets, parts, gets, counted = self._plain_gets, self._out.parts, self._gets, self._get_counts
         self.session.last_command = "get"
+        reads = self._context.node.reads
         while True:
+            before = reads.hit_bytes
             number = plain_gets.serve(keys, now, parts, HIGH_WATER)
             took = self._now() - now
             gets.requests += number
@@ -271,20 +292,25 @@ class Connection(asyncio.Protocol):
             self.session.commands += number
             counted.calls += number
             counted.seconds += took
-            self._out.write_out()
+            self._out.count(reads.hit_bytes - before)
             if number == len(keys):
                 return True
             keys = keys[number:]
             if self._is_behind():
                 break
             self._running.run([GET, keys[0]])
-            self._out.write_out()
             del keys[0]
             now = self._running.at
             if now >= until or not keys or not self._is_plain():
                 break
         self._commands.extend([GET, key] for key in keys)
         return False
+
+    def _reply_sets(self, keys: list[bytes], values: list[bytes], now: float) -> None:
+        """Do SETs of class `memory`, until one is of another kind. The rest goes into `_commands`."""
+        done = self._plain_sets.serve(self.session, keys, values, now, self._out.parts)
+        if done < len(keys):
+            self._commands.extend([SET, key, value] for key, value in zip(keys[done:], values[done:], strict=True))
 
     def _run_one(self, argv: list[bytes], now: float) -> None:
         """Begin the only command of a read, in the state of `_is_plain`: what `_work` would do, in fewer steps."""
@@ -352,7 +378,7 @@ class Connection(asyncio.Protocol):
         Parked commands go first: they are older than those that were read after them.
         """
         commands, reader, running, session = self._commands, self._reader, self._running, self.session
-        serve, short_set, parts = self._plain_sets.serve, self._short_set, self._out.parts
+        parts = self._out.parts
         running.at = self._now()
         late = session.waited > self._context.timeout
         rejects = late or self._overload.rejects(self._number, running.at)
@@ -364,10 +390,10 @@ class Connection(asyncio.Protocol):
         while True:
             while commands:
                 argv = commands[0]
-                is_short = len(argv) == 3 and argv[0] == short_set and not (late or session.closing)
-                short = is_short and self._is_plain()
-                if short and (done := serve(session, argv[1], argv[2], running.at, parts)):
-                    running.at = done
+                if argv[0] == SET and not late and (done := self._begin_sets(running.at)):
+                    running.at = self._now()
+                    for _ in range(done):
+                        commands.popleft()
                 elif (
                     running.in_flight.full
                     or session.closing
@@ -375,9 +401,9 @@ class Connection(asyncio.Protocol):
                     or not running.begin_or_park(argv)
                 ):
                     return False
-                if commands:  # the command may have closed the connection, which clears them
+                elif commands:  # the command may have closed the connection, which clears them
                     commands.popleft()
-                if len(parts) > _MAX_PIECES:
+                if len(parts) > MAX_PIECES:
                     self._out.write_out()
                 if running.at >= until:
                     return bool(commands) or reader.more
@@ -388,8 +414,11 @@ class Connection(asyncio.Protocol):
                 if plain and rejects and self._overload.reject(reader, session, parts):
                     continue
                 keys = reader.read_gets() if plain else None
+                sets = reader.read_sets() if plain and keys is None and self._keeps_in_memory and not late else None
                 if keys is not None:
                     self._reply_gets(keys, self._now())
+                elif sets is not None:
+                    self._reply_sets(*sets, self._now())
                 elif reader.more:
                     reader.read(commands.append, _ARGUMENTS_AT_ONCE)
             except ProtocolError as error:
@@ -398,11 +427,37 @@ class Connection(asyncio.Protocol):
             if self._now() >= until:
                 return bool(commands) or reader.more
 
+    def _begin_sets(self, now: float) -> int:
+        """Begin the SETs that are next in `_commands` together, if they are of a kind for that; return how many."""
+        session, in_flight = self.session, self._running.in_flight
+        if self._limited or not session.plain or session.closing or session.logging_in or in_flight.full:
+            return 0
+        if not self._out.writable and self._is_behind():
+            return 0
+        if self._keeps_in_memory and not self._running.pending and (done := self._remember_sets(now)):
+            return done
+        return self._set_batches.begin_sets(self._commands)
+
+    def _remember_sets(self, now: float) -> int:
+        """Do the SETs that are next in `_commands` and are of class `memory`; return how many."""
+        keys: list[bytes] = []
+        values: list[bytes] = []
+        for argv in self._commands:
+            if len(argv) != 3 or argv[0] != SET or len(keys) == self._set_run:
+                break
+            keys.append(argv[1])
+            values.append(argv[2])
+        if not keys:
+            return 0
+        done = self._plain_sets.serve(self.session, keys, values, now, self._out.parts)
+        self._set_run = min(MAX_SETS, 4 * done) or 1
+        return done
+
     def _on_reply(self) -> None:
-        """Go on after the reply to a command that waited: flush it, and enqueue what may begin now."""
+        """Go on after the reply to a command that waited: have it written, and enqueue what may begin now."""
         if self._out.lost or self._working:
             return
-        self._out.write_out()
+        self._out.write_soon()
         if self._running.ready or self._commands or self._reader.more or self._in_flight.counted:
             self._schedule()
         elif self.session.closing or self._no_more:

@@ -58,6 +58,7 @@ class Invalidations:
         self._clock = clock
         tracking.wake = self._wake
         change_feed.on_change = self._changed
+        change_feed.is_needed = lambda: tracking.active
 
     def slots_changed(self, slots: Collection[int]) -> None:
         """Invalidate the keys of `slots`, which this node has lost, stopped or gained.

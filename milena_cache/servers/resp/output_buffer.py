@@ -18,23 +18,28 @@ from milena_cache.servers.resp.state.pending_replies import LARGE, Large, Reply
 HIGH_WATER = 1024 * 1024
 # Up to this, unsent bytes are not counted. Above, `writable` is False.
 _UNCOUNTED = 64 * 1024
+# Parts, and bytes of them, that are joined into one write.
+MAX_PIECES = 256
+_JOINED_BYTES = 64 * 1024
 
 
 class OutputBuffer:
     """The output of one connection.
 
-    parts: bytes that the next `flush` writes
+    parts: bytes that the next `write_out` writes
     writable: False while the transport holds more than _UNCOUNTED unsent bytes
     lost: True if nothing can be sent any more
     """
 
-    __slots__ = ("_ready", "_session", "_transport", "lost", "parts", "writable")
+    __slots__ = ("_joined", "_ready", "_scheduled", "_session", "_transport", "lost", "parts", "writable")
 
     def __init__(self, transport: asyncio.Transport, session: Session) -> None:
         self.parts: list[bytes] = []
         self.writable = True
         self.lost = False
         self._ready: deque[Reply] = deque()
+        self._joined = 0
+        self._scheduled = False
         self._transport = transport
         self._session = session
         transport.set_write_buffer_limits(high=_UNCOUNTED)
@@ -49,6 +54,29 @@ class OutputBuffer:
             self._session.sent += len(data)
             self._transport.write(data)
         parts.clear()
+        self._joined = 0
+
+    def count(self, size: int) -> None:
+        """Count `size` bytes that were appended to `parts`, and write what is enough for one write."""
+        self._joined += size
+        if self._joined >= _JOINED_BYTES or len(self.parts) > MAX_PIECES:
+            self.write_out()
+
+    def write_soon(self) -> None:
+        """Write the parts in the next round of the event loop.
+
+        Each write of a transport may be a system call. So the replies to the commands that wait for one commit of
+        the journal, which come one after the other in one round, are written together.
+        """
+        if len(self.parts) > MAX_PIECES:
+            self.write_out()
+        elif not self._scheduled and self.parts:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._write_scheduled)
+
+    def _write_scheduled(self) -> None:
+        self._scheduled = False
+        self.write_out()
 
     def add(self, reply: Reply) -> None:
         """Append a reply to `parts`; a large one is written at once, without being copied into them."""

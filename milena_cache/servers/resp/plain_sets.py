@@ -1,15 +1,19 @@
-"""Coordination. The fast path of SET: a value of class `memory`, acknowledged at once.
+"""Coordination. The fast path of SETs: values of class `memory`, acknowledged at once, all SETs of a read together.
 
 It is to SET what `plain_gets` is to GET. `Writes` decides whether a SET is of this kind, and does it; here it is
-only counted and replied to.
+only counted and replied to. The first SET of another kind ends the run, so that effects and replies stay in order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from milena_cache.membership.ownership import ELSEWHERE
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.api.errors import MilenaError
 from milena_common.api.keys import SCHEME
+from milena_common.cluster.slots import slot_of
 from milena_common.resp.encoding import OK
 
 
@@ -26,28 +30,49 @@ class PlainSets:
         self._counted = context.stats["set"]
         self._now = context.clock.now
 
-    def serve(self, session: Session, key: bytes, value: bytes, began: float, parts: list[bytes]) -> float:
-        """Do the SET and append its reply to `parts`; `began` is when it began, monotonic seconds.
+    def serve(
+        self, session: Session, keys: Sequence[bytes], values: Sequence[bytes], began: float, parts: list[bytes]
+    ) -> int:
+        """Do the first of these SETs, in order, and append their replies to `parts`; return how many.
 
-        Return when it was done, in monotonic seconds; 0 if the SET is of another kind, and nothing was done.
+        `began` is when they began, monotonic seconds. The next one is of another kind, if any is left.
         """
-        owned_since = self._ownership.mine_since(key)
-        if owned_since < 0:
-            return 0.0
-        # The key of an object of the default bucket is its cache key.
-        if not self._writes.overwrite(key, value, owned_since) and not self._remember(key, value, owned_since):
-            return 0.0
+        ownership = self._ownership
+        if ownership.single:
+            owned_since = [ownership.since[0]] * len(keys)
+        else:
+            since = ownership.since
+            owned_since = [since[slot_of(key)] for key in keys]
+            if ELSEWHERE in owned_since:
+                del owned_since[owned_since.index(ELSEWHERE) :]
+                keys, values = keys[: len(owned_since)], values[: len(owned_since)]
+        number = len(keys)
+        done = self._serve(keys, values, owned_since)
+        if not done:
+            return 0
+        while done < number:
+            more = self._serve(keys[done:], values[done:], owned_since[done:])
+            if not more:
+                break
+            done += more
         puts, counted = self._puts, self._counted
         session.last_command = "set"
-        session.commands += 1
-        parts.append(OK)
-        done = self._now()
-        took = done - began
-        puts.requests += 1
-        puts.durations.observe(took)
-        counted.calls += 1
+        session.commands += done
+        parts.append(OK * done)
+        took = self._now() - began
+        puts.requests += done
+        puts.durations.observe_many(took, done)
+        counted.calls += done
         counted.seconds += took
         return done
+
+    def _serve(self, keys: Sequence[bytes], values: Sequence[bytes], owned_since: Sequence[int]) -> int:
+        """Do the first of these SETs that are of one kind; 0 if the first one is not of class `memory`."""
+        if not keys:
+            return 0
+        # The key of an object of the default bucket is its cache key.
+        done = self._writes.overwrite_many(keys, values, owned_since)
+        return done or self._remember(keys[0], values[0], owned_since[0])
 
     def _remember(self, key: bytes, value: bytes, owned_since: int) -> bool:
         if key.startswith(SCHEME):

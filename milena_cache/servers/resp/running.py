@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from types import CoroutineType
 from typing import Any
 
@@ -162,7 +162,7 @@ class Running:
                 pending.repeated = repeated
                 self._wait(pending, result, parked=place is not None)
                 return
-            reply = self._encode(result)
+            reply = self.encode(result)
         except Exception as error:
             line = self._command_metrics.error_reply(
                 error, command, session.last_command, argv, begun=begun, encrypted=session.encrypted
@@ -176,7 +176,54 @@ class Running:
             place.work = work
             self._fill(place, reply)
         else:
-            self._put(() if not session.plain and session.mute and self._muted() else reply, work)
+            self.add_reply(() if not session.plain and session.mute and self._muted() else reply, work)
+
+    # ---- batches of SETs
+
+    def conflicts(self, access: Access, keys: list[bytes]) -> bool:
+        """True if such a command must wait for one that is in flight or parked."""
+        return self._busy.conflicts(access, keys)
+
+    def begin_batch(
+        self, pending: PendingReply, argvs: Sequence[list[bytes]], keys: list[bytes]
+    ) -> CommandOrdering[PendingReply]:
+        """Give commands that write `keys`, and have begun together, their place `pending`.
+
+        Returns the ordering that has their keys, for `finish_batch`.
+        """
+        self.in_flight.begin_many(argvs)
+        if self._session.deferring:
+            pending.deferred = first = self._next_deferred + 1
+            self._next_deferred += len(argvs)
+            self._context.clients.deferred += len(argvs)
+            self.add_reply((b"".join([b"-DEFERRED %d\r\n" % (first + number) for number in range(len(argvs))]),))
+        else:
+            pending.touched = "write", keys
+            self.pending.append(pending)
+            self._busy.add("write", keys)
+        return self._busy
+
+    def finish_batch(
+        self,
+        pending: PendingReply,
+        argvs: Sequence[list[bytes]],
+        ordering: CommandOrdering[PendingReply],
+        lines: Sequence[bytes],
+    ) -> None:
+        """Send the replies to commands that began together, each in its place."""
+        self.in_flight.end_many(argvs)
+        self._session.last_at = self._now()
+        self._command_metrics.replied_many(pending.command, argvs, self._session, pending.started)
+        if pending.deferred:
+            pushes = [
+                b">3\r\n+deferred\r\n:%d\r\n%b" % (pending.deferred + number, line)
+                for number, line in enumerate(lines)
+            ]
+            self._out.add_when_read((b"".join(pushes),))
+        else:
+            ordering.remove(*pending.touched)
+            self._fill(pending, (b"".join(lines),))
+        self._on_reply()
 
     def lost(self) -> None:
         """Drop the replies that are due, and the parked commands: the connection is gone.
@@ -190,7 +237,7 @@ class Running:
         # A new ordering without parked commands, so that none of them can begin any more.
         self._busy = CommandOrdering()
 
-    def _put(self, reply: Reply, work: Work | None = None) -> None:
+    def add_reply(self, reply: Reply, work: Work | None = None) -> None:
         """Send a reply, behind all that are due."""
         if self.pending:
             pending = PendingReply(reply, UNKNOWN, "", [], 0.0)
@@ -247,7 +294,7 @@ class Running:
             pending.deferred = self._next_deferred
             self._context.clients.deferred += 1
             if not pending.muted:
-                self._put((b"-DEFERRED %d\r\n" % pending.deferred,))
+                self.add_reply((b"-DEFERRED %d\r\n" % pending.deferred,))
         else:
             self.pending.append(pending)
             pending.touched = self._context.touched(pending.command, pending.argv)
@@ -258,7 +305,7 @@ class Running:
     ) -> None:
         command = pending.command
         try:
-            reply = self._encode(task.result())
+            reply = self.encode(task.result())
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, TryAgain) and not pending.repeated:
                 # The slot was stopped while the command waited for something else.
@@ -294,12 +341,12 @@ class Running:
             self._out.add(replied.reply or ())
             self._finish_work(replied.work)
 
-    def _encode(self, result: Any) -> Reply:
+    def encode(self, result: Any) -> Reply:
         """Return what a command's result is on the wire: of a read the value that it found, of a write OK."""
         if type(result) is bytes and len(result) >= LARGE:
             return Large((b"$%d\r\n" % len(result), result, b"\r\n"))
         if type(result) is ReadReply:
-            return self._encode(result.entry.value)
+            return self.encode(result.entry.value)
         if type(result) is Ack:
             return _OK
         if isinstance(result, Raw):

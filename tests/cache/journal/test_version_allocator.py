@@ -19,6 +19,18 @@ def test_it_begins_at_the_time_of_day() -> None:
     assert fresh.next(0) == Version(1_700_000_000_000, 1_700_000_000_000_002)
 
 
+@pytest.mark.parametrize("owned_since", [0, 2**44])
+def test_versions_of_many_are_those_of_one_after_the_other(owned_since: int) -> None:
+    one, many = Versions(WALL, {}), Versions(WALL, {})
+    many.metadata()
+    one.metadata()
+    expected = [one.next(owned_since) for _ in range(5)]
+    found = many.next_many(owned_since, 5)
+    assert found == expected
+    assert {type(version) for version in found} == {Version}
+    assert (one.due, one.next(0)) == (many.due, many.next(0))
+
+
 def test_a_lost_journal_does_not_take_it_back() -> None:
     before = Versions(WALL, {})
     last = [before.next(0) for _ in range(1000)][-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 import pytest
@@ -20,7 +21,7 @@ async def started(mode: Durability = "memory", **options: object) -> NodeUnderTe
 
 
 def overwritten(t: NodeUnderTest, value: bytes, owned_since: int = 0) -> bool:
-    return t.writes.overwrite(b"k", value, owned_since)
+    return t.writes.overwrite_many([b"k"], [value], [owned_since]) == 1
 
 
 def budgets_are_exact(t: NodeUnderTest) -> None:
@@ -102,7 +103,7 @@ async def test_a_delete_and_a_write_on_a_condition_are_decided_the_long_way() ->
     await t.delete("k")
     assert not overwritten(t, b"1")
     await t.put("l", b"1", if_none_match="*")
-    assert not t.writes.overwrite(b"l", b"2", 0)
+    assert not t.writes.overwrite_many([b"l"], [b"2"], [0])
     await t.stop()
 
 
@@ -170,4 +171,42 @@ async def test_the_budgets_stay_exact() -> None:
         budgets_are_exact(t)
     await t.flush()
     assert (t.dirty.bytes, t.dirty.memory_bytes) == (0, 0)
+    await t.stop()
+
+
+async def test_a_run_of_overwrites_has_the_effects_of_each() -> None:
+    t = await started(dirty_memory_bytes=4000)
+    changed: list[bytes] = []
+    t.memory.change_feed.on_change = changed.append
+    keys = [b"k", b"l", b"k", b"m", b"none", b"k"]
+    for key in ("k", "l", "m"):
+        await t.put(key, b"1")
+    before = t.dirty.get(b"m").version  # type: ignore[union-attr]
+    changed.clear()
+    assert t.writes.overwrite_many(keys, [b"a", b"bb", b"ccc", b"d", b"e", b"f"], [0] * 6) == 4
+    assert changed == keys[:4]
+    values = {entry.key: entry.value for entry in t.dirty.values()}
+    assert values == {b"k": b"ccc", b"l": b"bb", b"m": b"d"}
+    versions = [t.dirty.get(key).version for key in (b"l", b"k", b"m")]  # type: ignore[union-attr]
+    assert before < versions[0] < versions[1] < versions[2]
+    assert t.writes.acknowledged["memory"] == 3 + 4
+    budgets_are_exact(t)
+    # Not all of them fit, and none is written over the limit.
+    assert t.writes.overwrite_many([b"k", b"l"], [bytes(3000), bytes(3000)], [0, 0]) == 0
+    assert t.writes.overwrite_many([b"k", b"l"], [b"1", bytes(10**6 + 1)], [0, 0]) == 0
+    budgets_are_exact(t)
+    await t.stop()
+
+
+async def test_a_run_of_overwrites_stops_at_a_key_whose_lock_is_taken() -> None:
+    t = await started()
+    for key in ("k", "l"):
+        await t.put(key, b"1")
+    t.store.gate.clear()
+    through = asyncio.create_task(t.put("l", b"2", durability="through"))
+    await run_ready_tasks()
+    assert t.writes.overwrite_many([b"k", b"l"], [b"3", b"3"], [0, 0]) == 1
+    t.store.gate.set()
+    await through
+    assert t.s3_has("l") == b"2"
     await t.stop()

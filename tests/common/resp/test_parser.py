@@ -21,7 +21,7 @@ from milena_common.resp.parser import (
     TooLong,
     split_inline,
 )
-from milena_common.resp.plain_commands import MAX_BYTES, commands_of
+from milena_common.resp.plain_commands import MAX_BYTES, MAX_SETS, commands_of
 
 MAX_BULK = 1000
 COMMAND_BYTES = 3000
@@ -252,6 +252,73 @@ def test_a_value_in_small_pieces_is_kept_as_few() -> None:
         assert reader.pieces <= 3
     assert commands == [[b"SET", b"k", value]]
     assert reader.held == 0
+
+
+values_of_sets = st.binary(max_size=40) | st.sampled_from(
+    (b"\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv", b"a\r\nb", bytes(120), b"\r\n*3\r\n$3\r\nSET\r\n")
+)
+sets_and_others = st.lists(
+    st.lists(
+        st.tuples(st.sampled_from((b"k", b"", b"key" * 9, b"k\r\n")), values_of_sets), min_size=1, max_size=20
+    ).map(lambda pairs: b"".join(command(b"SET", key, value) for key, value in pairs))
+    | st.sampled_from(
+        (b"PING\r\n", command(b"GET", b"k"), command(b"SET", b"k", b"v", b"EX", b"1"), command(b"set", b"k", b"v"))
+    ),
+    max_size=5,
+).map(b"".join)
+
+
+@given(sets_and_others, cuts)
+@example(command(b"SET", b"k", b"v") * 3 + command(b"SET", b"k", bytes(MAX_BULK)) + command(b"SET", b"k", b"w"), [])
+@example(command(b"SET", b"k", b"v") * (2 * MAX_SETS + 1), [])
+def test_pipelines_of_sets_are_recognized_wherever_the_reads_end(data: bytes, places: list[int]) -> None:
+    reader = CommandReader(MAX_BULK, COMMAND_BYTES)
+    commands: list[list[bytes]] = []
+
+    def take(found: tuple[list[bytes], list[bytes]]) -> None:
+        assert 1 <= len(found[0]) <= MAX_SETS
+        commands.extend([b"SET", key, value] for key, value in zip(*found, strict=True))
+
+    for piece in cut(data, places):
+        found = None if reader.more else reader.sets(piece)
+        if found is not None:
+            take(found)
+        else:
+            reader.feed(piece)
+        while reader.more:
+            keys = reader.read_gets()
+            sets = reader.read_sets() if keys is None else None
+            if keys is not None:
+                commands.extend([b"GET", key] for key in keys)
+            elif sets is not None:
+                take(sets)
+            else:
+                reader.read(commands.append, 2)
+    assert commands == read(data)[0]
+    assert reader.held == 0
+
+
+@given(st.lists(likely | st.binary(max_size=8), max_size=6).map(b"".join))
+@example(b"$1\r\nk\r\n$21x")
+@example(b"$1\r\nk\r\n$+1\r\nx\r\n")
+@example(b"$1\r\nk\r\n$1_0\r\n0123456789\r\n")
+def test_the_short_way_of_sets_never_finds_what_the_long_way_does_not(data: bytes) -> None:
+    begun = b"*3\r\n$3\r\nSET\r\n"
+    for stream in (data, begun + data, begun + b"$1\r\nk\r\n" + data, command(b"SET", b"k", b"v") + begun + data):
+        found = CommandReader(MAX_BULK, COMMAND_BYTES).sets(stream)
+        if found is not None:
+            number = len(found[0])
+            assert [[b"SET", *pair] for pair in zip(*found, strict=True)] == read(stream)[0][:number]
+
+
+def test_gets_behind_a_set_are_read_and_not_skipped() -> None:
+    reader = CommandReader(MAX_BULK, COMMAND_BYTES)
+    gets_ = command(b"GET", b"k") * 2
+    assert reader.sets(command(b"SET", b"k", b"v") + gets_) == ([b"k"], [b"v"])
+    assert reader.skip_gets() == 0
+    assert reader.read_gets() == [b"k", b"k"]
+    reader.feed(gets_)
+    assert reader.skip_gets() == 2
 
 
 # The short way: reads that hold nothing but GETs.

@@ -6,6 +6,7 @@ while it is parked.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from milena_cache.servers.resp.dispatch.command import Access, Command
@@ -78,7 +79,16 @@ class CommandsInFlight:
     def end(self, argv: list[bytes]) -> None:
         self._count(-1, argv)
 
+    def begin_many(self, argvs: Sequence[list[bytes]]) -> None:
+        self._add(len(argvs), sum([len(word) for argv in argvs for word in argv]))
+
+    def end_many(self, argvs: Sequence[list[bytes]]) -> None:
+        self._add(-len(argvs), -sum([len(word) for argv in argvs for word in argv]))
+
     def _count(self, one: int, argv: list[bytes]) -> None:
-        self.number += one
-        self.bytes += one * sum(map(len, argv))
+        self._add(one, one * sum(map(len, argv)))
+
+    def _add(self, number: int, size: int) -> None:
+        self.number += number
+        self.bytes += size
         self.full = self.number >= MAX_PENDING or self.bytes >= MAX_PENDING_BYTES

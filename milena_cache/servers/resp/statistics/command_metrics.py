@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from milena_cache.servers.resp.dispatch.command import Command, CommandError
@@ -52,6 +53,23 @@ class CommandMetrics:
         counted.seconds += took
         if took >= self._slow.after:
             self._slow.add(self._clock.wall(), took, argv, session)
+
+    def replied_many(
+        self, command: Command[Any], argvs: Sequence[list[bytes]], session: Session, started: float
+    ) -> None:
+        """Count commands on one key each that have their replies, and began together at `started`."""
+        took = self._now() - started
+        number = len(argvs)
+        counts = self._operations[command.operation]
+        counts.requests += number
+        counts.durations.observe_many(took, number)
+        counted = self._stats[command.name]
+        counted.calls += number
+        counted.seconds += took * number
+        if took >= self._slow.after:
+            wall = self._clock.wall()
+            for argv in argvs:
+                self._slow.add(wall, took, argv, session)
 
     def error_reply(
         self,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from milena_cache.servers.resp.commands.data.timestamps import expiry_in_ms
 from milena_cache.servers.resp.dispatch.command import SYNTAX, CommandError
 from milena_common.api.durability import Durability, check_durability
+from milena_common.api.errors import MilenaError
 
 # By option: True if its number is in seconds (else milliseconds), and True if it is a timestamp (else a duration).
 _EXPIRY_OPTIONS = {
@@ -79,6 +80,16 @@ def set_options(argv: list[bytes]) -> Options:
         else:
             raise CommandError(SYNTAX)
     return options
+
+
+def plain_options(argv: list[bytes]) -> Options | None:
+    """Return the options of a SET that are valid, and that do not depend on the existing object; else None."""
+    try:
+        options = set_options(argv)
+    except (CommandError, MilenaError):
+        return None
+    depends = options.only_if_absent or options.only_if_there or options.get or options.keep_ttl
+    return None if depends else options
 
 
 def getex_options(argv: list[bytes]) -> Options:
