@@ -424,7 +424,7 @@ BUGS: tuple[Bug, ...] = (
         "a read overtakes a write of its connection",
         (
             Change(
-                "milena_cache/servers/resp/dispatch/command_ordering.py",
+                "milena_common/resp/command_ordering.py",
                 '    "read": ("write", "modify"),\n',
                 '    "read": (),\n',
             ),
@@ -438,7 +438,7 @@ BUGS: tuple[Bug, ...] = (
         "a write of its connection overtakes a read",
         (
             Change(
-                "milena_cache/servers/resp/dispatch/command_ordering.py",
+                "milena_common/resp/command_ordering.py",
                 '    "write": ("read", "modify"),\n',
                 '    "write": (),\n',
             ),

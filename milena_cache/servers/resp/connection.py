@@ -35,7 +35,6 @@ from typing import cast
 
 from milena_cache.servers.resp.dispatch.admission import MAX_CLIENTS, MEMBER_CONNECTIONS
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.in_flight import COPIES, SMALL, InFlight
 from milena_cache.servers.resp.output_buffer import HIGH_WATER, MAX_PIECES, OutputBuffer
 from milena_cache.servers.resp.plain_sets import PlainSets
 from milena_cache.servers.resp.running import Running
@@ -49,6 +48,7 @@ from milena_common.access.access import LOGIN_BYTES
 from milena_common.api.errors import Overloaded
 from milena_common.network.addresses import Address
 from milena_common.resp.encoding import error_line
+from milena_common.resp.in_flight import COPIES, SMALL, InFlight
 from milena_common.resp.parser import CommandReader, ProtocolError
 from milena_common.resp.plain_commands import MAX_SETS
 from milena_common.tls.chain import peer_chain

@@ -30,8 +30,7 @@ from milena_cache.objects.write_request import Ack
 from milena_cache.reads.reader import Reply as ReadReply
 from milena_cache.servers.resp.commands.connection.subscriptions import check_subscriber
 from milena_cache.servers.resp.dispatch.admission import check_deadline, check_keys, check_member, check_transaction
-from milena_cache.servers.resp.dispatch.command import Access, Command, wrong_arity
-from milena_cache.servers.resp.dispatch.command_ordering import CommandOrdering
+from milena_cache.servers.resp.dispatch.command import Command
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.subcommands import find
 from milena_cache.servers.resp.output_buffer import OutputBuffer
@@ -40,7 +39,9 @@ from milena_cache.servers.resp.state.pending_replies import LARGE, CommandsInFli
 from milena_cache.servers.resp.state.tracking import Work
 from milena_cache.servers.resp.unknown_command import UNKNOWN
 from milena_common.api.errors import TryAgain
+from milena_common.resp.command_ordering import Access, CommandOrdering
 from milena_common.resp.encoding import OK, Pieces, Raw, encode
+from milena_common.resp.redis_replies import wrong_arity
 
 _OK = (OK,)
 

@@ -21,8 +21,6 @@ from milena_cache.objects.expiry import NEVER
 from milena_cache.objects.write_request import Ack, Change
 from milena_cache.servers.resp.commands.data.set_options import Options, plain_options
 from milena_cache.servers.resp.commands.data.timestamps import as_ms, as_timestamp
-from milena_cache.servers.resp.dispatch.command import CommandError
-from milena_cache.servers.resp.dispatch.command_ordering import CommandOrdering
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.running import Running
 from milena_cache.servers.resp.state.context import Context
@@ -30,7 +28,9 @@ from milena_cache.servers.resp.state.pending_replies import MAX_PENDING, Pending
 from milena_cache.writes.batch import WriteBatch
 from milena_common.api.errors import MilenaError, TryAgain
 from milena_common.api.keys import SCHEME
+from milena_common.resp.command_ordering import CommandOrdering
 from milena_common.resp.encoding import OK
+from milena_common.resp.redis_replies import CommandError
 
 SET = b"SET"
 # SETs of one batch: less than 2 ms of work, which is not divided.

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from milena_cache.servers.resp.dispatch.admission import no_room
-from milena_cache.servers.resp.dispatch.command import Command, CommandError
+from milena_cache.servers.resp.dispatch.command import Command
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.api.keys import check_value_size
 from milena_common.resp.parser import NoRoom, TooLong
+from milena_common.resp.redis_replies import unknown_command
 
 
 def _unknown(context: Context, session: Session, argv: list[bytes]) -> Any:
@@ -22,13 +23,7 @@ def _unknown(context: Context, session: Session, argv: list[bytes]) -> Any:
         check_value_size(argv[0].size, context.config.max_value_bytes)
     if isinstance(argv[0], NoRoom):
         raise no_room(context.budget.used, context.budget.limit, context.timeout)
-    shown = ""
-    for word in argv[1:]:
-        if len(shown) >= 128:
-            break
-        shown += f"'{word[: 128 - len(shown)].decode(errors='replace')}' "
-    name = argv[0][:128].decode(errors="replace")
-    raise CommandError(f"ERR unknown command '{name}', with args beginning with: {shown}")
+    raise unknown_command(argv)
 
 
 # In place of every command that is not in the registry.

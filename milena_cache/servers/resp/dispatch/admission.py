@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from milena_cache.servers.resp.dispatch.command import Command, CommandError
+from milena_cache.servers.resp.dispatch.command import Command
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_common.api.errors import Overloaded
+from milena_common.resp.redis_replies import CommandError
 
 NO_TRANSACTIONS: Final = "transactions are not supported"
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from milena_cache.servers.resp.dispatch.session import Session
+from milena_common.resp.command_ordering import Access
 
 # The context of the handlers: `milena_cache.servers.resp.state.context.Context`, which in turn has all commands.
 C = TypeVar("C")
@@ -20,8 +21,6 @@ C = TypeVar("C")
 # awaitable of one. Raises CommandError or MilenaError.
 Handler = Callable[[C, Session, list[bytes]], Any | Awaitable[Any]]
 
-# What a command does to its keys, for the order in which the commands of one connection take effect.
-Access = Literal["none", "read", "write", "modify"]
 Operation = Literal["get", "put", "delete", "list", "refresh", "other"]
 
 # Positions of the first and last key among the arguments (negative: from the end), and the step between keys.
@@ -31,14 +30,6 @@ ONE_KEY: Final = (1, 1, 1)
 ALL_KEYS: Final = (1, -1, 1)
 KEYS_WITH_VALUES: Final = (1, -1, 2)
 KEY_OF_SUBCOMMAND: Final = (2, 2, 1)
-
-
-class CommandError(Exception):
-    """An error reply to a command. The text begins with the code word, as in `ERR syntax error`."""
-
-
-SYNTAX = "ERR syntax error"
-NOT_AN_INTEGER = "ERR value is not an integer or out of range"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +95,3 @@ class Command(Generic[C]):
             return []
         stop = last + 1 if last >= 0 else len(argv) + last + 1
         return argv[first:stop:step]
-
-
-def wrong_arity(name: str) -> CommandError:
-    return CommandError(f"ERR wrong number of arguments for '{name}' command")
-
-
-def integer(word: bytes, error: str = NOT_AN_INTEGER) -> int:
-    """Parse a 64-bit integer as Redis does. Raises CommandError with the text `error`."""
-    digits = word[1:] if word[:1] == b"-" else word
-    if not digits.isdigit() or len(digits) > 19 or (digits[:1] == b"0" and word != b"0"):
-        raise CommandError(error)
-    value = int(word)
-    if not -(2**63) <= value < 2**63:
-        raise CommandError(error)
-    return value

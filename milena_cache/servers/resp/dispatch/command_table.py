@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Generic, TypedDict, TypeVar, Unpack
 
-from milena_cache.servers.resp.dispatch.command import Access, C, Command, KeyPositions, Operation
+from milena_cache.servers.resp.dispatch.command import C, Command, KeyPositions, Operation
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.subcommands import no_handler
+from milena_common.resp.command_ordering import Access
 
 R = TypeVar("R")
 # A `Handler` of which the decorator keeps the type of the reply.

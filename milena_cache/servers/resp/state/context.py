@@ -19,7 +19,7 @@ from milena_cache.objects.names import Buckets
 from milena_cache.reads.peer_listings import PeerListings
 from milena_cache.reads.reader import Node
 from milena_cache.servers.api_methods import ApiMethods
-from milena_cache.servers.resp.dispatch.command import Access, Command, CommandError
+from milena_cache.servers.resp.dispatch.command import Command
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.client_registry import Clients
 from milena_cache.servers.resp.state.cursors import Cursors
@@ -42,6 +42,8 @@ from milena_common.cluster.slots import slot_of
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.process.facts import ProcessFacts
+from milena_common.resp.command_ordering import Access
+from milena_common.resp.redis_replies import CommandError
 from milena_common.runtime.clock import Clock
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import Access, Command
+from milena_cache.servers.resp.dispatch.command import Command
 from milena_cache.servers.resp.state.tracking import Work
+from milena_common.resp.command_ordering import Access
 
 Reply = tuple[bytes, ...]
 

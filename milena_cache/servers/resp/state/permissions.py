@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 from milena_cache.objects.names import Buckets
-from milena_cache.servers.resp.dispatch.command import Access as KeyAccess
 from milena_cache.servers.resp.dispatch.command import Command
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_common.access.access import Access
@@ -17,6 +16,7 @@ from milena_common.access.commands import ALWAYS_ALLOWED, NEEDS, Need, is_of_clu
 from milena_common.access.rules import ObjectName, User
 from milena_common.api.errors import MilenaError
 from milena_common.api.keys import SCHEME, split_cache_key
+from milena_common.resp.command_ordering import Access as KeyAccess
 
 PORT: Final = "resp"
 _NEED_OF: Final[dict[KeyAccess, Need]] = {"none": "", "read": "r", "write": "w", "modify": "rw"}

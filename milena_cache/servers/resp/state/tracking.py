@@ -32,9 +32,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 
-from milena_cache.servers.resp.dispatch.command import Access
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_common.cluster.slots import slot_of
+from milena_common.resp.command_ordering import Access
 
 # In place of keys: the client is to drop its whole cache.
 EVERYTHING = None

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import Command, CommandError
+from milena_cache.servers.resp.dispatch.command import Command
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.statistics.command_stats import CommandStats
 from milena_cache.servers.resp.statistics.slow_commands import SlowCommands
@@ -19,6 +19,7 @@ from milena_common.api.errors import InternalError, InvalidRequest, MilenaError,
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.resp.encoding import error_line
 from milena_common.resp.errors import over_kind, to_resp
+from milena_common.resp.redis_replies import CommandError
 from milena_common.rpc.status import to_grpc
 from milena_common.runtime.clock import Clock
 

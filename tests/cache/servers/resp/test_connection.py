@@ -9,9 +9,9 @@ import pytest
 
 from milena_cache.membership.identity import NodeIdentity
 from milena_cache.servers.resp.dispatch.admission import MEMBER_CONNECTIONS, MEMBER_SECONDS
-from milena_cache.servers.resp.in_flight import COPIES
 from milena_cache.servers.resp.output_buffer import HIGH_WATER
 from milena_common.resp.encoding import bulk, command
+from milena_common.resp.in_flight import COPIES
 from tests.cache.servers.resp.server_under_test import ServerUnderTest, WireClient, ring
 from tests.support.fake_clock import run_ready_tasks
 from tests.support.s3.memory_store import MemoryStore

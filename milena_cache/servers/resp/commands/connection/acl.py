@@ -9,16 +9,16 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import CommandError, integer
 from milena_cache.servers.resp.dispatch.command_table import CommandTable, Metadata
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import find, unknown_subcommand
+from milena_cache.servers.resp.dispatch.subcommands import find
 from milena_cache.servers.resp.state.context import Context
 from milena_common.access.acl_log import Rejection
 from milena_common.access.commands import CATEGORIES, CATEGORIES_OF, is_of_cluster
 from milena_common.access.rules import Selector
 from milena_common.api.errors import ConfigError
 from milena_common.resp.encoding import OK, Raw, Simple
+from milena_common.resp.redis_replies import CommandError, integer, unknown_subcommand
 
 _ADMIN = ("admin", "noscript", "loading", "stale")
 _READING = ("noscript", "loading", "stale")

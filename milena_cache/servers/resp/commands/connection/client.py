@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from milena_cache.servers.resp.commands.connection.client_kill import kill
 from milena_cache.servers.resp.commands.connection.client_list import info, list_
-from milena_cache.servers.resp.commands.connection.handshake import printable
-from milena_cache.servers.resp.dispatch.command import SYNTAX, CommandError, integer
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.subcommands import wrong_form
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw
+from milena_common.resp.redis_replies import SYNTAX, CommandError, integer, printable
 
 COMMANDS = CommandTable[Context](
     categories=("connection",), group="connection", flags=("noscript", "loading", "stale")

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 from milena_cache.servers.resp.commands.connection.client_list import client_type, type_of
-from milena_cache.servers.resp.dispatch.command import SYNTAX, CommandError, integer
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.client_registry import Client
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw
+from milena_common.resp.redis_replies import SYNTAX, CommandError, integer
 
 Meant = Callable[["Client"], bool]
 

@@ -5,11 +5,11 @@ Fields of features that Milena does not have (databases, pattern subscriptions, 
 
 from __future__ import annotations
 
-from milena_cache.servers.resp.dispatch.command import SYNTAX, CommandError, integer
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.client_registry import Client
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import Verbatim
+from milena_common.resp.redis_replies import SYNTAX, CommandError, integer
 
 # Connections have one of the first two types; the others are accepted because Redis has them.
 NORMAL = "normal"

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import NOT_AN_INTEGER, SYNTAX, CommandError, integer
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.tracking import Follower, Options
 from milena_common.resp.encoding import OK, Raw
+from milena_common.resp.redis_replies import NOT_AN_INTEGER, SYNTAX, CommandError, integer
 
 _DIFFERENT = "before disabling tracking for this client, and then re-enabling it with a different mode."
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import SYNTAX, CommandError, integer
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
@@ -16,29 +15,18 @@ from milena_cache.servers.resp.state.permissions import PORT
 from milena_common.access.principals import DEFAULT, Principal
 from milena_common.api.errors import Unauthenticated
 from milena_common.resp.encoding import OK, RESP2, RESP3, Raw, Simple
-
-# The version of Redis that is reported. Clients decide by it which commands they may use.
-REDIS_VERSION = "7.4.0"
-
-NO_PASSWORD = (
-    "ERR AUTH <password> called without any password configured for the default user. "
-    "Are you sure your configuration is correct?"
+from milena_common.resp.redis_replies import (
+    LOGIN_FIRST,
+    NO_PASSWORD,
+    REDIS_VERSION,
+    SYNTAX,
+    WRONG_USER,
+    CommandError,
+    integer,
+    printable,
 )
-WRONG_USER = "WRONGPASS invalid username-password pair or user is disabled."
-LOGIN_FIRST = (
-    "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> "
-    "<pass> option can be used to authenticate the client and select the RESP protocol version at the same time"
-)
-
 
 COMMANDS = CommandTable[Context](categories=("connection",), group="connection")
-
-
-def printable(word: bytes, what: str) -> str:
-    """Return a name that CLIENT LIST can show. Raises CommandError for spaces and control characters."""
-    if any(not 0x21 <= byte <= 0x7E for byte in word):
-        raise CommandError(f"ERR {what} cannot contain spaces, newlines or special characters.")
-    return word.decode()
 
 
 @COMMANDS.command(

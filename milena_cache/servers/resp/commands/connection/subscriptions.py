@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from milena_cache.servers.resp.dispatch.command import Command, CommandError
+from milena_cache.servers.resp.dispatch.command import Command
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import Raw, bulk, null, push
+from milena_common.resp.redis_replies import CommandError
 
 CHANNEL: Final = b"__redis__:invalidate"
 NO_OTHER: Final = (

@@ -13,11 +13,12 @@ ioredis's only one, would be rejected.
 from __future__ import annotations
 
 from milena_cache.servers.resp.dispatch.admission import NO_TRANSACTIONS
-from milena_cache.servers.resp.dispatch.command import ALL_KEYS, CommandError
+from milena_cache.servers.resp.dispatch.command import ALL_KEYS
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw
+from milena_common.resp.redis_replies import CommandError
 
 _EMPTY_ARRAY = Raw(b"*0\r\n")
 

@@ -15,10 +15,11 @@ from milena_cache.objects.names import Object
 from milena_cache.reads.read_modify_write import DELETE, KEEP, Decide, NewValue, Otherwise
 from milena_cache.servers.resp.commands.data.reading import look
 from milena_cache.servers.resp.commands.data.timestamps import as_ms, as_timestamp, expiry_in_ms
-from milena_cache.servers.resp.dispatch.command import ONE_KEY, CommandError, Handler
+from milena_cache.servers.resp.dispatch.command import ONE_KEY, Handler
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
+from milena_common.resp.redis_replies import CommandError
 
 # Redis's replies for a key that does not exist, and for one without an expiry.
 _NO_KEY, _NO_EXPIRY = -2, -1

@@ -22,19 +22,14 @@ from milena_cache.servers.resp.commands.data.reading import (
     read,
 )
 from milena_cache.servers.resp.commands.data.writing import write_all
-from milena_cache.servers.resp.dispatch.command import (
-    ALL_KEYS,
-    KEY_OF_SUBCOMMAND,
-    ONE_KEY,
-    CommandError,
-    integer,
-)
+from milena_cache.servers.resp.dispatch.command import ALL_KEYS, KEY_OF_SUBCOMMAND, ONE_KEY
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.service.requests import Place
 from milena_common.cluster.slots import slot_of
 from milena_common.resp.encoding import Simple
+from milena_common.resp.redis_replies import CommandError, integer
 
 # Number of keys among which RANDOMKEY chooses.
 _CHOICE = 1000

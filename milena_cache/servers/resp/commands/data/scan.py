@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import SYNTAX, CommandError, integer
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
@@ -17,6 +16,7 @@ from milena_cache.servers.resp.state.cursors import Place
 from milena_common.access.glob import Glob
 from milena_common.api.keys import MAX_KEY_BYTES, cache_key
 from milena_common.cluster.slots import slot_of
+from milena_common.resp.redis_replies import SYNTAX, CommandError, integer
 
 # COUNT is a hint: fewer keys in one request to S3 would only cost time, and S3 returns no more.
 MIN_KEYS, MAX_KEYS = 100, 1000

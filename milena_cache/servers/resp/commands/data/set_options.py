@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from milena_cache.servers.resp.commands.data.timestamps import expiry_in_ms
-from milena_cache.servers.resp.dispatch.command import SYNTAX, CommandError
 from milena_common.api.durability import Durability, check_durability
 from milena_common.api.errors import MilenaError
+from milena_common.resp.redis_replies import SYNTAX, CommandError
 
 # By option: True if its number is in seconds (else milliseconds), and True if it is a timestamp (else a duration).
 _EXPIRY_OPTIONS = {

@@ -26,14 +26,7 @@ from milena_cache.servers.resp.commands.data.reading import (
 from milena_cache.servers.resp.commands.data.set_options import DEPENDS, Options, getex_options, set_options
 from milena_cache.servers.resp.commands.data.timestamps import as_ms, as_timestamp
 from milena_cache.servers.resp.commands.data.writing import write_all
-from milena_cache.servers.resp.dispatch.command import (
-    ALL_KEYS,
-    KEYS_WITH_VALUES,
-    ONE_KEY,
-    CommandError,
-    integer,
-    wrong_arity,
-)
+from milena_cache.servers.resp.dispatch.command import ALL_KEYS, KEYS_WITH_VALUES, ONE_KEY
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
@@ -41,6 +34,7 @@ from milena_cache.service.requests import Place
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.keys import check_value_size
 from milena_common.resp.encoding import OK, Pieces, Raw, bulk, null
+from milena_common.resp.redis_replies import CommandError, integer, wrong_arity
 
 COMMANDS = CommandTable[Context](group="string", categories=("string",))
 

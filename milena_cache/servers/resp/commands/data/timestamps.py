@@ -6,7 +6,7 @@ metadata can hold becomes the latest that it can.
 
 from __future__ import annotations
 
-from milena_cache.servers.resp.dispatch.command import CommandError, integer
+from milena_common.resp.redis_replies import CommandError, integer
 
 _MAX = 2**63 - 1
 # The latest expiry that an object's metadata can hold: 15 digits, which a float represents exactly too.

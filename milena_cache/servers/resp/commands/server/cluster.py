@@ -11,12 +11,12 @@ from hashlib import sha1
 from itertools import islice
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import CommandError, integer
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.cluster.slots import SLOTS, slot_of
 from milena_common.resp.encoding import Raw, Verbatim
+from milena_common.resp.redis_replies import CommandError, integer
 
 # Keys that are compared in one step of the event loop.
 STEP = 2000

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import SYNTAX, Access, Command, CommandError
+from milena_cache.servers.resp.dispatch.command import Command
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.subcommands import find
 from milena_cache.servers.resp.state.context import Context
 from milena_common.access.glob import Glob
+from milena_common.resp.command_ordering import Access
 from milena_common.resp.encoding import Simple
+from milena_common.resp.redis_replies import SYNTAX, CommandError
 
 # By access, in Redis's terms: the flags of the command, and those of its keys.
 OF_ACCESS: dict[Access, tuple[tuple[str, ...], tuple[str, ...]]] = {

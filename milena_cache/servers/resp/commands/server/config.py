@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from milena_cache.servers.resp.commands.server.info_sections import POLICY, totals
-from milena_cache.servers.resp.dispatch.command import SYNTAX, CommandError, integer
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.statistics.slow_log import MAX_ENTRIES
 from milena_common.access.glob import Glob
 from milena_common.resp.encoding import OK, Raw
+from milena_common.resp.redis_replies import SYNTAX, CommandError, integer
 
 GREATEST = 2**63 - 1
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from hashlib import sha1
 
 from milena_cache.objects.read_outcomes import HITS, MISSES
-from milena_cache.servers.resp.commands.connection.handshake import REDIS_VERSION
 from milena_cache.servers.resp.state.context import Context
+from milena_common.resp.redis_replies import REDIS_VERSION
 
 Fields = Mapping[str, object]
 

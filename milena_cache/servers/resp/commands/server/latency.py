@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import CommandError
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import Verbatim
+from milena_common.resp.redis_replies import CommandError
 
 COMMAND = "command"
 

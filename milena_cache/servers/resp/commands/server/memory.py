@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from milena_cache.memory.lru import ENTRY_OVERHEAD
-from milena_cache.servers.resp.dispatch.command import KEY_OF_SUBCOMMAND, SYNTAX, CommandError, integer
+from milena_cache.servers.resp.dispatch.command import KEY_OF_SUBCOMMAND
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw, Verbatim
+from milena_common.resp.redis_replies import SYNTAX, CommandError, integer
 
 # Share of LRU_BYTES, and of the process's limit, from which on memory is reported as full.
 FULL = 0.95

@@ -13,7 +13,6 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 
 from milena_cache.servers.resp.dispatch.admission import RETRY_AFTER_MS
-from milena_cache.servers.resp.dispatch.command import Access, integer, wrong_arity
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
@@ -21,6 +20,8 @@ from milena_cache.servers.resp.state.permissions import PORT
 from milena_common.access.api_guard import Filter
 from milena_common.api.errors import DeadlineExceeded, InvalidRequest, MilenaError, Overloaded
 from milena_common.api.methods import GET, METHODS
+from milena_common.resp.command_ordering import Access
+from milena_common.resp.redis_replies import integer, wrong_arity
 from milena_common.runtime.clock import monotonic_ms
 
 # What the methods on one object do to it, for the ordering of commands.

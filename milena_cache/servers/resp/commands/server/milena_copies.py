@@ -11,11 +11,11 @@ from typing import Any
 
 from milena_cache.copies.frames import decode_sender
 from milena_cache.servers.resp.commands.server.milena_handover import check_identified
-from milena_cache.servers.resp.dispatch.command import integer
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.api.errors import InvalidRequest
+from milena_common.resp.redis_replies import integer
 
 COMMANDS = CommandTable[Context](categories=("keyspace",), since="7.0.0", complexity="O(N) where N is its records.")
 

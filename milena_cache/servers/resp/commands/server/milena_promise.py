@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 from milena_cache.servers.resp.commands.server.milena_call import timeout_ms
-from milena_cache.servers.resp.dispatch.command import CommandError, integer
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
+from milena_common.resp.redis_replies import CommandError, integer
 
 COMMANDS = CommandTable[Context](categories=("keyspace",), since="7.0.0")
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import CommandError, integer
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.subcommands import wrong_form
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.statistics.slow_log import SlowCommand
 from milena_common.resp.encoding import OK, Pieces, Raw, encode
+from milena_common.resp.redis_replies import CommandError, integer
 
 # Entries of a reply that are encoded in one step of the event loop: about 1 ms of work.
 ENCODED_AT_ONCE = 64

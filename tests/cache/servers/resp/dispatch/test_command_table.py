@@ -4,9 +4,10 @@ from typing import Any, cast
 
 import pytest
 
-from milena_cache.servers.resp.dispatch.command import ONE_KEY, CommandError
+from milena_cache.servers.resp.dispatch.command import ONE_KEY
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
+from milena_common.resp.redis_replies import CommandError
 
 
 def reply(context: None, session: Session, argv: list[bytes]) -> int:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milena_cache.servers.resp.dispatch.command import Access
-from milena_cache.servers.resp.dispatch.command_ordering import CommandOrdering
+from milena_common.resp.command_ordering import Access, CommandOrdering
 
 
 @dataclass(frozen=True, slots=True)

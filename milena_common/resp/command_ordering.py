@@ -17,9 +17,10 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
-from milena_cache.servers.resp.dispatch.command import Access
+# What a command does to its keys, for the order in which the commands of one connection take effect.
+Access = Literal["none", "read", "write", "modify"]
 
 T = TypeVar("T")
 
