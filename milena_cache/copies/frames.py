@@ -17,7 +17,7 @@ A frame is one byte of flags, and then items in the order in which they take eff
 
     RECORD              the journal's record as the owner has it (`milena_cache.journal.record`), with its checksums
     RELEASE             deleted at f64, version 2 x u64, cache key
-    BEGIN, END          slots as text, `0-99,200-200`
+    BEGIN, END          slots as text, `0-99,200-200`; in a BEGIN that is kept after u64, the epoch of the move
 
 All little-endian.
 
@@ -39,8 +39,9 @@ unconfirmed. The owner sends BEGIN for all slots of which the ring lists the hol
 those that are added later; then everything of these slots that it has not released, between new writes, in pieces;
 then END. It reports the holder as complete when the frame with END was confirmed. A slot that is begun again before
 its END begins anew. After a loss in between the holder uses what is unconfirmed: it may be all there is. A BEGIN
-that is *kept* leaves everything confirmed, and has no END: the holder was the owner of these slots until it handed
-them over to the sender, so that both have the same writes.
+that is *kept* leaves everything as it is, and has no END: the owner before has handed these slots over to the
+sender, so that the sender has the same writes as that owner and its complete holders. From then on a holder takes
+nothing of them from the owner before, whose frames may be late: see `Holder`.
 
 **Who may send.** The holder replies STALE, and takes nothing of the frame, if it has a ring newer than `epoch` in
 which the sender is neither the owner of a slot of the frame nor the destination of its pending move. It takes
@@ -77,6 +78,7 @@ _KEPT = 1
 
 _ITEM = struct.Struct("<2BI")
 _RELEASE = struct.Struct("<d2Q")
+_EPOCH = struct.Struct("<Q")
 
 
 class Kind(IntEnum):
@@ -160,10 +162,13 @@ class Release(NamedTuple):
 
 
 class Begin(NamedTuple):
-    """The owner begins to send everything that it has of these slots, or has taken them over with it (`kept`)."""
+    """The owner begins to send everything that it has of these slots, or has taken them over with it.
+
+    kept: then the epoch of the move, and so that since which the owner has them; else 0
+    """
 
     slots: tuple[Range, ...]
-    kept: bool = False
+    kept: int = 0
 
 
 class End(NamedTuple):
@@ -202,7 +207,9 @@ def encode_slots(item: Begin | End) -> bytes:
     """Return the begin or the end of slots as an item."""
     text = encode_ranges(item.slots)
     if isinstance(item, Begin):
-        return _ITEM.pack(Kind.BEGIN, _KEPT * item.kept, len(text)) + text
+        if item.kept:
+            text = _EPOCH.pack(item.kept) + text
+        return _ITEM.pack(Kind.BEGIN, _KEPT * bool(item.kept), len(text)) + text
     return _ITEM.pack(Kind.END, 0, len(text)) + text
 
 
@@ -255,11 +262,21 @@ def items(frame: bytes) -> Iterator[Item]:
         elif kind == Kind.RELEASE:
             yield _decode_release(flags, body)
         elif kind == Kind.BEGIN:
-            yield Begin(decode_ranges(bytes(body)), bool(flags & _KEPT))
+            yield _decode_begin(flags, bytes(body))
         elif kind == Kind.END:
             yield End(decode_ranges(bytes(body)))
         else:
             raise InvalidRequest(f"a frame of copies has an item of kind {kind}")
+
+
+def _decode_begin(flags: int, body: bytes) -> Begin:
+    if not flags & _KEPT:
+        return Begin(decode_ranges(body))
+    try:
+        (epoch,) = _EPOCH.unpack_from(body)
+    except struct.error:
+        raise InvalidRequest("the beginning of slots that were taken over is too short") from None
+    return Begin(decode_ranges(body[_EPOCH.size :]), epoch)
 
 
 def _decode_release(flags: int, body: memoryview) -> Release:

@@ -41,6 +41,7 @@ from milena_cache.objects.version import Version
 from milena_cache.writeback.dirty_table import DirtyEntry
 from milena_common.api.errors import FailedPrecondition, InvalidRequest, Unavailable
 from milena_common.cluster.slot_map import MapRange, SlotMap
+from milena_common.cluster.slot_runs import overlaps
 from milena_common.cluster.slots import slot_of
 
 # From so many slots on, a frame's slots are looked up by range.
@@ -80,6 +81,14 @@ class _Taken(NamedTuple):
     restored: bool
 
 
+class _TakenOver(NamedTuple):
+    """The destination of a move of `epoch` that has begun a slot, as having everything."""
+
+    address: str
+    process: str
+    epoch: int
+
+
 class _Prepared:
     """The items of a frame, checked: records as they will be in this journal."""
 
@@ -104,6 +113,22 @@ class _Prepared:
             else:
                 for first, last in item.slots:
                     self.slots.update(range(first, last + 1))
+
+    def leave_out(self, slots: set[int]) -> None:
+        """Remove what concerns `slots`."""
+        kept: list[Release | Begin | End | _Taken] = []
+        for item in self.items:
+            if isinstance(item, _Taken | Release):
+                key = item.record.cache_key if isinstance(item, _Taken) else item.key
+                if slot_of(key) not in slots:
+                    kept.append(item)
+                continue
+            left = {slot for first, last in item.slots for slot in range(first, last + 1)} - slots
+            if left:
+                kept.append(item._replace(slots=tuple(ranges_of(left))))
+        self.items = kept
+        self.slots -= slots
+        self.records = sum(isinstance(item, _Taken) for item in kept)
 
 
 class Holder:
@@ -132,6 +157,8 @@ class Holder:
         self.on_late: Callable[[], None] = lambda: None
         # By slot the epoch of frames that are newer than this node's ring.
         self.ahead: dict[int, int] = {}
+        # By slot the node that has taken it over, as far as no ring that is known here says; see `_is_over`.
+        self._taken_over: dict[int, _TakenOver] = {}
         self._ownership = ownership
         self._journal = journal
         self._tombstones = tombstones
@@ -161,6 +188,9 @@ class Holder:
         reply = self._check_owner(sender, prepared.slots) or self._check_session(sender)
         if reply is not None:
             return reply
+        over = self._is_over(sender, prepared.slots)
+        if over:
+            prepared.leave_out(over)
         if any(isinstance(item, End) for item in prepared.items) and any(map(self.is_adopting, prepared.slots)):
             raise Unavailable("this node is still making copies of its own writes of these slots")
         self._sessions.pop(sender.process, None)
@@ -183,7 +213,9 @@ class Holder:
                 self._release(item, appended)
                 released.append(item.key)
             elif isinstance(item, Begin):
-                if not item.kept:
+                if item.kept:
+                    self._take_over(_TakenOver(sender.address, sender.process, item.kept), item.slots)
+                else:
                     self._begin(item.slots)
             else:
                 released += self._end(item.slots, appended)
@@ -314,6 +346,8 @@ class Holder:
             if waiting.copy.version <= version:
                 waiting.released = True
                 appended.append(waiting.future)
+            else:
+                waiting.confirmed = True
         known = self.store.get(key)
         if known is not None and known.version <= version:
             self.drop_copy(key)
@@ -363,6 +397,51 @@ class Holder:
         return set(map(slot_of, self._pending))
 
     # ---- who may send
+
+    def _is_over(self, sender: Sender, slots: set[int]) -> set[int]:
+        """Return those of `slots` that another node has taken over from the sender, which does not say so itself.
+
+        What the sender has sent of them before it handed them over may arrive after the first writes of the new
+        owner, and would undo them: (1) it begins the slots anew, and sends what it has; (2) it hands them over; (3)
+        the new owner's write arrives; (4) what was sent in step 1 arrives, and its END drops the write.
+
+        Raises Unavailable if the sender has a newer ring than this node: the move may be over in it.
+        """
+        if not self._taken_over:
+            return set()
+        me = sender.address, sender.process
+        over = {slot for slot in slots if (found := self._taken_over.get(slot)) is not None and found[:2] != me}
+        if over and sender.epoch > self._ownership.epoch:
+            raise Unavailable("this node does not have the ring yet by which the sender owns these slots")
+        return over
+
+    def _take_over(self, by: _TakenOver, slots: Iterable[Range]) -> None:
+        """Record that the sender has taken slots over, unless the newest ring says that, or that it has not."""
+        slot_map = self._ownership.slot_map
+        if by.epoch <= slot_map.epoch:
+            moves = overlaps([(first, last, None, 0) for first, last in slots], slot_map.pending)
+            slots = [(first, last) for first, last, _, move in moves if _move(move) == by]
+        for first, last in slots:
+            self._taken_over.update(dict.fromkeys(range(first, last + 1), by))
+
+    def update_ring(self) -> None:
+        """Forget what the newest ring says, which `Ownership` has already.
+
+        Of slots that were taken over it is all but what the ring has as pending by the same move: in a later one
+        the owner before has handed nothing over yet.
+        """
+        slot_map = self._ownership.slot_map
+        for slot in [slot for slot, epoch in self.ahead.items() if epoch <= slot_map.epoch]:
+            del self.ahead[slot]
+        if self._taken_over:
+            moving: dict[int, _TakenOver] = {}
+            for move in slot_map.pending:
+                moving.update(dict.fromkeys(range(move.first, move.last + 1), _move(move)))
+            self._taken_over = {
+                slot: each
+                for slot, each in self._taken_over.items()
+                if each.epoch > slot_map.epoch or moving.get(slot) == each
+            }
 
     def _check_session(self, sender: Sender) -> Reply | None:
         session, serial = self._sessions.get(sender.process, (0, 0))
@@ -480,6 +559,10 @@ class Holder:
             return pending[-1].copy.version
         known = self.store.get(key)
         return known.version if known is not None else None
+
+
+def _move(move: MapRange) -> _TakenOver:
+    return _TakenOver(move.node.address, move.node.node_id, move.owned_since)
 
 
 def _pass_on(future: asyncio.Future[None], written: asyncio.Future[None]) -> None:

@@ -117,6 +117,15 @@ class Host(Protocol):
     def item_of(self, key: bytes) -> bytes | None:
         """Return what a holder is to have of `key`, as an item; None for nothing. Raises Damaged."""
 
+    async def item_elsewhere(self, key: bytes, link: HolderLink) -> bytes | None:
+        """Return the same where the record of `key` is damaged here; `link`: the holder.
+
+        None for nothing. Raises MilenaError if another holder, which may have it, does not reply.
+        """
+
+    def leaving(self, slots: Iterable[int]) -> set[int]:
+        """Return those of `slots` that this node hands over, or has handed over."""
+
     def pending_items(self, slots: set[int]) -> list[bytes]:
         """Return the writes of `slots` that are not durable everywhere, as items."""
 
@@ -211,7 +220,7 @@ class HolderLink:
 
         runs: of the slots of which it is listed, in ascending order
         unready: slots of which not all that this node has is dirty, so that they cannot be begun yet
-        kept: slots that the holder has handed over to this node, so that it has everything without being sent it
+        kept: slots that were handed over to this node, of which the holder has everything without being sent it
         """
         if node.node_id != self.node.node_id or node.resp_address != self.node.resp_address:
             self._fail_session(Unavailable("another process is at the holder's address"))
@@ -259,19 +268,27 @@ class HolderLink:
         return key is not None and not key[1]
 
     def _begin_slots(self, *, again: bool) -> None:
-        """Queue the BEGIN of the listed slots that have none; `again`: repeat what was sent of them before it."""
+        """Queue the BEGIN of the listed slots that have none; `again`: repeat what was sent of them before it.
+
+        Not of slots that are being handed over: their new owner counts on what the holder has, and here it becomes
+        copies, which are not sent. They are begun if they are served here again; see `look_at_time`.
+        """
         new = self._new - self._unready
+        new -= self._host.leaving(new)
         if not new:
             return
         self._new -= new
         kept = new & self._kept
         full = new - kept
         self._round += 1
-        if kept:
-            self._begins.append(encode_slots(Begin(tuple(ranges_of(kept)), kept=True)))
-            for slot in kept:
+        by_move: dict[int, list[int]] = {}
+        for slot in kept:
+            if (key := self.listed[slot]) is not None:
+                by_move.setdefault(key[0], []).append(slot)
                 self.synced[slot] = 1
-            self._kept -= kept
+        for since, slots in by_move.items():
+            self._begins.append(encode_slots(Begin(tuple(ranges_of(slots)), since)))
+        self._kept -= kept
         if full:
             self._begins.append(encode_slots(Begin(tuple(ranges_of(full)))))
             self._to_fill |= full
@@ -376,7 +393,12 @@ class HolderLink:
         finished: dict[int, int] = {}
         if self._end and not self._extras:
             finished, self._end = self._end, finished
-            items.append(encode_slots(End(tuple(ranges_of(finished)))))
+            # While they waited: what is handed over becomes a copy, so that not everything of a slot was sent.
+            for slot in self._host.leaving(finished):
+                del finished[slot]
+                self._new.add(slot)
+            if finished:
+                items.append(encode_slots(End(tuple(ranges_of(finished)))))
         taken: dict[Owed, Release] = {}
         for key in list(self._unsent):
             if size >= MAX_FRAME_BYTES:
@@ -533,9 +555,15 @@ class HolderLink:
             if self._begun[slot] == round_of[slot]:
                 try:
                     item = self._host.item_of(key)
-                except Damaged:  # its record is damaged, and the holder's may be sound
-                    skipped.add(slot)
-                    item = None
+                except Damaged:
+                    try:
+                        item = await self._host.item_elsewhere(key, self)
+                    except MilenaError:
+                        # A sound copy may be where it cannot be read now. The holder is not complete without it.
+                        skipped.add(slot)
+                        continue
+                    if self._error is not None:
+                        raise self._error from None
                 if item is not None:
                     self._extras.append(item)
                     size += len(item)
@@ -547,6 +575,7 @@ class HolderLink:
                 await asyncio.sleep(0)
         self._flush()
         await self._next(lambda: not self._extras and len(self._in_flight) < MAX_FRAMES)
+        self._new |= {slot for slot in skipped if self.lists(slot)}
         self._end = {
             slot: number
             for slot, number in round_of.items()
@@ -566,7 +595,13 @@ class HolderLink:
             self._host.changed()
 
     def look_at_time(self, now: float, oldest: float | None) -> None:
-        """Fail if the oldest write that waits for this holder, since `oldest`, has waited for too long."""
+        """Fail if the oldest write that waits for this holder, since `oldest`, has waited for too long.
+
+        Begins slots, too, that could not be begun before: a move was given up, or a holder could not be asked.
+        """
+        if self._new and self._open and not self._to_fill:
+            self._begin_slots(again=True)
+            self._flush()
         if oldest is not None and now - oldest >= self._timeout:
             self._fail(f"a write has waited for it for {self._timeout:g} s (COPY_TIMEOUT_MS)")
         elif self._unreached_since is not None and now - self._unreached_since >= max(

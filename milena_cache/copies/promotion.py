@@ -126,8 +126,7 @@ class Promotion:
         me, slot_map, before = self._ownership.me, self._ownership.slot_map, self.before
         self.before = slot_map
         self._listed = _slots_listing(slot_map, me, complete=False)
-        for slot in [slot for slot, epoch in self._holder.ahead.items() if epoch <= slot_map.epoch]:
-            del self._holder.ahead[slot]
+        self._holder.update_ring()
         changed = self._hold_back_returned()
         uncollected = _slots(self._ownership.uncollected)
         new = uncollected - self._waiting

@@ -8,7 +8,10 @@ its end what waits for no holder any more. What cannot be copied fails with NotC
 and taken back at the holders, which get the key's earlier write again if it is not in S3.
 
 *Which holders.* All that the newest ring lists for the slot; of a slot that was just taken over, the node that it
-was taken from. A change of the ring changes for which ones the writes in flight wait.
+was taken from, and the complete holders of that one. Without these: (1) a slot is handed over, and its new owner
+acknowledges a write, which only it and the old one have; (2) both are lost before a router knows that the slot was
+taken over; (3) the slot goes to a holder of the old owner, which serves what was before the write. A change of the
+ring changes for which ones the writes in flight wait.
 
 *Too few holders, or one that fails*: `copy_policy`.
 
@@ -29,7 +32,14 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from milena_cache.copies.copy_policy import REQUIRE, is_short, not_allowed
-from milena_cache.copies.frames import Release, Sender, encode_release, record_head, record_parts
+from milena_cache.copies.frames import (
+    CopiedRecord,
+    Release,
+    Sender,
+    encode_release,
+    record_head,
+    record_parts,
+)
 from milena_cache.copies.holder import PendingCopy
 from milena_cache.copies.holder_link import Group, HolderLink, Key, Links, ListedRun
 from milena_cache.handover.frames import Range
@@ -42,17 +52,20 @@ from milena_cache.objects.version import Version
 from milena_cache.objects.write_request import CopiesPolicy
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writes.durable import NotCopied
-from milena_common.api.errors import DeadlineExceeded
+from milena_common.api.errors import DeadlineExceeded, InvalidRequest
 from milena_common.cluster.slot_map import Holder as ListedHolder
 from milena_common.cluster.slot_map import MapNode, MapRange
 from milena_common.cluster.slot_runs import overlaps
 from milena_common.cluster.slots import SLOTS, slot_of
+from milena_common.resp.encoding import command
 from milena_common.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
 
 # Times are looked at so often while something waits, at least.
 LOOK_SECONDS = 0.05
+# Timeout of a request for the copy of a write whose record here is damaged.
+COLLECT_SECONDS = 2.0
 # Bytes of the records of one group: of a frame, with some room.
 GROUP_BYTES = 2**20 - 2**16
 
@@ -64,12 +77,22 @@ Holders = tuple[HolderLink, ...]
 _Part = tuple[int, int, tuple[ListedHolder, ...], int]
 
 
+class _Before(NamedTuple):
+    """The owner before of slots that were taken over.
+
+    kept: the addresses of those that had everything then: the owner, and its complete holders
+    """
+
+    node: MapNode
+    kept: frozenset[str]
+
+
 class _TakenRun(NamedTuple):
-    """Slots `first` to `last` that this node has taken over from `node`, and owns since the epoch `since`."""
+    """Slots `first` to `last` that this node has taken over from `before`, and owns since the epoch `since`."""
 
     first: int
     last: int
-    node: MapNode
+    before: _Before
     since: int
 
 
@@ -150,8 +173,10 @@ class Replication:
             parts.append((first, last, holders, owned.owned_since))
             if not is_short(target, len(holders)):
                 short[first : last + 1] = bytes(last + 1 - first)
-        parts += self._taken_parts(own)
+        parts += self._taken_parts(own, short)
         runs: dict[str, tuple[MapNode, list[ListedRun]]] = {}
+        for node in self._future_holders():
+            runs[node.address] = node, []
         for first, last, holders, since in sorted(parts, key=itemgetter(0)):
             for each in holders:
                 key = self._keys.setdefault((since, each.since), (since, each.since))
@@ -168,8 +193,43 @@ class Replication:
             self._regroup()
         self.on_change()
 
-    def _taken_parts(self, own: Sequence[MapRange]) -> list[_Part]:
-        """Return the slots that were taken over, and that no ring has as this node's yet; forget what is over."""
+    def _future_holders(self) -> list[MapNode]:
+        """Return the nodes that keep copies of slots as soon as they are taken over.
+
+        They are connected before that: the first writes do not wait for it.
+        """
+        slot_map, me = self._ownership.slot_map, self._ownership.me
+        coming = [part for part in slot_map.pending if part.node.address == me] if self._target else []
+        if not coming:
+            return []
+        owners = {owned.node for _, _, _, owned in overlaps(coming, slot_map.ranges)}
+        copies = [(*each, 0) for each in slot_map.copies]
+        holders = {each.node for _, _, _, copy in overlaps(coming, copies) for each in self._complete_of(copy[2])}
+        return sorted(node for node in owners | holders if node.address != me)
+
+    def _complete_of(self, holders: Iterable[ListedHolder]) -> list[ListedHolder]:
+        """Return the complete ones of `holders`, without this node."""
+        return [each for each in holders if each.complete and each.node.address != self._ownership.me]
+
+    def _with_holders(self, first: int, last: int) -> list[tuple[int, int, list[ListedHolder]]]:
+        """Return the slots `first` to `last` in parts with the same complete holders by the ring."""
+        copies = [(*each, 0) for each in self._ownership.slot_map.copies]
+        found: list[tuple[int, int, list[ListedHolder]]] = []
+        free = first
+        for start, stop, _, copy in overlaps([(first, last, None, 0)], copies):
+            if free < start:
+                found.append((free, start - 1, []))
+            found.append((start, stop, self._complete_of(copy[2])))
+            free = stop + 1
+        if free <= last:
+            found.append((free, last, []))
+        return found
+
+    def _taken_parts(self, own: Sequence[MapRange], short: bytearray) -> list[_Part]:
+        """Return the slots that were taken over, and that no ring has as this node's yet; forget what is over.
+
+        `short` gets those of them that have too few holders.
+        """
         if not self._taken:
             return []
         taken = self._taken if self._target else []
@@ -178,13 +238,21 @@ class Replication:
         parts: list[_Part] = []
         for first, last, run, move in overlaps(sorted(taken, key=itemgetter(0)), pending):
             if run.since == move[3]:
-                parts.append((first, last, (ListedHolder(run.node, True),), run.since))
+                for start, stop, complete in self._with_holders(first, last):
+                    node = run.before.node
+                    others = (each for each in complete if each.node.address != node.address)
+                    holders = (ListedHolder(node, True), *others)
+                    parts.append((start, stop, holders, run.since))
+                    if is_short(self._target, len(holders)):
+                        short[start : stop + 1] = b"\1" * (stop + 1 - start)
                 kept.append(run._replace(first=first, last=last))
         for first, last, run, owned in overlaps(sorted(taken, key=itemgetter(0)), own):
             # Until its BEGIN was sent, it must be known that the holder has everything.
-            link = self._links.get(run.node.address)
+            node = run.before.node
+            link = self._links.get(node.address)
             if run.since == owned.owned_since and link is not None and not link.is_synced(first):
-                kept.append(run._replace(first=first, last=last))
+                before = _Before(node, frozenset((node.address,)))
+                kept.append(run._replace(first=first, last=last, before=before))
         self._taken = kept
         return parts
 
@@ -201,7 +269,7 @@ class Replication:
             kept = {
                 slot
                 for each in self._taken
-                if each.node.address == address
+                if address in each.before.kept
                 for slot in range(each.first, each.last + 1)
             }
             link.update(node, listed, unready, kept)
@@ -209,7 +277,7 @@ class Replication:
             self._looking = asyncio.get_running_loop().create_task(self._look())
 
     def took(self, ranges: Sequence[Range]) -> None:
-        """Have the node that has handed over these slots keep copies, before the first write of them."""
+        """Have the node that has handed over these slots, and its holders, keep copies before the first write."""
         slot_map = self._ownership.slot_map
         if slot_map.copies_wanted <= 1:
             return
@@ -217,8 +285,11 @@ class Replication:
         new = [(first, last, None, 0) for first, last in sorted(ranges)]
         for first, last, _, move in overlaps(new, taken):
             for start, stop, _, owned in overlaps([(first, last, None, 0)], slot_map.ranges):
-                if owned.node.address != self._ownership.me:
-                    self._taken.append(_TakenRun(start, stop, owned.node, move[3]))
+                if owned.node.address == self._ownership.me:
+                    continue
+                for begin, end, complete in self._with_holders(start, stop):
+                    kept = frozenset((owned.node.address, *(each.node.address for each in complete)))
+                    self._taken.append(_TakenRun(begin, end, _Before(owned.node, kept), move[3]))
         self.update_ring()
 
     def promoted(self) -> None:
@@ -443,8 +514,8 @@ class Replication:
     def retired(self, key: bytes, version: Version) -> None:
         """Release the copies of `key`: S3 has `version` of it, or a later one, or it was given up."""
         links = self._links_of(slot_of(key))
-        if not links:
-            return
+        if not links or self._ownership.has_handed_over(slot_of(key)):
+            return  # the holders follow the new owner
         if not self.is_pending(key):
             # Whatever was sent of the key is over, also a write that failed.
             newest = self._journal.versions
@@ -493,6 +564,40 @@ class Replication:
         if tombstone is None:
             return None
         return encode_release(Release(key, tombstone.version, tombstone.at))
+
+    async def item_elsewhere(self, key: bytes, link: HolderLink) -> bytes | None:
+        """Return the copy of `key`, whose record here is damaged, that another complete holder has, as an item.
+
+        If none has it, the holder at `link` is to keep its own, if it is not older.
+        """
+        slot = slot_of(key)
+        for other in self._links_of(slot):
+            if other is link or not other.is_complete(slot) or other.failing:
+                continue
+            ownership = self._ownership
+            sent = command(b"MILENA.COLLECT", b"WRITES", b"%d" % ownership.epoch, ownership.me.encode(), key)
+            reply = await self._links_to.request(other.node.resp_address, sent, COLLECT_SECONDS)
+            raw = reply[0] if isinstance(reply, list) and len(reply) == 1 else None
+            entry = self._dirty.get(key)
+            if isinstance(raw, bytes) and entry is not None and self._is_sound(raw, entry):
+                return b"".join(record_parts(raw))
+        entry = self._dirty.get(key)
+        if entry is None:
+            return self.item_of(key)
+        epoch, seq = entry.version
+        return encode_release(Release(key, Version(epoch, seq - 1)))
+
+    @staticmethod
+    def _is_sound(raw: bytes, entry: DirtyEntry) -> bool:
+        try:
+            record, _ = CopiedRecord(memoryview(raw), False, False).decode(with_value=True)
+        except InvalidRequest:
+            return False
+        return (record.cache_key, record.version) == (entry.key, entry.version)
+
+    def leaving(self, slots: Iterable[int]) -> set[int]:
+        """Return those of `slots` that this node hands over, or has handed over."""
+        return self._ownership.leaving(slots)
 
     def _record_of(self, entry: DirtyEntry, *, restored: bool) -> bytes | None:
         number = entry.number if entry.journaled else entry.shadowed_seq

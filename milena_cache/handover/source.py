@@ -483,7 +483,7 @@ class Source:
             await self._budget.take(size, ROOM_SECONDS)
             try:
                 versions: dict[bytes, Version | None] = {}
-                frame = [raw for key in keys if (raw := self._encoded(key, outgoing, versions)) is not None]
+                frame = [raw for key in keys for raw in self._encoded(key, outgoing, versions)]
                 for key, version in versions.items():
                     if version is not None:
                         # Before the reply, which may be lost: then the destination may have the write.
@@ -503,29 +503,31 @@ class Source:
             if not delivered:
                 outgoing.put_back(keys)
 
-    def _encoded(self, key: bytes, outgoing: Outgoing, versions: dict[bytes, Version | None]) -> bytes | None:
-        """Return what the destination must learn of `key`, None if that is nothing.
+    def _encoded(self, key: bytes, outgoing: Outgoing, versions: dict[bytes, Version | None]) -> list[bytes]:
+        """Return what the destination must learn of `key`, maybe nothing.
 
         `versions` gets the version that it has then, None for no write.
         """
         entry = self._dirty.get(key)
         if entry is None:
-            if (tombstone := self._tombstones.get(key)) is not None:
+            found = []
+            tombstone, sent = self._tombstones.get(key), outgoing.sent(key)
+            if tombstone is not None:
+                found.append(encode_tombstone(key, tombstone.version, tombstone.at))
+            if sent is not None and (tombstone is None or tombstone.version < sent):
+                # Also beside an older tombstone, which leaves a later write as it is.
+                found.append(encode_write(HandedOver(Record(key, sent, None), gone=True)))
+            if found:
                 versions[key] = None
-                return encode_tombstone(key, tombstone.version, tombstone.at)
-            sent = outgoing.sent(key)
-            if sent is None:
-                return None
-            versions[key] = None
-            return encode_write(HandedOver(Record(key, sent, None), gone=True))
+            return found
         if entry.dead is not None and entry.dead.damaged:
-            return None  # its value is lost; it stays here as a dead letter
+            return []  # its value is lost; it stays here as a dead letter
         try:
             write = self.write_of(entry)
         except FailedPrecondition:
-            return None  # it has just been found damaged
+            return []  # it has just been found damaged
         versions[key] = entry.version
-        return encode_write(write)
+        return [encode_write(write)]
 
     def write_of(self, entry: DirtyEntry) -> HandedOver:
         """Return an entry as it is sent to another node. Raises FailedPrecondition if its record is damaged."""

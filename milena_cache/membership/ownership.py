@@ -273,6 +273,16 @@ class Ownership:
         """True if this node has stopped `slot` to hand it over, or has handed it over."""
         return slot in self._moves.stopped or slot in self._moves.handed_over
 
+    def has_handed_over(self, slot: int) -> bool:
+        """True if this node has handed `slot` over, and the ring may not say so yet."""
+        return slot in self._moves.handed_over
+
+    def leaving(self, slots: Iterable[int]) -> set[int]:
+        """Return those of `slots` that this node has stopped to hand them over, or has handed over."""
+        if not (self._moves.stopped or self._moves.handed_over):
+            return set()
+        return set(filter(self.is_leaving, slots))
+
     def _recompute(self) -> bool:
         unfenced = served_since(self._map, self.me, self.node_id, self._moves)
         changed = unfenced != self._unfenced

@@ -33,7 +33,11 @@ avoid:
 2. A slot that is pending gets another destination. The first one may have it already, and two nodes would serve it.
    So it keeps its destination until that has it, and moves on later.
 3. A slot was taken over. Its owner before has every write of it, and is its one complete holder; the holders of
-   that one have not got the writes since, and are listed no more.
+   that one get the writes only until their new owner has this ring, and are listed no more.
+4. A slot was taken over, and both its nodes are lost before the router knows. The holders that are listed get it:
+   until a ring says that the slot was taken over, the destination has its writes copied to the old owner *and* to
+   the complete holders of that one. So no holder becomes complete while a slot is pending: the destination may not
+   know of it.
 """
 
 from __future__ import annotations
@@ -304,20 +308,23 @@ class Ring:
         `completed` and `failed` are first and last slot and a holder's address, found by the ring of
         `copies_epoch`. What concerns slots that the node owns, or holders that are listed, since a later epoch is
         not regarded: (1) a holder is filled; (2) it fails, and is listed as filling again; (3) the owner's report
-        of step 1 arrives late, and the holder would count as complete without the writes since step 2.
+        of step 1 arrives late, and the holder would count as complete without the writes since step 2. Nor is what
+        is `completed` of pending slots: their destination may have them, and acknowledge writes without a holder
+        that was filling when it took them.
 
         Raises ValueError for an epoch that does not grow.
         """
         if epoch <= self.epoch:
             raise ValueError(f"the epoch must grow: {epoch} after {self.epoch}")
         known = [run for run in self._runs if run.address == owner and run.owned_since <= copies_epoch]
+        staying = without(known, [run[:2] for run in self.pending]) if self.pending else known
         copies = list(self.copies.runs)
-        for reports, is_complete in ((completed, True), (failed, False)):
+        for reports, is_complete, counted in ((completed, True, staying), (failed, False, known)):
             by_holder: dict[str, list[Run]] = {}
             for first, last, holder in reports:
                 by_holder.setdefault(holder, []).append(Run(first, last, holder, 0))
             for holder, ranges in by_holder.items():
-                mine = [Run(first, last, holder, 0) for first, last, _, _ in overlaps(sorted(ranges), known)]
+                mine = [Run(first, last, holder, 0) for first, last, _, _ in overlaps(sorted(ranges), counted)]
                 copies = _reported(copies, holder, mine, copies_epoch, is_complete)
         return self._with_holders(copies, epoch, change) if copies != list(self.copies.runs) else None
 
@@ -363,9 +370,9 @@ class Ring:
         Of `taken`, which ascend, those count that are pending to this node since the same epoch; None if none do.
         The owner before has every write, and is the holder of copies.
 
-        Slots count too that the node got since a later epoch, because their owner was lost before the report
-        arrived: the holders of that one have not got the writes since the move, and are listed no more. And if they
-        wait, because the owner had no complete holder, the node owns them.
+        If the owner was lost before the report arrived, slots that wait count too, because the owner had no
+        complete holder: the node owns them. Those that the node got by the loss need no other holders: the ones of
+        the lost owner have got the writes since the move too.
 
         Raises ValueError for an epoch that does not grow.
         """
@@ -376,7 +383,6 @@ class Ring:
             for first, last, report, move in overlaps(taken, self.pending)
             if move.address == address and move.owned_since == report.owned_since
         ]
-        late = self._taken_before_losses(address, taken) if self.copies.runs else []
         claimed = [
             Run(first, last, address, epoch)
             for first, last, report, _ in overlaps(
@@ -384,7 +390,7 @@ class Ring:
             )
             if report.owned_since < self._since[first]
         ]
-        if not done and not late and not claimed:
+        if not done and not claimed:
             return None
         pending = without(self.pending, [run[:2] for run in done])
         copies = self.copies
@@ -398,23 +404,8 @@ class Ring:
                 for first, last, _, copy in overlaps(done, self.copies.runs)
             ]
             empty = [CopyRun(run.first, run.last, Held(address, ())) for run in claimed]
-            ring._plan(replaced(self.copies.runs, [*handed_over, *late, *empty]), change)
+            ring._plan(replaced(self.copies.runs, [*handed_over, *empty]), change)
         return ring
-
-    def _taken_before_losses(self, address: str, taken: Sequence[Run]) -> list[CopyRun]:
-        """Return the slots of `taken` that the node owns since a later epoch, with no holders."""
-        mine = [run for run in self._runs if run.address == address]
-        since_later = [
-            Run(first, last, address, owned.owned_since)
-            for first, last, report, owned in overlaps(taken, mine)
-            if owned.owned_since > report.owned_since
-        ]
-        return [
-            CopyRun(first, last, Held(address, ()))
-            for first, last, owned, copy in overlaps(since_later, self.copies.runs)
-            # Those listed since it owns the slots are its own.
-            if any(each.since <= owned.owned_since for each in copy.held.holders)
-        ]
 
     def without_moves(self, abandoned: Sequence[Run], epoch: int) -> Ring | None:
         """Return the ring without the moves in progress of `abandoned`: the slots stay with their owners.

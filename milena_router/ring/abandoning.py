@@ -56,16 +56,15 @@ class AbandonedMoves:
             response = await self._call(
                 move.destination, ABANDON_MOVES.name, request.SerializeToString(), REPLY_SECONDS
             )
-        except MilenaError as error:
+            taken = cache_pb.AbandonMovesResponse.FromString(response).taken
+            await self._leases.request_abandon(move, tuple(_without(move.slots, taken)))
+        except MilenaError as error:  # also of what the ring is kept in: it is tried again
             log.warning(
                 "the move of slots from %s to %s makes no progress, and cannot be abandoned yet: %s",
                 move.owner,
                 move.destination,
                 error,
             )
-            return
-        taken = cache_pb.AbandonMovesResponse.FromString(response).taken
-        await self._leases.request_abandon(move, tuple(_without(move.slots, taken)))
 
 
 def _without(slots: Iterable[Run], taken: Iterable[int]) -> list[Run]:

@@ -14,6 +14,7 @@ which accepts or refuses connections for the node, refused connections prove not
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from milena_common.api.errors import MilenaError
@@ -25,6 +26,8 @@ from milena_common.network.exited import PROOF_SECONDS, RejectsConnections
 from milena_common.network.exited import ports_reject as all_reject
 from milena_common.runtime.clock import Clock
 from milena_router.ring.leases import Leases
+
+log = logging.getLogger(__name__)
 
 # So many other members are called, those that were heard last; one that does not reply in time is left out.
 WITNESSES = 3
@@ -67,7 +70,10 @@ class FastDeath:
                 return
         # Another process may have joined at the address meanwhile.
         if self._member(member.address, member.node_id) is not None:
-            await self._leases.request_exit(member.address, member.node_id)
+            try:
+                await self._leases.request_exit(member.address, member.node_id)
+            except MilenaError as error:  # its lease ends, too
+                log.info("node %s has ended, which could not be recorded: %s", member.address, error)
 
     def _member(self, address: str, node_id: str) -> Member | None:
         """Return the member, None unless this process is one whose refusal of connections proves something."""

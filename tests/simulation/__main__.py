@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from tests.faults.linearizability.operations import to_json
-from tests.simulation.faults import Kind, coverage, pairs
+from tests.simulation.faults import LOSS_PAIRS, Kind, coverage, pairs
 from tests.simulation.run import SeedResult, Verdict, print_line, run_seed
 
 # The seed that is run before the others, without a result.
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", default="0:100", metavar="FIRST:LAST", help="seeds from FIRST to before LAST")
     parser.add_argument("--seed", type=int, help="only this seed, with everything that happens")
     parser.add_argument("--routers", type=int, default=0, help="the number of routers; 0: the seed decides")
-    parser.add_argument("--copies", type=int, default=1, help="COPIES of all nodes")
+    parser.add_argument("--copies", type=int, default=0, help="COPIES of all nodes; 0: the seed decides")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--histories", type=Path, default=Path("simulation-histories"), metavar="FOLDER")
     options = parser.parse_args(arguments)
@@ -135,12 +135,16 @@ def _summary(results: Iterable[SeedResult], histories: Path) -> int:
     keys: Counter[Verdict] = Counter()
     outcomes: Counter[str] = Counter()
     kinds: Counter[tuple[Kind, Kind]] = Counter()
+    named: Counter[str] = Counter(dict.fromkeys(LOSS_PAIRS, 0))
+    clusters: Counter[tuple[int, int]] = Counter()
     fencing = copied = given_up = copied_rings = 0
     for result in results:
         seeds[result.verdict] += 1
         keys += result.keys
         outcomes += result.outcomes
         kinds += pairs(result.plan)
+        named.update(result.loss_pairs)
+        clusters[result.routers, result.copies] += 1
         fencing += result.fencing
         copied += bool(result.copied_rings)
         copied_rings += result.copied_rings
@@ -148,6 +152,14 @@ def _summary(results: Iterable[SeedResult], histories: Path) -> int:
         if result.verdict in REPORTED and seeds[result.verdict] <= MAX_REPORTS:
             print("\n".join(failure(result, histories)), flush=True)
     print("\n".join(coverage(kinds)))
+    print(f"losses, in seeds: {', '.join(f'{number} {name}' for name, number in named.items())}")
+    print(
+        "clusters, in seeds: "
+        + ", ".join(
+            f"{number} with COPIES={copies} and {routers} router{'s on etcd' if routers > 1 else ''}"
+            for (routers, copies), number in sorted(clusters.items())
+        )
+    )
     print(f"operations: {', '.join(f'{number} {outcome}' for outcome, number in outcomes.items())}")
     print(f"fencing rings in {fencing} of {seeds.total()} seeds")
     print(f"all copies in {copied_rings} rings of {copied} seeds; slots were given up in {given_up} seeds")

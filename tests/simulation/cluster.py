@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
 from milena_cache.objects.object_store import Ref
+from milena_common.cluster.copy_losses import WaitingRun
 from milena_common.cluster.slot_assignment import Ring
 from milena_common.cluster.slots import slot_of
 from milena_router.ring.membership import Change
@@ -14,19 +15,24 @@ from tests.faults.linearizability.operations import Kind as Call
 from tests.faults.linearizability.operations import Operation, Outcome
 from tests.simulation import faults
 from tests.simulation.client import Client, History
+from tests.simulation.etcd import HOST as etcd_host
+from tests.simulation.etcd import Etcd
 from tests.simulation.faults import Fault, Kind
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.machine import WALL, MachineClock
 from tests.simulation.network import Network
 from tests.simulation.node import BUCKET, SimulatedNode
-from tests.simulation.router import LEASE_SECONDS, SimulatedRouter
+from tests.simulation.router import LEASE_SECONDS, WAIT_SECONDS, SimulatedRouter
 from tests.simulation.store import HOST, MAX_SLOW, S3
 from tests.support.s3.memory_store import MemoryStore
 
 NODES = 4
 CLIENTS = 6
 KEYS = 10
-ROUTERS = (1, 1, 1, 2)
+# The number of routers; several have one ring, in an etcd.
+ROUTERS = (1, 1, 1, 2, 3)
+# COPIES of the nodes.
+COPIES = (1, 2, 2, 3)
 CALLS = 50  # of each client
 # Virtual seconds within which the first ring is there, and everything is in S3 after the last fault.
 START_SECONDS = 10.0
@@ -44,22 +50,27 @@ class SimulatedCluster:
         store: MemoryStore,
         routers: int = 0,
         log: Callable[[str], None] | None = None,
-        copies: int = 1,
+        copies: int = 0,
     ) -> None:
-        """`routers`: how many there are, 0 if the seed decides; `copies`: COPIES of all nodes."""
+        """`routers`: how many there are, `copies`: COPIES of all nodes; 0 if the seed decides."""
         rng = self._rng = Random(seed)
         self.loop = loop
         self.network = network = Network(loop, Random(rng.random()))
         network.log = log
-        self.copies = copies
-        self.plan = faults.plan(Random(rng.random()), LEASE_SECONDS, lost=copies > 1)
+        # Both are drawn also if they are not used, so that the rest of the run is the same.
+        decided = rng.choice(ROUTERS), rng.choice(COPIES)
+        routers, self.copies = routers or decided[0], copies or decided[1]
+        self.etcd = Etcd(network, Random(rng.random())) if routers > 1 else None
+        self.plan = faults.plan(
+            Random(rng.random()), LEASE_SECONDS, lost=self.copies > 1, etcd=self.etcd is not None
+        )
+        # What has happened of the plan: some faults need what is not there, such as a second node that lives.
+        self.happened: list[Fault] = []
         store.date = lambda: WALL + loop.time()
         self.s3 = S3(store, Random(rng.random()))
-        decided = rng.choice(ROUTERS)  # also if it is not used, so that the rest of the run is the same
-        routers = routers or decided
         self.routers = [
             SimulatedRouter(
-                network, f"10.0.0.{number + 1}", Random(rng.random()), self._clock(), self._ring_changed
+                network, f"10.0.0.{number + 1}", Random(rng.random()), self._clock(), self._ring_changed, self.etcd
             )
             for number in range(routers)
         ]
@@ -99,9 +110,12 @@ class SimulatedCluster:
         self.problems: list[str] = []
         self._owners: dict[str, str] = {}
         self._absent: dict[str, SimulatedNode] = {}
+        self._destroyed: dict[str, None] = {}  # addresses of nodes that were lost with their disks
         # The newest ring, and how many rings had complete holders for all slots.
         self._ring = Ring.empty()
         self.copied_rings = 0
+        # By epoch, the slots that waited for a lost node.
+        self._waiting: dict[int, Sequence[WaitingRun]] = {}
         self.given_up = 0
 
     def _clock(self) -> MachineClock:
@@ -136,7 +150,10 @@ class SimulatedCluster:
 
     def _record_copies(self, change: Change) -> None:
         """Record the keys of slots that were given up because all that had their writes were lost."""
-        before, self._ring = self._ring, change.ring
+        self._ring = max(self._ring, change.ring, key=lambda ring: ring.epoch)
+        # Another router may have announced the ring that follows already.
+        waiting = [part for epoch, parts in self._waiting.items() if epoch < change.ring.epoch for part in parts]
+        self._waiting[change.ring.epoch] = change.ring.copies.waiting
         copies = change.ring.copies
         if copies.target > 1 and not copies.waiting and not change.ring.slots_with_missing_copies():
             self.copied_rings += 1
@@ -144,7 +161,7 @@ class SimulatedCluster:
             self.given_up += 1
             for key in self.keys:
                 slot = slot_of(key.encode())
-                if any(part.first <= slot <= part.last for part in before.copies.waiting):
+                if any(part.first <= slot <= part.last for part in waiting):
                     self.lost.setdefault(key, self.history.now())
 
     def record_losses(self) -> None:
@@ -198,7 +215,19 @@ class SimulatedCluster:
             if not node.alive:
                 node.start()
         await asyncio.sleep(2 * LEASE_SECONDS)
+        await self._until(lambda: not self._ring.copies.waiting, 2 * WAIT_SECONDS, "slots wait for a lost node")
+        await self._write_off()
         await self._until(self._is_healed, HEAL_SECONDS, "not all writes in S3 and one ring at all nodes")
+
+    async def _write_off(self) -> None:
+        """Write the nodes off that were lost with their disks, as a person does: see `Releases`."""
+        router = self.routers[0]
+
+        async def write_off() -> None:
+            for address in self._destroyed:
+                await router.leases.request_write_off(address)
+
+        await self.loop.create_task(write_off(), context=router.process.context)
 
     def _is_healed(self) -> bool:
         self.record_losses()
@@ -227,12 +256,15 @@ class SimulatedCluster:
         await asyncio.sleep(began + fault.start - self.loop.time())
         self.network.record("begins:", fault)
         undo = self._begin(fault)
+        if undo is None:
+            return
+        self.happened.append(fault)
         await asyncio.sleep(began + fault.stop - self.loop.time())
         self.network.record("is over:", fault)
         undo()
 
-    def _begin(self, fault: Fault) -> Callable[[], None]:
-        """Let `fault` begin; return what undoes it."""
+    def _begin(self, fault: Fault) -> Callable[[], None] | None:
+        """Let `fault` begin; return what undoes it, None if it cannot happen now."""
         network, kind = self.network, fault.kind
         node = self.nodes[fault.one % NODES]
         other = self.nodes[(fault.one + 1 + fault.two % (NODES - 1)) % NODES]
@@ -241,22 +273,24 @@ class SimulatedCluster:
         if kind in (Kind.NODE_PAUSE, Kind.ROUTER_PAUSE):
             process = node.process if kind is Kind.NODE_PAUSE else router.process
             if process is None or process.paused:
-                return _nothing
+                return None
             self.loop.pause(process)
             return lambda: self.loop.resume(process)
         if kind is Kind.NODE_CRASH:
             if not node.serving:
-                return _nothing
+                return None
             node.kill()
             return lambda: None if node.alive else node.start()
         if kind is Kind.NODE_LOST:
             if not node.serving or self.copies < 2 or (node.process and node.process.paused):
-                return _nothing
-            node.lose()
+                return None
+            self._lose(node)
             return lambda: None if node.alive else node.start()
+        if kind in (Kind.OWNER_AND_SUCCESSOR_CRASH, Kind.OWNER_AND_SUCCESSOR_LOST):
+            return self._end_owner_and_successor(fault)
         if kind is Kind.ROUTER_CRASH:
             if not router.alive:
-                return _nothing
+                return None
             router.kill()
             return lambda: None if router.alive else router.start()
         if kind in (Kind.NODE_CLOCK, Kind.ROUTER_CLOCK):
@@ -264,12 +298,13 @@ class SimulatedCluster:
             clock.ahead += fault.size
             return _nothing
         if kind is Kind.JOIN:
-            if not self.nodes[-1].alive:
-                self.nodes[-1].start()
+            if self.nodes[-1].alive:
+                return None
+            self.nodes[-1].start()
             return _nothing
         if kind is Kind.LEAVE:
             if not node.serving or (node.process and node.process.paused):
-                return _nothing
+                return None
             node.stop()
             return _nothing
         if kind is Kind.BREAK:
@@ -286,6 +321,10 @@ class SimulatedCluster:
         if kind is Kind.S3_FAILING:
             self.s3.failing = share
             return lambda: setattr(self.s3, "failing", 0.0)
+        if kind is Kind.S3_AWAY:
+            return self._disconnect((each.host, HOST) for each in self.nodes)
+        if self.etcd is not None and kind in faults.ETCD:
+            return self._break_etcd(self.etcd, kind, router)
         if kind is Kind.SLOW:
             pair = (node.host, router.host if fault.two % 2 else other.host)
             network.slow[pair] = min(1.0, abs(fault.size))
@@ -311,6 +350,12 @@ class SimulatedCluster:
             directions = directions[: len(there)] if fault.two % 2 else directions[len(there) :]
         elif kind is Kind.PARTITION_S3_ONE_WAY:
             directions = directions[len(there) :]
+        return self._block(directions)
+
+    def _disconnect(self, pairs: Iterable[tuple[str, str]]) -> Callable[[], None]:
+        return self._block([each for one, two in pairs for each in ((one, two), (two, one))])
+
+    def _block(self, directions: Sequence[tuple[str, str]]) -> Callable[[], None]:
         for each in directions:
             self.network.block(*each)
 
@@ -319,6 +364,44 @@ class SimulatedCluster:
                 self.network.unblock(*each)
 
         return heal
+
+    def _break_etcd(self, etcd: Etcd, kind: Kind, router: SimulatedRouter) -> Callable[[], None] | None:
+        if kind is Kind.PARTITION_ETCD:
+            return self._disconnect([(router.host, etcd_host)])
+        if kind is Kind.ETCD_WATCHES_SILENT:
+            return etcd.silence_watches()
+        if kind is Kind.ETCD_WATCHES_END:
+            etcd.break_watches()
+            return _nothing
+        if etcd.electing:
+            return None
+        etcd.lose_leader()
+        return etcd.elect
+
+    def _lose(self, node: SimulatedNode) -> None:
+        """End a node, and destroy its disk."""
+        self._destroyed[node.address] = None
+        node.lose()
+
+    def _end_owner_and_successor(self, fault: Fault) -> Callable[[], None] | None:
+        """End the owner of a key and the first complete holder of its slot, at once."""
+        slot = slot_of(self.keys[fault.one % KEYS].encode())
+        addresses = self._ring.owner(slot), self._ring.successor(slot)
+        victims = [node for node in self.nodes if node.address in addresses and node.serving]
+        if len(victims) < 2 or any(node.process and node.process.paused for node in victims):
+            return None
+        for node in victims:
+            if fault.kind is Kind.OWNER_AND_SUCCESSOR_LOST:
+                self._lose(node)
+            else:
+                node.kill()
+
+        def start() -> None:
+            for node in victims:
+                if not node.alive:
+                    node.start()
+
+        return start
 
 
 def _nothing() -> None:

@@ -6,9 +6,9 @@ Faults are drawn in clusters, so that many of them overlap: single ones are what
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from itertools import combinations
+from itertools import combinations, product
 from random import Random
 from typing import NamedTuple
 
@@ -27,6 +27,8 @@ class Kind(StrEnum):
     NODE_PAUSE = "node pause"
     NODE_CRASH = "node crash"
     NODE_LOST = "node lost with its disk"
+    OWNER_AND_SUCCESSOR_CRASH = "owner and successor crash"
+    OWNER_AND_SUCCESSOR_LOST = "owner and successor lost with their disks"
     NODE_CLOCK = "node clock jump"
     ROUTER_PAUSE = "router pause"
     ROUTER_CRASH = "router crash"
@@ -39,21 +41,36 @@ class Kind(StrEnum):
     PARTITION_CLIENT = "partition client-node"
     PARTITION_S3 = "partition node-s3"
     PARTITION_S3_ONE_WAY = "partition s3-node one way"
+    PARTITION_ETCD = "partition router-etcd"
+    ETCD_ELECTION = "etcd elects a leader"
+    ETCD_WATCHES_END = "etcd ends watches"
+    ETCD_WATCHES_SILENT = "etcd watches silent"
     BREAK = "break connections"
     SLOW = "slow link"
     DUPLICATES = "duplicate joins"
     S3_SLOW = "s3 slow"
     S3_FAILING = "s3 failing"
+    S3_AWAY = "s3 away from all nodes"
     JOIN = "join"
     LEAVE = "leave"
 
 
 RING_CHANGES = (Kind.JOIN, Kind.LEAVE)
-FAULTS = tuple(kind for kind in Kind if kind not in (*RING_CHANGES, Kind.NODE_LOST))
+# Drawn besides where the routers share their ring in etcd.
+ETCD = (Kind.PARTITION_ETCD, Kind.ETCD_ELECTION, Kind.ETCD_WATCHES_END, Kind.ETCD_WATCHES_SILENT)
+DISKS = (Kind.NODE_LOST, Kind.OWNER_AND_SUCCESSOR_CRASH, Kind.OWNER_AND_SUCCESSOR_LOST)
+FAULTS = tuple(kind for kind in Kind if kind not in (*RING_CHANGES, *DISKS, *ETCD, Kind.S3_AWAY))
 # These are drawn more often than the others.
 FREQUENT = (Kind.NODE_PAUSE, Kind.NODE_CRASH, Kind.ROUTER_CRASH, Kind.PARTITION_ROUTER_NODE, Kind.ISOLATE_NODE)
 # Drawn besides where the nodes keep copies of each other's writes.
 LOSSES = (Kind.NODE_LOST,) * 4
+# What copies must stand, by name: each plan of nodes that keep copies has one of these, at one time.
+LOSS_PAIRS: Mapping[str, tuple[tuple[Kind, ...], ...]] = {
+    "owner + successor": ((Kind.OWNER_AND_SUCCESSOR_CRASH, Kind.OWNER_AND_SUCCESSOR_LOST),),
+    "router + node": ((Kind.ROUTER_CRASH,), (Kind.NODE_LOST, Kind.NODE_CRASH)),
+    "join + loss": ((Kind.JOIN,), (Kind.NODE_LOST,)),
+    "loss + S3 away": ((Kind.S3_AWAY,), (Kind.NODE_LOST,)),
+}
 
 
 class Fault(NamedTuple):
@@ -73,12 +90,13 @@ class Fault(NamedTuple):
         return f"{self.start:6.2f}-{self.stop:5.2f} {self.kind} ({self.one}, {self.two}, {self.size:.2f})"
 
 
-def plan(rng: Random, lease: float, *, lost: bool = False) -> list[Fault]:
+def plan(rng: Random, lease: float, *, lost: bool = False, etcd: bool = False) -> list[Fault]:
     """Return at least MIN_FAULTS faults and a ring change; `lease` in seconds.
 
-    `lost`: nodes are lost with their disks, too.
+    lost: nodes are lost with their disks, too, and one of LOSS_PAIRS happens
+    etcd: there is an etcd, which has faults, too
     """
-    drawn = FAULTS + FREQUENT + (LOSSES if lost else ())
+    drawn = FAULTS + FREQUENT + (LOSSES if lost else ()) + (ETCD + ETCD if etcd else ())
     kinds = [rng.choice(drawn) for _ in range(rng.randint(MIN_FAULTS, MAX_FAULTS))]
     rng.shuffle(kinds)
     # Ring changes first, so that faults are drawn close to them.
@@ -95,7 +113,26 @@ def plan(rng: Random, lease: float, *, lost: bool = False) -> list[Fault]:
         lasts = rng.choice((rng.uniform(0.05, 0.5), rng.uniform(0.5, 1.0) * lease, rng.uniform(1.0, 2.5) * lease))
         size = rng.choice((-1, 1)) * rng.choice((rng.uniform(0.1, 1.0), rng.uniform(1.0, 30.0)))
         found.append(Fault(kind, start, start + lasts, rng.randrange(100), rng.randrange(100), size))
+    if lost:
+        start = rng.uniform(FIRST, LAST)
+        for choice in LOSS_PAIRS[rng.choice(list(LOSS_PAIRS))]:
+            begin = start + rng.uniform(0.0, MOVE_SECONDS)
+            lasts = rng.uniform(0.5, 2.5) * lease
+            one, two = rng.randrange(100), rng.randrange(100)
+            found.append(Fault(rng.choice(choice), begin, begin + lasts, one, two, 1.0))
     return sorted(found, key=lambda fault: fault.start)
+
+
+def loss_pairs(faults: Sequence[Fault]) -> list[str]:
+    """Return the names of LOSS_PAIRS of which all faults are among `faults`, at one time or close to each other."""
+    return [
+        name
+        for name, choices in LOSS_PAIRS.items()
+        if any(
+            max(fault.start for fault in each) <= min(fault.stop for fault in each) + PAIR_SECONDS
+            for each in product(*([fault for fault in faults if fault.kind in kinds] for kinds in choices))
+        )
+    ]
 
 
 def pairs(faults: Sequence[Fault]) -> Counter[tuple[Kind, Kind]]:

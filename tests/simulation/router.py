@@ -32,6 +32,8 @@ from milena_router.ring.membership import Change, Membership
 from milena_router.ring.recovery import Recovery
 from milena_router.ring.watch_streams import RingWatchers
 from milena_router.service import RouterService
+from milena_router.shared.shared_leases import SharedLeases
+from tests.simulation.etcd import Etcd, RouterStore
 from tests.simulation.loop import Process, here
 from tests.simulation.machine import MachineClock
 from tests.simulation.network import SYSTEM, Network, Wire
@@ -52,8 +54,15 @@ class SimulatedRouter:
     """The router on the machine `host`, one process after the other. `on_change` is called after every change."""
 
     def __init__(
-        self, network: Network, host: str, rng: Random, clock: MachineClock, on_change: Callable[[Change], None]
+        self,
+        network: Network,
+        host: str,
+        rng: Random,
+        clock: MachineClock,
+        on_change: Callable[[Change], None],
+        etcd: Etcd | None,
     ) -> None:
+        """`etcd`: what all routers keep their ring in, None for a router alone."""
         self.host = host
         self.address = f"{host}:50050"
         self.clock = clock
@@ -61,6 +70,7 @@ class SimulatedRouter:
         self._network = network
         self._rng = rng
         self._on_change = on_change
+        self._etcd = etcd
         self._starts = 0
         self.process: Process
         self.leases: Leases
@@ -80,9 +90,13 @@ class SimulatedRouter:
 
     def _begin(self) -> None:
         clock = self.clock
-        recovery = Recovery(CONFIG.lease_seconds, CONFIG.ring_recovery)
-        cluster_id = f"{self._rng.getrandbits(128):032x}"
-        membership = Membership(CONFIG.lease_seconds, clock.now(), recovery, cluster_id, WAIT_SECONDS)
+        rng = self._rng
+
+        def new_recovery() -> Recovery:
+            return Recovery(CONFIG.lease_seconds, CONFIG.ring_recovery)
+
+        cluster_id = f"{rng.getrandbits(128):032x}"
+        membership = Membership(CONFIG.lease_seconds, clock.now(), new_recovery(), cluster_id, WAIT_SECONDS)
         forwarder = Forwarder(membership, _connect, clock)
         watchers = RingWatchers(membership, CONFIG.direct_access, CONFIG.max_value_bytes)
 
@@ -91,7 +105,21 @@ class SimulatedRouter:
             watchers.wake_watchers()
             self._on_change(change)
 
-        leases = self.leases = Leases(membership, clock, ring_changed, watchers.wake_watchers)
+        if self._etcd is None:
+            leases = Leases(membership, clock, ring_changed, watchers.wake_watchers)
+        else:
+            store = RouterStore(self._etcd, self._network)
+            leases = SharedLeases(
+                membership,
+                clock,
+                store,
+                ring_changed,
+                watchers.wake_watchers,
+                new_recovery,
+                lambda: rng.randbytes(16),
+                rng.random,
+            )
+        self.leases = leases
         proofs = [
             ports_reject(self._network.rejects_connections, clock),
             members_confirm(leases, forwarder.request),

@@ -22,7 +22,7 @@ from tests.faults.linearizability.checker import Verdict as Checked
 from tests.faults.linearizability.counterexample import explain
 from tests.faults.linearizability.operations import Operation, by_key
 from tests.simulation.cluster import SimulatedCluster
-from tests.simulation.faults import Fault
+from tests.simulation.faults import Fault, loss_pairs
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.node import BUCKET
 from tests.support.s3.memory_store import MemoryStore
@@ -45,6 +45,7 @@ class SeedResult:
     """What came of one seed.
 
     keys: the number of keys by verdict
+    plan: the faults; loss_pairs: the names of those of `faults.LOSS_PAIRS` that happened
     routers: the number of routers
     copies: COPIES of the nodes; copied_rings: rings that had all copies; given_up: how often slots were given up
     digest: of all that was sent and when; equal for equal runs
@@ -55,6 +56,7 @@ class SeedResult:
     verdict: Verdict
     keys: Counter[Verdict]
     plan: list[Fault]
+    loss_pairs: list[str]
     routers: int
     fencing: bool
     copies: int
@@ -77,14 +79,14 @@ def run_seed(
     routers: int = 0,
     log: Callable[[str], None] | None = None,
     store: Callable[[str], MemoryStore] = MemoryStore,
-    copies: int = 1,
+    copies: int = 0,
 ) -> SeedResult:
     """Run the simulation of `seed`.
 
-    routers: how many there are, 0 if the seed decides
+    routers: how many there are, 0 if the seed decides; several have one ring, in an etcd
     log: takes a line for each event
     store: returns the S3 that has the bucket of that name
-    copies: COPIES of all nodes
+    copies: COPIES of all nodes, 0 if the seed decides
     """
     # Parts of the product draw the jitter of their pauses from here.
     random.seed(seed)
@@ -123,6 +125,7 @@ def _judged(seed: int, cluster: SimulatedCluster) -> SeedResult:
         verdict=Verdict.VIOLATION if cluster.problems or cluster.loop.errors else worst,
         keys=keys,
         plan=cluster.plan,
+        loss_pairs=loss_pairs(cluster.happened),
         routers=len(cluster.routers),
         fencing=fencing,
         copies=cluster.copies,

@@ -148,7 +148,7 @@ class Owner:
     def release(self, key: str, version: Version | None = None, deleted_at: float | None = None) -> bytes:
         return encode_release(Release(key.encode(), version or Version(self.epoch, self.seq), deleted_at))
 
-    def begin(self, slots: Sequence[tuple[int, int]] = ALL, *, kept: bool = False) -> bytes:
+    def begin(self, slots: Sequence[tuple[int, int]] = ALL, *, kept: int = 0) -> bytes:
         return encode_slots(Begin(tuple(slots), kept))
 
     def end(self, slots: Sequence[tuple[int, int]] = ALL) -> bytes:

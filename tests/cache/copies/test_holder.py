@@ -10,6 +10,8 @@ from milena_cache.copies.frames import Reply
 from milena_cache.journal.disk import DiskFull
 from milena_cache.objects.version import Version
 from milena_common.api.errors import Unavailable
+from milena_common.cluster.slot_map import MapNode
+from milena_common.cluster.slots import SLOTS
 from tests.cache.copies.holders_under_test import HolderCluster, Owner
 from tests.support.fake_clock import run_ready_tasks
 
@@ -218,4 +220,30 @@ async def test_versions_of_this_node_are_greater_than_those_of_its_copies() -> N
     version = Version(owner.epoch, 2**55)
     await owner.send("x", owner.record("k", b"1", version))
     assert cluster["x"].t.journal.next_version(0) > version
+    await cluster.stop()
+
+
+async def test_late_frames_of_the_owner_before_do_not_undo_what_the_new_owner_has_written() -> None:
+    cluster, owner = await started("x", "x")
+    cluster.ring.nodes["z"] = MapNode("z:1", "z:2", "id-z")
+    await owner.send("x", owner.record("k", b"1"), owner.record("j", b"1"))
+    move = cluster.ring.plan(range(SLOTS), "z")
+    await cluster.publish()
+    destination = Owner(cluster, "z")
+    await destination.send("x", destination.begin(kept=move), destination.record("k", b"2"))
+    late = owner.begin(), owner.record("j", b"1"), owner.release("k", Version(move + 1, 0)), owner.end()
+    assert await owner.send("x", *late) is Reply.TAKEN
+    assert cluster.copies("x") == {"k": b"2", "j": b"1"}
+    # Nor is it known what a later ring says of the slots.
+    owner.epoch = cluster.ring.epoch + 1
+    with pytest.raises(Unavailable, match="does not have the ring"):
+        await owner.send("x", owner.begin(), owner.end())
+    # A ring in which the owner before has the slots still, or again, and the next move is planned.
+    cluster.ring.abort()
+    cluster.ring.plan(range(SLOTS), "z")
+    await cluster.publish()
+    owner.epoch = cluster.ring.epoch
+    owner.reconnect()
+    await owner.send("x", owner.begin(), owner.record("k", b"3"), owner.end())
+    assert cluster.copies("x") == {"k": b"3"}
     await cluster.stop()

@@ -13,7 +13,7 @@ from milena_cache.copies.replication import Replication
 from milena_cache.membership.ownership import ELSEWHERE
 from milena_cache.objects.object_store import Fault
 from milena_common.api.errors import Unavailable
-from milena_common.cluster.slots import SLOTS
+from milena_common.cluster.slots import SLOTS, slot_of
 from tests.cache.copies.holders_under_test import HolderCluster
 from tests.cache.handover.nodes_under_test import Member
 from tests.support.fake_clock import run_ready_tasks
@@ -279,3 +279,100 @@ def test_a_ring_without_copies_is_as_configured_if_one_journal_is_enough() -> No
     assert copy_policy.fewer_than_configured(1, 0, 3) == ""
     assert "in 1 of 2 journals" in copy_policy.fewer_than_configured(2, 0, 3)
     assert copy_policy.fewer_than_configured(2, 0, 0) == "", "no ring is known yet"
+
+
+async def test_the_holders_of_the_owner_before_have_the_writes_of_slots_that_were_just_taken_over() -> None:
+    cluster = await owned_by_a("abc", "b")
+    await begin(cluster["a"], "k", b"1")
+    c = await taken_by_c(cluster)
+    await c.t.put("k", b"2", c.ownership.since[0])
+    assert cluster.copies("a")["k"] == cluster.copies("b")["k"] == b"2"
+    # Both are lost before a router knows that the slots were taken over: they go to the holder that it lists.
+    cluster.store.down = Fault.CONNECT
+    await cluster.change("b", "", lost="ac")
+    assert await read(cluster["b"], "k") == b"2"
+    await cluster.stop()
+
+
+async def taken_by_c(cluster: HolderCluster) -> Member:
+    """Have `c` take all slots over from `a`, before the ring says so."""
+    cluster.ring.plan(range(SLOTS), "c")
+    await cluster.publish()
+    await cluster.until(lambda: cluster["c"].ownership.slots == SLOTS)
+    return cluster["c"]
+
+
+async def test_slots_that_were_taken_over_with_too_few_holders_have_their_writes_in_s3() -> None:
+    cluster = await owned_by_a("abc", "b")
+    cluster.ring.target_copies = 4
+    c = await taken_by_c(cluster)
+    assert (await c.t.put("k", b"1", c.ownership.since[0])).durability == "through"
+    await cluster.stop()
+
+
+async def test_an_owner_that_has_handed_slots_over_does_not_begin_them_at_its_holders_any_more() -> None:
+    cluster = await owned_by_a("abc", "b")
+    a = cluster["a"]
+    await begin(a, "k", b"1")
+    c = await taken_by_c(cluster)
+    cluster.broken.append((b"MILENA.COPY", "before"))
+    link = replication(a)._links["b:1"]
+    link.send_item(replication(c).item_of(b"k") or b"")  # any frame, which fails: a new session begins
+    await live(cluster, 0.5)
+    await c.t.put("j", b"1", c.ownership.since[0])
+    assert cluster.copies("b") == {"k": b"1", "j": b"1"}
+    await cluster.stop()
+
+
+async def test_slots_whose_move_was_given_up_are_begun_at_the_holders_again() -> None:
+    cluster = await owned_by_a("ab", "b")
+    a = cluster["a"]
+    await begin(a, "k", b"1")
+    a.ownership.stop_slots([(0, SLOTS - 1)])
+    cluster.broken.append((b"MILENA.COPY", "before"))
+    replication(a)._links["b:1"].send_item(replication(a).item_of(b"k") or b"")
+    cluster["b"].servers.copies.holder.drop_copy(b"k")  # so that it is seen to be sent again
+    await live(cluster, 0.5)
+    assert cluster.copies("b") == {}
+    a.ownership.resume_slots([(0, SLOTS - 1)])
+    await live(cluster, 0.5)
+    assert cluster.copies("b") == {"k": b"1"}
+    await cluster.stop()
+
+
+def damage(member: Member, key: str) -> None:
+    """Damage the value of the record of a dirty write."""
+    entry = member.t.dirty.get(key.encode())
+    assert entry is not None
+    records = member.t.disk.open.records
+    raw = records[entry.number]
+    records[entry.number] = raw[:-1] + bytes([raw[-1] ^ 1])
+
+
+async def test_a_holder_that_is_listed_again_keeps_the_sound_copy_of_a_damaged_record_and_is_completed() -> None:
+    cluster = await owned_by_a("ab", "b", dirty_memory_bytes=10)
+    a = cluster["a"]
+    for key in ("k", "j"):
+        await begin(a, key, b"1" * 1000)
+    damage(a, "k")
+    await cluster.change("a", "B", same_since=True)
+    link = replication(a)._links["b:1"]
+    link.synced = bytearray(SLOTS)
+    link._fail_session(Unavailable("the test breaks the connection"))
+    await live(cluster, 0.5)
+    assert cluster.copies("b") == {"k": b"1" * 1000, "j": b"1" * 1000}
+    assert link.is_synced(slot_of(b"k"))
+    await cluster.stop()
+
+
+async def test_a_new_holder_gets_the_sound_copy_of_a_damaged_record_from_another_one() -> None:
+    cluster = await owned_by_a("abc", "b", dirty_memory_bytes=10)
+    a = cluster["a"]
+    await begin(a, "k", b"1" * 1000)
+    damage(a, "k")
+    cluster.broken.append((b"MILENA.COLLECT", "before"))  # and is asked again
+    await cluster.change("a", "bC", same_since=True)
+    await live(cluster, 0.5)
+    assert cluster.copies("c") == {"k": b"1" * 1000}
+    assert replication(a)._links["c:1"].is_synced(slot_of(b"k"))
+    await cluster.stop()

@@ -102,6 +102,47 @@ async def test_what_was_handed_over_survives_a_crash_of_the_new_owner_with_its_v
     await t.stop()
 
 
+async def test_a_write_that_is_over_is_given_up_at_the_destination_beside_an_older_delete_of_its_key() -> None:
+    """(1) a delete is in S3; (2) a later put is sent; (3) another one goes through S3; (4) the slot is released."""
+    c = await cluster(delay=0.0)
+    c["a"].handover.tombstones.add(b"k", Version(1, 1), c.clock.wall())
+    c.store.gate.clear()
+    await put(c, "k", b"old")
+    await c.clock.advance(0.01)
+    await c.until(lambda: c["a"].t.writeback.uploads == 1)
+    c.held = asyncio.Event()
+    c.ring.plan([K], "b")
+    await c.publish()
+    await c.until(lambda: b"k" in c["b"].t.dirty)
+    writing = asyncio.create_task(put(c, "k", b"new", durability="through"))
+    await run_ready_tasks()
+    c.store.gate.set()
+    await c.until(writing.done)
+    await writing
+    await c.released()
+    c.store.gate.clear()  # what the destination uploads would be found to be superseded
+    c.held.set()
+    await c.until(lambda: c.server_of("k") == ["b"])
+    assert b"k" not in c["b"].t.dirty
+    c.store.gate.set()
+    await c.finish_moves()
+    assert (await get(c, "k"))[1] == b"new"
+    await c.stop()
+
+
+async def test_a_node_that_has_left_serves_nothing_to_a_router_with_an_older_ring() -> None:
+    """The ring of a router that has lost etcd has the node still."""
+    c = await cluster()
+    await put(c, "k", b"1")
+    owned_since = since(c, "a", "k")
+    await move(c)
+    c.ring.lose("a")
+    c["a"].ring_changed(c.ring.map())
+    with pytest.raises(Moved):
+        c["a"].servers.requests.place("", b"k", owned_since)
+    await c.stop()
+
+
 async def test_a_delete_that_reaches_s3_during_the_rounds_does_not_hide_the_write_after_it() -> None:
     """(1) a delete is sent while it is uploaded; (2) a put goes through after it; (3) the slot is released."""
     c = await cluster(delay=0.0)

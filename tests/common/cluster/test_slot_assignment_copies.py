@@ -172,16 +172,28 @@ def test_a_slot_that_was_taken_over_has_its_owner_before_as_the_complete_holder(
     taken = ring().with_taken(A.address, [Run(13000, SLOTS - 1, A.address, 8)], 20)
     assert taken is not None
     assert owner_of(taken, MOVING) == (A.address, 8)
-    assert taken.holders(MOVING) == listed(C), "and C's holder B has not got the writes since"
+    assert taken.holders(MOVING) == listed(C), "and C's holder B gets the writes no longer"
 
 
-def test_a_slot_that_was_taken_over_before_its_owner_was_lost_gets_new_holders() -> None:
+def test_a_slot_that_was_taken_over_before_its_owner_was_lost_keeps_the_holders_of_that_one() -> None:
     lost = after(A, B)
-    late = lost.with_taken(A.address, [Run(13000, SLOTS - 1, A.address, 8)], 21)
-    assert late is not None
-    assert owner_of(late, MOVING) == (A.address, 20)
-    assert late.holders(MOVING) == (Listed(B.address, 21),), "filled anew"
-    assert late.with_taken(A.address, [Run(13000, SLOTS - 1, A.address, 8)], 22) is None, "the same report again"
+    assert owner_of(lost, MOVING) == (A.address, 20)
+    assert lost.holders(MOVING) == listed(B), "it has got the writes since"
+    assert lost.with_taken(A.address, [Run(13000, SLOTS - 1, A.address, 8)], 21) is None
+
+
+def test_no_holder_becomes_complete_while_the_slots_move() -> None:
+    lost_holder = ring().with_reports(C.address, (), [(13000, SLOTS - 1, B.address)], 10, 20, NO_CHANGE)
+    assert lost_holder is not None
+    (filling,) = lost_holder.holders(MOVING)
+    assert filling.since == 20
+    report = [(13000, SLOTS - 1, filling.address)]
+    assert lost_holder.with_reports(C.address, report, (), 20, 21, NO_CHANGE) is None, "A may have the slots"
+    stays = lost_holder.without_moves([Run(13000, SLOTS - 1, A.address, 8)], 21)
+    assert stays is not None
+    complete = stays.with_reports(C.address, report, (), 21, 22, NO_CHANGE)
+    assert complete is not None
+    assert complete.holders(MOVING) == (Listed(filling.address),)
 
 
 def test_a_complete_holder_counts_for_the_ring_that_listed_it_and_for_its_owner_only() -> None:

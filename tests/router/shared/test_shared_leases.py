@@ -7,7 +7,12 @@ import asyncio
 import pytest
 
 from milena_common.api.errors import FailedPrecondition, Unavailable
+from milena_common.api.pb import cache_server_pb2 as cache_pb
+from milena_common.cluster.member import Member
+from milena_router.ring.abandoning import AbandonedMoves
+from milena_router.ring.fast_death import FastDeath
 from milena_router.ring.membership import EXPIRED
+from milena_router.ring.stuck_moves import STUCK_LEASES
 from milena_router.shared.ring_store import Record
 from tests.router.shared.routers import LEASE, FakeNode, sharing, with_ring
 from tests.support.fake_clock import run_ready_tasks
@@ -292,3 +297,42 @@ async def test_a_state_of_a_newer_version_is_not_changed() -> None:
             await a.renew(system.routers[0])
         assert memory.state.value.startswith(b"\x08\x63")
         assert any("newer version" in reason for reason in system.routers[0].leases.degraded())
+
+
+async def test_a_stuck_move_that_cannot_be_abandoned_while_the_store_is_away_is_abandoned_afterwards() -> None:
+    async def call(address: str, method: str, request: bytes, timeout: float) -> bytes:
+        return cache_pb.AbandonMovesResponse().SerializeToString()
+
+    async with sharing(1) as system:
+        (router,) = system.routers
+        nodes = [*await with_ring(system, "a", "b"), FakeNode("c")]
+        await system.renew_all(nodes, router)
+        await system.renew_all(nodes, router)
+        assert router.ring.pending
+        abandoned = AbandonedMoves(router.leases, call, system.clock)
+        await abandoned.abandon_stuck()
+        await system.renew_all(nodes, router, (STUCK_LEASES + 1) * LEASE)
+        router.store.away = True
+        await abandoned.abandon_stuck()
+        assert router.ring.pending
+        router.store.away = False
+        await abandoned.abandon_stuck()
+        assert not router.ring.pending
+
+
+async def test_an_ended_process_that_cannot_be_recorded_while_the_store_is_away_loses_its_lease_later() -> None:
+    async def proof(member: Member) -> bool:
+        return True
+
+    async with sharing(1) as system:
+        (router,) = system.routers
+        a, b = await with_ring(system, "a", "b")
+        fast_death = FastDeath(router.leases, [proof])
+        router.store.away = True
+        fast_death.stream_closed(a.address, a.node_id)
+        (check,) = fast_death._checks.values()
+        await check
+        assert system.members(router) == {a.address, b.address}
+        router.store.away = False
+        await system.renew_all([b], router, 2 * LEASE)
+        assert system.members(router) == {b.address}
