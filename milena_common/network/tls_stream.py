@@ -28,12 +28,14 @@ class TlsStream:
 
     __slots__ = (
         "_decrypt",
+        "_decrypted",
         "_encrypted",
         "_feed",
         "_host",
         "_limit",
         "_plain",
         "_receive",
+        "_received",
         "_security",
         "_send",
         "_taken",
@@ -43,7 +45,8 @@ class TlsStream:
     )
 
     def __init__(self, plain: Stream, security: Security, host: str) -> None:
-        received, self._encrypted = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._received = received = ssl.MemoryBIO()
+        self._encrypted = ssl.MemoryBIO()
         context, name = security.client_context(), security.server_name(host)
         self._tls = context.wrap_bio(received, self._encrypted, server_hostname=name)
         self._security = security
@@ -51,6 +54,7 @@ class TlsStream:
         self._plain = plain
         self._feed = received.write
         self._write = self._tls.write
+        self._decrypted = self._tls.pending  # plain bytes that were decrypted and not returned
         self._send = plain.send_some
         self._taken = self._encrypted.read
         # These two are replaced when something has been received: a server that rejects this side's certificate
@@ -132,12 +136,15 @@ class TlsStream:
         return taken
 
     def recv(self, max_bytes: int, /) -> bytes:
-        try:
-            return self._decrypt(max_bytes)
-        except ssl.SSLWantReadError:
-            pass
-        except ssl.SSLZeroReturnError:
-            return b""
+        # Only where there may be some: to find none is an exception, which costs as much as decrypting a reply.
+        # What is in neither of the two is part of a record, whose rest has not been received.
+        if self._received.pending or self._decrypted():
+            try:
+                return self._decrypt(max_bytes)
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLZeroReturnError:
+                return b""
         if self._unsent:
             self._send_unsent()
         while True:
@@ -201,12 +208,13 @@ class TlsStream:
             return True
         if early:
             decrypt = self._decrypt
+            decrypted = self._decrypted
 
             def return_early(max_bytes: int) -> bytes:
-                self._decrypt = decrypt
+                self._decrypt, self._decrypted = decrypt, decrypted
                 return early
 
-            self._decrypt = return_early
+            self._decrypt, self._decrypted = return_early, lambda: 1
         return not early
 
     def shutdown(self) -> None:

@@ -139,6 +139,30 @@ def test_full_reads_return_all_bytes_and_what_came_before_the_end(served: Callab
     assert stream.recv(1) == b""
 
 
+def test_bytes_that_were_received_together_are_returned_without_waiting(served: Callable[..., Stream]) -> None:
+    sent, stop = threading.Event(), threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(1)
+        for part in (b"abc", b"d", b"ef"):
+            connection.sendall(part)
+        sent.set()
+        stop.wait(LONG)
+
+    stream = served(serve)
+    stream.set_limit(LONG)
+    stream.send_some(b"x")
+    assert sent.wait(LONG)
+    stream.set_limit(SHORT)
+    found = b""
+    while len(found) < 6:
+        found += stream.recv(2)
+    assert found == b"abcdef"
+    with pytest.raises(BlockingIOError):
+        stream.recv(2)
+    stop.set()
+
+
 def test_looking_for_the_end_takes_no_bytes_away(served: Callable[..., Stream]) -> None:
     sent, stop = threading.Event(), threading.Event()
 
