@@ -28,6 +28,8 @@ from milena_common.resp.link import RespLink
 from milena_common.tls.outgoing import PLAIN, Outgoing
 
 TIMEOUT_SECONDS = 2.0
+# What the connections are called at the other node (CLIENT SETNAME).
+NODE_NAME = "milena-node"
 
 
 class Peers:
@@ -131,7 +133,7 @@ class Peers:
                 timeout=TIMEOUT_SECONDS,
                 identity=identity,
                 who=f"node {address} ",
-                name="milena-node",
+                name=NODE_NAME,
                 security=security,
                 credentials=self._credentials,
             )

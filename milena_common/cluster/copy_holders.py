@@ -23,7 +23,6 @@ when a node is far below or above the mean, and only as far as necessary, becaus
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
@@ -31,7 +30,7 @@ from math import ceil
 from typing import NamedTuple
 
 from milena_common.cluster.copies_message import MAX_HOLDERS
-from milena_common.cluster.slot_runs import Run, overlaps, owner_by_slot, replaced
+from milena_common.cluster.slot_runs import Run, overlaps, rejoined, replaced
 from milena_common.cluster.slots import SLOTS
 
 # Into so many parts the copies of one owner are divided.
@@ -94,7 +93,7 @@ class Rules(NamedTuple):
 def held_runs(runs: Iterable[Run]) -> list[CopyRun]:
     """Return the slots of `runs` without holders."""
     pieces = [CopyRun(run.first, run.last, Held(run.address, ())) for run in runs]
-    return replaced(pieces, ())
+    return rejoined(pieces)
 
 
 def with_owners(copies: Sequence[CopyRun], changed: Sequence[Run]) -> list[CopyRun]:
@@ -128,12 +127,18 @@ def mapped(copies: Sequence[CopyRun], changes: Mapping[Held, Held]) -> list[Copy
 
 def without_holders(copies: Sequence[CopyRun], gone: Collection[str]) -> list[CopyRun]:
     """Return `copies` with no holder of `gone`, addresses."""
-    changes = {}
-    for held in {run.held for run in copies}:
-        left = tuple(each for each in held.holders if each.address not in gone)
-        if len(left) < len(held.holders):
-            changes[held] = held._replace(holders=left)
-    return mapped(copies, changes)
+    if not gone:
+        return list(copies)
+    changes = []
+    # There may be 10,000 runs, each with other holders than the one before: no function is called for each.
+    for run in copies:
+        for address, _ in run[2][1]:
+            if address in gone:
+                held = run.held
+                left = tuple(each for each in held.holders if each.address not in gone)
+                changes.append(run._replace(held=held._replace(holders=left)))
+                break
+    return replaced(copies, changes) if changes else list(copies)
 
 
 def first_complete(holders: Iterable[Listed]) -> str:
@@ -153,46 +158,57 @@ class _Planning:
         self.copies = list(copies)
         self.rules = rules
         self.epoch = epoch
-        # There may be 10,000 runs, each with other holders than the one before: no method is called for each.
-        slots: dict[Held, int] = {}
-        for first, last, held, _ in copies:
-            slots[held] = slots.get(held, 0) + last + 1 - first
-        self.slots = slots
         self.staying = {address: each for address, each in sorted(rules.candidates.items()) if not each.leaving}
         self.in_zone = Counter(each.zone for each in self.staying.values())
         self.loads = dict.fromkeys(self.staying, 0)
+        # There may be 10,000 runs, each with other holders than the one before: no function is called for each, and
+        # no hash is computed of its holders.
         loads, number = self.loads, rules.number
-        for held, size in slots.items() if number else ():
-            for address, _ in held.holders[-number:]:
+        for first, last, (_, holders), _ in copies if number else ():
+            for address, _ in holders[-number:]:
                 if address in loads:
-                    loads[address] += size
+                    loads[address] += last + 1 - first
         self.heaps: dict[str, list[tuple[float, str]]] = {}
-        self.owners: list[str] = []
 
     def plan(self) -> list[CopyRun]:
         changes: dict[Held, Held] = {}
+        # The places of the runs that lack holders, and what each of their lists keeps.
+        places: list[int] = []
         short: dict[Held, tuple[Listed, ...]] = {}
-        number = self.rules.number
-        zones = {address: each.zone for address, each in self.rules.candidates.items()}
-        only_zone = len(self.in_zone) < 2
-        for held in self.slots:
-            if not held.owner:
+        for place in self.unusual():
+            held = self.copies[place].held
+            if held in short:
+                places.append(place)
                 continue
-            if len(held.holders) == number and all(
-                each.address in self.staying and (only_zone or zones[each.address] != zones[held.owner])
-                for each in held.holders
-            ):
-                continue  # as most are
             kept = self.kept(held)
             if len(kept) < min(self.rules.number, self.eligible(held, kept) + len(kept)):
                 if len(held.holders) < MAX_HOLDERS:
                     short[held] = kept
+                    places.append(place)
             elif len(held.holders) > self.rules.number and all(not each.since for each in self.target(held)):
                 changes[held] = held._replace(holders=self.target(held))
         if short:
-            self.copies = self.filled(short)
+            self.copies = self.filled(places, short)
         self.copies = mapped(self.copies, changes)
         return self.balanced()
+
+    def unusual(self) -> list[int]:
+        """Return the places of the owned runs that have too few or too many holders, or one that should not be."""
+        number, staying = self.rules.number, self.staying
+        zones = {address: each.zone for address, each in self.rules.candidates.items()}
+        only_zone = len(self.in_zone) < 2
+        found = []
+        for place, (_, _, (owner, holders), _) in enumerate(self.copies):
+            if len(holders) == number:
+                zone = zones.get(owner)
+                for address, _ in holders:
+                    if address not in staying or (not only_zone and zones[address] == zone):
+                        break
+                else:
+                    continue  # as most are
+            if owner:
+                found.append(place)
+        return found
 
     def target(self, held: Held) -> tuple[Listed, ...]:
         """Return the wanted ones of a slot's holders."""
@@ -229,17 +245,15 @@ class _Planning:
 
     # ---- new holders
 
-    def filled(self, short: Mapping[Held, tuple[Listed, ...]]) -> list[CopyRun]:
-        """Return the copies with new holders for those of `short`, which has what each of them keeps."""
-        by_owner: dict[str, list[CopyRun]] = defaultdict(list)
-        self.owners = owner_by_slot([Run(first, last, held.owner, 0) for first, last, held, _ in self.copies])
-        for run in self.copies:
-            if run.held in short:
-                by_owner[run.held.owner].append(run)
-        for held, kept in short.items():
+    def filled(self, places: Sequence[int], short: Mapping[Held, tuple[Listed, ...]]) -> list[CopyRun]:
+        """Return the copies with new holders for the runs at `places`; `short` has what each of them keeps."""
+        by_owner: dict[str, list[int]] = defaultdict(list)
+        for place in places:
+            first, last, held, _ = self.copies[place]
+            by_owner[held.owner].append(place)
             for each in self.target(held):
-                if each not in kept and each.address in self.loads:
-                    self.loads[each.address] -= self.slots[held]
+                if each not in short[held] and each.address in self.loads:
+                    self.loads[each.address] -= last + 1 - first
         for address, node in self.staying.items():
             self.heaps.setdefault(node.zone, []).append((self.loads[address] / node.weight, address))
         for heap in self.heaps.values():
@@ -247,13 +261,14 @@ class _Planning:
         total = sum(each.weight for each in self.rules.candidates.values())
         mean = SLOTS * self.rules.number / sum(each.weight for each in self.staying.values())
         changes: list[CopyRun] = []
-        for owner, runs in sorted(by_owner.items()):
+        for owner, owned in sorted(by_owner.items()):
             parts = max(1, min(PARTS, len(self.staying) - 1))
             size = ceil(SLOTS * self.rules.candidates[owner].weight / total / parts)
             chosen: dict[tuple[Listed, ...], tuple[int, list[str]]] = {}  # slots left of a part, by what is kept
-            for run in runs:
+            for place in owned:
+                run = self.copies[place]
                 kept = short[run.held]
-                for first, end, beside in self.owners_beside(run, kept, size, mean * HIGH_EMPTIED):
+                for first, end, beside in self.owners_beside(place, kept, size, mean * HIGH_EMPTIED):
                     while first < end:
                         left, new = chosen.get(kept, (0, [])) if not beside else (0, [])
                         if not left:
@@ -268,18 +283,22 @@ class _Planning:
         return replaced(self.copies, changes)
 
     def owners_beside(
-        self, run: CopyRun, kept: Sequence[Listed], size: int, limit: float
+        self, place: int, kept: Sequence[Listed], size: int, limit: float
     ) -> list[tuple[int, int, list[str]]]:
-        """Return the parts of a run, as first slot and the one after the last, and neighbours that can hold them.
+        """Return the parts of the run at `place`, as first slot and the one after the last, and neighbours that can
+        hold them.
 
         Neighbours are the owners of the slots beside, with loads below `limit`. A run of more than `size` slots
         is divided between two.
         """
+        run = self.copies[place]
+        before = self.copies[place - 1].held.owner if place else ""
+        after = self.copies[place + 1].held.owner if place + 1 < len(self.copies) else ""
         owner, first, end = run.held.owner, run.first, run.last + 1
         other_zone = self.eligible(run.held, kept, other_zone=True) > 0
         out = {owner, *(each.address for each in kept)}
         found: list[str] = []
-        for address in (self.owners[first - 1] if first else "", self.owners[end] if end < SLOTS else ""):
+        for address in (before, after):
             node = self.staying.get(address)
             if (
                 node is not None
@@ -365,7 +384,8 @@ class _Planning:
         givers = sorted((-load[each], each) for each in weights if load[each] > high)[:MAX_UNEVEN]
         if not takers and not givers:
             return self.copies
-        runs = self.runs_by_holder()
+        needed = sorted(weights, key=lambda each: (-load[each], each))[: MAX_OTHERS if takers else 0]
+        runs = self.runs_by_holder({*needed, *(address for _, address in givers)})
         changes: list[CopyRun] = []
         given = bytearray(SLOTS)  # a slot has several holders, of which one is replaced at a time
 
@@ -375,7 +395,9 @@ class _Planning:
                 min((load[source] - floor) * weights[source], (ceiling - load[destination]) * weights[destination])
             )
             left = []
-            for run in runs.get(source, ()):
+            if source not in runs:
+                runs.update(self.runs_by_holder(self.staying.keys() - runs.keys()))
+            for run in runs[source]:
                 number = min(amount, run.last + 1 - run.first)
                 busy = given.find(1, run.first, run.last + 1) >= 0
                 if number <= 0 or busy or not self.may_replace(run.held, source, destination):
@@ -399,19 +421,19 @@ class _Planning:
                 give(address, other, high_emptied, mean)
         return replaced(self.copies, changes) if changes else self.copies
 
-    def runs_by_holder(self) -> dict[str, list[CopyRun]]:
-        """Return by address the runs of which a node is a wanted holder, and nothing is in progress."""
-        found: dict[str, list[CopyRun]] = defaultdict(list)
-        moving, number = self.rules.moving, self.rules.number
-        starts = [first for first, _ in moving]
+    def runs_by_holder(self, addresses: Collection[str]) -> dict[str, list[CopyRun]]:
+        """Return for each of `addresses` the runs of which it is a wanted holder, and nothing is in progress."""
+        found: dict[str, list[CopyRun]] = {address: [] for address in addresses}
+        number = self.rules.number
+        moving = bytearray(SLOTS)
+        for first, last in self.rules.moving:
+            moving[first : last + 1] = b"\1" * (last + 1 - first)
         for run in self.copies:
             first, last, (_, holders), _ = run
-            if len(holders) > number:
-                continue
-            if starts and (place := bisect_right(starts, last) - 1) >= 0 and moving[place][1] >= first:
-                continue
-            for address, _ in holders:
-                found[address].append(run)
+            if len(holders) <= number:
+                for address, _ in holders:
+                    if address in found and moving.find(1, first, last + 1) < 0:
+                        found[address].append(run)
         return found
 
     def may_replace(self, held: Held, source: str, destination: str) -> bool:

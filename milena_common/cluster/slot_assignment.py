@@ -68,6 +68,7 @@ from milena_common.cluster.slot_runs import (
     differences,
     overlaps,
     owner_by_slot,
+    rejoined,
     replaced,
     since_by_slot,
     whole,
@@ -441,7 +442,11 @@ class Ring:
         anew.
         Runs of addresses that are not `present` have no new owner yet.
         """
-        runs = [run if run.address not in renewed else run._replace(owned_since=epoch) for run in self._runs]
+        runs = list(self._runs)
+        if renewed:
+            runs = rejoined(
+                run if run.address not in renewed else run._replace(owned_since=epoch) for run in self._runs
+            )
         if not self.pending:
             return runs, []
         changes, pending = [], []

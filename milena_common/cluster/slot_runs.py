@@ -6,9 +6,10 @@ and not 16384. A whole assignment is a list of runs in ascending order that has 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain, repeat
-from operator import itemgetter
+from operator import itemgetter, sub
 from typing import Any, NamedTuple, TypeVar
 
 from milena_common.cluster.slots import SLOTS
@@ -22,6 +23,8 @@ class Run(NamedTuple):
     address: str
     owned_since: int
 
+
+_FIRST = itemgetter(0)
 
 # A run, or another tuple of first and last slot, owner, and epoch.
 R = TypeVar("R", bound=tuple[int, int, Any, int])
@@ -49,22 +52,63 @@ def whole(ranges: Iterable[tuple[int, int, str, int]], epoch: int) -> list[Run]:
 
 def owner_by_slot(runs: Sequence[Run]) -> list[str]:
     """Return the owner of each slot; `runs` have every slot."""
-    lengths = [last + 1 - first for first, last, _, _ in runs]
-    return list(chain.from_iterable(map(repeat, [address for _, _, address, _ in runs], lengths)))
+    return _by_slot(runs, 2)
 
 
 def since_by_slot(runs: Sequence[Run]) -> list[int]:
     """Return the epoch since which each slot has its owner; `runs` have every slot."""
-    lengths = [last + 1 - first for first, last, _, _ in runs]
-    return list(chain.from_iterable(map(repeat, [since for _, _, _, since in runs], lengths)))
+    return _by_slot(runs, 3)
 
 
-def replaced(runs: Iterable[R], changes: Iterable[R]) -> list[R]:
-    """Return `runs`, which have every slot, with `changes` in their place, and equal adjacent runs joined.
+def _by_slot(runs: Sequence[Run], field: int) -> list[Any]:
+    # Each run ends where the next one begins. No expression is evaluated for each of up to 11,000 runs.
+    starts = list(map(_FIRST, runs))
+    lengths = map(sub, chain(starts[1:], (SLOTS,)), starts)
+    return list(chain.from_iterable(map(repeat, map(itemgetter(field), runs), lengths)))
 
-    `changes` do not overlap.
+
+def replaced(runs: Sequence[R], changes: Collection[R]) -> list[R]:
+    """Return `runs` with `changes`, which do not overlap, in their place, and equal adjacent runs joined.
+
+    `runs` have every slot, and no equal ones are adjacent. Those without changes are not looked at: there may be
+    11,000 runs, and few changes.
     """
-    waiting = sorted(changes, key=itemgetter(0), reverse=True)
+    made: list[Any] = []
+    copied = 0  # the place of the first run that is not in `made`
+    ordered = sorted(changes, key=_FIRST)
+    at = 0
+    while at < len(ordered):
+        # The runs that a group of changes covers, and the whole of the group.
+        begin = max(copied, bisect_right(runs, ordered[at][0], copied, key=_FIRST) - 1)
+        end, group = begin + 1, at
+        last = runs[begin][1]
+        while group < len(ordered) and ordered[group][0] <= last:
+            while ordered[group][1] > last:
+                last = runs[end][1]
+                end += 1
+            group += 1
+        _append(made, runs[copied:begin])
+        _append(made, rejoined(runs[begin:end], ordered[at:group]))
+        copied, at = end, group
+    _append(made, runs[copied:])
+    return made
+
+
+def _append(made: list[Any], more: Sequence[Any]) -> None:
+    """Append runs without equal adjacent ones to such runs, so that the result has none either."""
+    if made and more and made[-1][2:] == more[0][2:]:
+        first = made.pop()[0]
+        made.append(type(more[0])(first, *more[0][1:]))
+        more = more[1:]
+    made += more
+
+
+def rejoined(runs: Iterable[R], changes: Iterable[R] = ()) -> list[R]:
+    """Return `runs` with `changes` in their place, and equal adjacent runs joined; changes do not overlap.
+
+    `runs` are adjacent, and equal ones may be side by side; each is looked at.
+    """
+    waiting = sorted(changes, key=_FIRST, reverse=True)
     next_change = waiting[-1][0] if waiting else SLOTS
     made: list[Any] = []
     last_owner, last_since = None, -1
@@ -121,7 +165,7 @@ def overlaps(some: Sequence[R], others: Sequence[Q]) -> Iterator[tuple[int, int,
 def without(runs: Iterable[Run], removed: Iterable[tuple[int, int]]) -> list[Run]:
     """Return the parts of `runs`, which ascend, that are in none of `removed`, pairs of first and last slot."""
     gaps = [Run(first, last, "", 0) for first, last in removed]
-    return [run for run in replaced(whole(runs, 0), gaps) if run.address]
+    return [run for run in rejoined(whole(runs, 0), gaps) if run.address]
 
 
 def differences(old: Iterable[R], new: Iterable[R]) -> list[R]:

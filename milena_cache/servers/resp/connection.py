@@ -33,6 +33,7 @@ import asyncio
 from collections import deque
 from typing import cast
 
+from milena_cache.membership.peers import NODE_NAME
 from milena_cache.servers.resp.dispatch.admission import MAX_CLIENTS, MEMBER_CONNECTIONS
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.output_buffer import HIGH_WATER, MAX_PIECES, OutputBuffer
@@ -60,6 +61,9 @@ SET = b"SET"
 _OVERHEAD_BYTES = 2**20
 # Arguments that are parsed between two readings of the clock: less than 1 ms of work.
 _ARGUMENTS_AT_ONCE = 512
+# Reads of another node's connection up to this size do not wait behind clients when the loop's share is used up:
+# they release slots, which no node serves meanwhile, or request promises. A node has few of them in flight.
+_MEMBER_BYTES = 4096
 _FEW = 2  # this many hits take too little time to be counted as loop time
 
 
@@ -171,7 +175,7 @@ class Connection(asyncio.Protocol):
             reader.feed(data)
             return
         self._arrived = now
-        if self._share.exhausted:
+        if self._share.exhausted and not (session.name == NODE_NAME and len(data) <= _MEMBER_BYTES):
             reader.feed(data)
             self._pause_until_scheduled()
             return

@@ -8,7 +8,7 @@ So a connection works for a *slice*. With commands left it stops reading from it
 reads, and is enqueued here. In each round of the loop the connections in the queue get one slice each, until
 LOOP_SECONDS are used; the others keep their place for the next round. Work done in `data_received` is counted too:
 many connections that each do little there would otherwise add up to a round without an end. Beyond LOOP_SECONDS in
-one round, bytes that arrive are enqueued as well.
+one round, bytes that arrive are enqueued as well, but for a few of other nodes (`_MEMBER_BYTES` in `connection`).
 
 So one round of the loop takes at most about two LOOP_SECONDS and one slice, however many connections have work.
 """

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from milena_cache.membership.identity import NodeIdentity
+from milena_cache.membership.peers import NODE_NAME
 from milena_cache.servers.resp.dispatch.admission import MEMBER_CONNECTIONS, MEMBER_SECONDS
 from milena_cache.servers.resp.output_buffer import HIGH_WATER
 from milena_common.resp.encoding import bulk, command
@@ -211,6 +212,20 @@ async def test_nodes_send_each_other_all_their_commands_over_the_limit() -> None
             member = d.connect()
             assert isinstance(await member.value(b"MILENA.HELLO", b"c1", b"bucket", b"n1"), int)
             assert await member.request(name.upper().encode()) != OVER_LIMIT, name
+
+
+async def test_a_short_command_of_another_node_does_not_wait_for_the_next_round_of_the_loop() -> None:
+    async with server() as d:
+        client, member = d.connect(), d.connect()
+        member.now(b"CLIENT", b"SETNAME", NODE_NAME.encode())
+        d.context.share.used(1.0)
+        for each in (client, member):
+            each.take()
+            each.send(command(b"PING"))
+        assert (client.take(), member.take()) == (b"", b"+PONG\r\n")
+        member.send(command(b"ECHO", b"x" * 5000))
+        assert member.take() == b""
+        assert await client.replies(1) == b"+PONG\r\n"
 
 
 async def test_a_client_that_is_silent_for_too_long_is_disconnected() -> None:
