@@ -12,6 +12,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from milena_common.build import is_compiled
 from milena_common.process.distribution import NAME
 
 # Peers and generators of load that are no Python packages.
@@ -30,6 +31,7 @@ def machine_facts(directory: Path) -> dict[str, str | int]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "processor": _processor(),
         "file system": _file_system(directory.resolve()),
+        "build": "compiled" if is_compiled() else "Python",
         **{program: _version_of(program) for program in _PROGRAMS},
     }
     for package in _PACKAGES:

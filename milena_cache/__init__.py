@@ -7,3 +7,5 @@
 - `app`: wires a node's parts; `__main__`: runs the process; `exit_code`: the code with which it ends.
 - `command`, `s3_check`: console commands; `metrics`: what `/metrics` exports.
 """
+
+import milena_common  # noqa: F401  before any module that may be compiled: see milena_common.build

@@ -17,6 +17,7 @@ of the objects in the bucket. Every error is a `MilenaError`.
 - `cli`: the command line, and clusters on one machine.
 """
 
+import milena_common  # noqa: F401  before any module that may be compiled: see milena_common.build
 from milena_client.aio.client import AsyncMilena
 from milena_client.cached import cached
 from milena_client.core.near_cache import NearCache

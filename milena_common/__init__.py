@@ -6,10 +6,16 @@
 - `tls`: certificates of connections, replaced while a process runs.
 - `limits`: bounds of a process; `metrics`: counts, and the HTTP server that exports them.
 
+- `build`: whether the hot modules run compiled.
+
 It imports nothing else of Milena.
 """
 
 import os
+
+from milena_common.build import heed_milena_pure
+
+heed_milena_pure()
 
 # gRPC reads this variable when it is imported, and no module of Milena imports gRPC before this line. gRPC's fork
 # handlers do not work in a process whose threads use gRPC all the time, as Milena's do: children die of SIGSEGV

@@ -6,3 +6,5 @@
 
 A router keeps no state on disk: a starting one recovers the ring from the nodes, exactly.
 """
+
+import milena_common  # noqa: F401  before any module that may be compiled: see milena_common.build

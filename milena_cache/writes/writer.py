@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
@@ -58,6 +58,35 @@ FORCED = {
     "draining": "the node is stopping",
     NotCopied.reason: "too few other nodes can have a copy of it (COPIES_POLICY)",
 }
+
+
+class _WriteLock(AbstractAsyncContextManager[None]):
+    """What `Writes.lock` returns, for one use."""
+
+    def __init__(
+        self, locks: KeyLocks, journaled: JournaledWrites, clock: CorrectedClock, key: bytes, timeout: float
+    ) -> None:
+        self._locks = locks
+        self._journaled = journaled
+        self._clock = clock
+        self._key = key
+        self._timeout = timeout
+        self._lock: asyncio.Lock
+
+    async def __aenter__(self) -> None:
+        deadline = self._clock.now() + self._timeout
+        self._lock = await self._locks.acquire(self._key, self._timeout)
+        try:
+            while self._key in self._journaled:
+                await self._journaled.wait_for_commit()
+                if self._clock.now() >= deadline:
+                    raise TimeoutError
+        except BaseException:
+            self._locks.release(self._key, self._lock)
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._locks.release(self._key, self._lock)
 
 
 class Writes:
@@ -324,19 +353,12 @@ class Writes:
         async with self.lock(change.target.cache_key, timeout):
             return await self.write_locked(change, durability, deadline)
 
-    @asynccontextmanager
-    async def lock(self, key: bytes, timeout: float) -> AsyncIterator[None]:
+    def lock(self, key: bytes, timeout: float) -> AbstractAsyncContextManager[None]:
         """Hold the key's write lock, with no write of the key queued for the journal.
 
         Raises TimeoutError if it is not acquired within `timeout` seconds.
         """
-        deadline = self._clock.now() + timeout
-        async with self._write_locks.hold(key, timeout):
-            while key in self._journaled:
-                await self._journaled.wait_for_commit()
-                if self._clock.now() >= deadline:
-                    raise TimeoutError
-            yield
+        return _WriteLock(self._write_locks, self._journaled, self._clock, key, timeout)
 
     async def write_locked(self, change: Change, durability: Durability | None, deadline: float) -> Ack:
         """Make the change, while the caller holds the key's `lock`; `deadline`: monotonic time. Raises as `put`."""

@@ -13,7 +13,7 @@ from milena_client.cli.local import demo, up
 from milena_client.cli.terminal.failures import BROKEN_PIPE, FAILED, INTERRUPTED, exit_code, printable, reason
 from milena_client.cli.terminal.session import Session, cluster_options
 from milena_common.api.errors import ConfigError, MilenaError
-from milena_common.process.distribution import installed_version
+from milena_common.process.distribution import described_version
 
 
 class _App(click.Group):
@@ -41,7 +41,7 @@ class _App(click.Group):
 
 
 @click.group(cls=_App, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(installed_version(), prog_name="milena")
+@click.version_option(described_version(), prog_name="milena")
 @cluster_options
 @click.pass_context
 def milena(ctx: click.Context) -> None:

@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from milena_common.access.guarding import Guarding
+from milena_common.build import is_compiled
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.metrics.histogram import Histogram
 from milena_common.process.distribution import installed_version
@@ -23,7 +24,10 @@ class _Collector(Collector):
         self._collect = collect
 
     def collect(self) -> Iterable[Metric]:
-        yield gauge("milena_build_info", "The version that runs", 1, {"version": installed_version()})
+        labels = {"version": installed_version(), "compiled": "true" if is_compiled() else "false"}
+        yield gauge(
+            "milena_build_info", "The version that runs, and whether its hot modules are compiled", 1, labels
+        )
         yield from self._collect()
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 
-DISTRIBUTION = "milena-cache"
+from milena_common.process.distribution import described_version, install_command
+
 USAGE_ERROR = 2
 
 
@@ -30,7 +30,7 @@ def start(
             print(_help(program, about, variables()))
             return 0
         if arguments[0] in ("-V", "--version"):
-            print(f"{program} {_version()}")
+            print(f"{program} {described_version()}")
             return 0
         print(
             f"{program}: takes no arguments, got {arguments[0]!r}; it is configured by environment variables: see "
@@ -44,7 +44,7 @@ def start(
         package = (error.name or "").partition(".")[0]
         if not package or package.startswith("milena_"):
             raise
-        print(f'{program}: the package {package} is missing: pip install "{DISTRIBUTION}[server]"', file=sys.stderr)
+        print(f"{program}: the package {package} is missing: {install_command('server')}", file=sys.stderr)
         return 1
     return 0
 
@@ -56,10 +56,3 @@ def _help(program: str, about: str, variables: Iterable[str]) -> str:
         "environment variables, or a file .env in the working directory; docs/configuration.md explains them:\n\n"
         f"{names}"
     )
-
-
-def _version() -> str:
-    try:
-        return version(DISTRIBUTION)
-    except PackageNotFoundError:
-        return "(not installed)"

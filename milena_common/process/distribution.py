@@ -9,6 +9,8 @@ from __future__ import annotations
 from functools import cache
 from importlib import metadata
 
+from milena_common.build import is_compiled
+
 NAME = "milena-cache"
 UNKNOWN = "unknown"
 
@@ -20,6 +22,11 @@ def installed_version() -> str:
         return metadata.version(NAME)
     except metadata.PackageNotFoundError:
         return UNKNOWN
+
+
+def described_version() -> str:
+    """Return the installed version and which build runs, as `--version` prints it."""
+    return f"{installed_version()} ({'compiled' if is_compiled() else 'Python'})"
 
 
 def install_command(extra: str) -> str:

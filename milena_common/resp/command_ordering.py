@@ -19,6 +19,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
+from milena_common.build import interpreted
+
 # What a command does to its keys, for the order in which the commands of one connection take effect.
 Access = Literal["none", "read", "write", "modify"]
 
@@ -33,6 +35,7 @@ _EXCLUDES: dict[Access, tuple[Access, ...]] = {
 }
 
 
+@interpreted
 @dataclass(frozen=True, slots=True, eq=False)
 class _Parked(Generic[T]):
     """A parked command; its `keys` are distinct."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from milena_common.build import interpreted
+
 RESP2: Final = 2
 RESP3: Final = 3
 
@@ -16,30 +18,35 @@ OK: Final = b"+OK\r\n"
 _NULL_BULK = b"$-1\r\n"
 
 
+@interpreted
 class Simple(str):
     """A simple string: a text without line ends, like OK."""
 
     __slots__ = ()
 
 
+@interpreted
 class Verbatim(str):
     """A verbatim string, a text for people; a bulk string in RESP2."""
 
     __slots__ = ()
 
 
+@interpreted
 class Error(str):
     """An error inside a reply; its first word is the code word."""
 
     __slots__ = ()
 
 
+@interpreted
 class Raw(bytes):
     """A reply that is already encoded."""
 
     __slots__ = ()
 
 
+@interpreted
 class Pieces(tuple[bytes, ...]):
     """A reply that is already encoded, in pieces that are written without being joined."""
 

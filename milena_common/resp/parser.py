@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Self
 
+from milena_common.build import interpreted
 from milena_common.resp.plain_commands import (
     GET,
     MAX_BYTES,
@@ -56,17 +57,19 @@ class ProtocolError(Exception):
     """The stream cannot be parsed further; the text is the reply, without "ERR", and the connection must end."""
 
 
+@interpreted
 class TooLong(bytes):
     """The only argument of a command that had an argument of `size` bytes, which is too long."""
 
     size: int
 
     def __new__(cls, size: int) -> Self:
-        made = super().__new__(cls)
+        made = bytes.__new__(cls)
         made.size = size
         return made
 
 
+@interpreted
 class NoRoom(bytes):
     """The only argument of a command for whose bytes the process has no room; nothing of it was kept."""
 

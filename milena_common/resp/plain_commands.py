@@ -107,8 +107,10 @@ def _after_get(data: bytes | bytearray, at: int) -> int:
         return -1
     start = at + len(GET)
     end = data.find(b"\r\n", start, start + 6)
+    if end < 0:
+        return -1
     digits = data[start:end]
-    if end < 0 or not digits.isdigit():
+    if not digits.isdigit():
         return -1
     after = end + 4 + int(digits)
     return after if after <= len(data) else -1
@@ -189,15 +191,20 @@ def argv_of_set(data: bytes, max_bytes: int) -> list[bytes] | None:
     """Return the argv if `data` is one whole ``SET key value`` with a value up to `max_bytes`, else None."""
     if not data.startswith(_SET):
         return None
+    # No slice may begin behind its end: compiled by mypyc it is a SystemError and not empty.
     end = data.find(b"\r\n", 14)
+    if end < 0:
+        return None
     digits = data[14:end]
-    if end < 0 or not digits.isdigit() or len(digits) > 4:
+    if not digits.isdigit() or len(digits) > 4:
         return None
     at = end + 2 + int(digits)
     key = data[end + 2 : at]
     end = data.find(b"\r\n", at + 3)
+    if end < 0 or data[at : at + 3] != b"\r\n$":
+        return None
     digits = data[at + 3 : end]
-    if end < 0 or data[at : at + 3] != b"\r\n$" or not digits.isdigit() or len(digits) > 10:
+    if not digits.isdigit() or len(digits) > 10:
         return None
     length = int(digits)
     if length > max_bytes or len(data) != end + length + 4:

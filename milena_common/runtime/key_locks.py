@@ -6,8 +6,8 @@ Two concurrent writes of one key could leave S3 with one of them, and memory wit
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 
@@ -46,13 +46,16 @@ class KeyLocks:
         self._locks[key] = (lock, users + 1)
         return lock
 
-    @asynccontextmanager
-    async def hold(self, key: bytes, timeout: float | None) -> AsyncIterator[None]:
+    def hold(self, key: bytes, timeout: float | None) -> AbstractAsyncContextManager[None]:
         """Hold the lock of `key`; `asyncio.Lock` wakes its waiters in order.
 
         Raises TimeoutError if it is not acquired within `timeout` seconds (None: no limit), so that writes whose
         callers have given up do not queue up behind one that hangs.
         """
+        return _Hold(self, key, timeout)
+
+    async def acquire(self, key: bytes, timeout: float | None) -> asyncio.Lock:
+        """Acquire the lock of `key` as `hold` does; `release` gives it back."""
         free = key not in self._locks
         lock = self._join(key)
         try:
@@ -61,9 +64,28 @@ class KeyLocks:
             else:
                 async with asyncio.timeout(timeout):
                     await lock.acquire()
-            try:
-                yield
-            finally:
-                lock.release()
-        finally:
+        except BaseException:
             self._leave(key)
+            raise
+        return lock
+
+    def release(self, key: bytes, lock: asyncio.Lock) -> None:
+        """Give back the lock of `key`."""
+        lock.release()
+        self._leave(key)
+
+
+class _Hold(AbstractAsyncContextManager[None]):
+    """What `KeyLocks.hold` returns, for one use. A generator would cost twice as much."""
+
+    def __init__(self, locks: KeyLocks, key: bytes, timeout: float | None) -> None:
+        self._locks = locks
+        self._key = key
+        self._timeout = timeout
+        self._lock: asyncio.Lock
+
+    async def __aenter__(self) -> None:
+        self._lock = await self._locks.acquire(self._key, self._timeout)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._locks.release(self._key, self._lock)

@@ -15,6 +15,7 @@ from milena_cache.memory.lru import ENTRY_OVERHEAD
 from milena_cache.objects import write_request
 from milena_client import RetryPolicy
 from milena_client.core.url import VARIABLE, parse_duration, parse_url
+from milena_common import build
 from milena_common.api.errors import ConfigError
 from milena_common.process.env import Environment
 from milena_router import config as router_config
@@ -24,7 +25,7 @@ CONFIGURATION = ROOT / "docs" / "configuration.md"
 
 NODE_REQUIRED = {"ROUTER_ADDR": "127.0.0.1:1", "S3_BUCKET": "bucket", "AWS_REGION": "us-east-1"}
 # What may stand in backticks beside the variables of the processes.
-OTHER_VARIABLES = {"MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"} | {
+OTHER_VARIABLES = {"MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", build.VARIABLE} | {
     VARIABLE,
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",

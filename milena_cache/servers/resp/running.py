@@ -23,7 +23,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from types import CoroutineType
 from typing import Any
 
 from milena_cache.objects.write_request import Ack
@@ -157,7 +156,8 @@ class Running:
                 result = command.handler(context, session, argv)
             except TryAgain as error:
                 result, repeated = self._repeat(command, argv, error), True
-            if isinstance(result, CoroutineType | asyncio.Future):
+            # Not `CoroutineType`, which the coroutines of compiled modules are not of.
+            if type(result) is not bytes and isinstance(result, Coroutine | asyncio.Future):
                 pending = place or PendingReply(None, command, session.last_command, argv, started)
                 pending.name, pending.started, pending.work = session.last_command, started, work
                 pending.repeated = repeated

@@ -17,7 +17,13 @@ _T = TypeVar("_T")
 
 
 class _Mode(Generic[_T]):
-    """An attribute of a session that changes replies or effects while it is true: `plain` is False then."""
+    """An attribute of a session that changes replies or effects while it is true: `plain` is False then.
+
+    `off` is its value while it is not.
+    """
+
+    def __init__(self, off: _T) -> None:
+        self._off = off
 
     def __set_name__(self, owner: type[Session], name: str) -> None:
         self._name = name
@@ -27,7 +33,7 @@ class _Mode(Generic[_T]):
     @overload
     def __get__(self, session: Session, owner: type[Session]) -> _T: ...
     def __get__(self, session: Session | None, owner: type[Session]) -> _T | Self:
-        return self if session is None else cast(_T, session.modes.get(self._name, 0))
+        return self if session is None else cast(_T, session.modes.get(self._name, self._off))
 
     def __set__(self, session: Session, value: _T) -> None:
         if value:
@@ -104,12 +110,12 @@ class Session:
         "waited",
     )
 
-    over_limit = _Mode[bool]()
-    mute = _Mode[int]()
-    in_transaction = _Mode[bool]()
-    subscribed = _Mode[bool]()
-    tracking = _Mode[bool]()
-    restricted = _Mode[bool]()
+    over_limit = _Mode(False)
+    mute = _Mode(0)
+    in_transaction = _Mode(False)
+    subscribed = _Mode(False)
+    tracking = _Mode(False)
+    restricted = _Mode(False)
 
     def __init__(self, number: int, addr: str, laddr: str, now: float, anonymous: Principal = EVERYONE) -> None:
         self.id = number

@@ -11,6 +11,7 @@ from typing import Any
 
 from milena_cache.servers.resp.dispatch.command import Command
 from milena_cache.servers.resp.state.tracking import Work
+from milena_common.build import interpreted
 from milena_common.resp.command_ordering import Access
 
 Reply = tuple[bytes, ...]
@@ -23,6 +24,7 @@ MAX_PENDING_BYTES = 32 * 2**20
 LARGE = 32 * 1024
 
 
+@interpreted
 class Large(tuple[bytes, ...]):
     """A reply with a large value among its parts."""
 

@@ -5,6 +5,8 @@ The fast paths keep references to the counts of their command: a reset sets them
 
 from __future__ import annotations
 
+from milena_common.build import interpreted
+
 
 class CommandCounts:
     """The counts of one command.
@@ -27,6 +29,7 @@ class CommandCounts:
         self.failed = 0
 
 
+@interpreted
 class CommandStats(dict[str, CommandCounts]):
     """Counts by the command's name, created at the first use. `errors`: error replies by their code word."""
 
