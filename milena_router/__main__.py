@@ -18,9 +18,11 @@ from milena_common.api.methods import ROUTER_OPERATIONS, ROUTER_SERVICE
 from milena_common.cluster.missing_node import MAX_REASONS
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.memory_limit import memory_limit
+from milena_common.limits.open_files import open_files_limit
 from milena_common.limits.token_bucket import TokenBucket
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.metrics.http_server import OpsServer
+from milena_common.network.addresses import Address
 from milena_common.network.connecting import rejects_connections, resolve_host
 from milena_common.process import run as process
 from milena_common.rpc.server import GrpcServer
@@ -33,6 +35,8 @@ from milena_router.forwarding.forward import Forwarder
 from milena_router.forwarding.join_addresses import JoinAddresses
 from milena_router.forwarding.node_connection import connect
 from milena_router.metrics import router_registry
+from milena_router.redis.server import RedisServer
+from milena_router.redis.upstream import Upstreams
 from milena_router.ring.abandoning import AbandonedMoves
 from milena_router.ring.fast_death import FastDeath, members_confirm, ports_reject
 from milena_router.ring.leases import Leases
@@ -50,6 +54,13 @@ log = logging.getLogger("milena_router")
 # balancers stop sending to it in time.
 LAME_DUCK_SECONDS = 0.5
 STOP_GRACE_SECONDS = 8.0
+# File descriptors that connections to the Redis port leave free: for gRPC, nodes, metrics and health.
+RESERVED_FILES = 1024
+
+
+def allowed_connections(requested: int, open_files: int) -> int:
+    """Return how many connections to the Redis port, at most `requested`, leave enough of `open_files`."""
+    return max(1, min(requested, open_files - min(RESERVED_FILES, open_files // 2)))
 
 
 async def serve(config: Config, stop: asyncio.Event) -> None:
@@ -75,8 +86,11 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
 
     def ring_changed(change: Change) -> None:
         forwarder.member_changed(change)
+        if redis is not None:
+            redis.upstreams.member_changed(change)
         watchers.wake_watchers()
 
+    redis: RedisServer | None = None
     store: RingStore | None = None
     if config.etcd is None:
         leases = Leases(membership, clock, ring_changed, watchers.wake_watchers)
@@ -101,6 +115,28 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     service = RouterService(
         config, leases, forwarder, limiter, clock, budget, fast_death if config.fast_death else None, addresses
     )
+    if config.resp is not None or config.resp_tls is not None:
+        redis = RedisServer(
+            leases=leases,
+            upstreams=Upstreams(
+                leases,
+                forwarder,
+                outgoing,
+                access.credentials,
+                addresses,
+                budget,
+                clock,
+                config.request_timeout,
+            ),
+            methods=service.methods(),
+            access=access,
+            limiter=limiter,
+            budget=budget,
+            clock=clock,
+            timeout=config.request_timeout,
+            max_value_bytes=config.max_value_bytes,
+            max_connections=allowed_connections(config.resp_max_connections, open_files_limit()),
+        )
     calls = CallCounts(ROUTER_OPERATIONS)
     server = GrpcServer(
         ROUTER_SERVICE,
@@ -129,7 +165,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
             stop.set()
 
     ops = OpsServer(
-        router_registry(calls, leases, limiter, watchers, budget, certificates, guarding),
+        router_registry(calls, leases, limiter, watchers, budget, certificates, guarding, redis),
         not_ready,
         degraded,
         access,
@@ -142,6 +178,11 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         server.bind(tls.listen, "TLS_LISTEN_ADDR", certificates)
     metrics = await ops.start(config.metrics, "METRICS_PORT")
     await server.start(service.methods(), calls, watchers.streams(), service.exchanges(), service.exchange_closed)
+    redis_listens: list[Address] = []
+    if redis is not None and config.resp is not None:
+        redis_listens.append(await redis.start(config.resp))
+    if redis is not None and config.resp_tls is not None and certificates is not None:
+        redis_listens.append(redis.start_tls(config.resp_tls, certificates))
     expiry = asyncio.create_task(leases.run())
     expiry.add_done_callback(stop_without_leases)
     background = [asyncio.create_task(AbandonedMoves(leases, forwarder.request, clock).run())]
@@ -151,8 +192,9 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     where = f"in etcd at {', '.join(map(str, config.etcd.endpoints))}" if config.etcd else "here"
     limit = f"{config.rate_limit:g} requests a second" if config.rate_limit else "off"
     log.info(
-        "router listens on %s, metrics on %s://%s/metrics, rate limit: %s, ring kept %s",
+        "router listens on %s, %smetrics on %s://%s/metrics, rate limit: %s, ring kept %s",
         address,
+        f"Redis protocol on {' and '.join(map(str, redis_listens))}, " if redis_listens else "",
         "https" if tls.mode == "on" else "http",
         metrics,
         limit,
@@ -163,12 +205,17 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         await server.set_serving(False)
         await asyncio.sleep(LAME_DUCK_SECONDS)
         watchers.end_streams()
-        await server.stop(STOP_GRACE_SECONDS)
+        stopping = [server.stop(STOP_GRACE_SECONDS)]
+        if redis is not None:
+            stopping.append(redis.stop_serving(STOP_GRACE_SECONDS))
+        await asyncio.gather(*stopping)
     finally:
         expiry.cancel()
         for task in background:
             task.cancel()
         await fast_death.close()
+        if redis is not None:
+            await redis.upstreams.close()
         await forwarder.close()
         await ops.stop()
         if store is not None:

@@ -39,6 +39,9 @@ class Config:
 
     listen: Address
     metrics: Address
+    resp: Address | None
+    resp_tls: Address | None
+    resp_max_connections: int
     rate_limit: float
     lease_seconds: float
     ring_recovery: float
@@ -63,17 +66,28 @@ class Config:
     @property
     def ports(self) -> tuple[Port, ...]:
         """Return the ports that the router listens on."""
-        tls = () if self.tls.listen is None else (Port(self.tls.listen, "TLS_LISTEN_ADDR"),)
-        return Port(self.listen, "LISTEN_ADDR"), *tls, Port(self.metrics, "METRICS_PORT")
+        more = (
+            (self.tls.listen, "TLS_LISTEN_ADDR"),
+            (self.resp, "RESP_ADDR"),
+            (self.resp_tls, "RESP_TLS_ADDR"),
+        )
+        others = (Port(address, variable) for address, variable in more if address is not None)
+        return Port(self.listen, "LISTEN_ADDR"), *others, Port(self.metrics, "METRICS_PORT")
 
 
 def load(env: Environment, memory_limit: int) -> Config:
     """Return the configuration; `memory_limit` in bytes. Raises ConfigError with every problem."""
     listen = env.address("LISTEN_ADDR", "127.0.0.1:50050", lowest_port=0)
+    resp_off = env.text("RESP_ADDR").lower() in ("", "off")
+    resp = None if resp_off else env.address("RESP_ADDR", "127.0.0.1:6379", lowest_port=0)
+    resp_tls = env.address("RESP_TLS_ADDR", "127.0.0.1:0", lowest_port=0) if env.text("RESP_TLS_ADDR") else None
     max_value_bytes = env.size("MAX_VALUE_BYTES", 64 * 2**20, 1, MAX_VALUE_BYTES)
     config = Config(
         listen=listen,
         metrics=Address(env.host("METRICS_HOST", listen.host), env.integer("METRICS_PORT", 9090, 0, 65535)),
+        resp=resp,
+        resp_tls=resp_tls,
+        resp_max_connections=env.integer("RESP_MAX_CONNECTIONS", 10_000, 1, 10**6),
         rate_limit=env.number("RATE_LIMIT", 100, 0, 1e9, "requests a second, 0 for no limit,"),
         lease_seconds=(lease := env.seconds("LEASE_SECONDS", 5, 0.3, 3600)),
         ring_recovery=env.seconds("RING_RECOVERY_SECONDS", max(lease, NODE_RETRY_SECONDS), 0, 3600),
@@ -85,7 +99,7 @@ def load(env: Environment, memory_limit: int) -> Config:
         request_timeout=env.seconds("REQUEST_TIMEOUT_SECONDS", 5, 0.1, 3600),
         direct_access=env.choice("DIRECT_ACCESS", "true", ("true", "false")) == "true",
         fast_death=env.choice("FAST_DEATH", "on", ("on", "off")) == "on",
-        tls=load_tls(env),
+        tls=load_tls(env, resp_tls),
         etcd=_etcd(env),
         node_networks=_networks(env),
         access=load_access(env),

@@ -27,6 +27,7 @@ from milena_common.metrics.families import (
     registry,
 )
 from milena_common.tls.certificates import Certificates
+from milena_router.redis.server import RedisServer
 from milena_router.ring.leases import Leases
 from milena_router.ring.losses.copy_timers import number_waiting
 from milena_router.ring.watch_streams import RingWatchers
@@ -41,6 +42,7 @@ def router_registry(
     budget: ByteBudget,
     certificates: Certificates | None = None,
     guarding: Guarding | None = None,
+    redis: RedisServer | None = None,
 ) -> CollectorRegistry:
     """Return the registry that `/metrics` exports."""
 
@@ -69,6 +71,8 @@ def router_registry(
         yield from certificate_metrics(certificates)
         if guarding is not None:
             yield from guarding_metrics(guarding)
+        if redis is not None:
+            yield from redis_metrics(redis)
         ring = leases.ring
         yield gauge("milena_router_ring_nodes", "Nodes in the ring", len(ring.members))
         yield gauge("milena_router_ring_epoch", "The ring's epoch, which grows with every change", ring.epoch)
@@ -153,6 +157,43 @@ def router_registry(
         yield share
 
     return registry(collect)
+
+
+def redis_metrics(redis: RedisServer) -> Iterable[Metric]:
+    """Yield what a router with RESP_ADDR or RESP_TLS_ADDR exports about that port."""
+    operations = redis.calls.by_operation.items()
+    yield gauge("milena_router_resp_connections", "Open connections of the Redis protocol", len(redis.connections))
+    yield counter("milena_router_resp_connections_opened", "Connections since the start", redis.context.opened)
+    yield counter(
+        "milena_router_resp_connections_rejected", "Connections over RESP_MAX_CONNECTIONS", redis.context.rejected
+    )
+    yield counter(
+        "milena_router_resp_disconnected", "Connections ended: they did not log in or read", redis.disconnected
+    )
+    yield counters(
+        "milena_router_resp_commands",
+        "Commands of the Redis protocol received",
+        ["operation"],
+        (([name], counts.requests) for name, counts in operations),
+    )
+    yield counters(
+        "milena_router_resp_errors",
+        "Commands that failed, by the code word of the error",
+        ["operation", "code"],
+        (([name, code], number) for name, counts in operations for code, number in counts.errors.items()),
+    )
+    yield histograms(
+        "milena_router_resp_command_duration_seconds",
+        "From a command's arrival to its reply",
+        "operation",
+        ((name, counts.durations) for name, counts in operations),
+    )
+    yield counter("milena_router_resp_forwarded", "Commands sent to nodes", redis.upstreams.forwarded)
+    yield counter(
+        "milena_router_resp_repeated",
+        "Commands sent again: their slot had moved, or they were reads whose node had failed",
+        redis.upstreams.repeated,
+    )
 
 
 def etcd_metrics(counts: StoreCounts) -> Iterable[Metric]:

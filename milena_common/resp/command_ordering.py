@@ -58,6 +58,10 @@ class CommandOrdering(Generic[T]):
         self._queues: dict[bytes, deque[_Parked[T]]] = {}  # by key, in the order of the commands
         self.freed: dict[bytes, None] = {}
 
+    def has(self, access: Access) -> bool:
+        """True if a command of this access is in flight."""
+        return bool(self._keys[access])
+
     def conflicts(self, access: Access, keys: list[bytes]) -> bool:
         """True if a command must wait for one that is in flight or parked."""
         if self.parked and any(key in self._queues for key in keys):

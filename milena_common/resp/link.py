@@ -13,7 +13,7 @@ import asyncio
 import logging
 import random
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Protocol
@@ -25,7 +25,7 @@ from milena_common.network.security import Security
 from milena_common.process.distribution import installed_version
 from milena_common.resp.client_commands import handshake
 from milena_common.resp.identity import ANY, Identity
-from milena_common.resp.stream import RespStream
+from milena_common.resp.stream import Owner, RespStream
 from milena_common.runtime.backoff import Backoff
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class RespLink:
     `credentials` returns what each connection logs in with.
     `more` are commands that follow the handshake of each connection; it is not used before they have succeeded.
     `security` encrypts each connection; None: they are plain. `server_name` is the host that the node's certificate
-    is for, if it is not that of `address`.
+    is for, if it is not that of `address`. `make_stream` makes the stream of each connection.
 
     `reached`: True once a connection was established.
 
@@ -111,7 +111,9 @@ class RespLink:
         security: Security | None = None,
         server_name: str = "",
         credentials: CurrentCredentials = no_credentials,
+        make_stream: Callable[[Owner, float, str, bytes], RespStream] = RespStream,
     ) -> None:
+        self._make_stream = make_stream
         self._security = security
         self._server_name = server_name
         self.address = address
@@ -188,7 +190,7 @@ class RespLink:
         events = _Events(self)
 
         def make() -> RespStream:
-            events.stream = RespStream(events, self._timeout, self._who, self._identity.command())
+            events.stream = self._make_stream(events, self._timeout, self._who, self._identity.command())
             return events.stream
 
         security = self._security

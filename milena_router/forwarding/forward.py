@@ -103,7 +103,7 @@ class Forwarder:
     ) -> tuple[bytes, Owner]:
         """Return the response of the owner, and the owner."""
         rejoin_deadline = min(deadline - MIN_SECONDS, self._clock.now() + REJOIN_SECONDS)
-        owner = self._owner(cache_key)
+        owner = self.owner(cache_key)
         while True:
             pause = REJOIN_CHECK_SECONDS
             try:
@@ -119,7 +119,7 @@ class Forwarder:
                     owner = destination
                     continue
             await self._clock.sleep(pause)
-            owner = self._owner(cache_key)
+            owner = self.owner(cache_key)
 
     def _destination(self, owner: Owner) -> Owner | None:
         """Return the destination of the slot's pending move, to which `owner` has handed it over already.
@@ -132,7 +132,8 @@ class Forwarder:
                 return Owner(owner.slot, address, owned_since)
         return None
 
-    def _owner(self, cache_key: bytes) -> Owner:
+    def owner(self, cache_key: bytes) -> Owner:
+        """Return the owner of a key in the newest ring. Raises NoNodes, or TryAgain if its slot waits for one."""
         ring = self._membership.ring
         owner = ring.find(cache_key)
         if not owner.address and ring.copies.waiting:

@@ -27,7 +27,7 @@ from milena_common.metrics.certificates import certificate_metrics
 from milena_common.metrics.http_server import LIVE_PATHS, READY_PATHS
 from milena_common.rpc.status import to_grpc
 from milena_common.tls.certificates import Certificates
-from milena_router.metrics import etcd_metrics, router_registry
+from milena_router.metrics import etcd_metrics, redis_metrics, router_registry
 from milena_router.shared.shared_leases import StoreCounts
 from tests.cache.node_under_test import NodeUnderTest
 from tests.docs.documents import DOCUMENTS, ROOT, blocks, section, text
@@ -67,11 +67,13 @@ async def _real_metrics() -> set[str]:
     states = [WorkerState(True, 0)]
     workers = {f"{metric.name}{'_total' * (metric.type == 'counter')}" for metric in worker_metrics(states)}
     etcd = {f"{metric.name}{'_total' * (metric.type == 'counter')}" for metric in etcd_metrics(StoreCounts())}
+    redis = {f"{metric.name}{'_total' * (metric.type == 'counter')}" for metric in redis_metrics(router.redis)}
     return (
         etcd
         | tls
         | workers
         | sample_names(node)
+        | redis
         | sample_names(router_registry(router.calls, router.leases, router.limiter, router.watchers, router.budget))
     )
 

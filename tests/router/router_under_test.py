@@ -9,6 +9,8 @@ from dataclasses import replace
 import grpc
 import pytest
 
+from milena_common.access.access import Access
+from milena_common.api.credentials import no_credentials
 from milena_common.api.errors import MilenaError
 from milena_common.api.methods import ROUTER_OPERATIONS
 from milena_common.api.pb import cache_server_pb2 as cache_pb
@@ -18,11 +20,16 @@ from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.token_bucket import TokenBucket
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.network.addresses import Address
+from milena_common.network.connecting import resolve_host
 from milena_common.process.env import Environment
 from milena_common.rpc.server import GrpcServer
 from milena_common.rpc.status import from_grpc
+from milena_common.tls.outgoing import PLAIN
 from milena_router.config import load
 from milena_router.forwarding.forward import Forwarder
+from milena_router.forwarding.join_addresses import JoinAddresses
+from milena_router.redis.server import RedisServer
+from milena_router.redis.upstream import Upstreams
 from milena_router.ring.fast_death import FastDeath, members_confirm, ports_reject
 from milena_router.ring.leases import Leases
 from milena_router.ring.membership import Change, Membership
@@ -74,6 +81,29 @@ class Router:
             ),
         )
         self.calls = CallCounts(ROUTER_OPERATIONS)
+        self.access = Access(self.clock)
+        upstreams = Upstreams(
+            self.leases,
+            self.forwarder,
+            PLAIN,
+            no_credentials,
+            JoinAddresses(resolve_host, (), self.clock),
+            self.budget,
+            self.clock,
+            self.config.request_timeout,
+        )
+        self.redis = RedisServer(
+            leases=self.leases,
+            upstreams=upstreams,
+            methods=self.service.methods(),
+            access=self.access,
+            limiter=self.limiter,
+            budget=self.budget,
+            clock=self.clock,
+            timeout=self.config.request_timeout,
+            max_value_bytes=MAX_VALUE_BYTES,
+            max_connections=100,
+        )
         self.address: Address
         self.stub: pb_grpc.RouterStub
         self.server = GrpcServer("router_server.Router", MAX_VALUE_BYTES, self.budget, 5, MAX_WATCHERS, MAX_LEASES)

@@ -1,0 +1,174 @@
+"""Pure. Commands that have begun and have no reply yet: their places in the order of a client's replies.
+
+`Request` is the command for one key, which a node replies to. `Gathered` is a command on several keys, whose parts
+are requests. All that finishes tells its client once, with the reply in RESP3.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from milena_common.resp.command_ordering import Access
+from milena_router.redis.routing import Forwarded, merge
+
+# Never changed.
+_NO_KEYS: list[bytes] = []
+
+
+class Client(Protocol):
+    """The part of a connection that is used here."""
+
+    def finished(self, pending: Pending, reply: bytes) -> None:
+        """Handle the reply to a command."""
+
+    def deferred(self, pending: Pending) -> None:
+        """Handle that the reply will come later than those to commands behind it."""
+
+
+class Pending:
+    """A place in the order of replies.
+
+    client: whose command it is
+    operation: under which it is counted; `name`: the command's
+    started: when it began, monotonic seconds
+    size: bytes of its arguments
+    access, keys: by which it excludes conflicting commands
+    reply: what the client gets; None until it is known
+    number: of its deferred reply; 0 if it is not deferred
+    placed: False once -DEFERRED was sent in its place, and the reply has to come as a push
+    muted: True if the client gets no reply (CLIENT REPLY)
+    """
+
+    __slots__ = (
+        "access",
+        "client",
+        "keys",
+        "muted",
+        "name",
+        "number",
+        "operation",
+        "placed",
+        "reply",
+        "size",
+        "started",
+    )
+
+    def __init__(self, client: Client, name: str, operation: str, started: float, size: int) -> None:
+        self.client = client
+        self.name = name
+        self.operation = operation
+        self.started = started
+        self.size = size
+        self.access: Access = "none"
+        self.keys = _NO_KEYS
+        self.reply: bytes | None = None
+        self.number = 0
+        self.placed = True
+        self.muted = False
+
+    def replied(self, reply: bytes) -> None:
+        """Finish with `reply`, in RESP3."""
+        self.client.finished(self, reply)
+
+    def defer(self) -> None:
+        """Notice that the reply will take long."""
+        self.client.deferred(self)
+
+
+class Request(Pending):
+    """A command for the owner of one key.
+
+    key: by which the owner is found; `data`: what is sent
+    writes: True if it may change something
+    ring: the ring by which it was sent; None: not yet
+    resent: True if it has been sent to another node after its first one was lost
+    """
+
+    __slots__ = ("data", "key", "resent", "ring", "writes")
+
+    def __init__(
+        self, client: Client, command: Forwarded, key: bytes, data: bytes, started: float, size: int
+    ) -> None:
+        # Not by the class above: most requests are made here, for each hit.
+        self.client = client
+        self.name = command.name
+        self.operation = command.operation
+        self.started = started
+        self.size = size
+        self.access = "none"
+        self.keys = _NO_KEYS
+        self.reply = None
+        self.number = 0
+        self.placed = True
+        self.muted = False
+        self.key = key
+        self.data = data
+        self.writes = command.access != "read"
+        self.ring: Any = None
+        self.resent = False
+
+
+class Part(Request):
+    """The request for one of the keys of `whole`: the part at `index`."""
+
+    __slots__ = ("index", "whole")
+
+    def __init__(self, whole: Gathered, index: int, command: Forwarded, key: bytes, data: bytes) -> None:
+        super().__init__(whole.client, command, key, data, whole.started, len(data))
+        self.whole = whole
+        self.index = index
+
+    def replied(self, reply: bytes) -> None:
+        self.whole.part_replied(self.index, reply)
+
+    def defer(self) -> None:
+        self.whole.defer()
+
+
+class Gathered(Pending):
+    """A command on several keys, whose reply is merged from those of `number_of_parts` parts.
+
+    max_bytes: of its reply; a greater one becomes an error
+    parts: those that have not begun
+    """
+
+    __slots__ = ("_command", "_max_bytes", "_missing", "_protocol", "_replies", "_total", "parts")
+
+    def __init__(
+        self,
+        client: Client,
+        command: Forwarded,
+        started: float,
+        size: int,
+        number_of_parts: int,
+        protocol: int,
+        max_bytes: int,
+    ) -> None:
+        super().__init__(client, command.name, command.operation, started, size)
+        self._command = command
+        self._protocol = protocol
+        self._max_bytes = max_bytes
+        self._replies: list[bytes] = [b""] * number_of_parts
+        self._missing = number_of_parts
+        self._total = 0
+        self.parts: list[Part] = []
+
+    def defer(self) -> None:
+        if not self.number:
+            self.client.deferred(self)
+
+    def part_replied(self, index: int, reply: bytes) -> None:
+        """Take the reply to the part at `index`; the last one finishes the command."""
+        self._total += len(reply)
+        if self._total > self._max_bytes and self._command.access == "read":
+            # What has come is dropped at once: the whole would not fit, and is not sent.
+            self._replies = [b""] * len(self._replies)
+        self._replies[index] = reply
+        self._missing -= 1
+        if self._missing:
+            return
+        if self._total > self._max_bytes and self._command.access == "read":
+            self.replied(b"-ERR the reply has more than %d bytes; request fewer keys at once\r\n" % self._max_bytes)
+        else:
+            self.replied(merge(self._command, self._replies, self._protocol))
+        self._replies = []

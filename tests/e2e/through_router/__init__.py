@@ -1,0 +1,1 @@
+"""The router's port of the Redis protocol, with real processes."""
