@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench.against import Comparison, comparison_table, run_against
 from bench.case import Case, Samples, Skipped, Variant
-from bench.cases import clients, encrypted, growth, moves, reads, resp_server, start, writeback, writes
+from bench.cases import clients, copies, encrypted, growth, moves, reads, resp_server, start, writeback, writes
 from bench.fixtures import Fixtures, Scale
 from bench.machine import machine_facts
 from bench.page.document import page
@@ -27,7 +27,7 @@ from bench.peers.stub_process import ROOT
 from bench.report import as_json, table
 from bench.summary import Result, summarize
 
-_PARTS = (reads, clients, resp_server, encrypted, growth, writes, writeback, moves, start)
+_PARTS = (reads, clients, resp_server, encrypted, growth, writes, copies, writeback, moves, start)
 CASES = {case.name: case for part in _PARTS for case in part.CASES}
 
 RESULTS = ROOT / "bench" / "results"

@@ -31,9 +31,11 @@ from tests.support.cluster import Cluster
 _NODES = 3
 # The share of the measured rate of durable writes that is sent during the join.
 _SHARE = 0.8
+# What copies cost is measured by itself (`copies`).
+_ONE_JOURNAL = {"COPIES": "1"}
 # Writes go to so many keys, and none of them is uploaded.
 _BUSY_KEYS = 10_000
-_HELD_BACK = {"FLUSH_DELAY_MS": "3600000", "DIRTY_MAX_BYTES": "2GiB", "DIRTY_MEMORY_BYTES": "2GiB"}
+_HELD_BACK = {**_ONE_JOURNAL, "FLUSH_DELAY_MS": "3600000", "DIRTY_MAX_BYTES": "2GiB", "DIRTY_MEMORY_BYTES": "2GiB"}
 _MAX_IN_FLIGHT = 1_000
 # What is dirty besides them, in values of 1 KiB and of 64 KiB.
 _BACKLOG_BYTES = 200_000_000
@@ -208,7 +210,7 @@ def _hit_ratios(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
 
 
 def _hit_ratio(fixtures: Fixtures) -> Samples:
-    with _cluster(fixtures, VALUE_BYTES, {"LRU_SIZE": _KEPT}) as (cluster, stub):
+    with _cluster(fixtures, VALUE_BYTES, {**_ONE_JOURNAL, "LRU_SIZE": _KEPT}) as (cluster, stub):
         stub.set_latency(_S3_SECONDS)
         seconds = _WINDOW_SECONDS if fixtures.scale.seconds >= 1 else _QUICK_WINDOW_SECONDS
         return asyncio.run(_reads_during_a_join(cluster, stub, seconds))

@@ -36,7 +36,7 @@ from milena_cache.journal.commit import JournalFull, QueuedWrite
 from milena_cache.journal.disk import Disk
 from milena_cache.journal.group_commit import Journal
 from milena_cache.journal.record import Damaged, Record, copied
-from milena_cache.membership.ownership import ELSEWHERE, Ownership
+from milena_cache.membership.ownership import Ownership
 from milena_cache.objects.version import Version
 from milena_cache.writeback.dirty_table import DirtyEntry
 from milena_common.api.errors import FailedPrecondition, InvalidRequest, Unavailable
@@ -378,7 +378,7 @@ class Holder:
 
     def doubt(self, slots: set[int]) -> None:
         """Record that S3 may have later writes than the copies of `slots`, and those that are being journaled."""
-        for slot in slots:
+        for slot in slots.intersection(self.store.slots):
             self.store.doubt(slot)
         for key, found in self._pending.items():
             for waiting in found if slot_of(key) in slots else ():
@@ -456,9 +456,9 @@ class Holder:
             return Reply.STALE
         # By the ring that is known here they are this node's: it was lost, and does not know that yet; or it hands
         # them over, and has not stopped them; or it has taken them over, and the sender does not know that yet.
-        mine = self.owned_by(self._ownership.me)
-        leaving, since = self._ownership.is_leaving, self._ownership.unfenced_since_slot
-        if any(not leaving(slot) for slot in mine & slots) or any(since(slot) != ELSEWHERE for slot in slots):
+        ownership = self._ownership
+        mine = self.owned_by(ownership.me) & slots
+        if len(ownership.leaving(mine)) < len(mine) or ownership.serves_any(slots):
             raise Unavailable("this node serves the slots, as far as it knows")
         return None
 

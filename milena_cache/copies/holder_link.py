@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from typing import Any, Protocol
 
 from milena_cache.copies.frames import (
@@ -123,7 +123,7 @@ class Host(Protocol):
         None for nothing. Raises MilenaError if another holder, which may have it, does not reply.
         """
 
-    def leaving(self, slots: Iterable[int]) -> set[int]:
+    def leaving(self, slots: Collection[int]) -> set[int]:
         """Return those of `slots` that this node hands over, or has handed over."""
 
     def pending_items(self, slots: set[int]) -> list[bytes]:
@@ -225,12 +225,14 @@ class HolderLink:
         if node.node_id != self.node.node_id or node.resp_address != self.node.resp_address:
             self._fail_session(Unavailable("another process is at the holder's address"))
         self.node = node
-        self.runs = runs
-        listed: list[Key | None] = [None] * SLOTS
-        for first, last, key in runs:
-            listed[first : last + 1] = [key] * (last + 1 - first)
-        before, self.listed, self._unready = self.listed, listed, unready
-        if listed != before:
+        self._unready = unready
+        before = listed = self.listed
+        if runs != self.runs:
+            listed = [None] * SLOTS
+            for first, last, key in runs:
+                listed[first : last + 1] = [key] * (last + 1 - first)
+            self.runs, self.listed = runs, listed
+        if listed is not before:
             gone = False
             for slot in _differences(before, listed):
                 old, new = before[slot], listed[slot]

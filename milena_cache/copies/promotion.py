@@ -157,7 +157,8 @@ class Promotion:
         if not here:
             return False
         mine = self._ownership.own_slots - _slots(self._ownership.uncollected)
-        returned = {slot for slot in mine & here if not self._ownership.is_leaving(slot)}
+        returned = mine & here
+        returned -= self._ownership.leaving(returned)
         self._returned |= returned
         self._adopting -= returned
         changed = False
@@ -295,7 +296,10 @@ class Promotion:
     async def _promote_and_serve(self, slots: set[int]) -> None:
         done: list[int] = []
         seen = 0
-        for slot in sorted(slots):
+        # Most slots have no copies, and nothing awaits before they are served.
+        copied = slots.intersection(self._store.slots)
+        self._promoted(slots - copied)
+        for slot in sorted(copied):
             seen += await self._promote(slot)
             done.append(slot)
             if seen >= STEP:
@@ -304,9 +308,9 @@ class Promotion:
                 await asyncio.sleep(0)
         self._promoted(done)
 
-    def _promoted(self, slots: Sequence[int]) -> None:
+    def _promoted(self, slots: Iterable[int]) -> None:
         """Serve `slots`, whose copies are dirty entries: nothing awaits since the last of them was."""
-        mine = [slot for slot in slots if slot in self._waiting and not self._store.has_any(slot)]
+        mine = sorted(self._waiting.intersection(slots).difference(self._store.slots))
         if not mine:
             return
         self._holder.set_role(mine, Role.OWN)
@@ -402,7 +406,7 @@ class Promotion:
 
         Before this node acknowledges the first write of them, which its copies do not know of.
         """
-        slots = [slot for first, last in ranges for slot in range(first, last + 1) if self._store.has_any(slot)]
+        slots = [slot for slot in self._store.slots if any(first <= slot <= last for first, last in ranges)]
         pending = self._holder.release_pending(ranges)
         if slots or pending:
             self._holder.set_role(slots, Role.DROPPED)

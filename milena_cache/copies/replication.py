@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -139,6 +139,7 @@ class Replication:
         # By slot the holders that must have its writes, None if none must; and the slots with too few of them.
         self._holders: list[Holders | None] = [None] * SLOTS
         self._short = bytearray(SLOTS)
+        self._parts: list[tuple[int, int, Holders]] = []  # the same as runs, without those that have none
         self._keys: dict[Key, Key] = {}
         self._missing: int | None = None
         self._target = 0
@@ -183,9 +184,12 @@ class Replication:
                 runs.setdefault(each.node.address, (each.node, []))[1].append((first, last, key))
         self._connect(runs)
         found: list[Holders | None] = [None] * SLOTS
+        self._parts = []
         for first, last, holders, _ in parts:
-            links = tuple(self._links[each.node.address] for each in holders) or None
-            found[first : last + 1] = [links] * (last + 1 - first)
+            links = tuple(self._links[each.node.address] for each in holders)
+            if links:
+                found[first : last + 1] = [links] * (last + 1 - first)
+                self._parts.append((first, last, links))
         same = found == self._holders and short == self._short
         self._holders, self._short = found, short
         self._invalidate_reports()
@@ -595,7 +599,7 @@ class Replication:
             return False
         return (record.cache_key, record.version) == (entry.key, entry.version)
 
-    def leaving(self, slots: Iterable[int]) -> set[int]:
+    def leaving(self, slots: Collection[int]) -> set[int]:
         """Return those of `slots` that this node hands over, or has handed over."""
         return self._ownership.leaving(slots)
 
@@ -675,22 +679,21 @@ class Replication:
             return 0
         if self._missing is None:
             self._missing = sum(self._short)
-            for links, group in groupby(range(SLOTS), self._holders.__getitem__):
-                if links is not None:
-                    slots = list(group)
-                    self._missing += self._missing_of(links, slots[0], slots[-1] + 1)
+            for first, last, links in self._parts:
+                self._missing += self._missing_of(links, first, last + 1)
         return self._missing
 
     def _missing_of(self, links: Holders, first: int, end: int) -> int:
         """Return of how many of these slots, whose holders are `links`, too few have everything."""
-        tables = [link.synced for link in links if not link.failing]
-        whole = sum(each.count(1, first, end) == end - first for each in tables)
-        if not is_short(self._target, whole):
-            return 0
-        return sum(
-            not self._short[slot] and is_short(self._target, sum(each[slot] for each in tables))
-            for slot in range(first, end)
-        )
+        # For all slots at once: numbers with a byte for each slot, which is 1 or 0.
+        tables = [int.from_bytes(link.synced[first:end]) for link in links if not link.failing]
+        counted = int.from_bytes(b"\1" * (end - first)) & ~int.from_bytes(self._short[first:end])
+        # By a number of holders, the slots of which so many have everything at least.
+        at_least = [counted] + [0] * (self._target - 1)
+        for table in tables:
+            for number in range(len(at_least) - 1, 0, -1):
+                at_least[number] |= at_least[number - 1] & table
+        return (counted & ~at_least[-1]).bit_count()
 
     @property
     def failing(self) -> dict[str, str]:

@@ -16,7 +16,7 @@ have older objects than were acknowledged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from itertools import groupby
@@ -277,11 +277,20 @@ class Ownership:
         """True if this node has handed `slot` over, and the ring may not say so yet."""
         return slot in self._moves.handed_over
 
-    def leaving(self, slots: Iterable[int]) -> set[int]:
+    def leaving(self, slots: Collection[int]) -> set[int]:
         """Return those of `slots` that this node has stopped to hand them over, or has handed over."""
-        if not (self._moves.stopped or self._moves.handed_over):
-            return set()
-        return set(filter(self.is_leaving, slots))
+        found: set[int] = set()
+        for first, last, _ in (*self._moves.stopped, *self._moves.handed_over):
+            if last - first < len(slots):
+                found.update(slot for slot in range(first, last + 1) if slot in slots)
+            else:
+                found.update(slot for slot in slots if first <= slot <= last)
+        return found
+
+    def serves_any(self, slots: Collection[int]) -> bool:
+        """True if this node serves one of `slots`, the fence disregarded."""
+        unfenced = self._unfenced
+        return any(unfenced[slot] != ELSEWHERE for slot in slots)
 
     def _recompute(self) -> bool:
         unfenced = served_since(self._map, self.me, self.node_id, self._moves)

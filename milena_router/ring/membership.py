@@ -209,7 +209,15 @@ class Membership:
         if previous.node_id and not member.node_id:
             return None  # a caller that sends only the address
         if previous.node_id == member.node_id and reported.moves and not status.moves:
-            status = reported  # a process keeps its features: this is a caller that sends only some fields
+            # A process keeps its features: this is a caller that sends only some fields. Without its copies the
+            # ring would have none, and acknowledge with one journal.
+            status = reported
+            member = replace(
+                member,
+                journal_id=member.journal_id or previous.journal_id,
+                copies=previous.copies,
+                zone=previous.zone,
+            )
         if previous.node_id == member.node_id and status.is_older(reported):
             status, node_status = status.late(reported), lease.node_status
         lease.ring_status = status

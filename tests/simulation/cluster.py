@@ -30,9 +30,9 @@ NODES = 4
 CLIENTS = 6
 KEYS = 10
 # The number of routers; several have one ring, in an etcd.
-ROUTERS = (1, 1, 1, 2, 3)
+ROUTERS = (1, 1, 1, 1, 1, 1, 1, 1, 2, 3)
 # COPIES of the nodes.
-COPIES = (1, 2, 2, 3)
+COPIES = (1, 1, 1, 1, 2, 2, 3)
 CALLS = 50  # of each client
 # Virtual seconds within which the first ring is there, and everything is in S3 after the last fault.
 START_SECONDS = 10.0
@@ -110,6 +110,7 @@ class SimulatedCluster:
         self.problems: list[str] = []
         self._owners: dict[str, str] = {}
         self._absent: dict[str, SimulatedNode] = {}
+        self._cluster_id = ""
         self._destroyed: dict[str, None] = {}  # addresses of nodes that were lost with their disks
         # The newest ring, and how many rings had complete holders for all slots.
         self._ring = Ring.empty()
@@ -132,10 +133,11 @@ class SimulatedCluster:
 
     # ---- what a loss can be explained by
 
-    def _ring_changed(self, change: Change) -> None:
+    def _ring_changed(self, change: Change, cluster_id: str) -> None:
         self.network.record(change.kind, change.address, change.reason, change.ring.epoch)
         node = next((node for node in self.nodes if node.address == change.address), None)
         self._record_copies(change)
+        self._record_new_cluster(cluster_id)
         if (
             change.ring.copies.target < 2
             and node is not None
@@ -163,6 +165,17 @@ class SimulatedCluster:
                 slot = slot_of(key.encode())
                 if any(part.first <= slot <= part.last for part in waiting):
                     self.lost.setdefault(key, self.history.now())
+
+    def _record_new_cluster(self, cluster_id: str) -> None:
+        """Record all keys if the ring was lost: with all nodes and their disks, and the router that had it.
+
+        No slot waits for a lost node then.
+        """
+        if self._cluster_id not in ("", cluster_id) and self._destroyed:
+            self.given_up += 1
+            for key in self.keys:
+                self.lost.setdefault(key, self.history.now())
+        self._cluster_id = cluster_id
 
     def record_losses(self) -> None:
         """Record the keys of the acknowledged writes that only absent nodes have."""

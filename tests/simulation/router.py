@@ -51,7 +51,10 @@ _RESPONSES = {method.name: method.router.response for method in METHODS if metho
 
 
 class SimulatedRouter:
-    """The router on the machine `host`, one process after the other. `on_change` is called after every change."""
+    """The router on the machine `host`, one process after the other.
+
+    `on_change` is called after every change, with the id of the cluster.
+    """
 
     def __init__(
         self,
@@ -59,7 +62,7 @@ class SimulatedRouter:
         host: str,
         rng: Random,
         clock: MachineClock,
-        on_change: Callable[[Change], None],
+        on_change: Callable[[Change, str], None],
         etcd: Etcd | None,
     ) -> None:
         """`etcd`: what all routers keep their ring in, None for a router alone."""
@@ -103,7 +106,7 @@ class SimulatedRouter:
         def ring_changed(change: Change) -> None:
             forwarder.member_changed(change)
             watchers.wake_watchers()
-            self._on_change(change)
+            self._on_change(change, membership.cluster_id)
 
         if self._etcd is None:
             leases = Leases(membership, clock, ring_changed, watchers.wake_watchers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.copy_holders import Listed
+from milena_common.cluster.member import Member
 from milena_common.cluster.missing_node import NodeStatus
 from milena_common.cluster.runs_message import COPIES, MOVES, RUNS
 from milena_common.cluster.slot_map import SlotMap
@@ -61,6 +62,15 @@ def test_holders_that_their_owners_name_as_filled_are_complete_in_the_ring() -> 
     assert [(each.node.address, each.complete) for each in router.slot_map().holders(slot)] == [(a.address, True)]
     assert router.slot_map().copies_wanted == 2
     assert router.changes[-1].kind == "Copy"
+
+
+def test_a_caller_that_joins_a_member_with_only_some_fields_does_not_end_the_copies() -> None:
+    router, a, _ = pair()
+    before = router.membership.ring
+    known = a.member
+    partly = Member(known.address, known.node_id, addresses=known.addresses)
+    router.membership.join(partly, "", 0, router.now, router.wall)
+    assert router.membership.ring is before
 
 
 def test_a_killed_owner_is_replaced_by_its_holder_at_once() -> None:
