@@ -63,18 +63,19 @@ async def connect_encrypted(
 
 
 async def accept_encrypted(
-    protocol: Callable[[], asyncio.BaseProtocol], accepted: socket.socket, context: ssl.SSLContext
+    protocol: Callable[[], asyncio.BaseProtocol],
+    accepted: socket.socket,
+    context: ssl.SSLContext,
+    seconds: float = HANDSHAKE_SECONDS,
 ) -> None:
-    """Do the handshake on an accepted connection, which then has its protocol. Raises OSError."""
+    """Do the handshake on an accepted connection, within `seconds`; it has its protocol then. Raises OSError."""
     loop = asyncio.get_running_loop()
     with suppress(OSError):
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if _fast is not None:
-        await _fast.connect_accepted_socket(
-            loop, protocol, accepted, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS
-        )
+        await _fast.connect_accepted_socket(loop, protocol, accepted, ssl=context, ssl_handshake_timeout=seconds)
     else:
-        await loop.connect_accepted_socket(protocol, accepted, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS)
+        await loop.connect_accepted_socket(protocol, accepted, ssl=context, ssl_handshake_timeout=seconds)
 
 
 def log_no_handshakes(loop: asyncio.AbstractEventLoop) -> None:

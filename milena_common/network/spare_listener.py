@@ -8,8 +8,11 @@ reserve as soon as descriptors are free again.
 Between closing and accepting another part of the process may take the descriptor. Then the next one in reserve is
 closed; with none left the listener retries after a pause, and the connection waits in the socket's backlog.
 
-With TLS, a connection gets its protocol after the handshake. Handshakes in progress are bounded, in number and
-time: beyond MAX_HANDSHAKES, the one that has taken the longest is ended for a new one.
+With TLS, a connection gets its protocol after the handshake. That begins when the client has sent something, until
+when the connection takes next to no memory, and one begins in an iteration of the loop: it takes half a millisecond
+of the processor, and when a thousand clients connect at once, others would wait for all of them. Silent connections
+and handshakes in progress are bounded, in number and time: beyond MAX_SILENT and MAX_HANDSHAKES, the one that has
+taken the longest is ended for a new one. While MAX_HANDSHAKES wait for their turn, no connection is accepted.
 """
 
 from __future__ import annotations
@@ -19,10 +22,16 @@ import errno
 import logging
 import os
 import socket
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from milena_common.network.encrypted import accept_encrypted, begins_with_tls, log_no_handshakes
+from milena_common.network.encrypted import (
+    HANDSHAKE_SECONDS,
+    accept_encrypted,
+    begins_with_tls,
+    log_no_handshakes,
+)
 from milena_common.network.security import ServerSecurity
 
 log = logging.getLogger(__name__)
@@ -33,8 +42,12 @@ SPARES = 8
 ACCEPTED_AT_ONCE = 16
 PAUSE_SECONDS = 0.2
 LOG_AGAIN_SECONDS = 60.0
+# Connections whose clients have not sent anything; each takes some 4 KiB.
+MAX_SILENT = 4096
 # Handshakes in progress; each takes some 100 KiB.
 MAX_HANDSHAKES = 1024
+# What a handshake may take at least, when its client has waited for its turn.
+MIN_HANDSHAKE_SECONDS = 1.0
 # No descriptor is left, in the process or on the machine.
 NONE_LEFT = (errno.EMFILE, errno.ENFILE)
 # No connection is waiting, or the waiting one was closed by its client.
@@ -69,9 +82,11 @@ class SpareListener:
         self._spares: list[int] = []
         self._loop = asyncio.get_running_loop()
         self._resuming: asyncio.TimerHandle | None = None
-        # The oldest first.
-        self._adopting: dict[asyncio.Task[None], socket.socket] = {}
+        # Silent connections and handshakes in progress, the oldest first.
+        self._silent: dict[asyncio.Task[None], socket.socket] = {}
+        self._handshakes: dict[asyncio.Task[None], socket.socket] = {}
         self._log_at = float("-inf")
+        self._queued: deque[asyncio.Future[None]] = deque()  # of handshakes that may begin, the oldest first
 
     def start(self, backlog: int) -> None:
         """Listen. Raises OSError."""
@@ -131,27 +146,57 @@ class SpareListener:
                 return
             self._stock()
             task = self._loop.create_task(self._adopt(accepted))
-            self._adopting[task] = accepted
-            task.add_done_callback(self._adopting.pop)
-            if len(self._adopting) > MAX_HANDSHAKES:
-                self._end_oldest()
+            self._silent[task] = accepted
+            task.add_done_callback(self._adopted)
+            if len(self._silent) > MAX_SILENT:
+                _end_oldest(self._silent)
+            if len(self._queued) >= MAX_HANDSHAKES:
+                self._pause()
+                return
 
-    def _end_oldest(self) -> None:
-        with suppress(OSError):
-            next(iter(self._adopting.values())).shutdown(socket.SHUT_RDWR)
+    def _adopted(self, task: asyncio.Task[None]) -> None:
+        self._silent.pop(task, None)
+        self._handshakes.pop(task, None)
 
     async def _adopt(self, accepted: socket.socket) -> None:
         security = self._security
         try:
             accepted.setblocking(False)
-            if security is None or (self._plain_too and not await begins_with_tls(accepted)):
+            until = self._loop.time() + HANDSHAKE_SECONDS
+            if security is None or (not await begins_with_tls(accepted) and self._plain_too):
                 await self._loop.connect_accepted_socket(self._connection, accepted)
-            else:
-                await accept_encrypted(self._connection, accepted, security.server_context(self._port))
+                return
+            await self._wait_to_begin(accepted)
+            seconds = max(MIN_HANDSHAKE_SECONDS, until - self._loop.time())
+            await accept_encrypted(self._connection, accepted, security.server_context(self._port), seconds)
         except OSError as error:
             if security is not None:
                 security.count_rejection(self._port, error)
             accepted.close()  # without TLS: closed by its client already
+
+    async def _wait_to_begin(self, accepted: socket.socket) -> None:
+        """Return in an iteration of the loop in which no other handshake begins."""
+        place = self._loop.create_future()
+        self._queued.append(place)
+        if len(self._queued) == 1:
+            self._loop.call_soon(self._begin_next)
+        # Those that wait are not among the oldest that are ended: (1) thousands of clients connect at once; (2) the
+        # first of them are about to have their turn; (3) they would be ended for the last ones, and none would get
+        # in.
+        task = asyncio.current_task()
+        assert task is not None
+        self._silent.pop(task, None)
+        await place
+        self._handshakes[task] = accepted
+        if len(self._handshakes) > MAX_HANDSHAKES:
+            _end_oldest(self._handshakes)
+
+    def _begin_next(self) -> None:
+        place = self._queued.popleft()
+        if not place.done():
+            place.set_result(None)
+        if self._queued:
+            self._loop.call_soon(self._begin_next)
 
     def _say(self) -> None:
         now = self._loop.time()
@@ -161,3 +206,8 @@ class SpareListener:
                 "too many open files: this process has all that it may have open (ulimit -n, LimitNOFILE); %s",
                 "only health checks and metrics are still accepted" if self._number_of_spares else "others wait",
             )
+
+
+def _end_oldest(connections: dict[asyncio.Task[None], socket.socket]) -> None:
+    with suppress(OSError):
+        next(iter(connections.values())).shutdown(socket.SHUT_RDWR)

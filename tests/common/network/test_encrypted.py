@@ -188,12 +188,40 @@ async def test_dates_of_a_server_that_do_not_hold_are_named(
             await open_connection(Client, address, side.certificates("client", shown=False))
 
 
-async def test_the_longest_handshake_makes_room(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spare_listener, "MAX_HANDSHAKES", 2)
+async def test_clients_that_connect_at_once_begin_one_after_another_and_all_get_in(
+    side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, iteration, begun = asyncio.get_running_loop(), [0], []
+
+    def count() -> None:
+        iteration[0] += 1
+        loop.call_soon(count)
+
+    async def accept(*arguments: Any) -> None:
+        begun.append(iteration[0])
+        await encrypted.accept_encrypted(*arguments)
+
+    monkeypatch.setattr(spare_listener, "accept_encrypted", accept)
+    server, client = side.certificates("server"), side.certificates("client")
+    count()
+    async with listening(server) as address:
+        replies = await asyncio.gather(*(replied(address, client) for _ in range(24)))
+    assert replies == [b"tls -"] * 24
+    assert len(begun) == len(set(begun)) == 24
+    assert not server.rejected
+
+
+@pytest.mark.parametrize(("bound", "sent"), [("MAX_SILENT", b""), ("MAX_HANDSHAKES", b"\x16\x03\x01\x01\x00")])
+async def test_the_longest_handshake_makes_room(
+    side: Side, monkeypatch: pytest.MonkeyPatch, bound: str, sent: bytes
+) -> None:
+    monkeypatch.setattr(spare_listener, bound, 2)
     server = side.certificates("server")
     async with listening(server) as address:
         host, _, port = address.rpartition(":")
         silent = [socket.create_connection((host, int(port))) for _ in range(3)]
+        for each in silent:
+            each.sendall(sent)
         await counted(server, "closed")
         assert await replied(address, side.certificates("client")) == b"tls -"
         for each in silent:
