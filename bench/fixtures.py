@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 BUCKET = "bench"
 THROUGH_ROUTER = {"DIRECT_ACCESS": "false"}
+# Its address is that of the ring which the router sends to clients.
+REDIS_PORT = {"RESP_ADDR": "127.0.0.1:0"}
 # Callers of the concurrent cases. boto3 gets fewer, in threads: more of them only make it slower.
 CALLERS = 64
 BOTO3_THREADS = 32
@@ -91,6 +93,11 @@ class Fixtures:
     def cluster(self) -> Cluster:
         """Return a router that all calls go through, and one node in front of `stub`."""
         return self._cluster(self.stub, THROUGH_ROUTER)
+
+    @cached_property
+    def redis_port_cluster(self) -> Cluster:
+        """Return the same as `cluster`, and the router has a Redis port, which clients use."""
+        return self._cluster(self.stub, {**THROUGH_ROUTER, **REDIS_PORT})
 
     @cached_property
     def grpc_cluster(self) -> Cluster:

@@ -10,11 +10,13 @@ import asyncio
 import logging
 import random
 import uuid
+from collections.abc import Mapping
 from functools import partial
 
 from milena_common.access.api_guard import ApiGuard
 from milena_common.access.guarding import guard_process
 from milena_common.api.methods import ROUTER_OPERATIONS, ROUTER_SERVICE
+from milena_common.cluster.member import RESP, RESP_TLS, Member
 from milena_common.cluster.missing_node import MAX_REASONS
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.memory_limit import memory_limit
@@ -61,6 +63,19 @@ RESERVED_FILES = 1024
 def allowed_connections(requested: int, open_files: int) -> int:
     """Return how many connections to the Redis port, at most `requested`, leave enough of `open_files`."""
     return max(1, min(requested, open_files - min(RESERVED_FILES, open_files // 2)))
+
+
+def own_port(listens: Mapping[str, Address], host: str) -> Member | None:
+    """Return this router as its clients see it by its Redis ports; None if they cannot call it.
+
+    `listens`: where it listens; `host`: where clients reach it, "" for the same.
+    """
+    addresses = {
+        name: str(Address(host or address.host, address.port))
+        for name, address in listens.items()
+        if host or not address.is_wildcard
+    }
+    return Member(next(iter(addresses.values())), addresses=addresses) if addresses else None
 
 
 async def serve(config: Config, stop: asyncio.Event) -> None:
@@ -177,12 +192,13 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     if tls.listen is not None:
         server.bind(tls.listen, "TLS_LISTEN_ADDR", certificates)
     metrics = await ops.start(config.metrics, "METRICS_PORT")
-    await server.start(service.methods(), calls, watchers.streams(), service.exchanges(), service.exchange_closed)
-    redis_listens: list[Address] = []
+    redis_listens: dict[str, Address] = {}
     if redis is not None and config.resp is not None:
-        redis_listens.append(await redis.start(config.resp))
+        redis_listens[RESP] = await redis.start(config.resp)
     if redis is not None and config.resp_tls is not None and certificates is not None:
-        redis_listens.append(redis.start_tls(config.resp_tls, certificates))
+        redis_listens[RESP_TLS] = redis.start_tls(config.resp_tls, certificates)
+    watchers.own_port = own_port(redis_listens, config.resp_advertise_host)
+    await server.start(service.methods(), calls, watchers.streams(), service.exchanges(), service.exchange_closed)
     expiry = asyncio.create_task(leases.run())
     expiry.add_done_callback(stop_without_leases)
     background = [asyncio.create_task(AbandonedMoves(leases, forwarder.request, clock).run())]
@@ -194,7 +210,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     log.info(
         "router listens on %s, %smetrics on %s://%s/metrics, rate limit: %s, ring kept %s",
         address,
-        f"Redis protocol on {' and '.join(map(str, redis_listens))}, " if redis_listens else "",
+        f"Redis protocol on {' and '.join(map(str, redis_listens.values()))}, " if redis_listens else "",
         "https" if tls.mode == "on" else "http",
         metrics,
         limit,

@@ -41,6 +41,7 @@ class Config:
     metrics: Address
     resp: Address | None
     resp_tls: Address | None
+    resp_advertise_host: str
     resp_max_connections: int
     rate_limit: float
     lease_seconds: float
@@ -87,6 +88,7 @@ def load(env: Environment, memory_limit: int) -> Config:
         metrics=Address(env.host("METRICS_HOST", listen.host), env.integer("METRICS_PORT", 9090, 0, 65535)),
         resp=resp,
         resp_tls=resp_tls,
+        resp_advertise_host=env.host("RESP_ADVERTISE_HOST", "") if env.text("RESP_ADVERTISE_HOST") else "",
         resp_max_connections=env.integer("RESP_MAX_CONNECTIONS", 10_000, 1, 10**6),
         rate_limit=env.number("RATE_LIMIT", 100, 0, 1e9, "requests a second, 0 for no limit,"),
         lease_seconds=(lease := env.seconds("LEASE_SECONDS", 5, 0.3, 3600)),

@@ -148,6 +148,29 @@ def _router_get(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
     ]
 
 
+@contextmanager
+def _router_resp(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
+    fixtures.stub.set_latency(0)
+
+    def read(cluster: Cluster) -> Samples:
+        """Read, and measure the processor time of all three processes for each call."""
+        servers = {"router": cluster.router.pid, "node": cluster.nodes[0].pid}
+        arguments = (
+            "bench.programs.async_reads",
+            "milena_uvloop",
+            cluster.address,
+            "hot",
+            str(CALLERS),
+            str(fixtures.scale.seconds),
+        )
+        return with_processor_times(servers, lambda: fixtures.samples(*arguments))
+
+    yield [
+        Variant("redis_port", partial(read, fixtures.redis_port_cluster)),
+        Variant("grpc", partial(read, fixtures.cluster)),
+    ]
+
+
 CASES = (
     Case(
         "sync_get",
@@ -207,6 +230,15 @@ CASES = (
         ["over_grpc"],
         _router_get,
         [Target("over_resp", "per_s", peer="over_grpc", at_least=2)],
+    ),
+    Case(
+        "router_resp",
+        f"read keys in memory through the router, async client without direct access, {CALLERS} callers; by the "
+        "router's Redis port, or by its gRPC",
+        "per_s",
+        ["grpc"],
+        _router_resp,
+        [Target("redis_port", "per_s", peer="grpc", at_least=12)],
     ),
     Case(
         "large_values",

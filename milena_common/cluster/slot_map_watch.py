@@ -97,6 +97,8 @@ class Following:
         # be adopted. And the comparison with `current` allows ring 5 to be adopted again after that.
         current = self.current
         newer = slot_map.epoch != current.epoch or slot_map.released_epoch > current.released_epoch
+        # Another router, at the same epoch, that sends its own port in place of the nodes.
+        newer |= slot_map.nodes != current.nodes and all(not node.node_id for node in slot_map.nodes)
         if slot_map.epoch >= self._newest and newer:
             self._newest = slot_map.epoch
             self.current = slot_map

@@ -24,11 +24,11 @@ from milena_router.redis.session import Session
 MAX_TIMEOUT_MS: Final = 24 * 3600 * 1000
 # Milliseconds after which a call that came too late may be repeated.
 RETRY_AFTER_MS: Final = 500
-_ON_OBJECTS: Final = {method.router_path: method for method in METHODS if method.to_owner}
+_ON_OBJECTS: Final = {method.name: method for method in METHODS if method.to_owner}
 
 
 class ApiCalls:
-    """The calls of one router. `methods` are those of its gRPC service, by path."""
+    """The calls of one router. `methods` are those of its gRPC service, by name."""
 
     def __init__(
         self,
@@ -41,9 +41,9 @@ class ApiCalls:
         self._access = access
         self._clock = clock
         self._by_word = {
-            _ON_OBJECTS[path].name.encode(): (_ON_OBJECTS[path], message, method)
-            for path, (_, message, method) in methods.items()
-            if path in _ON_OBJECTS
+            name.encode(): (_ON_OBJECTS[name], message, method)
+            for name, (_, message, method) in methods.items()
+            if name in _ON_OBJECTS
         }
 
     def operation(self, argv: list[bytes]) -> str:

@@ -6,6 +6,9 @@ slow reader skips rings, and nothing is queued for it.
 A watcher that announces the feature RUNS gets the first ring of a stream in a short form, and then only what
 differs from the ring that the stream sent last. Watchers of the version before get whole rings of ranges.
 
+Without direct access only nodes get the ring. Clients get one in which the router itself has all slots, if it has a
+Redis port: they use that as they would use a node's, and a version that knows no such port works the same way.
+
 A watcher that announces MOVES too, as nodes do, also gets the moves in progress and the released epoch, and an
 update when only that changes. One that announces COPIES gets the holders of the slots.
 """
@@ -52,12 +55,13 @@ class RingWatchers:
     """The watchers. `membership` has the newest ring, the nodes' S3_BUCKET and the cluster id.
 
     During recovery watchers get no ring: their streams are open, and they keep the ring that they have. Without
-    `direct_access` only members of the ring may watch. `open` is the number of watchers. Updates have
-    `max_value_bytes`, so that clients reject larger values without sending them.
+    `direct_access` only members of the ring get it, and others that of `own_port`. `open` is the number of
+    watchers. Updates have `max_value_bytes`, so that clients reject larger values without sending them.
     """
 
     def __init__(self, membership: Membership, direct_access: bool, max_value_bytes: int = 0) -> None:
         self.open = 0
+        self.own_port: Member | None = None  # this router as a node, by its Redis port
         self._membership = membership
         self._direct_access = direct_access
         self._max_value_bytes = max_value_bytes
@@ -80,6 +84,11 @@ class RingWatchers:
         self._check_access(request.node_id)
         self.open += 1
         try:
+            if not (request.node_id or self._direct_access):
+                # Never to a node: it would take the router for the owner of its slots.
+                async for update in self._own_port():
+                    yield update
+                return
             features = request.features & (RUNS | MOVES | COPIES) if request.features & RUNS else 0
             sent, released = -1, 0
             while not self._stopped:
@@ -106,8 +115,24 @@ class RingWatchers:
         self._stopped = True
         self._changed.set()
 
+    async def _own_port(self) -> AsyncGenerator[bytes, None]:
+        """Yield the ring of this router's own port, again when cluster or bucket become known, until `stop`."""
+        sent = ("", "")
+        while not self._stopped:
+            membership = self._membership
+            known = membership.cluster_id, membership.default_bucket
+            if membership.recovering or known == sent or self.own_port is None:
+                await self._changed.wait()
+                continue
+            sent = known
+            own, epoch = self.own_port, membership.ring.epoch
+            ring = Ring.restored(epoch, [own], [(0, SLOTS - 1, own.address, epoch)])
+            yield ring_update(ring, known[1], known[0], self._max_value_bytes).SerializeToString()
+
     def _check_access(self, node_id: str) -> None:
         if self._direct_access or (node_id and self._membership.recovering):
+            return
+        if not node_id and self.own_port is not None:
             return
         if not node_id or all(member.node_id != node_id for member in self._membership.ring.members):
             raise FailedPrecondition(

@@ -133,6 +133,19 @@ async def test_a_change_that_does_not_fit_ends_the_stream_and_the_next_one_begin
         assert harness.seen == [5, 7, 8]
 
 
+async def test_the_port_of_another_router_is_taken_over_at_the_same_epoch() -> None:
+    def own_port(address: str) -> pb.RingUpdate:
+        update = ring(5)
+        del update.nodes[:]
+        update.nodes.add(address=address, resp_address=address)
+        return update
+
+    async with following() as harness:
+        await harness.happens(own_port("router-1:6379"), own_port("router-2:6379"))
+        assert [node.resp_address for node in harness.watch.current.nodes] == ["router-2:6379"]
+        assert harness.seen == [5, 5]
+
+
 async def test_never_back() -> None:
     async with following() as harness:
         await harness.happens(ring(8), ring(7), ring(8), ring(0))

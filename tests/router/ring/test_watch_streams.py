@@ -360,3 +360,24 @@ async def test_without_direct_access_only_members_of_the_ring_may_watch() -> Non
         assert router.calls["watch_ring"].errors == {"failed_precondition": 2}
         await join(router, B, "id-b")
         assert len((await following(watch(router, "id-b"))).nodes) == 2
+
+
+async def test_without_direct_access_clients_get_the_own_port_and_nodes_never_do() -> None:
+    async with running_router(direct_access=False) as router:
+        router.watchers.own_port = Member(
+            "router:6379", addresses={"resp": "router:6379", "resp-tls": "router:6380"}
+        )
+        await join(router, A, "id-a", resp="node-a:6379")
+        call = watch(router)
+        ring = SlotMap.from_update(await following(call))
+        assert [(node.resp_address, node.resp_tls_address, node.node_id) for node in ring.nodes] == [
+            ("router:6379", "router:6380", "")
+        ]
+        assert [(run.first, run.last, run.node.resp_address) for run in ring.ranges] == [(0, 16383, "router:6379")]
+        assert (ring.epoch, ring.default_bucket) == (router.leases.ring.epoch, "photos")
+        # A node that is not in the ring would take the router for the owner of its slots.
+        with pytest.raises(grpc.aio.AioRpcError, match="DIRECT_ACCESS=false"):
+            await following(watch(router, "id-b"))
+        assert [node.address for node in (await following(watch(router, "id-a"))).nodes] == [A]
+        router.watchers.end_streams()
+        assert await call.read() == grpc.aio.EOF
