@@ -37,7 +37,7 @@ class ChangeFeed:
     def notify(self, key: bytes) -> None:
         """Notify the subscriber that the next read of `key` may return something else."""
         on_change = self.on_change
-        if on_change is not None:
+        if on_change is not None and self.is_needed():
             on_change(key)
 
     def notify_all(self, keys: Iterable[bytes]) -> None:

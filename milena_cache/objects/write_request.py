@@ -5,7 +5,6 @@ Both are independent of protocols and of the journal, so that servers and the wr
 
 from __future__ import annotations
 
-from hashlib import md5
 from typing import Literal, NamedTuple, Protocol
 
 from milena_cache.objects.etags import same_etag
@@ -13,6 +12,7 @@ from milena_cache.objects.expiry import NEVER
 from milena_cache.objects.names import Object
 from milena_cache.objects.version import ABSENT, Base
 from milena_common.api.durability import Durability
+from milena_common.api.etags import etag_of
 
 # The memory of one dirty entry beyond its key and value, in bytes; also counted for the journal, whose record has a
 # header and an entry in its tree. Measured with `python -m bench --case replay`.
@@ -90,11 +90,6 @@ class Change(NamedTuple):
         if self.if_none_match:
             return current is ABSENT
         return isinstance(current, str) and same_etag(current, self.if_match)
-
-
-def etag_of(value: bytes) -> str:
-    """Return the ETag of an object that is written to S3 in one piece, not encrypted with a KMS key."""
-    return f'"{md5(value, usedforsecurity=False).hexdigest()}"'
 
 
 def may_have_etag(value: bytes, etag: str, base: str) -> bool:

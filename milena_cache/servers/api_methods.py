@@ -49,7 +49,7 @@ class ApiMethods:
         self._requests = requests
         self._status = status
         self._member_check = member_check
-        self._address = address
+        self.address = address
         self._unstated = 0 if believes_owner else None
         self._methods: Mapping[str, Named] = served_by_node(
             {
@@ -107,7 +107,7 @@ class ApiMethods:
             outcome=outcome,
             age_seconds=age,
             etag=etag,
-            node=self._address,
+            node=self.address,
             size=size,
             dirty=dirty,
             ttl_ms=ttl_ms,
@@ -133,7 +133,7 @@ class ApiMethods:
     async def _written(self, writing: Awaitable[Ack]) -> bytes:
         ack = await writing
         return pb.PutResponse(
-            successful=True, etag=ack.etag, node=self._address, durability=ack.durability
+            successful=True, etag=ack.etag, node=self.address, durability=ack.durability
         ).SerializeToString()
 
     def delete(self, request: pb.DeleteRequest, remaining: float | None) -> Coroutine[Any, Any, bytes]:
@@ -144,7 +144,7 @@ class ApiMethods:
 
     async def _deleted(self, deleting: Awaitable[Ack]) -> bytes:
         ack = await deleting
-        return pb.DeleteResponse(successful=True, node=self._address, durability=ack.durability).SerializeToString()
+        return pb.DeleteResponse(successful=True, node=self.address, durability=ack.durability).SerializeToString()
 
     def list(self, request: pb.ListRequest, remaining: float | None) -> Coroutine[Any, Any, bytes]:
         self._requests.admit()
@@ -212,7 +212,7 @@ class ApiMethods:
                     version=str(entry.version),
                     reason=reason,
                     failed_at=failed_at,
-                    node=self._address,
+                    node=self.address,
                 )
             )
         return pb.ListDeadLettersResponse(writes=writes, total=total).SerializeToString()

@@ -19,13 +19,13 @@ from milena_cache.memory.entries import Entries
 from milena_cache.objects.expiry import is_expired
 from milena_cache.objects.names import Buckets
 from milena_cache.objects.object_store import Ref
-from milena_cache.objects.write_request import etag_of
 from milena_cache.origin.s3.clock import CorrectedClock
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.failing import Failing
 from milena_cache.writeback.flush import FlushWaiters
 from milena_cache.writeback.releases import Releases
 from milena_common.api.errors import FailedPrecondition
+from milena_common.api.etags import etag_of
 from milena_common.runtime.log_limiter import LogLimiter
 
 log = logging.getLogger(__name__)

@@ -24,31 +24,29 @@ class WriteBatch:
     """Writes that begin together: `add` them, then `seal`.
 
     results: the acknowledgement or the error of each write; None while it is in flight
-    timeout: seconds for each of them
     """
 
-    __slots__ = ("_in_flight", "_on_done", "_sealed", "_writes", "results", "timeout")
+    __slots__ = ("_in_flight", "_on_done", "_sealed", "_writes", "results")
 
-    def __init__(self, writes: Writes, timeout: float, on_done: Callable[[], None]) -> None:
+    def __init__(self, writes: Writes, on_done: Callable[[], None]) -> None:
         """`on_done` is called once, by the event loop, when no write is in flight; not if `seal` returns True."""
         self.results: list[Result | None] = []
-        self.timeout = timeout
         self._writes = writes
         self._on_done = on_done
         self._in_flight = 0
         self._sealed = False
 
-    def add(self, change: Change, durability: Durability | None) -> bool:
+    def add(self, change: Change, durability: Durability | None, timeout: float) -> bool:
         """Begin a write, of a slot that is this node's; False if it cannot begin at once, and is not taken.
 
-        An error with which it ends at once is its result. `durability`: None for the node's class.
+        An error with which it ends at once is its result. `durability`: None for the node's class; `timeout`:
+        seconds.
         """
         number = len(self.results)
         result: Result | bool
         try:
-            result = self._writes.begin_at_once(
-                change, durability, _BatchReceipt(self, number, change), self.timeout
-            )
+            receipt = _BatchReceipt(self, number, change, timeout)
+            result = self._writes.begin_at_once(change, durability, receipt, timeout)
         except Exception as error:
             result = error
         if result is False:
@@ -79,9 +77,9 @@ class WriteBatch:
         self._writes.acknowledged[BACK] += 1
         self.resolve(number, Ack(BACK, change.etag, change.value))
 
-    def continue_in_turn(self, number: int, change: Change, error: NotDurable) -> None:
+    def continue_in_turn(self, number: int, change: Change, error: NotDurable, timeout: float) -> None:
         """Make a write in the class that is possible, since the journal did not take it."""
-        task = self._writes.continue_in_turn(change, error, self.timeout)
+        task = self._writes.continue_in_turn(change, error, timeout)
         task.add_done_callback(lambda task: self._continued(number, task))
 
     def _continued(self, number: int, task: asyncio.Task[Ack]) -> None:
@@ -94,12 +92,13 @@ class WriteBatch:
 class _BatchReceipt:
     """The receipt of one write of a batch."""
 
-    __slots__ = ("_batch", "_change", "_done", "_number")
+    __slots__ = ("_batch", "_change", "_done", "_number", "_timeout")
 
-    def __init__(self, batch: WriteBatch, number: int, change: Change) -> None:
+    def __init__(self, batch: WriteBatch, number: int, change: Change, timeout: float) -> None:
         self._batch = batch
         self._number = number
         self._change = change
+        self._timeout = timeout
         self._done = False
 
     def done(self) -> bool:
@@ -114,6 +113,6 @@ class _BatchReceipt:
         if isinstance(error, NotDurable):
             # Not within the commit that has failed, whose other writes do not have their result yet.
             call_soon = asyncio.get_running_loop().call_soon
-            call_soon(self._batch.continue_in_turn, self._number, self._change, error)
+            call_soon(self._batch.continue_in_turn, self._number, self._change, error, self._timeout)
         else:
             self._batch.resolve(self._number, error)

@@ -158,7 +158,7 @@ class JournaledWrites:
             not self._dirty.fits_in_memory(more) or not self._dirty.has_room(self._bytes + more, self._keeping)
         ):
             return False
-        self._entries.fence_reads(key)
+        self._entries.fence_all((key,))
         self._dirty.revalue(entry, value, self._durable.next_version(owned_since))
         self._entries.change_feed.notify(key)
         self._acknowledged[MEMORY] += 1

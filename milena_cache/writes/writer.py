@@ -31,7 +31,7 @@ from milena_cache.objects.lineage import Lineages
 from milena_cache.objects.names import Object
 from milena_cache.objects.object_store import OriginFailure
 from milena_cache.objects.version import ABSENT, UNKNOWN, Base
-from milena_cache.objects.write_request import LARGE_BYTES, Ack, Change, NotDurable, Receipt, etag_of
+from milena_cache.objects.write_request import LARGE_BYTES, Ack, Change, NotDurable, Receipt
 from milena_cache.origin.requests import Origin
 from milena_cache.origin.s3.clock import CorrectedClock
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
@@ -44,6 +44,7 @@ from milena_cache.writes.ownership_revalidation import OwnershipRevalidation
 from milena_cache.writes.write_through import WriteThrough
 from milena_common.api.durability import BACK, DURABILITIES, MEMORY, THROUGH, Durability
 from milena_common.api.errors import ConditionFailed, DeadlineExceeded, MilenaError, Unavailable
+from milena_common.api.etags import etag_of
 from milena_common.api.keys import check_value_size
 from milena_common.runtime.key_locks import KeyLocks
 
@@ -183,6 +184,18 @@ class Writes:
         """Delete the object; no error if there is none, unless `if_match` is given. Raises as `put` does."""
         change = Change(target, None, owned_since=owned_since, if_match=if_match)
         return await self._make(change, durability or self._mode, timeout)
+
+    def overwrite(self, key: bytes, value: bytes, owned_since: int) -> bool:
+        """Acknowledge a put without options, if the node's class is `memory` and `JournaledWrites.overwrite` can.
+
+        `key` is the cache key. Returns False, with nothing changed, in every other case.
+        """
+        return (
+            self.keeps_in_memory
+            and len(value) <= self._max_value_bytes
+            and key not in self._write_locks
+            and self._journaled.overwrite(key, value, owned_since)
+        )
 
     def overwrite_many(self, keys: Sequence[bytes], values: Sequence[bytes], owned_since: Sequence[int]) -> int:
         """Acknowledge the first of these puts, in order, and return how many; `keys` are cache keys.

@@ -194,9 +194,10 @@ class AsyncDirectTransport:
         if stream is None:
             return None
         remaining = max(deadline - self._clock.now(), MIN_REQUEST_SECONDS)
-        sent = request.SerializeToString()
-        reply = await stream.call_method(method, sent, remaining, lasting=method != GET.name)
-        return resp_wire.decode_response(method, reply)
+        call = resp_wire.node_call(
+            method, request, self._routes.key_of_request(request), takes_sets=stream.takes_sets
+        )
+        return call.response(await stream.make(call, remaining, lasting=method != GET.name))
 
     def _ring_changed(self, slot_map: SlotMap) -> None:
         gone = self._routes.update(slot_map)

@@ -171,7 +171,11 @@ class Routes(Generic[W]):
 
     def owner_of_request(self, request: Any) -> W:
         """Return the way to the owner of the key that `request`, a message with key and bucket, is about."""
-        return self.owner_of(cache_key(canonical_bucket(request.bucket, self._map.default_bucket), request.key))
+        return self.owner_of(self.key_of_request(request))
+
+    def key_of_request(self, request: Any) -> bytes:
+        """Return the cache key of the key that `request`, a message with key and bucket, is about."""
+        return cache_key(canonical_bucket(request.bucket, self._map.default_bucket), request.key)
 
     def redirect(self, address: str) -> W:
         """Return the way to the node whose Redis protocol is at `address`, which need not be in the known ring."""

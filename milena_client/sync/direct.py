@@ -36,7 +36,7 @@ from milena_common.api.methods import GET
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slot_map_watch import RingWatch, Streams
 from milena_common.resp import client_commands as resp_wire
-from milena_common.resp.client_commands import NOT_SENT
+from milena_common.resp.client_commands import NOT_SENT, NodeCall
 from milena_common.resp.identity import ANY, Identity
 from milena_common.rpc.transport import Transport
 from milena_common.runtime.blocking_clock import BlockingClock
@@ -207,13 +207,16 @@ class DirectTransport:
         began = self._clock.now()
         places: dict[RespSocket, list[int]] = {}
         commands: dict[RespSocket, list[bytes]] = {}
+        node_calls: dict[int, NodeCall] = {}
         for at, (method, request, timeout) in enumerate(calls):
             if method not in resp_wire.RESPONSES:
                 continue
             connection = self._connection(self._routes.owner_of_request(request), timeout)
             if connection is not None and not connection.closed:
                 with suppress(MilenaError):  # the node did not tell its time: the call goes through the router
-                    command = connection.call_command(method, request.SerializeToString(), timeout)
+                    made = self._node_call(connection, method, request)
+                    command = connection.call_command(made, timeout)
+                    node_calls[at] = made
                     places.setdefault(connection, []).append(at)
                     commands.setdefault(connection, []).append(command)
         responses: list[Message | MilenaError | None] = [None] * len(calls)
@@ -232,7 +235,7 @@ class DirectTransport:
                             connection.peer_clock.doubt()
                         responses[at] = reply
                     else:
-                        responses[at] = resp_wire.decode_response(method, reply)
+                        responses[at] = node_calls[at].response(reply)
                 except MilenaError as error:
                     responses[at] = error
         return responses
@@ -320,12 +323,12 @@ class DirectTransport:
         if connection is None:
             return None
         remaining = max(deadline - self._clock.now(), MIN_REQUEST_SECONDS)
-        sent = request.SerializeToString()
+        call = self._node_call(connection, method, request)
         connection.lasting = method != GET.name
         if connection.closed:
             return None
         try:
-            command = connection.call_command(method, sent, remaining)
+            command = connection.call_command(call, remaining)
         except MilenaError:
             return None  # the node did not tell its time, and nothing else was sent
         try:
@@ -338,7 +341,11 @@ class DirectTransport:
             if isinstance(reply, Overloaded):
                 connection.peer_clock.doubt()
             raise reply
-        return resp_wire.decode_response(method, reply)
+        return call.response(reply)
+
+    def _node_call(self, connection: RespSocket, method: str, request: Message) -> NodeCall:
+        key = self._routes.key_of_request(request)
+        return resp_wire.node_call(method, request, key, takes_sets=connection.takes_sets)
 
     @staticmethod
     def _connection(node: RespNode, remaining: float) -> RespSocket | None:

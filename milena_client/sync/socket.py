@@ -19,7 +19,7 @@ import hiredis
 
 from milena_common.api.errors import DeadlineExceeded, MilenaError, NodeLost, WrongNode
 from milena_common.network.stream import Stream
-from milena_common.resp.client_commands import WRITES, Deferred, call, error_of
+from milena_common.resp.client_commands import Deferred, NodeCall, error_of, takes_sets
 from milena_common.resp.peer_clock import PeerClock
 
 _READ_BYTES = 64 * 1024
@@ -41,6 +41,7 @@ class RespSocket:
     - `closed`: True once it must not be used any more.
     - `peer_clock`: the node's clock, for the deadlines of calls.
     - `lasting`: True while a call is in flight that must not be broken off.
+    - `takes_sets`: True if the node takes puts as SET, see `client_commands.takes_sets`.
     - `process`: the id of the process that made it.
 
     Raises NodeLost if the handshake fails, WrongNode if another node is there.
@@ -62,6 +63,7 @@ class RespSocket:
         "lasting",
         "peer_clock",
         "process",
+        "takes_sets",
     )
 
     def __init__(
@@ -73,6 +75,7 @@ class RespSocket:
         hello: bytes = b"",
     ) -> None:
         self._hello = hello
+        self.takes_sets = False
         self.peer_clock = PeerClock()
         self._stream = stream
         # Looking them up for each call would cost more than the call itself has of Python.
@@ -90,11 +93,13 @@ class RespSocket:
         )
         try:
             self.send(handshake, handshake_timeout)
-            for command, reply in zip(handshake, self.receive(len(handshake)), strict=True):
+            for number, (command, reply) in enumerate(zip(handshake, self.receive(len(handshake)), strict=True)):
                 if isinstance(reply, Exception):
                     raise reply
                 if command == hello:
                     self.peer_clock.observe(reply, monotonic())
+                if not number:
+                    self.takes_sets = takes_sets(reply)
         except WrongNode as error:
             self.close()
             raise WrongNode(f"{error_prefix}is not at its address: {error}") from None
@@ -135,21 +140,21 @@ class RespSocket:
             self.close()
             raise self._translated(error) from None
 
-    def call_command(self, method: str, request: bytes, timeout: float) -> bytes:
-        """Return the command that calls a method of the node's API within `timeout` seconds from now.
+    def call_command(self, call: NodeCall, timeout: float) -> bytes:
+        """Return the command of a call that is made within `timeout` seconds from now.
 
-        That of a method that writes has a deadline, after which the node does not carry it out. Requests the
+        That of a call that writes has a deadline, after which the node does not carry it out. Requests the
         node's time if that is due, and raises as `exchange` then.
         """
-        if method not in WRITES:
-            return call(method, timeout, request)
+        if not call.writes:
+            return call.command(timeout, None)
         now = monotonic()
         if self.peer_clock.needs_renewal(now):
             gives_up_at = now + timeout
             self.peer_clock.observe(self.exchange(self._hello, timeout), monotonic())
             now = monotonic()
             timeout = gives_up_at - now
-        return call(method, timeout, request, self.peer_clock.deadline(now, timeout))
+        return call.command(timeout, self.peer_clock.deadline(now, timeout))
 
     def peer_closed(self) -> bool:
         """Return True if the node has ended the connection, as far as can be seen without waiting."""

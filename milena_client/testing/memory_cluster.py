@@ -6,7 +6,6 @@ It checks keys and conditions as a router and its nodes do, so that a program th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from hashlib import md5
 from math import ceil
 from typing import Any
 
@@ -16,6 +15,7 @@ from milena_client.core.values import KeyT, Value, encode_key, encode_value
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.durability import BACK, check_condition, check_durability
 from milena_common.api.errors import ConditionFailed, FailedPrecondition, MilenaError
+from milena_common.api.etags import etag_of
 from milena_common.api.keys import cache_key, canonical_bucket, check_key
 from milena_common.api.methods import (
     DELETE,
@@ -228,8 +228,3 @@ def _check_conditions(value: bytes | None, if_match: str, if_none_match: str) ->
         raise ConditionFailed("if_match: there is no such object")
     if if_match and value is not None and if_match != etag_of(value):
         raise ConditionFailed(f"if_match: the object's ETag is {etag_of(value)}, not {if_match}")
-
-
-def etag_of(value: bytes) -> str:
-    """Return the ETag that S3 gives to an object written in one piece."""
-    return f'"{md5(value, usedforsecurity=False).hexdigest()}"'

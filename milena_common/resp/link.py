@@ -23,7 +23,7 @@ from milena_common.api.errors import MilenaError, NodeLost, WrongNode
 from milena_common.network.connecting import open_connection
 from milena_common.network.security import Security
 from milena_common.process.distribution import installed_version
-from milena_common.resp.client_commands import handshake
+from milena_common.resp.client_commands import handshake, takes_sets
 from milena_common.resp.identity import ANY, Identity
 from milena_common.resp.stream import Owner, RespStream
 from milena_common.runtime.backoff import Backoff
@@ -222,6 +222,7 @@ class RespLink:
             for reply in replies:
                 if isinstance(reply, Exception):
                     raise reply
+            stream.takes_sets = takes_sets(replies[0])
         except BaseException:
             stream.abort(NodeLost("the handshake did not finish"))
             raise

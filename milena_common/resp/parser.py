@@ -168,6 +168,9 @@ class CommandReader:
         """
         if self.pending or self._remaining or not data.startswith(SET):
             return None
+        argv = argv_of_set(data, self._max_bulk)
+        if argv is not None:
+            return [argv[1]], [argv[2]]
         keys, values, end = sets_of(data, 0, self._max_sets)
         if not keys:
             return None

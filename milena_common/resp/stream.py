@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol, cast
 import hiredis
 
 from milena_common.api.errors import DeadlineExceeded, MilenaError, NodeLost, Overloaded
-from milena_common.resp.client_commands import WRITES, Deferred, call, error_of
+from milena_common.resp.client_commands import Deferred, MethodCall, NodeCall, error_of
 from milena_common.resp.peer_clock import PeerClock
 
 Reply = asyncio.Future[Any]
@@ -61,10 +61,12 @@ class RespStream(asyncio.Protocol):
     """One connection. `timeout`, in seconds, is for requests without their own; `who` begins every error's text.
 
     hello: the command that returns the node's time (MILENA.HELLO), b"" if calls are to carry no deadlines
+    takes_sets: True if the node takes puts as SET, see `client_commands.takes_sets`
     """
 
     def __init__(self, owner: Owner, timeout: float, who: str = "", hello: bytes = b"") -> None:
         self._hello = hello
+        self.takes_sets = False
         self._peer_clock = PeerClock()
         self._owner = owner
         self._timeout = timeout
@@ -149,18 +151,24 @@ class RespStream(asyncio.Protocol):
     ) -> Any:
         """Return the serialized response to a call of the node's API, as `call` does. Raises as it does.
 
-        A call that writes carries a deadline, after which the node does not carry it out. `end_user`: for whom a
-        process of the cluster makes it.
+        `end_user`: for whom a process of the cluster makes it.
         """
-        if method not in WRITES:
-            return await self.call(call(method, timeout, request, end_user=end_user), timeout, lasting=lasting)
+        return await self.make(MethodCall(method, request, end_user), timeout, lasting=lasting)
+
+    async def make(self, call: NodeCall, timeout: float, *, lasting: bool = False) -> Any:
+        """Return the reply to a call, as `call` does. Raises as it does.
+
+        A call that writes carries a deadline, after which the node does not carry it out.
+        """
+        if not call.writes:
+            return await self.call(call.command(timeout, None), timeout, lasting=lasting)
         now = self._loop.time()
         if self._peer_clock.needs_renewal(now):
             gives_up_at = now + timeout
             await self.observe_time(self.call(self._hello, timeout))
             now = self._loop.time()
             timeout = gives_up_at - now
-        command = call(method, timeout, request, self._peer_clock.deadline(now, timeout), end_user)
+        command = call.command(timeout, self._peer_clock.deadline(now, timeout))
         try:
             return await self.call(command, timeout, lasting=lasting)
         except Overloaded:

@@ -25,7 +25,8 @@ from milena_client import (
     Written,
 )
 from milena_client.testing import FakeAsyncMilena, FakeMilena
-from milena_client.testing.memory_cluster import MemoryCluster, etag_of
+from milena_client.testing.memory_cluster import MemoryCluster
+from milena_common.api.etags import etag_of
 from tests.client.blocking import Blocking
 from tests.client.direct_cluster import DirectCluster
 from tests.client.router import router

@@ -32,9 +32,9 @@ class FakeRespNode:
 
     `says`: bytes in place of the reply to a command, or None for the usual one. `defers`: which commands get
     replies only with `release`. `silent`: commands are read, and get no reply. `received` are all commands but
-    the handshakes. `shows`: its monotonic time in milliseconds, None for a node that shows none; `times_shown`
-    counts how often it was requested. `accepted` makes the connection that is used of one that was accepted; it
-    must not wait.
+    the handshakes. `takes_sets`: puts may come as SET. `shows`: its monotonic time in milliseconds, None for a
+    node that shows none; `times_shown` counts how often it was requested. `accepted` makes the connection that is
+    used of one that was accepted; it must not wait.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class FakeRespNode:
         self.silent = False
         self.received: list[Argv] = []
         self.greetings = 0
+        self.takes_sets = False
         self.shows: int | None = None
         self.times_shown = 0
         self.held: list[tuple[socket.socket, int, Argv]] = []
@@ -128,7 +129,8 @@ class FakeRespNode:
     def _usual(self, argv: Argv) -> bytes:
         match argv:
             case [b"HELLO", *_]:
-                return encode({b"server": b"fake", b"proto": 3, b"id": 7}, RESP3)
+                modules = [{b"name": b"milena", b"ver": 1}] if self.takes_sets else []
+                return encode({b"server": b"fake", b"proto": 3, b"id": 7, b"modules": modules}, RESP3)
             case [b"MILENA.HELLO", *_]:
                 self.times_shown += 1
                 return OK if self.shows is None else b":%d\r\n" % self.shows
@@ -136,6 +138,8 @@ class FakeRespNode:
                 return self._get(key)
             case [b"MGET", *keys]:
                 return b"*%d\r\n%b" % (len(keys), b"".join(self._get(key) for key in keys))
+            case [b"SET", key, value, b"RECEIPT", b"WITHIN", _, _, *options]:
+                return self._set(key, value, dict(zip(options[::2], options[1::2], strict=True)))
             case [b"MILENA.CALL", method, _, request, *_]:
                 reply = self._reply(method.decode(), REQUESTS[method].FromString(request))
                 return bulk(reply.SerializeToString())
@@ -145,6 +149,18 @@ class FakeRespNode:
         bucket, key = split_cache_key(cache_key)
         found: Any = self._reply("Get", pb.GetRequest(key=key, bucket=bucket))
         return bulk(found.value) if found.successful else null(RESP3)
+
+    def _set(self, cache_key: bytes, value: bytes, options: dict[bytes, bytes]) -> bytes:
+        bucket, key = split_cache_key(cache_key)
+        request = pb.PutRequest(
+            key=key,
+            bucket=bucket,
+            value=value,
+            durability=options.get(b"DURABILITY", b"").decode(),
+            ttl_ms=int(options.get(b"PX", b"0")),
+        )
+        written: Any = self._reply("Put", request)
+        return f"+{written.durability} {written.node}\r\n".encode()
 
     def release(self) -> None:
         """Reply what was held back, the last one first."""

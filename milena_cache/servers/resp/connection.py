@@ -198,15 +198,17 @@ class Connection(asyncio.Protocol):
                 return
             sets = reader.sets(data) if self._keeps_in_memory else None
             if sets is not None:
-                self._reply_sets(*sets, now)
-                took = self._now() - now
+                keys, values = sets
+                self._reply_sets(keys, values, now)
                 if self._commands or reader.more:
                     self._work()
                 else:
                     out.write_out()
-                    if took > HEAVY_SECONDS:
+                    if len(keys) <= _FEW:
+                        return
+                    if self._now() - now > HEAVY_SECONDS:
                         self._pause_until_scheduled()
-                self._share.used(took)
+                self._share.used(self._now() - now)
                 return
             argv = reader.one(data)
             if argv is not None:
@@ -322,7 +324,9 @@ class Connection(asyncio.Protocol):
         commands.append(argv)  # while it begins, `unread` has its bytes
         self._working = True  # `finish`, called by the command, must not close the connection before its reply
         try:
-            if running.in_flight.number:
+            if argv[0] == SET and self._begin_sets(now):
+                begun = True
+            elif running.in_flight.number:
                 begun = running.begin_or_park(argv)
             else:
                 running.run(argv)

@@ -37,28 +37,13 @@ class PlainSets:
 
         `began` is when they began, monotonic seconds. The next one is of another kind, if any is left.
         """
-        ownership = self._ownership
-        if ownership.single:
-            owned_since = [ownership.since[0]] * len(keys)
-        else:
-            since = ownership.since
-            owned_since = [since[slot_of(key)] for key in keys]
-            if ELSEWHERE in owned_since:
-                del owned_since[owned_since.index(ELSEWHERE) :]
-                keys, values = keys[: len(owned_since)], values[: len(owned_since)]
-        number = len(keys)
-        done = self._serve(keys, values, owned_since)
+        done = self._serve_one(keys[0], values[0]) if len(keys) == 1 else self._serve_many(keys, values)
         if not done:
             return 0
-        while done < number:
-            more = self._serve(keys[done:], values[done:], owned_since[done:])
-            if not more:
-                break
-            done += more
         puts, counted = self._puts, self._counted
         session.last_command = "set"
         session.commands += done
-        parts.append(OK * done)
+        parts.append(OK if done == 1 else OK * done)
         took = self._now() - began
         puts.requests += done
         puts.durations.observe_many(took, done)
@@ -66,13 +51,35 @@ class PlainSets:
         counted.seconds += took
         return done
 
-    def _serve(self, keys: Sequence[bytes], values: Sequence[bytes], owned_since: Sequence[int]) -> int:
-        """Do the first of these SETs that are of one kind; 0 if the first one is not of class `memory`."""
-        if not keys:
-            return 0
-        # The key of an object of the default bucket is its cache key.
-        done = self._writes.overwrite_many(keys, values, owned_since)
-        return done or self._remember(keys[0], values[0], owned_since[0])
+    # The key of an object of the default bucket is its cache key.
+
+    def _serve_one(self, key: bytes, value: bytes) -> bool:
+        owned_since = self._ownership.mine_since(key)
+        return owned_since != ELSEWHERE and (
+            self._writes.overwrite(key, value, owned_since) or self._remember(key, value, owned_since)
+        )
+
+    def _serve_many(self, keys: Sequence[bytes], values: Sequence[bytes]) -> int:
+        ownership = self._ownership
+        if ownership.single:
+            owned_since = [ownership.since[0]] * len(keys)
+        else:
+            since = ownership.since
+            owned_since = [since[slot_of(key)] for key in keys]
+        if ELSEWHERE in owned_since:
+            del owned_since[owned_since.index(ELSEWHERE) :]
+            keys, values = keys[: len(owned_since)], values[: len(owned_since)]
+        done, number = 0, len(keys)
+        while done < number:
+            if done:
+                rest = slice(done, number)
+                some = self._writes.overwrite_many(keys[rest], values[rest], owned_since[rest])
+            else:
+                some = self._writes.overwrite_many(keys, values, owned_since)
+            if not some and not self._remember(keys[done], values[done], owned_since[done]):
+                break
+            done += some or 1
+        return done
 
     def _remember(self, key: bytes, value: bytes, owned_since: int) -> bool:
         if key.startswith(SCHEME):

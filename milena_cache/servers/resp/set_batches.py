@@ -19,13 +19,15 @@ from typing import Any
 
 from milena_cache.objects.expiry import NEVER
 from milena_cache.objects.write_request import Ack, Change
-from milena_cache.servers.resp.commands.data.set_options import Options, plain_options
+from milena_cache.servers.resp.commands.data.set_options import Options, plain_options, receipt_of
+from milena_cache.servers.resp.commands.data.strings import timeout_of
 from milena_cache.servers.resp.commands.data.timestamps import as_ms, as_timestamp
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.running import Running
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.pending_replies import MAX_PENDING, PendingReply
 from milena_cache.writes.batch import WriteBatch
+from milena_common.api.durability import THROUGH
 from milena_common.api.errors import MilenaError, TryAgain
 from milena_common.api.keys import SCHEME
 from milena_common.resp.command_ordering import CommandOrdering
@@ -72,6 +74,8 @@ class SetBatches:
         # Those of the latest SET that had any: a client's are mostly the same.
         self._tail: list[bytes] = []
         self._options: Options | None = self._no_options
+        # Of the classes of which all receipts are the same.
+        self._receipts: dict[str, bytes] = {}
 
     def begin_sets(self, commands: Iterable[list[bytes]]) -> int:
         """Begin the first of `commands` as a batch; return how many. 0: the first one has to go the general way.
@@ -93,18 +97,21 @@ class SetBatches:
             try:
                 target, owned_since = context.place(key)
                 expires_at = self._expires_at(options) if options.expiry_option else NEVER
+                timeout = timeout_of(context, self._session, options) if options.timeout else context.timeout
             except (MilenaError, CommandError):
                 break
             if begun is None:
                 running.at = self._now()
                 begun = _Begun(PendingReply(None, self._command, "set", [], running.at))
-                begun.writes = WriteBatch(context.node.writes, context.timeout, partial(self._finished, begun))
+                begun.writes = WriteBatch(context.node.writes, partial(self._finished, begun))
             change = Change(target, argv[2], owned_since=owned_since, expires_at=expires_at)
-            if not begun.writes.add(change, options.durability):
+            if not begun.writes.add(change, options.durability, timeout):
                 break
             keys.append(key)
             begun.argvs.append(argv)
             begun.options.append(options)
+            if options.receipt:
+                context.requests.received_bytes += len(argv[2])
         if begun is None or not keys:
             return 0
         self._session.commands += len(keys)
@@ -162,11 +169,18 @@ class SetBatches:
     def _encoded(self, begun: _Begun) -> list[bytes]:
         """Return the reply to each SET, and count errors."""
         return [
-            OK if type(result) is Ack else self._line(begun.argvs[number], result)
-            for number, result in enumerate(begun.writes.results)
+            OK if type(result) is Ack and not options.receipt else self._line(argv, options, result)
+            for argv, options, result in zip(begun.argvs, begun.options, begun.writes.results, strict=True)
         ]
 
-    def _line(self, argv: list[bytes], result: Any) -> bytes:
+    def _line(self, argv: list[bytes], options: Options, result: Any) -> bytes:
+        if type(result) is Ack:
+            if result.durability == THROUGH:
+                return receipt_of(result, self._context.api.address)
+            line = self._receipts.get(result.durability)
+            if line is None:
+                line = self._receipts[result.durability] = receipt_of(result, self._context.api.address)
+            return line
         if isinstance(result, BaseException):
             encrypted = self._session.encrypted
             return self._context.command_metrics.error_reply(

@@ -30,11 +30,11 @@ from milena_cache.objects.expiry import NEVER, expires_metadata, without_milenas
 from milena_cache.objects.lineage import Lineages
 from milena_cache.objects.object_store import NO_ATTRIBUTES, Fault, Info, OriginFailure, Ref
 from milena_cache.objects.version import ABSENT, UNKNOWN, Base, Version, lineage_of, stamp
-from milena_cache.objects.write_request import etag_of
 from milena_cache.origin.conditions import Capability, Conditions
 from milena_cache.origin.requests import Origin
 from milena_cache.writeback.uploads.reconcile import Verdict, name_beside, reconcile
 from milena_cache.writeback.uploads.s3_belief import S3Belief
+from milena_common.api.etags import etag_of
 from milena_common.runtime.log_limiter import LogLimiter
 
 log = logging.getLogger(__name__)

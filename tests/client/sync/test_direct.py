@@ -22,6 +22,7 @@ from milena_client import (
     NodeLost,
     OriginUnavailable,
 )
+from milena_common.api.errors import InternalError
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.slots import slot_of
 from tests.client.blocking import Blocking
@@ -123,6 +124,42 @@ def test_writes_carry_a_deadline_on_the_clock_of_their_node(harness: Harness) ->
         assert len(writes) == (2, 1, 2)[number]
         for _, _, _, _, deadline in writes:
             assert 0 < int(deadline) - 1_000_000_000 * (number + 1) < 10_000 * LONG
+
+
+def test_plain_puts_are_sets_to_nodes_that_take_them(harness: Harness) -> None:
+    for node in harness.nodes[:2]:
+        node.takes_sets = True
+        node.shows = 1_000_000_000
+    old = harness.client()
+    expected = [old.set(key, b"old", durability="memory") for key in (FIRST, SECOND, THIRD)]
+    for node in harness.nodes:
+        node.disconnect()
+    client = harness.client(timeout=LONG)
+    before = [len(node.received) for node in harness.nodes]
+    assert [client.set(key, b"old", durability="memory") for key in (FIRST, SECOND, THIRD)] == expected
+    client.set_many({FIRST: b"1", SECOND: b"2", THIRD: b"3"}, ttl=9.5)
+    first, second, third = (node.received[number:] for node, number in zip(harness.nodes, before, strict=True))
+    assert [argv[0] for argv in (*first, *second)] == [b"SET"] * 4
+    assert [argv[0] for argv in third] == [b"MILENA.CALL"] * 2
+    for argv in (*first, *second):
+        assert 0 < int(argv[6]) - 1_000_000_000 < 10_000 * LONG
+        assert 0 < int(argv[5]) <= 1000 * LONG
+    assert first[0][7:] == [b"DURABILITY", b"memory"]
+    assert first[1][7:] == [b"PX", b"9500"]
+    assert [client.get(key) for key in (FIRST, SECOND, THIRD)] == [b"1", b"2", b"3"]
+    # What a SET cannot say, or what would make it dear, and every delete, is a call of the API.
+    client.set(FIRST, b"w", durability="through")
+    client.set(FIRST, b"w", if_match=client.get_entry(FIRST).etag)
+    client.set(FIRST, bytes(64 * 1024))
+    client.delete(FIRST)
+    assert [argv[0] for argv in harness.nodes[0].received[-5:]] == [b"MILENA.CALL"] * 5
+
+
+def test_a_reply_to_a_set_that_is_no_receipt_is_a_defect(harness: Harness) -> None:
+    harness.nodes[0].takes_sets = True
+    harness.nodes[0].says = says(b"+OK\r\n", b"SET", key=b"")
+    with pytest.raises(InternalError, match="receipt"):
+        harness.client().set(FIRST, b"v")
 
 
 def test_a_node_that_rejects_a_write_as_late_has_to_show_its_time_before_the_next(harness: Harness) -> None:

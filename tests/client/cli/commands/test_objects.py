@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from milena_client.testing.memory_cluster import MemoryCluster, etag_of
+from milena_client.testing.memory_cluster import MemoryCluster
 from milena_common.api.errors import NodeLost, Unavailable
+from milena_common.api.etags import etag_of
 from tests.client.cli.conftest import Run
 
 BINARY = bytes(range(256))

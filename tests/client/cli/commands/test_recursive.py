@@ -16,8 +16,9 @@ import pytest
 from google.protobuf.message import Message
 
 from milena_client.testing import MemoryTransport
-from milena_client.testing.memory_cluster import MemoryCluster, etag_of
+from milena_client.testing.memory_cluster import MemoryCluster
 from milena_common.api.errors import AccessDenied, NodeLost, RateLimited
+from milena_common.api.etags import etag_of
 from milena_common.api.pb import router_server_pb2 as pb
 from tests.client.cli.conftest import Run
 from tests.client.router import router

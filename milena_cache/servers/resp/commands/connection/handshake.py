@@ -110,7 +110,8 @@ def _described(session: Session) -> dict[str, Any]:
         "id": session.id,
         "mode": "cluster",
         "role": "master",
-        "modules": [],
+        # Its version grows with what Milena's own callers may send: 1: SET with RECEIPT and WITHIN.
+        "modules": [{"name": "milena", "ver": 1, "path": "", "args": []}],
     }
 
 

@@ -1,15 +1,16 @@
 """Pure. The options of SET and GETEX, in any order and in upper or lower case.
 
 The combinations that exclude each other, and the error that is found first, are those of Redis (`src/t_string.c`:
-parseExtendedStringArgumentsOrReply). DURABILITY is Milena's own.
+parseExtendedStringArgumentsOrReply). DURABILITY, RECEIPT and WITHIN are Milena's own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from milena_cache.objects.write_request import Ack
 from milena_cache.servers.resp.commands.data.timestamps import expiry_in_ms
-from milena_common.api.durability import Durability, check_durability
+from milena_common.api.durability import THROUGH, Durability, check_durability
 from milena_common.api.errors import MilenaError
 from milena_common.resp.redis_replies import SYNTAX, CommandError
 
@@ -34,6 +35,8 @@ class Options:
     only_if_absent, only_if_there: NX, XX
     get, keep_ttl, persist: GET, KEEPTTL, PERSIST
     durability: the argument of DURABILITY; None if it is not given
+    receipt: RECEIPT
+    timeout, deadline: the arguments of WITHIN; empty if it is not given
     """
 
     expiry_option: bytes = b""
@@ -44,6 +47,9 @@ class Options:
     keep_ttl: bool = False
     persist: bool = False
     durability: Durability | None = None
+    receipt: bool = False
+    timeout: bytes = b""
+    deadline: bytes = b""
 
     def expires_ms(self, command: str, now_ms: int) -> int:
         """Return the expiry in milliseconds since 1970; `expiry_option` must be given. Raises CommandError."""
@@ -62,7 +68,7 @@ def set_options(argv: list[bytes]) -> Options:
             options.only_if_absent = True
         elif option == b"XX" and not options.only_if_absent:
             options.only_if_there = True
-        elif option == b"GET":
+        elif option == b"GET" and not options.receipt:
             options.get = True
         elif option == b"KEEPTTL" and not options.expiry_option:
             options.keep_ttl = True
@@ -77,9 +83,24 @@ def set_options(argv: list[bytes]) -> Options:
         elif option == b"DURABILITY" and at < size:
             options.durability = check_durability(argv[at].decode(errors="replace").lower())
             at += 1
+        elif option == b"RECEIPT" and not options.get:
+            options.receipt = True
+        elif option == b"WITHIN" and at + 1 < size:
+            options.timeout, options.deadline = argv[at], argv[at + 1]
+            at += 2
         else:
             raise CommandError(SYNTAX)
     return options
+
+
+def receipt_of(ack: Ack, address: str) -> bytes:
+    """Return the reply to a SET with RECEIPT by the node at `address`: the class that was reached, and the node.
+
+    The ETag is that of the value, so the caller knows it, except after a write through to S3, which may have given
+    another one.
+    """
+    etag = f" {ack.etag}" if ack.durability == THROUGH else ""
+    return f"+{ack.durability} {address}{etag}\r\n".encode()
 
 
 def plain_options(argv: list[bytes]) -> Options | None:

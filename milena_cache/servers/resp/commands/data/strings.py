@@ -12,7 +12,7 @@ from typing import Any
 from milena_cache.memory.lru import Entry
 from milena_cache.objects.expiry import NEVER, is_expired
 from milena_cache.objects.names import Object
-from milena_cache.objects.write_request import Change
+from milena_cache.objects.write_request import Ack, Change
 from milena_cache.reads.read_modify_write import DELETE, KEEP, Decide, NewValue, Otherwise
 from milena_cache.reads.reader import FENCED
 from milena_cache.servers.resp.commands.data.reading import (
@@ -23,9 +23,16 @@ from milena_cache.servers.resp.commands.data.reading import (
     places,
     read_part,
 )
-from milena_cache.servers.resp.commands.data.set_options import DEPENDS, Options, getex_options, set_options
+from milena_cache.servers.resp.commands.data.set_options import (
+    DEPENDS,
+    Options,
+    getex_options,
+    receipt_of,
+    set_options,
+)
 from milena_cache.servers.resp.commands.data.timestamps import as_ms, as_timestamp
 from milena_cache.servers.resp.commands.data.writing import write_all
+from milena_cache.servers.resp.dispatch.call_times import remaining_seconds
 from milena_cache.servers.resp.dispatch.command import ALL_KEYS, KEYS_WITH_VALUES, ONE_KEY
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
@@ -35,6 +42,8 @@ from milena_common.api.byte_range import ByteRange
 from milena_common.api.keys import check_value_size
 from milena_common.resp.encoding import OK, Pieces, Raw, bulk, null
 from milena_common.resp.redis_replies import CommandError, integer, wrong_arity
+from milena_common.runtime.clock import monotonic_ms
+from milena_common.runtime.deadlines import inner
 
 COMMANDS = CommandTable[Context](group="string", categories=("string",))
 
@@ -250,14 +259,37 @@ def is_modifying(argv: list[bytes]) -> bool:
 )
 def set_(context: Context, session: Session, argv: list[bytes]) -> Any:
     options = Options() if len(argv) == 3 else set_options(argv)
+    timeout = timeout_of(context, session, options)
     expires_ms = options.expires_ms("set", _now_ms(context)) if options.expiry_option else 0
     target, owned_since = context.place(argv[1])
     value = argv[2]
     expires_at = as_timestamp(expires_ms) if expires_ms else NEVER
     if len(argv) > 3 and is_modifying(argv):
-        return _set_if(context, options, target, owned_since, value, expires_at)
+        return _set_if(context, options, target, owned_since, value, expires_at, timeout)
     change = Change(target, value, owned_since=owned_since, expires_at=expires_at)
-    return context.node.writes.begin(change, options.durability, context.timeout)
+    begun = context.node.writes.begin(change, options.durability, timeout)
+    if not options.receipt:
+        return begun
+    context.requests.received_bytes += len(value)
+    return _with_receipt(context, begun)
+
+
+def timeout_of(context: Context, session: Session, options: Options) -> float:
+    """Return the seconds that a SET has. Raises as `remaining_seconds` does."""
+    if not options.timeout:
+        return context.timeout
+    now_ms = monotonic_ms(context.clock)
+    return inner(remaining_seconds(options.timeout, options.deadline, session.waited, now_ms))
+
+
+def _with_receipt(context: Context, begun: Ack | Awaitable[Ack]) -> Raw | Coroutine[Any, Any, Raw]:
+    if isinstance(begun, Ack):
+        return Raw(receipt_of(begun, context.api.address))
+
+    async def wait() -> Raw:
+        return Raw(receipt_of(await begun, context.api.address))
+
+    return wait()
 
 
 async def _set_if(
@@ -267,6 +299,7 @@ async def _set_if(
     owned_since: int,
     value: bytes,
     expires_at: float,
+    timeout: float,
 ) -> bytes | Raw | None:
     check_value_size(len(value), context.config.max_value_bytes)
 
@@ -281,13 +314,13 @@ async def _set_if(
             return DELETE
         return NewValue(value, entry.expires_at if options.keep_ttl else expires_at)
 
-    before = (
-        await context.node.modify(
-            target, decide, context.timeout, owned_since, options.durability, counted=options.get
-        )
-    ).before
+    before, ack = await context.node.modify(
+        target, decide, timeout, owned_since, options.durability, counted=options.get
+    )
     if options.get:
         return before.value
+    if options.receipt and ack is not None:
+        return Raw(receipt_of(ack, context.api.address))
     return Raw(OK) if allowed(before) else None
 
 

@@ -45,14 +45,14 @@ class _Part:
         """Begin the next AT_ONCE changes."""
         writes = context.node.writes
         self._done = asyncio.Event()
-        self._batch = WriteBatch(writes, timeout, self._done.set)
+        self._batch = WriteBatch(writes, self._done.set)
         self._others: list[asyncio.Future[Ack]] = []
         self.number = 0
         for change in islice(remaining, AT_ONCE):
             self.number += 1
             # Since the command looked at the ring, S3 may have been read.
             writes.check_owner(change.target.cache_key)
-            if not self._batch.add(change, None) and not isinstance(
+            if not self._batch.add(change, None, timeout) and not isinstance(
                 begun := writes.begin(change, None, timeout), Ack
             ):
                 self._others.append(begun)

@@ -12,16 +12,16 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
-from milena_cache.servers.resp.dispatch.admission import RETRY_AFTER_MS
+from milena_cache.servers.resp.dispatch.call_times import remaining_seconds
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.permissions import PORT
 from milena_common.access.api_guard import Filter
-from milena_common.api.errors import DeadlineExceeded, InvalidRequest, MilenaError, Overloaded
+from milena_common.api.errors import InvalidRequest, MilenaError
 from milena_common.api.methods import GET, METHODS
 from milena_common.resp.command_ordering import Access
-from milena_common.resp.redis_replies import integer, wrong_arity
+from milena_common.resp.redis_replies import wrong_arity
 from milena_common.runtime.clock import monotonic_ms
 
 # What the methods on one object do to it, for the ordering of commands.
@@ -30,7 +30,6 @@ _ACCESS: Final[Mapping[bytes, Access]] = {
 }
 _OPERATIONS: Final = {method.name.encode(): method.operation for method in METHODS if method.node}
 _GET: Final = GET.name.encode()
-MAX_TIMEOUT_MS = 24 * 3600 * 1000
 # Arguments of a call, with its name: at most, and those that are not optional.
 _MIN_LENGTH: Final = 4
 _MAX_LENGTH: Final = 6
@@ -83,13 +82,8 @@ def call(context: Context, session: Session, argv: list[bytes]) -> Any:
         name = argv[1][:80].decode(errors="replace")
         raise InvalidRequest(f"method: got {name!r}; allowed: {', '.join(api.methods())}")
     _, message, method = named
-    seconds = timeout_ms(argv[2]) / 1000 - session.waited
-    if seconds <= 0:
-        raise DeadlineExceeded(
-            f"the call waited for {session.waited:.1f} s, longer than its timeout; nothing was done"
-        )
-    if len(argv) > _MIN_LENGTH and argv[4]:
-        seconds = min(seconds, _until(argv[4], monotonic_ms(context.clock)))
+    deadline = argv[4] if len(argv) > _MIN_LENGTH else b""
+    seconds = remaining_seconds(argv[2], deadline, session.waited, monotonic_ms(context.clock))
     try:
         request: Any = message.FromString(argv[3])
     except DecodeError:
@@ -132,31 +126,5 @@ def _for_user(context: Context, session: Session, argv: list[bytes], request: An
     return charged()
 
 
-def _until(deadline_ms: bytes, now_ms: int) -> float:
-    """Return the seconds until the deadline of a call. Raises CommandError, or Overloaded if it has passed.
-
-    Its caller has given up then, and may have written since by another way.
-    """
-    shown = deadline_ms[:80].decode(errors="replace")
-    left = integer(deadline_ms, f"ERR deadline_ms: got {shown!r}; allowed: whole numbers") - now_ms
-    if left <= 0:
-        raise Overloaded(
-            f"retry-after-ms={RETRY_AFTER_MS} the call arrived {-left / 1000:.1f} s after its caller's deadline; "
-            "nothing was done"
-        )
-    return left / 1000
-
-
 async def _filtered(calling: Awaitable[bytes], filtered: Filter) -> bytes:
     return filtered(await calling)
-
-
-def timeout_ms(word: bytes) -> int:
-    # Most words are such, and cost no error text.
-    if word.isdigit() and len(word) < 8 and (milliseconds := int(word)):
-        return milliseconds
-    error = f"ERR timeout_ms: got {word[:80].decode(errors='replace')!r}; allowed: 1 to {MAX_TIMEOUT_MS}"
-    milliseconds = integer(word, error)
-    if not 1 <= milliseconds <= MAX_TIMEOUT_MS:
-        raise InvalidRequest(error.removeprefix("ERR "))
-    return milliseconds

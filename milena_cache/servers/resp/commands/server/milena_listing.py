@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from milena_cache.servers.resp.commands.server.milena_call import timeout_ms
+from milena_cache.servers.resp.dispatch.call_times import timeout_ms
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context

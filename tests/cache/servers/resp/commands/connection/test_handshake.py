@@ -54,7 +54,7 @@ async def test_hello_describes_the_server_in_the_requested_protocol() -> None:
         b"id": client.session.id,
         b"mode": b"cluster",
         b"role": b"master",
-        b"modules": [],
+        b"modules": [{b"name": b"milena", b"ver": 1, b"path": b"", b"args": []}],
     }
     assert await client.value(b"CLIENT", b"GETNAME") == b"me"
     assert client.now(b"HELLO", b"2").startswith(b"*14\r\n")

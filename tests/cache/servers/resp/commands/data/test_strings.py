@@ -9,6 +9,8 @@ import hiredis
 import pytest
 
 from milena_cache.servers.resp.commands.data.strings import part_of
+from milena_common.api.durability import Durability
+from milena_common.api.etags import etag_of
 from milena_common.cluster.slots import slot_of
 from milena_common.resp.encoding import command
 from tests.cache.servers.resp.server_under_test import ME, ServerUnderTest, parsed, ring
@@ -195,6 +197,63 @@ async def test_set_reaches_the_durability_that_it_names(durability: bytes) -> No
     reply = await client.value(b"SET", b"k", b"v", b"DURABILITY", b"eternal")
     assert str(reply) == "ERR durability: got 'eternal'; allowed: back, through, memory"
     assert str(await client.value(b"SET", b"k", b"v", b"DURABILITY")) == "ERR syntax error"
+    await server.t.stop()
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("durability", ["back", "through", "memory"])
+async def test_a_receipt_has_class_node_and_an_etag_that_the_value_does_not_give(
+    durability: str, together: bool
+) -> None:
+    server = ServerUnderTest(mode="back")
+    await server.t.start()
+    client = server.connect()
+    argv = (b"SET", b"k", b"v", b"RECEIPT", b"DURABILITY", durability.encode())
+    client.send(command(*argv) * (2 if together else 1))
+    for _ in range(5):
+        await client.idle()
+    etag = f" {etag_of(b'v')}" if durability == "through" else ""
+    assert client.take() == f"+{durability} {ME}{etag}\r\n".encode() * (2 if together else 1)
+    assert server.requests.received_bytes == (2 if together else 1)
+    assert await client.request(b"SET", b"k", b"v", b"RECEIPT", b"NX") == b"$-1\r\n"
+    assert await client.request(b"SET", b"new", b"v", b"XX", b"RECEIPT") == b"$-1\r\n"
+    assert await client.request(b"SET", b"new", b"v", b"NX", b"RECEIPT") == f"+back {ME}\r\n".encode()
+    for options in ((b"GET", b"RECEIPT"), (b"RECEIPT", b"GET")):
+        assert await client.request(b"SET", b"k", b"v", *options) == b"-ERR syntax error\r\n"
+    await server.t.stop()
+
+
+@pytest.mark.parametrize("mode", ["back", "memory"])
+@pytest.mark.parametrize("number", [1, 3])
+async def test_a_set_after_its_deadline_is_rejected_and_the_others_are_done(mode: Durability, number: int) -> None:
+    server = ServerUnderTest(mode=mode)
+    await server.t.start()
+    await server.t.clock.advance(10)
+    now_ms = int(server.t.clock.now() * 1000)
+    client = server.connect()
+    client.send(
+        command(b"SET", b"a", b"1", b"WITHIN", b"1000", b"%d" % (now_ms + 5000)) * number
+        + command(b"SET", b"b", b"1", b"WITHIN", b"1000", b"%d" % (now_ms - 500)) * number
+        + command(b"SET", b"c", b"1", b"WITHIN", b"1000", b"") * number
+        + command(b"SET", b"d", b"1", b"WITHIN", b"0", b"") * number
+        + command(b"SET", b"e", b"1", b"WITHIN", b"1000")
+    )
+    await client.idle()
+    replies = client.take().splitlines()
+    assert [reply[:5] for reply in replies[::number]] == [b"+OK", b"-BUSY", b"+OK", b"-ERR ", b"-ERR "]
+    assert replies[number].endswith(b"the call arrived 0.5 s after its caller's deadline; nothing was done")
+    assert {*server.t.dirty} == {b"a", b"c"}
+    await server.t.stop()
+
+
+async def test_a_set_waits_for_the_disk_as_long_as_it_says() -> None:
+    server = ServerUnderTest(mode="back")
+    await server.t.start()
+    client = server.connect()
+    server.t.disk.gate.clear()
+    reply = await client.request(b"SET", b"k", b"v", b"WITHIN", b"50", b"")
+    assert reply.startswith(b"-TIMEOUT")
+    server.t.disk.gate.set()
     await server.t.stop()
 
 
