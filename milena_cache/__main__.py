@@ -222,6 +222,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         if undone:
             log.error("%d writes, none of them acknowledged, were abandoned: S3 did not respond", undone)
         await parts.node.finish()
+        await parts.blocks.cancel_all()
     finally:
         for task in (*background, *watching):
             task.cancel()
@@ -231,7 +232,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         await membership.late_writes.cancel()
         servers.peer_listings.cancel()
         await servers.copies.replication.close()
-        await asyncio.gather(servers.peers.close(), servers.copy_peers.close())
+        await asyncio.gather(servers.peers.close(), servers.copy_peers.close(), servers.block_peers.close())
         await asyncio.gather(*(each.close() for each in membership.registrations))
         await parts.origin.close()
         await ops.stop()

@@ -15,6 +15,9 @@ from itertools import count
 
 from prometheus_client import CollectorRegistry
 
+from milena_cache.blocks.block_memory import BlockMemory
+from milena_cache.blocks.block_reads import BlockReads
+from milena_cache.blocks.cluster_blocks import ClusterBlocks
 from milena_cache.configuration.config import Config
 from milena_cache.copies.collecting import Collected, Collecting
 from milena_cache.copies.held_copies import HeldCopies
@@ -141,6 +144,7 @@ class NodeParts:
     write_through: WriteThrough
     writes: Writes
     node: Node
+    blocks: BlockReads
     part_reads: PartReads
 
     async def replay(self, directory: str) -> Replay:
@@ -166,6 +170,8 @@ class Servers:
     identity: NodeIdentity
     peers: Peers
     copy_peers: Peers
+    block_peers: Peers
+    cluster_blocks: ClusterBlocks
     peer_listings: PeerListings
     handover: Handover
     copies: HeldCopies
@@ -299,7 +305,9 @@ def build(
         clock=clock,
         max_value_bytes=config.max_value_bytes,
         revalidate_timeout=config.revalidate_timeout,
+        block_threshold=config.block_threshold,
     )
+    blocks = BlockReads(origin, BlockMemory(memory, clock), config.block_bytes, clock)
     return NodeParts(
         clock=clock,
         rng=rng,
@@ -325,7 +333,8 @@ def build(
         write_through=write_through,
         writes=writes,
         node=node,
-        part_reads=PartReads(node, origin, entries.existence, config.max_value_bytes),
+        blocks=blocks,
+        part_reads=PartReads(node, origin, entries.existence, blocks, config.max_value_bytes),
     )
 
 
@@ -417,6 +426,12 @@ def build_servers(
     # Connections of their own: what waits for the disks of other nodes must hold up no promises.
     copy_peers = Peers(ownership.identity_at, ownership.tls_address_at, outgoing)
     copies = build_copies(config, parts, ownership, handover, links or peers, links or copy_peers)
+    # The same for megabytes of values, which wait behind the requests of clients.
+    block_peers = Peers(
+        ownership.identity_at, ownership.tls_address_at, outgoing, access.credentials, name="milena-blocks"
+    )
+    cluster_blocks = ClusterBlocks(parts.blocks, ownership, links or block_peers, clock)
+    parts.part_reads.blocks = cluster_blocks
     status.concerns.append(copies)
     requests = Requests(
         parts.node,
@@ -441,6 +456,7 @@ def build_servers(
         promises=promises,
         requests=requests,
         peer_listings=peer_listings,
+        blocks=parts.blocks,
         handover=handover,
         copies=copies,
         slot_waiters=slot_waiters,
@@ -469,6 +485,8 @@ def build_servers(
         identity,
         peers,
         copy_peers,
+        block_peers,
+        cluster_blocks,
         peer_listings,
         handover,
         copies,
@@ -656,6 +674,8 @@ def metrics_registry(
         servers.handover.source,
         servers.handover.tombstones,
         servers.copies,
+        parts.blocks,
+        servers.cluster_blocks,
         servers.resp.clients,
         servers.resp.tracking,
         parts.budget,

@@ -11,6 +11,8 @@ from math import nan
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
+from milena_cache.blocks.block_reads import BlockReads
+from milena_cache.blocks.cluster_blocks import ClusterBlocks
 from milena_cache.copies.held_copies import HeldCopies
 from milena_cache.handover.source import Source
 from milena_cache.handover.tombstones import Tombstones
@@ -69,6 +71,8 @@ def node_registry(
     source: Source,
     tombstones: Tombstones,
     copies: HeldCopies,
+    blocks: BlockReads,
+    cluster_blocks: ClusterBlocks,
     clients: Clients,
     tracking: Tracking,
     budget: ByteBudget,
@@ -114,6 +118,7 @@ def node_registry(
             "milena_tombstones_dropped", "Tombstones dropped although a node was absent", tombstones.dropped
         )
         yield from _copies(copies)
+        yield from _blocks(blocks, cluster_blocks)
         yield histogram(
             "milena_handover_pause_seconds",
             "For how long slots were stopped to be handed over, one observation for each slot",
@@ -124,6 +129,24 @@ def node_registry(
         yield gauge("milena_cache_joined", "1 if the node's lease is running", float(status.joined))
 
     return registry(collect)
+
+
+def _blocks(blocks: BlockReads, cluster: ClusterBlocks) -> Iterable[Metric]:
+    memory = blocks.memory
+    yield gauge("milena_blocks", "Blocks of large objects in memory", len(memory))
+    yield gauge("milena_blocks_bytes", "Bytes of these blocks, part of milena_cache_bytes", memory.bytes)
+    yield gauge("milena_blocks_limit_bytes", "Maximum of these bytes, half of LRU_BYTES", memory.max_bytes)
+    yield counter("milena_blocks_hits", "Blocks that reads found in memory", blocks.hits)
+    yield counter("milena_blocks_joined", "Blocks that another read had requested already", blocks.joined)
+    yield counter("milena_blocks_fetched", "Blocks that S3 returned", blocks.fetched)
+    yield counter("milena_blocks_requests", "Ranged GETs sent to S3 for blocks", blocks.requests)
+    yield counter("milena_blocks_evictions", "Blocks evicted to make room", memory.evictions)
+    yield counter("milena_blocks_from_peers", "Groups of blocks that other nodes returned", cluster.from_peers)
+    yield counter(
+        "milena_blocks_peer_failures",
+        "Groups that another node should have returned and did not",
+        cluster.peer_failures,
+    )
 
 
 def _copies(copies: HeldCopies) -> Iterable[Metric]:

@@ -60,7 +60,7 @@ LEVELS = (
     ("milena_cache/journal/tools", "milena_cache/origin/s3"),
     ("milena_cache/origin/clients",),
     ("milena_cache/origin",),
-    ("milena_cache/writeback/uploads",),
+    ("milena_cache/writeback/uploads", "milena_cache/blocks"),
     ("milena_cache/writeback", "milena_cache/configuration"),
     ("milena_cache/writes",),
     ("milena_cache/reads", "milena_cache/handover"),

@@ -44,6 +44,8 @@ MAX_ZONE = 200
 MAX_WORKERS = 64
 MAX_PORT = 65535
 MIN_IN_FLIGHT_BYTES = 2**20
+# Smaller blocks would be mostly overhead; a group of larger ones would exceed what one reply should have.
+MIN_BLOCK_BYTES, MAX_BLOCK_BYTES = 4 * 2**10, 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ class Config:
     revalidate_timeout: float
     request_timeout: float
     max_value_bytes: int
+    block_threshold: int
+    block_bytes: int
     max_in_flight_bytes: int
     buckets: Buckets
     s3: S3Settings
@@ -193,6 +197,8 @@ def load(env: Environment, memory_limit: int, cores: int = 1) -> Config:
         revalidate_timeout=env.seconds("REVALIDATE_TIMEOUT_SECONDS", 1, 0.01, 3600),
         request_timeout=env.seconds("REQUEST_TIMEOUT_SECONDS", 5, 0.1, 3600),
         max_value_bytes=max_value_bytes,
+        block_threshold=env.size("BLOCK_THRESHOLD", 8 * 2**20, 1, 2**40),
+        block_bytes=env.size("BLOCK_BYTES", 2**20, MIN_BLOCK_BYTES, MAX_BLOCK_BYTES),
         max_in_flight_bytes=in_flight,
         buckets=_buckets(env),
         s3=load_s3(env),

@@ -39,6 +39,7 @@ class Peers:
     - `tls_address_at`: returns the encrypted address of the node at an address, "" if it has none.
     - `outgoing`: which of the two is called.
     - `credentials`: returns what each connection logs in with.
+    - `name`: of each connection; those named NODE_NAME do not wait behind clients.
 
     Nodes are named by their address in the ring, which is not the one that is called if that is encrypted.
     """
@@ -49,7 +50,10 @@ class Peers:
         tls_address_at: Callable[[str], str] = lambda address: "",
         outgoing: Outgoing = PLAIN,
         credentials: CurrentCredentials = no_credentials,
+        *,
+        name: str = NODE_NAME,
     ) -> None:
+        self._name = name
         self._identity_at = identity_at
         self._tls_address_at = tls_address_at
         self._outgoing = outgoing
@@ -133,7 +137,7 @@ class Peers:
                 timeout=TIMEOUT_SECONDS,
                 identity=identity,
                 who=f"node {address} ",
-                name=NODE_NAME,
+                name=self._name,
                 security=security,
                 credentials=self._credentials,
             )

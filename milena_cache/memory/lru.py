@@ -128,6 +128,10 @@ class Memory:
     Other packages read it by `get` and `peek`, by iteration over the keys, and a loop over many hits by `find`.
     They change no entry. `change_feed` is notified of each entry that is removed or replaced by a different one.
 
+    bytes: those of the entries and those that are lent, see `lend`
+    lent: bytes that are used by something else than entries
+    reclaim: called with the bytes of an entry that was stored, when there are more than `max_bytes` and bytes are
+        lent; it may return some of them, and must return as many as the entry cannot do without
     find: as `peek` without a call of Python, for the life of the memory. Of a key that was removed it may return an
         entry whose `checked_at` is earlier than any. A caller that serves the entry sets `used`
     """
@@ -137,6 +141,8 @@ class Memory:
         self.max_bytes = max_bytes
         self.change_feed = ChangeFeed()
         self.bytes = 0
+        self.lent = 0
+        self.reclaim: Callable[[int], None] = _keep_lent
         self.evictions = {"entries": 0, "bytes": 0}
         # By cache key, `_GONE` included.
         self._entries: dict[bytes, Entry] = {}
@@ -203,6 +209,8 @@ class Memory:
         self._entries[key] = entry
         self.bytes += cost
         if self.bytes > self.max_bytes or len(self) > self.max_entries:
+            if self.lent and self.bytes > self.max_bytes:
+                self.reclaim(cost)
             self._evict(entry)
         if before is None:
             self._queue.append(key)  # not before: the entries that were passed over were used earlier
@@ -215,6 +223,16 @@ class Memory:
             self.bytes -= _cost(key, entry)
             self._mark_gone(key)
             self.change_feed.notify(key)
+
+    def lend(self, size: int) -> None:
+        """Use `size` bytes of `max_bytes` for something else, and evict entries for them; negative: return them.
+
+        The caller lends less than `max_bytes` in all.
+        """
+        self.lent += size
+        self.bytes += size
+        if size > 0 and self.bytes > self.max_bytes:
+            self._evict(None)
 
     def _mark_gone(self, key: bytes) -> None:
         self._entries[key] = _GONE
@@ -232,7 +250,7 @@ class Memory:
         del self._entries[key]
         self._gone -= 1
 
-    def _evict(self, stored: Entry) -> None:
+    def _evict(self, stored: Entry | None) -> None:
         """Evict entries until the bounds hold, but not the one that was just stored."""
         chances = SECOND_CHANCES
         while (too_large := self.bytes > self.max_bytes) or len(self) > self.max_entries:
@@ -251,6 +269,10 @@ class Memory:
                 self.bytes -= _cost(key, entry)
                 self.evictions["bytes" if too_large else "entries"] += 1
                 self.change_feed.notify(key)
+
+
+def _keep_lent(cost: int) -> None:
+    """Return no lent bytes: while nothing is lent, there are none."""
 
 
 def _cost(key: bytes, entry: Entry) -> int:

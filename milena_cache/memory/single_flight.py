@@ -41,13 +41,14 @@ class SharedCall(Generic[T]):
     owned_since: the ring epoch since which this node owned the key's slot, by the request that started the call
     read: starts one read
     attached: True while the result may be kept and readers may join
+    whole: True if a reader needs the whole object, however large; read by what `read` returns
     outcome: the result of the first read that succeeds, or the error of the last that fails
     running: the tasks of the reads in flight
     reads: how many reads have begun
     read_at: when the newest read began, monotonic seconds
     """
 
-    __slots__ = ("attached", "key", "outcome", "owned_since", "read", "read_at", "reads", "running")
+    __slots__ = ("attached", "key", "outcome", "owned_since", "read", "read_at", "reads", "running", "whole")
 
     def __init__(
         self, key: bytes, owned_since: int, read: Callable[[SharedCall[T]], Coroutine[Any, Any, T]]
@@ -56,6 +57,7 @@ class SharedCall(Generic[T]):
         self.owned_since = owned_since
         self.read = read
         self.attached = True
+        self.whole = True
         self.outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.running: set[asyncio.Task[T]] = set()
         self.reads = 0

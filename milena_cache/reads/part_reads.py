@@ -1,8 +1,9 @@
-"""Coordination. Reads of parts of objects: a slice of what memory has, or a range of an object in S3.
+"""Coordination. Reads of parts of objects: a slice of what memory has, or blocks of a large object.
 
-A part of an object that memory may keep is cut from the whole one, which is read as any other read does and kept.
-An object over MAX_VALUE_BYTES, or over the whole memory, is read by range and nothing of it is kept except its
-size and ETag, so that the next part takes one request.
+A part of an object of up to `Node.max_whole_bytes` is cut from the whole one, which is read as any other read does
+and kept. Of a larger one, size and ETag are kept as after a HEAD, and the blocks that a part touches are read and
+kept on the nodes that have their groups (`milena_cache.blocks`), unless the whole object is in memory because
+something has read that. A store that gives no ETags has its ranges read, and nothing of them is kept.
 
 A range is resolved by the size of the object and requested with the ETag that came with that size. Otherwise: (1) a
 HEAD finds 100 bytes, and the last 10 are requested; (2) the object is replaced by one of 200 bytes; (3) the bytes
@@ -17,6 +18,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple
 
+from milena_cache.blocks.block_reads import BlockReads, Piece, Replaced
+from milena_cache.blocks.cluster_blocks import ClusterBlocks
+from milena_cache.blocks.layout import Version
 from milena_cache.memory.existence import Existence, Known
 from milena_cache.memory.lru import Entry
 from milena_cache.objects.etags import same_etag
@@ -51,15 +55,20 @@ class Part(NamedTuple):
 
 
 class PartReads:
-    """The reads of parts of one node, each counted once in its `reads`. `max_value_bytes`: MAX_VALUE_BYTES."""
+    """The reads of parts of one node, each counted once in its `reads`. `max_value_bytes`: MAX_VALUE_BYTES.
 
-    def __init__(self, node: Node, store: Readable, existence: Existence, max_value_bytes: int) -> None:
+    blocks: those of this node, or of the nodes of its ring
+    """
+
+    def __init__(
+        self, node: Node, store: Readable, existence: Existence, blocks: BlockReads, max_value_bytes: int
+    ) -> None:
+        self.blocks: BlockReads | ClusterBlocks = blocks
         self._node = node
         self._store = store
         self._existence = existence
         self._clock = node.clock
         self._max_value_bytes = max_value_bytes
-        self._max_kept_bytes = min(max_value_bytes, node.memory.max_bytes)
 
     def read_part(
         self, target: Object, range_of: RangeOf, timeout: float, owned_since: int = 0, if_match: str = ""
@@ -70,17 +79,49 @@ class PartReads:
         Raises RangeNotSatisfiable, FailedPrecondition for a part over MAX_VALUE_BYTES, and as `Node.read` does.
         """
         known = None if owned_since == FENCED else self._known_large(target.cache_key, owned_since)
-        reading = None if known is not None else self._node.uncounted.read(target, timeout, owned_since)
+        if known is not None:
+            found = self._from_block_memory(known, target, range_of, if_match)
+            if found is not None:
+                return found
+            return self._read(target, range_of, timeout, owned_since, if_match, known, None)
+        reading = self._node.uncounted.read(target, timeout, owned_since, whole=False)
         if isinstance(reading, Reply):
             return self._from_memory(reading, range_of, if_match)
         return self._read(target, range_of, timeout, owned_since, if_match, known, reading)
 
     def _known_large(self, key: bytes, owned_since: int) -> Known | None:
-        """Return the size and ETag of an object that is too large for memory; None: read it as any other."""
+        """Return the size and ETag of an object that is read in parts; None: read it as any other."""
         if key in self._node.dirty or key in self._node.memory:
             return None
         known = self._existence.get(key, owned_since)
-        return known if known is not None and (known.size or 0) > self._max_kept_bytes else None
+        return known if known is not None and (known.size or 0) > self._node.max_whole_bytes else None
+
+    def bytes_in_memory(self, target: Object, byte_range: ByteRange, owned_since: int = 0) -> int:
+        """Return how many bytes of blocks in memory a read of `byte_range` returns at most."""
+        known = None if owned_since == FENCED else self._known_large(target.cache_key, owned_since)
+        if known is None:
+            return 0
+        return min(byte_range.max_bytes(known.size or 0), self._max_value_bytes, self._node.memory.lent)
+
+    def _from_block_memory(self, known: Known, target: Object, range_of: RangeOf, if_match: str) -> Part | None:
+        """Return the part if this node's memory has its blocks, and count the read; None in all other cases."""
+        size = known.size or 0
+        if not known.etag or (if_match and not same_etag(known.etag, if_match)):
+            return None
+        if is_expired(known.expires_at, self._clock.wall()):
+            return None
+        try:
+            part = range_of(size)
+        except RangeNotSatisfiable:
+            return None  # of a newer version it may be satisfiable: see `_read`
+        if not 0 < part.length <= self._max_value_bytes:
+            return None
+        value = self.blocks.find_range(Version(target, known.etag, size), part)
+        if value is None:
+            return None
+        self._count("hit", len(value))
+        self._node.change_feed.notify(target.cache_key)  # as in `_read`
+        return Part(Reply("hit", known.stand_in(), self._clock.now() - known.checked_at), value, size)
 
     def _from_memory(self, reply: Reply, range_of: RangeOf, if_match: str) -> Part:
         """Return the part of a whole object, and count the read."""
@@ -158,11 +199,12 @@ class PartReads:
     async def _whole(
         self, target: Object, reading: Awaitable[Reply] | None, deadline: float, owned_since: int
     ) -> tuple[Known | None, Reply | None]:
-        """Read the whole object, or only its size and ETag if it is over MAX_VALUE_BYTES."""
+        """Read the whole object, or only its size and ETag if it is over `Node.max_whole_bytes`."""
         sent_at = self._clock.now()
         try:
             if reading is None:
-                found = self._node.uncounted.read(target, max(0.0, deadline - sent_at), owned_since)
+                timeout = max(0.0, deadline - sent_at)
+                found = self._node.uncounted.read(target, timeout, owned_since, whole=False)
                 return None, found if isinstance(found, Reply) else await found
             return None, await reading
         except TooLarge as large:
@@ -184,26 +226,38 @@ class PartReads:
         part = range_of(size)
         if part.length > self._max_value_bytes:
             raise part_too_large(target.ref, part, self._max_value_bytes)
-        value = b""
-        if part.length:
-            request = self._store.get(
-                target.ref, byte_range=part, if_match=known.etag, max_bytes=self._max_value_bytes
-            )
-            try:
-                got = await within(request, max(0.0, deadline - self._clock.now()), f"S3 get of {target.ref}")
-            except ConditionFailed:
-                return None
-            if got is Absent.MISSING:
-                self._existence.clear_known(target.cache_key)
-                return self._missing(owned_since)
-            if isinstance(got, Absent) or got.size != size:
-                return None  # a store without ETags, or one that ignores conditions
-            value = got.value
-        age = max(0.0, self._clock.now() - known.checked_at) if not value else 0.0
-        return Part(Reply("bypass", known.stand_in(), age), value, size)
+        if not part.length:
+            return Part(Reply("hit", known.stand_in(), self._clock.now() - known.checked_at), b"", size)
+        remaining = max(0.0, deadline - self._clock.now())
+        if not known.etag:
+            return await self._without_etag(target, part, known, remaining)
+        try:
+            piece = await self.blocks.read_range(Version(target, known.etag, size), part, remaining)
+        except Replaced:
+            return None
+        return Part(_reply(piece, known, self._clock.now()), piece.value, size)
+
+    async def _without_etag(self, target: Object, part: ByteRange, known: Known, remaining: float) -> Part | None:
+        """Return the part of an object of a store that gives no ETags, so that nothing of it can be kept.
+
+        Another version of the same size is not noticed.
+        """
+        request = self._store.get(target.ref, byte_range=part, max_bytes=self._max_value_bytes)
+        got = await within(request, remaining, f"S3 get of {target.ref}")
+        if isinstance(got, Absent) or got.size != known.size or got.etag:
+            return None
+        return Part(Reply("bypass", known.stand_in(), 0.0), got.value, known.size or 0)
 
     def _missing(self, owned_since: int) -> Part:
         return Part(Reply("miss", Entry(None, "", self._clock.now(), owned_since), 0.0), b"", 0)
+
+
+def _reply(piece: Piece, known: Known, now: float) -> Reply:
+    """Return the reply to a read of blocks. S3 has confirmed the ETag with the blocks that it returned."""
+    age = max(0.0, now - known.checked_at)
+    if piece.fetched:
+        return Reply("miss", known.stand_in(), 0.0)
+    return Reply("coalesced" if piece.waited else "hit", known.stand_in(), age)
 
 
 def _other_version(etag: str, if_match: str) -> ConditionFailed:

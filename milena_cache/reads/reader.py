@@ -99,6 +99,7 @@ class Node:
         clock: Clock,
         max_value_bytes: int,
         revalidate_timeout: float,
+        block_threshold: int,
     ) -> None:
         self.reads = reads
         self.memory = memory
@@ -113,6 +114,8 @@ class Node:
         self._freshness = freshness
         self.clock = clock
         self._max_value_bytes = max_value_bytes
+        # Objects over this are read in blocks where only a part of them is requested, see `part_reads`.
+        self.max_whole_bytes = max(1, min(block_threshold, max_value_bytes, memory.max_bytes))
         self._existence = entries.existence
         self._shared = SharedReads(reads, clock, revalidate_timeout)
         self._listings = Listings(store, buckets, dirty, dirty_writes, recent, clock)
@@ -238,36 +241,42 @@ class Node:
         reply = self.read(target, timeout, owned_since)
         return reply if isinstance(reply, Reply) else await reply
 
-    def read(self, target: Object, timeout: float, owned_since: int = 0) -> Reply | Awaitable[Reply]:
+    def read(
+        self, target: Object, timeout: float, owned_since: int = 0, *, whole: bool = True
+    ) -> Reply | Awaitable[Reply]:
         """Return the object if memory has it, else an awaitable that has it within `timeout` seconds.
 
-        The request to S3 has begun by then: it continues even if the result is not awaited. Raises
-        FailedPrecondition; awaiting raises OriginUnavailable, AccessDenied or FailedPrecondition with S3's message.
+        The request to S3 has begun by then: it continues even if the result is not awaited. `whole`: False if an
+        object over `max_whole_bytes` is not to be fetched: awaiting may raise TooLarge then, with size and ETag.
+        Raises FailedPrecondition; awaiting raises OriginUnavailable, AccessDenied or FailedPrecondition with S3's
+        message.
         """
         if owned_since == FENCED:
             return self._fenced(target)
         dirty = self.dirty.get(target.cache_key)
         if dirty is not None:
             if dirty.belief.owned_since < owned_since:
-                return self._read_after_revalidation(target, timeout, owned_since)
+                return self._read_after_revalidation(target, timeout, owned_since, whole)
             return self._reply_dirty(dirty)
         entry = self.memory.get(target.cache_key)
         if entry is not None:
             reply = self._reply_entry(target, entry, owned_since)
             if reply is not None:
                 return reply
-        return self._read_through(target, timeout, owned_since, entry)
+        return self._read_through(target, timeout, owned_since, entry, whole)
 
-    async def _read_after_revalidation(self, target: Object, timeout: float, owned_since: int) -> Reply:
+    async def _read_after_revalidation(
+        self, target: Object, timeout: float, owned_since: int, whole: bool
+    ) -> Reply:
         reply = await self._revalidate(target, timeout, owned_since)
         if reply is None:
             # Looked up again: the revalidation may have replaced the entry.
-            found = self._read_through(target, timeout, owned_since, self.memory.get(target.cache_key))
+            found = self._read_through(target, timeout, owned_since, self.memory.get(target.cache_key), whole)
             reply = found if isinstance(found, Reply) else await found
         return reply
 
     def _read_through(
-        self, target: Object, timeout: float, owned_since: int, entry: Entry | None
+        self, target: Object, timeout: float, owned_since: int, entry: Entry | None, whole: bool
     ) -> Reply | Awaitable[Reply]:
         """Join or start a fetch. `entry`: what memory has, which may not be served without that."""
         cached = self._servable_on_error(target, entry, owned_since)
@@ -278,6 +287,9 @@ class Node:
         shared = call is not None
         if call is None:
             call = self._start(target, owned_since)
+            call.whole = whole
+        elif whole:
+            call.whole = True
 
         def reply(fetched: FetchResult) -> Reply:
             outcome = "coalesced" if shared else fetched.outcome
@@ -340,9 +352,15 @@ class Node:
                 return FetchResult("hit" if kept else "bypass", handed)
         requested_at = self.clock.now()
         try:
-            got = await self._shared.observed(target, self._request(target.ref, cached, owned_since))
+            got = await self._shared.observed(target, self._request(target.ref, cached, owned_since, call))
         except TooLarge as large:
             if call.attached and (found := large.found) is not None:
+                # No later reader may join: (1) a read of a part starts this call, and the object is too large for
+                # that; (2) a read of the whole object joins before the call's end is processed; (3) it is told that
+                # the object is too large, although it is within MAX_VALUE_BYTES.
+                self.fetches.detach(target.cache_key)
+                # S3 has another version than the entry, which would be asked about again by each read of a part.
+                self.memory.remove(target.cache_key)
                 # So that reads of its parts, see `part_reads`, need no request for its size.
                 expires_at = expiry_of(found.metadata, target.ref)
                 self._remember_size(target, found.size, found.etag, expires_at, requested_at, owned_since)
@@ -381,11 +399,29 @@ class Node:
         """Keep size and ETag of an object that is too large for memory, as after a HEAD."""
         self._existence.keep(target.cache_key, Known(size, etag, expires_at, checked_at, owned_since))
 
-    async def _request(self, ref: Ref, cached: Entry | None, owned_since: int) -> Stored | Absent:
-        """Return what S3 holds, with the entry's own value object if the object has not changed."""
+    async def _request(
+        self, ref: Ref, cached: Entry | None, owned_since: int, call: SharedCall[FetchResult]
+    ) -> Stored | Absent:
+        """Return what S3 holds, with the entry's own value object if the object has not changed.
+
+        Raises TooLarge for an object over MAX_VALUE_BYTES, or over `max_whole_bytes` if no reader of `call` needs
+        the whole one.
+        """
+        if not call.whole:
+            try:
+                return await self._conditionally(ref, cached, owned_since, self.max_whole_bytes)
+            except TooLarge:
+                # Another reader may have joined since, which needs the whole object.
+                if not call.whole:
+                    raise
+        return await self._conditionally(ref, cached, owned_since, self._max_value_bytes)
+
+    async def _conditionally(
+        self, ref: Ref, cached: Entry | None, owned_since: int, max_bytes: int
+    ) -> Stored | Absent:
         etag = cached.etag if cached is not None else ""
         if cached is None or cached.value is None or not etag:
-            return await self._store.get(ref, max_bytes=self._max_value_bytes)
+            return await self._store.get(ref, max_bytes=max_bytes)
         if cached.expires_at or cached.indeterminate or cached.owned_since < owned_since:
             # The same bytes may have been written anew with another expiry: the ETag is the same, and a 304 has no
             # metadata. A HEAD has.
@@ -393,7 +429,7 @@ class Node:
             if info is not None and same_etag(info.etag, etag):
                 return Stored(cached.value, etag, info.metadata)
             etag = ""
-        got = await self._store.get(ref, if_none_match=etag, max_bytes=self._max_value_bytes)
+        got = await self._store.get(ref, if_none_match=etag, max_bytes=max_bytes)
         return Stored(cached.value, etag) if got is Absent.NOT_MODIFIED else got
 
     def _is_expired(self, entry: Entry) -> bool:

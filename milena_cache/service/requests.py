@@ -160,6 +160,12 @@ class Requests:
         """Return the length in bytes of the value that a get would return from memory; 0 if there is none."""
         return self._node.size_in_memory(place[0])
 
+    def part_in_memory(self, place: Place, byte_range: ByteRange) -> int:
+        """Return how many bytes a get of a part would return from memory at most; 0 if there are none."""
+        target, owned_since = place
+        size = self._node.size_in_memory(target)
+        return byte_range.max_bytes(size) if size else self._parts.bytes_in_memory(target, byte_range, owned_since)
+
     def get(
         self, place: Place, remaining: float | None, *, metadata_only: bool = False, max_bytes: int = 0
     ) -> Got | Coroutine[Any, Any, Got]:

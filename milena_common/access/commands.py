@@ -192,7 +192,8 @@ ALWAYS_ALLOWED: Final = frozenset(
 
 # Commands between nodes, with their subcommands: no rule allows them, only the cluster's own identity does.
 CLUSTER_COMMANDS: Final = frozenset(
-    f"milena.{name}" for name in ("handover", "merge", "copy", "collect", "promise", "ring", "listing", "peek")
+    f"milena.{name}"
+    for name in ("block", "handover", "merge", "copy", "collect", "promise", "ring", "listing", "peek")
 )
 
 

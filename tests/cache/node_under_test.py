@@ -78,6 +78,8 @@ class NodeUnderTest:
         clock: FakeClock | None = None,
         conditions: Conditions | None = None,
         max_in_flight_bytes: int = 10**6,
+        block_threshold: int = 10**6,
+        block_bytes: int = 16,
     ) -> None:
         self._options = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         self.clock = clock or FakeClock()
@@ -95,6 +97,8 @@ class NodeUnderTest:
             max_entries=max_entries,
             max_bytes=max_bytes,
             max_value_bytes=max_value_bytes,
+            block_threshold=block_threshold,
+            block_bytes=block_bytes,
             revalidate_timeout=revalidate_timeout,
             buckets=self.buckets,
             write_mode=mode,
@@ -156,6 +160,7 @@ class NodeUnderTest:
             await asyncio.gather(self._running, return_exceptions=True)
         await self.writeback.stop()
         await self.node.finish()
+        await self.parts.blocks.cancel_all()
         await self.journal.close()
 
     async def flush(self, *keys: str, timeout: float = SOON) -> Flushed:

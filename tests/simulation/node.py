@@ -191,6 +191,7 @@ class SimulatedNode:
         servers.peer_listings.cancel()
         await servers.peers.close()
         await servers.copy_peers.close()
+        await servers.block_peers.close()
         await asyncio.gather(*(each.close() for each in membership.registrations))
         await parts.journal.close()
         listening.close()
@@ -221,3 +222,4 @@ class SimulatedNode:
         await servers.resp.stop(STOP_GRACE_SECONDS)
         await parts.writes.finish(FINISH_SECONDS)
         await parts.node.finish()
+        await parts.blocks.cancel_all()

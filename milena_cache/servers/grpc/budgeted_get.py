@@ -31,9 +31,12 @@ class BudgetedGet:
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
         """Return the response as `ApiMethods.get` does. Raises Overloaded too, if it finds no room in time."""
         place = self._api.admit_object(request)
-        size = 0 if request.metadata_only else self._requests.size_in_memory(place)
-        if size > SMALL_BYTES and (request.offset or request.length):
-            size = ByteRange(request.offset, request.length).max_bytes(size)
+        if request.metadata_only:
+            size = 0
+        elif request.offset or request.length or request.if_match:
+            size = self._requests.part_in_memory(place, ByteRange(request.offset, request.length))
+        else:
+            size = self._requests.size_in_memory(place)
         held = None
         if size > SMALL_BYTES:
             began = self._clock.now()

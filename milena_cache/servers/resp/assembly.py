@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+from milena_cache.blocks.block_reads import BlockReads
 from milena_cache.configuration.config import Config
 from milena_cache.copies.held_copies import HeldCopies
 from milena_cache.handover.handover import Handover
@@ -61,6 +62,7 @@ def resp_server(
     promises: PromisesGiven,
     requests: Requests,
     peer_listings: PeerListings,
+    blocks: BlockReads,
     handover: Handover,
     copies: HeldCopies,
     slot_waiters: SlotWaiters,
@@ -92,6 +94,7 @@ def resp_server(
         promises=promises,
         requests=requests,
         peer_listings=peer_listings,
+        blocks=blocks,
         handover=handover,
         copies=copies,
         slot_waiters=slot_waiters,

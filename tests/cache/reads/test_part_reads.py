@@ -1,4 +1,4 @@
-"""Parts of objects: cut from what memory has, or read by range from S3; never of two versions."""
+"""Parts of objects: cut from what memory has, or from blocks of large ones; never of two versions."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from milena_common.api.errors import (
     RangeNotSatisfiable,
 )
 from tests.cache.node_under_test import SOON, NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 from tests.support.s3.memory_store import WithMetadata, etag_of
 
 SMALL, LARGE = b"0123456789", bytes(range(200))
@@ -73,37 +74,80 @@ async def test_a_part_of_a_dirty_value_is_cut_from_it() -> None:
     await t.stop()
 
 
-async def test_a_large_object_is_read_by_range_and_not_kept() -> None:
+async def test_of_a_large_object_the_blocks_that_a_part_touches_are_read_and_kept() -> None:
     t = node()
     t.in_s3("k", LARGE)
     with pytest.raises(FailedPrecondition, match="200 bytes"):
         await t.get("k")
-    for offset, length, expected in ((0, 5, LARGE[:5]), (190, 50, LARGE[190:]), (-7, 3, LARGE[193:196])):
+    for offset, length, expected in ((0, 5, LARGE[:5]), (190, 50, LARGE[190:]), (-60, 3, LARGE[140:143])):
         before = gets(t)
         found = await part(t, offset, length)
-        assert (found.value, found.size, found.reply.outcome) == (expected, 200, "bypass")
+        assert (found.value, found.size, found.reply.outcome) == (expected, 200, "miss")
         assert gets(t) == before + 1, "its size is known by now"
+        t.clock.tick(1)
+        again = t.parts.part_reads.read_part(t.object("k"), ByteRange(offset, length).within, SOON)
+        assert isinstance(again, Part), "it does not await"
+        assert (again.value, again.size, again.reply.outcome) == (expected, 200, "hit")
+        assert again.reply.entry.etag == etag_of(LARGE)
+        assert again.reply.age > 0
     assert len(t.memory) == 0
+    reads = t.node.reads
+    assert (reads.outcomes["hit"], reads.outcomes["miss"], reads.hit_bytes, reads.miss_bytes) == (3, 3, 18, 18)
 
 
-async def test_what_is_remembered_of_a_large_object_takes_one_request_more_at_first() -> None:
+async def test_a_large_object_takes_one_request_more_at_first_and_when_that_is_too_old() -> None:
     t = node()
     t.in_s3("k", LARGE)
     assert (await part(t, 3, 4)).value == LARGE[3:7]
     assert gets(t) == 2
     t.clock.tick(200)
     assert (await part(t, 3, 4)).value == LARGE[3:7]
-    assert gets(t) == 4, "it is as old as an entry that is not fresh"
+    assert gets(t) == 3, "its version is confirmed, and its blocks are those of that"
 
 
-async def test_an_object_that_does_not_fit_into_memory_is_read_by_range_the_second_time() -> None:
+async def test_an_object_over_the_threshold_is_read_in_blocks_and_whole_by_a_get() -> None:
+    t = node(max_value_bytes=10**6, block_threshold=100)
+    t.in_s3("k", LARGE)
+    assert (await part(t, 3, 4)).reply.outcome == "miss"
+    assert (len(t.memory), len(t.parts.blocks.memory)) == (0, 1)
+    assert await t.outcome("k") == ("miss", LARGE)
+    assert (await part(t, 100, 50)).reply.outcome == "hit", "the whole object is in memory now"
+    assert len(t.parts.blocks.memory) == 1
+
+
+async def test_a_get_that_joins_the_read_of_a_part_gets_the_whole_object() -> None:
+    t = node(max_value_bytes=10**6, block_threshold=100)
+    t.in_s3("k", LARGE)
+    t.store.gate.clear()
+    reading = asyncio.create_task(part(t, 3, 4))
+    await t.store.arrived("get")
+    whole = asyncio.create_task(t.outcome("k"))
+    await run_ready_tasks()
+    t.store.gate.set()
+    assert (await whole)[1] == LARGE
+    assert (await reading).value == LARGE[3:7]
+
+
+async def test_an_entry_whose_object_has_become_large_gives_way_to_blocks() -> None:
+    t = node()
+    t.in_s3("k", SMALL)
+    await part(t, 0, 5)
+    t.in_s3("k", LARGE)
+    t.clock.tick(120)
+    before = gets(t)
+    assert (await part(t, 0, 5)).value == LARGE[:5]
+    assert (await part(t, 7, 5)).value == LARGE[7:12]
+    assert gets(t) == before + 2
+
+
+async def test_of_an_object_that_does_not_fit_into_memory_only_blocks_are_read() -> None:
     t = node(max_value_bytes=10**6, max_bytes=100)
     t.in_s3("k", LARGE)
     assert (await part(t, 3, 4)).value == LARGE[3:7]
     t.store.calls.clear()
     assert (await part(t, 5, 4)).value == LARGE[5:9]
     reads = t.node.reads
-    assert (gets(t), reads.outcomes["bypass"], reads.miss_bytes) == (1, 2, 204)
+    assert (gets(t), reads.outcomes["miss"], reads.miss_bytes, t.parts.origin.counts.bytes_read) == (1, 2, 8, 32)
 
 
 async def test_a_large_object_that_is_replaced_is_read_as_the_new_one() -> None:
@@ -112,9 +156,11 @@ async def test_a_large_object_that_is_replaced_is_read_as_the_new_one() -> None:
     await part(t, -5)
     newer = bytes(reversed(range(150)))
     t.in_s3("k", newer)
+    t.clock.tick(120)
     found = await part(t, -5)
     assert (found.value, found.size, found.reply.entry.etag) == (newer[-5:], 150, etag_of(newer))
     t.in_s3("k", SMALL)
+    t.clock.tick(120)
     assert (await part(t, -5)).value == SMALL[-5:]
     assert await t.outcome("k") == ("hit", SMALL)
     del t.store.objects[t.object("k").ref]
@@ -127,8 +173,10 @@ async def test_a_large_object_that_is_gone_does_not_exist() -> None:
     t.in_s3("k", LARGE)
     await part(t, 0, 5)
     del t.store.objects[t.object("k").ref]
+    assert (await part(t, 100, 5)).reply.entry.value is None
     assert (await part(t, 0, 5)).reply.entry.value is None
     t.in_s3("k", SMALL)
+    t.clock.tick(120)
     assert (await part(t, 0, 5)).value == SMALL[:5]
 
 
@@ -153,6 +201,7 @@ async def test_a_condition_on_a_newer_version_than_is_remembered_is_looked_up() 
     await part(t, 0, 5)
     t.in_s3("k", LARGE[::-1])
     assert (await part(t, 0, 5, if_match=etag_of(LARGE[::-1]))).value == LARGE[::-1][:5]
+    assert (await part(t, 0, 5)).value == LARGE[::-1][:5]
 
 
 @pytest.mark.parametrize("value", [SMALL, LARGE, b""])
@@ -215,7 +264,7 @@ async def test_what_was_remembered_under_another_ownership_is_not_used() -> None
     await part(t, 0, 5, owned_since=1)
     before = gets(t)
     await part(t, 0, 5, owned_since=2)
-    assert gets(t) == before + 2
+    assert gets(t) == before + 1
 
 
 async def test_a_large_object_that_has_expired_does_not_exist() -> None:

@@ -15,6 +15,7 @@ from milena_cache.servers.resp.commands.data import refresh as refreshing
 from milena_cache.servers.resp.commands.server import cluster, command_docs, info, latency, server, slowlog
 from milena_cache.servers.resp.commands.server import config as config_commands
 from milena_cache.servers.resp.commands.server import memory as memory_commands
+from milena_cache.servers.resp.commands.server import milena_block as blocks
 from milena_cache.servers.resp.commands.server import milena_call as call
 from milena_cache.servers.resp.commands.server import milena_copies as copying
 from milena_cache.servers.resp.commands.server import milena_handover as handing_over
@@ -30,6 +31,7 @@ MODULES = (
     expiry,
     scan,
     acl,
+    blocks,
     call,
     client,
     cluster,

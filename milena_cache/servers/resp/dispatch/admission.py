@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from milena_cache.servers.resp.dispatch.command import Command
 from milena_cache.servers.resp.dispatch.session import Session
+from milena_common.access.commands import CLUSTER_COMMANDS
 from milena_common.api.errors import Overloaded
 from milena_common.resp.redis_replies import CommandError
 
@@ -26,15 +27,7 @@ MEMBER_SECONDS: Final = 5.0
 MAX_CLIENTS: Final = "ERR max number of clients reached"
 _HANDSHAKE: Final = frozenset(("hello", "auth", "client", "milena.hello"))
 # A node that hands slots over sends PING to find a moment in which round trips are short.
-_BETWEEN_NODES: Final = frozenset(
-    (
-        "ping",
-        *(
-            f"milena.{name}"
-            for name in ("collect", "copy", "handover", "listing", "merge", "peek", "promise", "ring")
-        ),
-    )
-)
+_BETWEEN_NODES: Final = CLUSTER_COMMANDS | {"ping"}
 
 # Maximum number of keys of one command: the work that is not divided takes some milliseconds then.
 MAX_KEYS: Final = 65_536

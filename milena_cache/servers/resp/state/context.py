@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from milena_cache.blocks.block_reads import BlockReads
 from milena_cache.configuration.config import Config
 from milena_cache.copies.held_copies import HeldCopies
 from milena_cache.handover.handover import Handover
@@ -60,6 +61,7 @@ class Context:
     api_guard: the same for the methods of the API
     requests, api: the API methods, independent of a protocol and over protobuf
     peer_listings: the listings of other nodes
+    blocks: the blocks of large objects that this node has
     handover: the moves of slots
     copies: the copies of other nodes' writes
     slot_waiters: commands that wait for a slot that is handed over
@@ -91,6 +93,7 @@ class Context:
     promises: PromisesGiven
     requests: Requests
     peer_listings: PeerListings
+    blocks: BlockReads
     handover: Handover
     copies: HeldCopies
     slot_waiters: SlotWaiters

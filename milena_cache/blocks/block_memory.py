@@ -1,0 +1,91 @@
+"""Pure. The blocks of one node: least recently used first, in a share of the memory of its entries.
+
+Blocks and entries have one limit, LRU_BYTES. Blocks take at most BLOCK_SHARE of it, and evict entries up to that.
+An entry evicts a block only if that has not been used for IDLE_SECONDS, or if the entry would not fit otherwise: so
+reading one object from its beginning to its end drops at most half of what is in memory, and what it leaves behind
+makes room in the end.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from milena_cache.blocks.layout import Block
+from milena_cache.memory.lru import Memory
+from milena_common.runtime.clock import Clock
+
+# The share of LRU_BYTES that blocks may take.
+BLOCK_SHARE = 1 / 2
+# Seconds after which an unused block gives way to an entry.
+IDLE_SECONDS = 600.0
+# Bytes that a block takes beyond its value, key and ETag: objects, and its place in the dictionary.
+BLOCK_OVERHEAD = 600
+
+
+class BlockMemory:
+    """The blocks of one node, whose bytes are counted in `memory`.
+
+    bytes: those of the blocks, overhead included; at most `max_bytes`
+    evictions: blocks that were dropped to make room
+    """
+
+    def __init__(self, memory: Memory, clock: Clock) -> None:
+        self.max_bytes = int(memory.max_bytes * BLOCK_SHARE)
+        self.bytes = 0
+        self.evictions = 0
+        self._memory = memory
+        self._clock = clock
+        # With when each was last used, monotonic seconds.
+        self._blocks: OrderedDict[Block, tuple[bytes, float]] = OrderedDict()
+        memory.reclaim = self._reclaim
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def __contains__(self, block: Block) -> bool:
+        return block in self._blocks
+
+    def get(self, block: Block) -> bytes | None:
+        """Return the block, which counts as a use; None if it is not here."""
+        found = self._blocks.get(block)
+        if found is None:
+            return None
+        self._blocks[block] = found[0], self._clock.now()
+        self._blocks.move_to_end(block)
+        return found[0]
+
+    def store(self, block: Block, value: bytes) -> bool:
+        """Keep a block, and evict what no longer fits; False if it alone is larger than `max_bytes`."""
+        cost = _cost(block, value)
+        if cost > self.max_bytes:
+            return False
+        before = self._blocks.pop(block, None)
+        if before is not None:
+            self._lend(-_cost(block, before[0]))
+        while self.bytes + cost > self.max_bytes:
+            self._evict()
+        self._blocks[block] = value, self._clock.now()
+        self._lend(cost)
+        return True
+
+    def _lend(self, size: int) -> None:
+        self.bytes += size
+        self._memory.lend(size)
+
+    def _evict(self) -> None:
+        block, (value, _) = self._blocks.popitem(last=False)
+        self.evictions += 1
+        self._lend(-_cost(block, value))
+
+    def _reclaim(self, cost: int) -> None:
+        """Make room in the memory for an entry of `cost` bytes, which is in it already."""
+        unused_since = self._clock.now() - IDLE_SECONDS
+        while self._blocks and self._memory.bytes > self._memory.max_bytes:
+            _, used_at = next(iter(self._blocks.values()))
+            if used_at > unused_since and self.bytes + cost <= self._memory.max_bytes:
+                return
+            self._evict()
+
+
+def _cost(block: Block, value: bytes) -> int:
+    return len(value) + len(block.key) + len(block.etag) + BLOCK_OVERHEAD

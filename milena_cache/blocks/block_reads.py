@@ -1,0 +1,169 @@
+"""Coordination. Reads of blocks by one node: from memory, from a request in flight, from S3, in this order.
+
+Blocks that are missing in a row, GROUP_BLOCKS at most, take one ranged GET, with the ETag as its condition. Each is
+fetched once, however many reads need it: a read waits for the blocks that another one has requested. A read has at
+most MAX_RUNS requests in flight. They run in tasks of the node's own: a reader that gives up cancels nothing, and
+what it has requested is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from milena_cache.blocks.block_memory import BlockMemory
+from milena_cache.blocks.layout import GROUP_BLOCKS, Block, Version, blocks_of, bytes_of, part_of_blocks
+from milena_cache.objects.etags import same_etag
+from milena_cache.objects.object_store import Fault, OriginFailure, Readable, Stored
+from milena_common.api.byte_range import ByteRange
+from milena_common.api.errors import OriginUnavailable
+from milena_common.runtime.clock import Clock
+
+# Requests to S3 that one read may have in flight.
+MAX_RUNS = 4
+
+
+class Replaced(Exception):
+    """S3 has another version of the object by now, or none."""
+
+
+class Piece(NamedTuple):
+    """The bytes of a range.
+
+    fetched: how many of its blocks came from S3 for this read
+    waited: True if it waited for S3, if only for the blocks of another read
+    """
+
+    value: bytes
+    fetched: int
+    waited: bool
+
+
+class BlockReads:
+    """The blocks of one node.
+
+    block_bytes: BLOCK_BYTES
+    hits: blocks that reads found in memory
+    joined: blocks for which a read waited that another one had requested
+    fetched: blocks that S3 returned
+    requests: ranged GETs that were sent for them, retries not counted
+    """
+
+    def __init__(self, store: Readable, memory: BlockMemory, block_bytes: int, clock: Clock) -> None:
+        self.memory = memory
+        self.block_bytes = block_bytes
+        self.hits = self.joined = self.fetched = self.requests = 0
+        self._store = store
+        self._clock = clock
+        self._in_flight: dict[Block, asyncio.Future[bytes]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def find_range(self, version: Version, part: ByteRange) -> bytes | None:
+        """Return the bytes of `part` if memory has all its blocks, else None. Never awaits."""
+        blocks = blocks_of(version, part, self.block_bytes)
+        if not all(block in self.memory for block in blocks):
+            return None
+        values = [value for block in blocks if (value := self.memory.get(block)) is not None]
+        self.hits += len(values)
+        return part_of_blocks(values, part, self.block_bytes)
+
+    async def read_range(self, version: Version, part: ByteRange, timeout: float) -> Piece:
+        """Return the bytes of `part`, within `timeout` seconds.
+
+        `part` is within the object, and has at least one byte. Raises Replaced; and OriginUnavailable, AccessDenied
+        or FailedPrecondition with S3's message.
+        """
+        deadline = self._clock.now() + timeout
+        places = asyncio.Semaphore(MAX_RUNS)
+        # The values are held from here on: a block that is evicted before the last one has come is not read again.
+        values: list[bytes | asyncio.Future[bytes]] = []
+        missing: list[Block] = []
+        fetched = 0
+        for block in blocks_of(version, part, self.block_bytes):
+            value = self.memory.get(block)
+            pending = None if value is not None else self._in_flight.get(block)
+            if value is not None or pending is not None or len(missing) == GROUP_BLOCKS:
+                self._fetch(version, missing, places)
+                missing = []
+            if value is not None:
+                self.hits += 1
+                values.append(value)
+                continue
+            if pending is None:
+                pending = self._in_flight[block] = asyncio.get_running_loop().create_future()
+                missing.append(block)
+                fetched += 1
+            else:
+                self.joined += 1
+            values.append(pending)
+        self._fetch(version, missing, places)
+        got = [
+            value if isinstance(value, bytes) else await self._result(version, value, deadline) for value in values
+        ]
+        waited = any(not isinstance(value, bytes) for value in values)
+        return Piece(part_of_blocks(got, part, self.block_bytes), fetched, waited)
+
+    async def _result(self, version: Version, pending: asyncio.Future[bytes], deadline: float) -> bytes:
+        remaining = max(0.0, deadline - self._clock.now())
+        await asyncio.wait({pending}, timeout=remaining)  # not `wait_for`: it would cancel it for other reads
+        if not pending.done():
+            raise OriginUnavailable(f"S3 get of {version.target.ref}: no response within the read's timeout")
+        try:
+            return pending.result()
+        except OriginFailure as failure:
+            raise failure.as_error() from None
+
+    def _fetch(self, version: Version, blocks: Sequence[Block], places: asyncio.Semaphore) -> None:
+        """Begin to read `blocks`, which are in a row and registered as in flight."""
+        if blocks:
+            task = asyncio.get_running_loop().create_task(self._fetch_run(version, blocks, places))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _fetch_run(self, version: Version, blocks: Sequence[Block], places: asyncio.Semaphore) -> None:
+        try:
+            async with places:
+                value = await self._request(version, bytes_of(blocks[0], len(blocks), self.block_bytes))
+        except BaseException as error:
+            for block in blocks:
+                pending = self._in_flight.pop(block)
+                if isinstance(error, asyncio.CancelledError):
+                    pending.cancel()
+                else:
+                    pending.set_exception(error)
+                    pending.exception()  # marks it as retrieved: all its readers may have timed out
+            if not isinstance(error, Exception):
+                raise
+            return
+        self.fetched += len(blocks)
+        for at, block in enumerate(blocks):
+            one = value if len(blocks) == 1 else value[at * self.block_bytes : (at + 1) * self.block_bytes]
+            self.memory.store(block, one)
+            self._in_flight.pop(block).set_result(one)
+
+    async def _request(self, version: Version, part: ByteRange) -> bytes:
+        """Return bytes of S3's object if it is that version. Raises Replaced, OriginFailure, Overloaded."""
+        target, etag, size = version
+        self.requests += 1
+        try:
+            got = await self._store.get(target.ref, byte_range=part, if_match=etag, max_bytes=part.length)
+        except OriginFailure as failure:
+            if failure.fault is Fault.CHANGED:
+                raise Replaced from None
+            raise
+        # Not every store honours the condition of a GET.
+        if not isinstance(got, Stored) or got.size != size or not same_etag(got.etag, etag):
+            raise Replaced
+        if len(got.value) != part.length:
+            raise OriginUnavailable(
+                f"S3 get of {target.ref}: {len(got.value)} bytes in place of the {part.length} that were requested"
+            )
+        return got.value
+
+    async def cancel_all(self) -> None:
+        """Cancel the requests in flight, at the end of the process."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

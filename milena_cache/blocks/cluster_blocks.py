@@ -1,0 +1,109 @@
+"""Coordination. Reads of ranges of a large object, by the nodes whose slots its groups of blocks are in.
+
+The owner of the key reads each group from the node that keeps it, over MILENA.BLOCK, and what that cannot return
+from S3 itself. The reply of another node needs no confirmation: a block's name has the ETag, so that a node with
+an older ring, or one that has lost its lease, returns the same bytes as any other.
+
+At most MAX_PIECES groups of one read are requested at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from milena_cache.blocks.block_reads import BlockReads, Piece, Replaced
+from milena_cache.blocks.layout import Version, group_slot, groups_of
+from milena_cache.membership.ownership import Ownership
+from milena_common.api.byte_range import ByteRange
+from milena_common.api.errors import ConditionFailed, MilenaError
+from milena_common.resp.encoding import command
+from milena_common.runtime.clock import Clock
+
+# Groups of one read that are requested at a time.
+MAX_PIECES = 4
+# The share of a read's timeout that another node may take: with the rest the group is read from S3.
+PEER_SHARE = 1 / 2
+
+
+class Links(Protocol):
+    """Connections to other nodes."""
+
+    async def request(self, address: str, sent: bytes, timeout: float) -> Any:
+        """Return the reply of the node whose RESP server is at `address`. Raises MilenaError."""
+
+
+class ClusterBlocks:
+    """The blocks of all nodes of the ring, as one node reads them.
+
+    from_peers: groups that other nodes have returned
+    peer_failures: groups that were read from S3 because the other node did not return them
+    """
+
+    def __init__(self, local: BlockReads, ownership: Ownership, links: Links, clock: Clock) -> None:
+        self.from_peers = self.peer_failures = 0
+        self._local = local
+        self._ownership = ownership
+        self._links = links
+        self._clock = clock
+
+    def find_range(self, version: Version, part: ByteRange) -> bytes | None:
+        """Return the bytes of `part` if this node's memory has all of them, else None. Never awaits."""
+        return self._local.find_range(version, part)
+
+    async def read_range(self, version: Version, part: ByteRange, timeout: float) -> Piece:
+        """Return the bytes of `part`, within `timeout` seconds. Raises as `BlockReads.read_range` does."""
+        deadline = self._clock.now() + timeout
+        groups = list(groups_of(part, self._local.block_bytes))
+        if len(groups) == 1:
+            return await self._piece(version, *groups[0], deadline)
+        places = asyncio.Semaphore(MAX_PIECES)
+
+        async def piece(group: int, part: ByteRange) -> Piece:
+            async with places:
+                return await self._piece(version, group, part, deadline)
+
+        pieces = await _all([asyncio.ensure_future(piece(*each)) for each in groups])
+        return Piece(
+            b"".join([value for value, _, _ in pieces]),
+            sum(fetched for _, fetched, _ in pieces),
+            any(waited for _, _, waited in pieces),
+        )
+
+    async def _piece(self, version: Version, group: int, part: ByteRange, deadline: float) -> Piece:
+        remaining = max(0.0, deadline - self._clock.now())
+        owner = self._ownership.slot_map.target(group_slot(version, group))
+        if owner.resp_address and owner.address != self._ownership.me:
+            piece = await self._from_peer(owner.resp_address, version, part, remaining * PEER_SHARE)
+            if piece is not None:
+                self.from_peers += 1
+                return piece
+            self.peer_failures += 1
+            remaining = max(0.0, deadline - self._clock.now())
+        return await self._local.read_range(version, part, remaining)
+
+    async def _from_peer(self, address: str, version: Version, part: ByteRange, timeout: float) -> Piece | None:
+        """Return the bytes from the node at `address`; None if it does not return them. Raises Replaced."""
+        target, etag, size = version
+        numbers = (size, *part, max(1, int(timeout * 1000)))
+        sent = command(b"MILENA.BLOCK", target.cache_key, etag.encode(), *(b"%d" % number for number in numbers))
+        try:
+            reply = await self._links.request(address, sent, timeout)
+        except ConditionFailed:
+            raise Replaced from None
+        except MilenaError:
+            return None
+        match reply:
+            case [bytes(value), int(fetched), int(waited)] if len(value) == part.length:
+                return Piece(value, fetched, bool(waited))
+        return None
+
+
+async def _all(tasks: Sequence[asyncio.Task[Piece]]) -> list[Piece]:
+    """Return the results of all `tasks`; if one fails, the others are cancelled, and its error is raised."""
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

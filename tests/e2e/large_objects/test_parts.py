@@ -1,0 +1,120 @@
+"""Parts of large objects by every port of real processes: blocks on all nodes, and never of two versions."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+import pytest
+import redis
+from mypy_boto3_s3 import S3Client
+
+from milena_client import ConditionFailed, Milena, RangeNotSatisfiable
+from milena_common.api.errors import FailedPrecondition
+from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.network.addresses import parse_address
+from tests.e2e.conftest import StartCluster
+from tests.e2e.raw import router_stub
+from tests.support.cluster import Cluster
+
+pytestmark = pytest.mark.e2e
+
+KIB = 1024
+BLOCK = 4 * KIB
+# What a whole value may have is less than the objects of these tests.
+SMALL_BLOCKS = {"BLOCK_THRESHOLD": str(8 * BLOCK), "BLOCK_BYTES": str(BLOCK), "MAX_VALUE_BYTES": str(256 * KIB)}
+SIZE = 500 * KIB + 7
+
+
+def version(number: int) -> bytes:
+    """Return an object by which each of its bytes shows the version that it is of."""
+    return bytes([number]) * (SIZE + number)
+
+
+def test_a_large_object_is_in_the_memory_of_all_nodes_by_every_port(
+    start_cluster: StartCluster, s3: S3Client, bucket: str
+) -> None:
+    value = random.Random(1).randbytes(SIZE)
+    s3.put_object(Bucket=bucket, Key="large", Body=value)
+    cluster = start_cluster(node_env=SMALL_BLOCKS)
+    with Milena(cluster.address) as m:
+        with pytest.raises(FailedPrecondition, match="MAX_VALUE_BYTES"):
+            m.get("large")
+        parts = [m.get_range("large", offset, 100 * KIB) for offset in range(0, SIZE, 100 * KIB)]
+        assert b"".join(part.value for part in parts if part is not None) == value
+        fetched = fetched_blocks(cluster)
+        assert fetched == -(-SIZE // BLOCK)
+        assert all(node.metrics().value("milena_blocks") > 0 for node in cluster.nodes)
+        again = m.get_range("large", 5 * KIB, 100 * KIB)
+        assert again is not None
+        assert (again.value, again.outcome, again.size) == (value[5 * KIB : 105 * KIB], "hit", SIZE)
+        with pytest.raises(RangeNotSatisfiable, match=f"{SIZE} bytes"):
+            m.get_range("large", SIZE, 1)
+    with router_stub(cluster.address) as router:
+        response = router.Get(pb.GetRequest(key=b"large", offset=-100, length=50))
+        assert (response.value, response.outcome, response.size) == (value[-100:-50], "hit", SIZE)
+    at = parse_address(cluster.nodes[0].resp)
+    with redis.RedisCluster(host=at.host, port=at.port) as client:
+        assert client.getrange("large", 1000, 1000 + 50 * KIB) == value[1000 : 1001 + 50 * KIB]
+        assert client.strlen("large") == SIZE
+    assert fetched_blocks(cluster) == fetched, "every port has the blocks of the same nodes"
+
+
+def test_a_read_never_mixes_versions_while_another_writer_replaces_the_object(
+    start_cluster: StartCluster, s3: S3Client, bucket: str
+) -> None:
+    # With a freshness of nothing each read asks S3 which version is current.
+    cluster = start_cluster(node_env={**SMALL_BLOCKS, "TTL_SECONDS": "0", "GRACE_SECONDS": "0"})
+    s3.put_object(Bucket=bucket, Key="large", Body=version(0))
+    stop = threading.Event()
+
+    def replace() -> None:
+        number = 0
+        while not stop.is_set():
+            number = (number + 1) % 5
+            s3.put_object(Bucket=bucket, Key="large", Body=version(number))
+
+    writer = threading.Thread(target=replace)
+    writer.start()
+    try:
+        rng = random.Random(2)
+        seen = set()
+        with Milena(cluster.address) as m:
+            for _ in range(150):
+                offset = rng.randrange(SIZE)
+                part = m.get_range("large", offset, rng.choice((1, 5 * KIB, 200 * KIB)))
+                assert part is not None
+                assert len(set(part.value)) == 1, "bytes of several versions"
+                assert part.size == SIZE + part.value[0]
+                seen.add(part.value[0])
+                try:
+                    more = m.get_range("large", 0, 10, if_match=part.etag)
+                except ConditionFailed:
+                    continue
+                assert more is not None
+                assert more.value[0] == part.value[0]
+    finally:
+        stop.set()
+        writer.join()
+    assert len(seen) > 1
+
+
+def test_a_node_that_is_lost_costs_its_blocks_and_no_read(
+    start_cluster: StartCluster, s3: S3Client, bucket: str
+) -> None:
+    value = random.Random(3).randbytes(SIZE)
+    s3.put_object(Bucket=bucket, Key="large", Body=value)
+    cluster = start_cluster(node_env=SMALL_BLOCKS)
+    with Milena(cluster.address) as m:
+        part = m.get_range("large", 0, 200 * KIB)
+        assert part is not None
+        lost = next(node for node in cluster.nodes if node.address != part.node)
+        lost.kill()
+        for offset in range(0, SIZE, 200 * KIB):
+            part = m.get_range("large", offset, 200 * KIB)
+            assert part is not None
+            assert part.value == value[offset : offset + 200 * KIB]
+
+
+def fetched_blocks(cluster: Cluster) -> float:
+    return cluster.total("milena_blocks_fetched_total")
