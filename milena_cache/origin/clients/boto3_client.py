@@ -76,6 +76,7 @@ class Boto3Store:
         self._pooled = pooled
         self._credentials = credentials
         self._held: Held | None = None
+        self._proxy = ""
         self._settings = settings
         self._budget = budget or ByteBudget(UNBOUNDED)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="boto3")
@@ -96,12 +97,13 @@ class Boto3Store:
     def _client(self, region: str, held: Held) -> S3Client:
         """Return the client for a region with these credentials, created at their first use."""
         with self._credentials.making:
-            if self._held is None or self._held[:3] != held[:3]:
-                self._held = held
+            proxy = self._credentials.proxy.url()
+            if self._held is None or self._held[:3] != held[:3] or self._proxy != proxy:
+                self._held, self._proxy = held, proxy
                 self._clients.clear()
             made = self._clients.get(region)
             if made is None:
-                made = make_client(self._settings, region, held)
+                made = make_client(self._settings, region, held, proxy)
                 made.meta.events.register("after-call.s3", self._from_response)
                 self._clients[region] = made
             return made

@@ -39,9 +39,12 @@ def make_session(settings: S3Settings) -> boto3.Session:
         raise ConfigError([f"AWS_PROFILE: {error}"]) from None
 
 
-def make_client(settings: S3Settings, region: str, held: Held) -> S3Client:
-    """Return a client for `region` with the credentials `held`. It follows no redirects and does not retry."""
-    proxies = dict.fromkeys(("http", "https"), settings.proxy_url) if settings.proxy_url else {}
+def make_client(settings: S3Settings, region: str, held: Held, proxy: str = "") -> S3Client:
+    """Return a client for `region` with the credentials `held`, by the proxy, "" for none.
+
+    It follows no redirects and does not retry.
+    """
+    proxies = dict.fromkeys(("http", "https"), proxy) if proxy else {}
     made = boto3.Session().client(
         "s3",
         region_name=region,

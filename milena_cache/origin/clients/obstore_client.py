@@ -85,6 +85,7 @@ class ObstoreStore:
     ) -> None:
         self._credentials = credentials
         self._generation = credentials.generation
+        self._proxy = credentials.proxy.url()
         self._settings = settings
         self._pooled = pooled
         # By bucket, and by use: True for writes.
@@ -104,9 +105,10 @@ class ObstoreStore:
         }
 
     def _store(self, bucket: str, *, writes: bool = False) -> S3Store:
-        if self._generation != self._credentials.generation:
-            self._generation = self._credentials.generation
-            self._stores.clear()  # they hold expired credentials
+        proxy = self._credentials.proxy.url()
+        if self._generation != self._credentials.generation or self._proxy != proxy:
+            self._generation, self._proxy = self._credentials.generation, proxy
+            self._stores.clear()  # they hold expired credentials, or another proxy
         store = self._stores.get((bucket, writes))
         if store is None:
             settings = self._settings
@@ -129,8 +131,8 @@ class ObstoreStore:
             endpoint, virtual = settings.endpoint_of(bucket, self.region(bucket))
             # An explicit proxy keeps obstore from reading the environment. Excluding S3's host means no proxy for
             # it, and an unusable one for the target of a redirect.
-            options["proxy_url"] = settings.proxy_url or UNUSED_PROXY
-            if not settings.proxy_url:
+            options["proxy_url"] = proxy or UNUSED_PROXY
+            if not proxy:
                 options["proxy_excludes"] = urlsplit(endpoint).hostname or ""
             # Everything that obstore would otherwise read from the environment.
             store = S3Store(

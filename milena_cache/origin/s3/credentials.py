@@ -15,10 +15,10 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import boto3
 
+from milena_cache.origin.s3.proxy import Proxy
 from milena_cache.origin.s3.settings import CredentialFiles, S3Settings, StaticCredentials
 
 # Seconds before their expiry at which credentials are renewed at the earliest.
@@ -58,7 +58,7 @@ class CredentialsUnavailable(Exception):
 class Credentials:
     """Credentials for one node. `make_session` walks boto3's chain again; `wall` is in seconds since 1970.
 
-    `generation` grows when earlier credentials must not be used any more.
+    `generation` grows when earlier credentials must not be used any more. `proxy`: the way to S3.
     """
 
     def __init__(
@@ -77,8 +77,7 @@ class Credentials:
         self._renewal = asyncio.Lock()
         self._renewed_at = float("-inf")
         self._secrets: set[str] = set()
-        proxy = urlsplit(settings.proxy_url)
-        self._proxy_user = proxy.netloc.rpartition("@")[0]
+        self.proxy = Proxy(settings)
         self._files = settings.credentials if isinstance(settings.credentials, CredentialFiles) else None
         given = self._files.given if self._files is not None else settings.credentials
         if isinstance(given, StaticCredentials):
@@ -121,8 +120,7 @@ class Credentials:
 
     def redact(self, text: str) -> str:
         """Return `text` without any secret that is or was in use."""
-        if self._proxy_user:
-            text = text.replace(f"{self._proxy_user}@", "***@")
+        text = self.proxy.redact(text)
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text

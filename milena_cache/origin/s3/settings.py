@@ -22,6 +22,7 @@ MIN_BYTES_PER_SECOND = 2**20
 # Variables for the endpoint of S3, the most specific first.
 ENDPOINT_VARIABLES = ("S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 PROXY_VARIABLES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+PROXY_ALLOWED = "the address of an HTTP proxy: http://[user:password@]host:port"
 CA_VARIABLES = ("S3_CA_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 
 # Variables that only one of the clients would follow.
@@ -71,7 +72,9 @@ class S3Settings:
     endpoint_url: the URL of S3, "" for AWS
     timeout: seconds that S3 may be silent in one attempt, before a response and between its parts
     connect_timeout: seconds for establishing a connection
-    proxy_url: the HTTP proxy for requests to S3, "" for none
+    proxy_url: the HTTP proxy for requests to S3, "" for none, or that it is in `proxy_file`
+    proxy_file: the file with that proxy, which is read again when it changes; "" for none
+    proxy_variable: the variable that names the file
     ca_bundle: the file with the trusted certificates, "" for the default ones
     credentials: None if the provider chain is used (~/.aws, web identity, container, instance)
     """
@@ -81,6 +84,8 @@ class S3Settings:
     timeout: float
     connect_timeout: float
     proxy_url: str = field(default="", repr=False)
+    proxy_file: str = ""
+    proxy_variable: str = ""
     ca_bundle: str = ""
     credentials: StaticCredentials | CredentialFiles | None = None
 
@@ -113,12 +118,15 @@ def load_s3(env: Environment) -> S3Settings:
     region = _region(env)
     endpoint_url = _endpoint(env)
     url = endpoint_url or f"https://{aws_host(region)}"
+    proxy_url, proxy_file, proxy_variable = _proxy(env, url)
     return S3Settings(
         region=region,
         endpoint_url=endpoint_url,
         timeout=env.seconds("S3_TIMEOUT_SECONDS", 4, 0.05, 3600),
         connect_timeout=env.seconds("S3_CONNECT_TIMEOUT_SECONDS", 2, 0.05, 3600),
-        proxy_url=_proxy(env, url),
+        proxy_url=proxy_url,
+        proxy_file=proxy_file,
+        proxy_variable=proxy_variable,
         ca_bundle=_first(env, CA_VARIABLES)[1],
         credentials=_credentials(env),
     )
@@ -176,29 +184,44 @@ def _credentials(env: Environment) -> StaticCredentials | CredentialFiles | None
     return CredentialFiles(files[0], files[1], files[2], given) if any(files) else given
 
 
-def _proxy(env: Environment, url: str) -> str:
-    """Return the proxy for `url`, by the variables that curl and others read; lower-case names take precedence."""
+def _proxy(env: Environment, url: str) -> tuple[str, str, str]:
+    """Return the proxy for `url`, or the file that has it and its variable; "" for none.
+
+    By the variables that curl and others read; lower-case names take precedence, and one with `_FILE` has the place
+    of that without.
+    """
     # Read as secrets: they may hold a password.
     proxies = {name: env.secret(name) for name in PROXY_VARIABLES}
+    files = {name: env.text(f"{name}_FILE") for name in PROXY_VARIABLES if name.isupper()}
+    for name, file in files.items():
+        if file and proxies[name]:
+            env.hidden_problem(name, f"not together with {name}_FILE")
     excluded = [env.text(name) for name in ("no_proxy", "NO_PROXY")]
     scheme = "http" if url.startswith("http://") else "https"
     names = (f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY")
-    name = next((name for name in names if proxies[name]), "")
-    proxy = proxies.get(name, "")
-    if not proxy:
-        return ""
+    name = next((name for name in names if proxies[name] or files.get(name)), "")
+    if not name:
+        return "", "", ""
     try:
-        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        port = parts.port
+        if bypasses_proxy(excluded[0] or excluded[1], url):
+            return "", "", ""
     except ValueError:
-        parts, port = urlsplit(""), 0
-    if parts.scheme not in ("http", "https") or canonical_host(parts.hostname or "") is None or port == 0:
-        env.hidden_problem(name, "the address of an HTTP proxy: http://[user:password@]host:port")
-        return ""
+        return "", "", ""  # the endpoint is not a URL, which is recorded already
+    if not proxies[name]:
+        return "", files[name], f"{name}_FILE"
     try:
-        return "" if bypasses_proxy(excluded[0] or excluded[1], url) else parts.geturl()
+        return proxy_of(proxies[name]), "", ""
     except ValueError:
-        return ""  # the endpoint is not a URL, which is recorded already
+        env.hidden_problem(name, PROXY_ALLOWED)
+        return "", "", ""
+
+
+def proxy_of(text: str) -> str:
+    """Return the URL of a proxy. Raises ValueError if `text` is no address of one."""
+    parts = urlsplit(text if "://" in text else f"http://{text}")
+    if parts.scheme not in ("http", "https") or canonical_host(parts.hostname or "") is None or parts.port == 0:
+        raise ValueError(PROXY_ALLOWED)
+    return parts.geturl()
 
 
 def bypasses_proxy(excluded: str, url: str) -> bool:

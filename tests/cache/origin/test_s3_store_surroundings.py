@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -11,6 +12,7 @@ import pytest
 
 from milena_cache.objects.object_store import Fault, OriginFailure, Ref, Stored
 from milena_cache.origin.s3.credentials import Credentials
+from milena_cache.origin.s3.proxy import FILE_SECONDS, Proxy
 from milena_cache.origin.s3.settings import S3Settings
 from milena_cache.origin.s3_store import S3
 from tests.support.fake_clock import FakeClock
@@ -87,14 +89,26 @@ async def test_no_variable_changes_what_the_clients_were_given(
 
 @KEYS
 async def test_both_clients_go_through_the_proxy_that_they_are_given(
-    key: str, credentials: Credentials, settings: S3Settings, bucket: str, s3_proxy: FaultProxy
+    key: str, session: boto3.Session, bucket: str, s3_proxy: FaultProxy, tmp_path: Path
 ) -> None:
+    """Also by one in a file that another one has replaced."""
     s3_proxy.inject(Reply(418, "ProxyWasHere"))
-    away = S3Settings("us-east-1", "http://s3.example.invalid:9000", 5, 5, proxy_url=s3_proxy.endpoint_url)
-    store = S3(credentials, away, FakeClock(), negative_ttl=0)
-    with pytest.raises(OriginFailure, match="ProxyWasHere"):
-        await store.get(Ref(bucket, key), max_bytes=MIB)
-    await store.close()
+    file, clock = tmp_path / "proxy", FakeClock()
+    file.write_text("http://127.0.0.1:9")
+    for more in ({"proxy_url": s3_proxy.endpoint_url}, {"proxy_file": str(file)}):
+        away = S3Settings("us-east-1", "http://s3.example.invalid:9000", 5, 5, **more)  # type: ignore[arg-type]
+        credentials = Credentials(away, lambda: session)
+        credentials.proxy = Proxy(away, clock.now)
+        store = S3(credentials, away, FakeClock(), negative_ttl=0)
+        if more.get("proxy_file"):
+            with pytest.raises(OriginFailure) as raised:
+                await store.get(Ref(bucket, key), max_bytes=MIB)
+            assert "ProxyWasHere" not in str(raised.value)
+            file.write_text(s3_proxy.endpoint_url)
+            await clock.advance(FILE_SECONDS)
+        with pytest.raises(OriginFailure, match="ProxyWasHere"):
+            await store.get(Ref(bucket, key), max_bytes=MIB)
+        await store.close()
 
 
 class Rotating:

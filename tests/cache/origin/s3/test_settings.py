@@ -125,6 +125,28 @@ def test_a_proxy_that_both_clients_cannot_use_is_rejected_without_showing_it(pro
 
 
 @pytest.mark.parametrize(
+    ("variables", "file"),
+    [
+        ({"HTTPS_PROXY_FILE": "/p"}, "/p"),
+        ({"ALL_PROXY_FILE": "/a", "HTTPS_PROXY_FILE": "/p"}, "/p"),
+        ({"ALL_PROXY_FILE": "/a"}, "/a"),
+        ({"https_proxy": PROXY, "HTTPS_PROXY_FILE": "/p"}, ""),
+        ({"HTTP_PROXY_FILE": "/p"}, ""),
+        ({"HTTPS_PROXY_FILE": "/p", "NO_PROXY": "*"}, ""),
+    ],
+)
+def test_a_proxy_may_be_in_a_file(variables: dict[str, str], file: str) -> None:
+    assert loaded(**variables).proxy_file == file
+
+
+def test_a_proxy_is_not_in_a_variable_and_a_file() -> None:
+    [problem] = problems(HTTPS_PROXY=f"http://u:{SECRET}@p:1", HTTPS_PROXY_FILE="/p")
+    assert problem.startswith("HTTPS_PROXY: ")
+    assert "not together with HTTPS_PROXY_FILE" in problem
+    assert SECRET not in problem
+
+
+@pytest.mark.parametrize(
     ("excluded", "url", "bypassed"),
     [
         ("", "http://s3:9000", False),
