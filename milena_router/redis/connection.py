@@ -8,10 +8,10 @@ that conflicts with one in flight on the same key is parked until that is done (
 that defers (CLIENT DEFER) commands are concurrent by the client's choice.
 
 **Bounds.** No command begins while MAX_UNSENT bytes of replies wait for the client to read, nor while MAX_IN_FLIGHT
-commands or MAX_IN_FLIGHT_BYTES of arguments are in flight; and nothing is read while commands wait to begin. Large
+keys or MAX_IN_FLIGHT_BYTES of arguments are in flight; and nothing is read while commands wait to begin. Large
 arguments are read when the process's budget has room for them (`in_flight`), and replies that wait are counted in
-it. A connection begins at most TURN_COMMANDS before it lets others run. The server ends connections that do not
-read.
+it, up to MAX_REPLY_BYTES. A connection begins at most TURN_COMMANDS before it lets others run. The server ends
+connections that do not read.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from milena_common.tls.chain import peer_chain
 from milena_common.tls.peer import of_transport
 from milena_router.redis.api_calls import RETRY_AFTER_MS, ApiCalls
 from milena_router.redis.local_commands import NO_TRANSACTIONS, Context, Local, find_local
-from milena_router.redis.pending import Gathered, Part, Pending, Request
+from milena_router.redis.pending import NO_ROOM, Gathered, Part, Pending, Request
 from milena_router.redis.permissions import PORT, Permissions
 from milena_router.redis.routing import GET, Forwarded, canonical, find, in_protocol, split
 from milena_router.redis.session import Session
@@ -402,12 +402,15 @@ class Connection(asyncio.Protocol):
             return
         waited = now - self._arrived
         if waited > self._server.timeout:
-            raise Overloaded(
-                f"retry-after-ms={RETRY_AFTER_MS} the command waited for {waited:.1f} s, REQUEST_TIMEOUT_SECONDS "
-                f"is {self._server.timeout:g}; nothing was done"
-            )
+            raise self._too_late(waited)
         if self._limited and (wait := self._server.limiter.take_tokens(now)):
             raise over_limit("the router's", self._server.limiter.rate, wait)
+
+    def _too_late(self, waited: float) -> Overloaded:
+        return Overloaded(
+            f"retry-after-ms={RETRY_AFTER_MS} the command waited for {waited:.1f} s, REQUEST_TIMEOUT_SECONDS is "
+            f"{self._server.timeout:g}; nothing was done"
+        )
 
     def _unknown(self, argv: list[bytes]) -> Exception:
         """Return the error for a command that does not exist, or whose arguments were not read."""
@@ -446,7 +449,7 @@ class Connection(asyncio.Protocol):
                 for place, (key, (_, part)) in enumerate(zip(keys, parts, strict=True))
             ]
         pending.muted = muted
-        self._number_in_flight += 1
+        self._number_in_flight += pending.count
         self._bytes_in_flight += size
         self._order.append(pending)
         if not self.session.deferring:
@@ -459,15 +462,21 @@ class Connection(asyncio.Protocol):
 
     def _begin_parked(self, pending: Pending) -> None:
         self._ordering.add(pending.access, pending.keys)
-        self._send_out(pending)
+        waited = self._now() - pending.started
+        if waited > self._server.timeout:
+            self.finished(pending, error_line(to_resp(self._too_late(waited))))
+        else:
+            self._send_out(pending)
 
     def _send_out(self, pending: Pending) -> None:
         if isinstance(pending, Request):
             self._send(pending)
         elif isinstance(pending, Gathered):
-            parts, pending.parts = pending.parts, []
+            parts, pending.parts = pending.parts[:TURN_COMMANDS], pending.parts[TURN_COMMANDS:]
             for part in parts:
                 self._send(part)
+            if pending.parts:
+                asyncio.get_running_loop().call_soon(self._send_out, pending)
 
     async def _call(self, argv: list[bytes]) -> bytes:
         return bulk(await self._server.api.call(self.session, argv))
@@ -502,8 +511,10 @@ class Connection(asyncio.Protocol):
 
     def finished(self, pending: Pending, reply: bytes) -> None:
         """Handle the reply to a command, in RESP3 (that to a command on several keys is in the client's)."""
-        self._number_in_flight -= 1
+        self._number_in_flight -= pending.count
         self._bytes_in_flight -= pending.size
+        if isinstance(pending, Gathered):
+            self._waiting_bytes -= pending.kept
         counts = self._calls.by_operation[pending.operation]
         counts.requests += 1
         counts.durations.observe(max(0.0, self._upstreams.now - pending.started))
@@ -515,6 +526,9 @@ class Connection(asyncio.Protocol):
             self._ordering.remove(pending.access, pending.keys)
         if self.session.protocol == RESP2:
             reply = in_protocol(reply, RESP2)
+        # Not in place of the value that a write returns: it has been done.
+        if len(reply) >= SMALL and isinstance(pending, Request) and not pending.writes:
+            reply = reply if self._has_room(len(reply)) else NO_ROOM
         if pending.muted:
             pending.reply = pending.reply or b""
         elif pending.number and not pending.placed:
@@ -530,6 +544,25 @@ class Connection(asyncio.Protocol):
         if not self._touched:
             self._touched = True
             self._server.flush_soon(self)
+
+    def _has_room(self, size: int) -> bool:
+        """True if `size` more bytes of replies may wait here, behind others or for the client to read them.
+
+        A single value always may.
+        """
+        return self.unsent + size <= max(MAX_REPLY_BYTES, size)
+
+    def keep(self, size: int) -> bool:
+        """Count `size` bytes of a reply that is not complete; False if there is no room for them."""
+        budget = self._server.budget
+        if not self._has_room(size) or (size >= SMALL and budget.used > budget.limit):
+            self._waiting_bytes += size
+            return False
+        self._waiting_bytes += size
+        if self._waiting_bytes >= SMALL and not self._touched and not self._lost:
+            self._touched = True
+            self._server.flush_soon(self)  # which counts them
+        return True
 
     def deferred(self, pending: Pending) -> None:
         """Reply -DEFERRED in the place of a command, if the client takes its reply later (CLIENT DEFER)."""

@@ -6,11 +6,16 @@ are requests. All that finishes tells its client once, with the reply in RESP3.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from milena_common.resp.command_ordering import Access
 from milena_router.redis.routing import Forwarded, merge
 
+# Replies to reads whose values find no room.
+NO_ROOM: Final = (
+    b"-BUSY retry-after-ms=500 no room for the reply: those that this connection has not read, or all in flight, "
+    b"are too many bytes; read them, or request fewer keys at once\r\n"
+)
 # Never changed.
 _NO_KEYS: list[bytes] = []
 
@@ -24,6 +29,9 @@ class Client(Protocol):
     def deferred(self, pending: Pending) -> None:
         """Handle that the reply will come later than those to commands behind it."""
 
+    def keep(self, size: int) -> bool:
+        """Count `size` bytes of a reply that is not complete; False if there is no room for them."""
+
 
 class Pending:
     """A place in the order of replies.
@@ -31,7 +39,7 @@ class Pending:
     client: whose command it is
     operation: under which it is counted; `name`: the command's
     started: when it began, monotonic seconds
-    size: bytes of its arguments
+    size: bytes of its arguments; `count`: requests that it takes
     access, keys: by which it excludes conflicting commands
     reply: what the client gets; None until it is known
     number: of its deferred reply; 0 if it is not deferred
@@ -42,6 +50,7 @@ class Pending:
     __slots__ = (
         "access",
         "client",
+        "count",
         "keys",
         "muted",
         "name",
@@ -59,6 +68,7 @@ class Pending:
         self.operation = operation
         self.started = started
         self.size = size
+        self.count = 1
         self.access: Access = "none"
         self.keys = _NO_KEYS
         self.reply: bytes | None = None
@@ -95,6 +105,7 @@ class Request(Pending):
         self.operation = command.operation
         self.started = started
         self.size = size
+        self.count = 1
         self.access = "none"
         self.keys = _NO_KEYS
         self.reply = None
@@ -130,9 +141,10 @@ class Gathered(Pending):
 
     max_bytes: of its reply; a greater one becomes an error
     parts: those that have not begun
+    kept: bytes of replies to its parts
     """
 
-    __slots__ = ("_command", "_max_bytes", "_missing", "_protocol", "_replies", "_total", "parts")
+    __slots__ = ("_command", "_failed", "_max_bytes", "_missing", "_protocol", "_replies", "kept", "parts")
 
     def __init__(
         self,
@@ -149,8 +161,9 @@ class Gathered(Pending):
         self._protocol = protocol
         self._max_bytes = max_bytes
         self._replies: list[bytes] = [b""] * number_of_parts
-        self._missing = number_of_parts
-        self._total = 0
+        self._missing = self.count = number_of_parts
+        self._failed = b""
+        self.kept = 0
         self.parts: list[Part] = []
 
     def defer(self) -> None:
@@ -159,16 +172,19 @@ class Gathered(Pending):
 
     def part_replied(self, index: int, reply: bytes) -> None:
         """Take the reply to the part at `index`; the last one finishes the command."""
-        self._total += len(reply)
-        if self._total > self._max_bytes and self._command.access == "read":
-            # What has come is dropped at once: the whole would not fit, and is not sent.
-            self._replies = [b""] * len(self._replies)
-        self._replies[index] = reply
         self._missing -= 1
-        if self._missing:
-            return
-        if self._total > self._max_bytes and self._command.access == "read":
-            self.replied(b"-ERR the reply has more than %d bytes; request fewer keys at once\r\n" % self._max_bytes)
-        else:
-            self.replied(merge(self._command, self._replies, self._protocol))
-        self._replies = []
+        if not self._failed:
+            self.kept += len(reply)
+            self._replies[index] = reply
+            if not self.client.keep(len(reply)):
+                self._failed = NO_ROOM
+            elif self.kept > self._max_bytes and self._command.access == "read":
+                self._failed = (
+                    b"-ERR the reply has more than %d bytes; request fewer keys at once\r\n" % self._max_bytes
+                )
+            if self._failed:
+                # The whole would not be sent, so what has come is not kept until the rest has.
+                self._replies = []
+        if not self._missing:
+            self.replied(self._failed or merge(self._command, self._replies, self._protocol))
+            self._replies = []

@@ -19,8 +19,8 @@ from milena_common.resp.command_ordering import Access
 from milena_common.resp.encoding import OK, RESP2, null
 from milena_common.resp.redis_replies import CommandError, wrong_arity
 
-# Maximum number of keys of one command, as on a node.
-MAX_KEYS: Final = 65_536
+# Maximum number of keys of one command: some milliseconds of work. A node, which need not split it, takes more.
+MAX_KEYS: Final = 16_384
 
 # How the replies to the parts of a command become one: its only part's reply, an array of them, the sum of numbers,
 # or OK if all are.
@@ -152,6 +152,11 @@ def split(command: Forwarded, argv: list[bytes]) -> list[tuple[bytes, list[bytes
     The keys of several are checked here: a node does nothing if it rejects one of them, and so all are checked
     before the first part is sent.
     """
+    if command.name == "set" and len(argv) > 3 and any(word.upper() == b"WITHIN" for word in argv[3:]):
+        raise CommandError(
+            "ERR WITHIN is not available through a router, since its deadline is on the clock of one node; use "
+            "MILENA.CALL"
+        )
     if command.merge == "only":
         return [(argv[command.first], argv)]
     keys = command.keys_in(argv)

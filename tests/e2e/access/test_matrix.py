@@ -20,6 +20,7 @@ from milena_common.api.pb import router_server_pb2 as router_pb
 from milena_common.api.pb import router_server_pb2_grpc as router_grpc
 from tests.e2e.conftest import StartCluster
 from tests.support.cluster import Cluster
+from tests.support.ports import ReservedPort
 
 KEYS = ("app/1", "pub/1", "in/1", "secret/1")
 READ, WRITE, LIST, INFO = ["read", "write", "list", "info"]
@@ -72,6 +73,7 @@ KEYED: dict[str, dict[str, tuple[str, Callable[[Any, str], Any]]]] = {
         "Delete": (WRITE, lambda stub, key: stub("Delete", node_pb.DeleteRequest(key=key.encode()))),
     },
 }
+KEYED["router-resp"] = KEYED["resp"]
 KEYLESS: dict[str, dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "resp": {
         "SCAN": (LIST, lambda client: client.execute_command("SCAN", "0")),
@@ -88,6 +90,11 @@ KEYLESS: dict[str, dict[str, tuple[str, Callable[[Any], Any]]]] = {
             lambda client: called(client, "Invalidate", node_pb.InvalidateRequest()),
         ),
         "CALL Flush": (ADMIN, lambda client: called(client, "Flush", node_pb.FlushRequest())),
+    },
+    "router-resp": {
+        "INFO": (INFO, lambda client: client.execute_command("INFO")),
+        "CLIENT LIST": (ADMIN, lambda client: client.execute_command("CLIENT", "LIST")),
+        "CLUSTER": (RING, lambda client: client.execute_command("CLUSTER", "MYID")),
     },
     "router": {
         "List": (LIST, lambda stub: stub("List", router_pb.ListRequest())),
@@ -132,12 +139,14 @@ def allowed(user: str, access: str, key: str = "") -> bool:
 
 
 @pytest.fixture
-def guarded(start_cluster: StartCluster, tmp_path: Path) -> Cluster:
+def guarded(start_cluster: StartCluster, tmp_path: Path) -> Iterator[tuple[Cluster, int]]:
+    """A cluster with these users, and its router's Redis port."""
     lines = [f"user {name} {each.rules}" for name, each in USERS.items()]
     (tmp_path / "users").write_text("\n".join(lines))
     (tmp_path / "token").write_text("the-token-of-this-cluster")
     env = {"ACL_FILE": str(tmp_path / "users"), "CLUSTER_TOKEN_FILE": str(tmp_path / "token")}
-    return start_cluster(1, router_env=env, node_env=env)
+    with ReservedPort() as port:
+        yield start_cluster(1, router_env={**env, "RESP_ADDR": port.address}, node_env=env), port.number
 
 
 class Denied(Exception):
@@ -208,16 +217,17 @@ def over_http(address: str, header: str) -> Callable[[str], int]:
     return get
 
 
-def cells(cluster: Cluster, user: str) -> Iterator[tuple[str, bool, Callable[[], Any]]]:
+def cells(cluster: Cluster, redis_port: int, user: str) -> Iterator[tuple[str, bool, Callable[[], Any]]]:
     """What identifies a cell, whether it is to be allowed, and the request."""
     header = "Basic " + b64encode(f"{user}:{user}-pw".encode()).decode()
     if user not in USERS or user == "disabled":
         header = ""  # logins that fail would wait
     node = cluster.nodes[0]
-    resp = Resp(int(node.resp.rpartition(":")[2]), user)
+    resp, through_router = Resp(int(node.resp.rpartition(":")[2]), user), Resp(redis_port, user)
     with grpc.insecure_channel(cluster.address) as to_router, grpc.insecure_channel(node.address) as to_node:
         ways: dict[str, Any] = {
             "resp": resp,
+            "router-resp": through_router,
             "router": over_grpc(router_grpc.RouterStub(to_router), header),
             "node": over_grpc(node_grpc.CacheStub(to_node), header),
             "http": over_http(node.ops, header),
@@ -231,13 +241,14 @@ def cells(cluster: Cluster, user: str) -> Iterator[tuple[str, bool, Callable[[],
             for verb, (access, keyless) in keyless_verbs.items():
                 yield f"{user} {port} {verb}", allowed(user, access), lambda f=keyless, w=ways[port]: f(w)
     resp.close()
+    through_router.close()
 
 
-def test_every_cell_is_as_the_table_says(guarded: Cluster) -> None:
+def test_every_cell_is_as_the_table_says(guarded: tuple[Cluster, int]) -> None:
     wrong = []
     number = 0
     for user in (*USERS, "anonymous"):
-        for name, expected, request in cells(guarded, user):
+        for name, expected, request in cells(*guarded, user):
             number += 1
             try:
                 request()

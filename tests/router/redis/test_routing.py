@@ -85,6 +85,8 @@ def test_nothing_is_sent_of_a_command_with_a_wrong_key_or_number_of_arguments() 
         split(FORWARDED[b"DEL"], [b"DEL", b"a", b"\0"])
     with pytest.raises(CommandError, match="wrong number of arguments for 'mset'"):
         split(FORWARDED[b"MSET"], [b"MSET", b"a", b"1", b"b"])
+    with pytest.raises(CommandError, match="clock of one node"):
+        split(FORWARDED[b"SET"], [b"SET", b"a", b"1", b"RECEIPT", b"within", b"100", b"5"])
     with pytest.raises(CommandError, match="allowed are at most"):
         split(FORWARDED[b"DEL"], [b"DEL", *[b"a"] * (MAX_KEYS + 1)])
 
