@@ -536,7 +536,7 @@ def build_handover(config: Config, parts: NodeParts, ownership: Ownership, links
         ownership, parts.memory, config.freshness, links, parts.clock, source.served_before, watch, is_known
     )
     destination = Destination(
-        ownership, parts.dirty, parts.dirty_writes, parts.writeback, journal, merging, tombstones
+        ownership, parts.dirty, parts.dirty_writes, parts.writeback, journal, merging, tombstones, parts.clock
     )
     destination.on_change = old_owner.took
 

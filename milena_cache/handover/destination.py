@@ -22,18 +22,22 @@ from milena_cache.handover.plan import Move
 from milena_cache.handover.tombstones import Tombstones
 from milena_cache.journal.group_commit import Journal
 from milena_cache.membership.ownership import ELSEWHERE, Ownership
+from milena_cache.membership.slot_epochs import SlotEpochs
 from milena_cache.objects.version import Version
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.dirty_writes import DirtyWrites
 from milena_cache.writeback.loop import WriteBack
 from milena_common.api.errors import FailedPrecondition, TryAgain
 from milena_common.cluster.slots import slot_of
+from milena_common.runtime.clock import Clock, monotonic_ms
 
 log = logging.getLogger(__name__)
 
 # How long a command waits for the journal, in seconds; less than its sender waits.
 MERGE_SECONDS = 1.5
 RETRY_SECONDS = 0.1
+# Seconds for which requests for slots wait here since their owner has announced that it will release them.
+EXPECTED_SECONDS = 0.25
 # Slots whose writes are queued for upload in one iteration of the event loop; a slot may have a hundred.
 REQUEUED_AT_ONCE = 32
 
@@ -64,7 +68,9 @@ class Destination:
         journal: Journal[DirtyEntry],
         merging: Merging,
         tombstones: Tombstones,
+        clock: Clock,
     ) -> None:
+        self._clock = clock
         self.on_change: Callable[[Sequence[Range]], None] = lambda ranges: None
         self.taken = 0
         self._ownership = ownership
@@ -79,6 +85,9 @@ class Destination:
         self._received: dict[Move, dict[int, dict[bytes, Version]]] = {}
         self._serials: dict[Move, int] = {}
         self._locks: dict[Move, asyncio.Lock] = {}
+        self._announced: dict[Move, Sequence[Range]] = {}
+        self._expected_until = 0.0
+        self._expiry: asyncio.TimerHandle | None = None
 
     # ---- the ring
 
@@ -91,6 +100,9 @@ class Destination:
         for move in [move for move in self._serials if move not in receiving]:
             del self._serials[move]
             self._locks.pop(move, None)
+        for move in [move for move in self._announced if move not in receiving]:
+            del self._announced[move]
+        self._update_expected()
         slot_map = self._ownership.slot_map
         for move, by_slot in list(self._received.items()):
             left = receiving.get(move, set())
@@ -149,6 +161,40 @@ class Destination:
             raise FailedPrecondition(f"the ring with epoch {self._ownership.epoch} does not have the move any more")
         return len(writes)
 
+    def announce(self, owner: str, epoch: int, ring_epoch: int, ranges: Sequence[Range]) -> int:
+        """Have requests for the slots of `ranges` wait here: their owner is about to release them, and redirects.
+
+        It replaces what the owner has announced before, and holds for EXPECTED_SECONDS. Returns this node's
+        monotonic time in milliseconds. Raises as `receive` does.
+
+        Without it: (1) the owner releases a slot, and redirects a request; (2) this node reads the request before
+        the release, and redirects it to the owner, which the ring has; (3) the client gives up after some of these.
+        """
+        slots = {slot for first, last in ranges for slot in range(first, last + 1)}
+        self._announced[self._move(owner, epoch, ring_epoch, slots)] = ranges
+        self._update_expected()
+        loop = asyncio.get_running_loop()
+        self._expected_until = loop.time() + EXPECTED_SECONDS
+        if self._expiry is None:
+            self._expiry = loop.call_at(self._expected_until, self._expire)
+        return monotonic_ms(self._clock)
+
+    def _expire(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._expiry = None
+        if loop.time() < self._expected_until:
+            self._expiry = loop.call_at(self._expected_until, self._expire)
+            return
+        self._announced.clear()
+        self._update_expected()
+
+    def _update_expected(self) -> None:
+        expected = SlotEpochs()
+        for ranges in self._announced.values():
+            for first, last in ranges:
+                expected.add(first, last, 1)
+        self._ownership.expected.assign(expected)
+
     def take_slots(
         self,
         owner: str,
@@ -158,17 +204,18 @@ class Destination:
         newest: Version,
         ranges: Sequence[Range],
         floor: Version | None = None,
-    ) -> int | Coroutine[Any, Any, int]:
-        """Serve the slots of `ranges`, which their owner has stopped and has sent all writes of; return how many.
+    ) -> list[int] | Coroutine[Any, Any, list[int]]:
+        """Serve the slots of `ranges`, which their owner has stopped and has sent all writes of.
 
-        `newest`: the greatest version that the owner has given to any write. `floor`: see `tombstones`. Raises as
-        `receive` does. Nearly always it returns at once: no node serves the slots, and each further iteration of a
-        busy event loop before the reply would make that longer.
+        Returns how many they are, and since when they are served, in this node's monotonic milliseconds. `newest`:
+        the greatest version that the owner has given to any write. `floor`: see `tombstones`. Raises as `receive`
+        does. Nearly always it returns at once: no node serves the slots, and each further iteration of a busy event
+        loop before the reply would make that longer.
         """
         slots = {slot for first, last in ranges for slot in range(first, last + 1)}
         since = self._ownership.since
         if all(since[slot] == epoch for slot in slots):
-            return len(slots)  # the reply to an earlier release was lost
+            return [len(slots), monotonic_ms(self._clock)]  # the reply to an earlier release was lost
         move = self._move(owner, epoch, ring_epoch, slots)
         taking = _Taking(move, ring_epoch, newest, ranges, slots)
         lock = self._locks.get(move)
@@ -182,7 +229,7 @@ class Destination:
         self._journal.learned(newest)
         return self._journal.versions.is_covered(newest)
 
-    async def _take_later(self, taking: _Taking, serial: int, floor: Version | None) -> int:
+    async def _take_later(self, taking: _Taking, serial: int, floor: Version | None) -> list[int]:
         async with self._in_order(taking.move, serial):
             if floor is not None:
                 self._tombstones.raise_floor(floor)
@@ -194,7 +241,7 @@ class Destination:
         self._move(taking.move.owner, taking.move.epoch, taking.ring_epoch, taking.slots)
         return self._take(taking)
 
-    def _take(self, taking: _Taking) -> int:
+    def _take(self, taking: _Taking) -> list[int]:
         move, _, _, ranges, slots = taking
         self._ownership.take_slots(ranges, move.epoch)
         received = self._received.get(move, {})
@@ -203,7 +250,7 @@ class Destination:
         self.taken += len(slots)
         self.on_change(ranges)
         asyncio.get_running_loop().call_soon(self._requeue, sorted(slots))
-        return len(slots)
+        return [len(slots), monotonic_ms(self._clock)]
 
     def _requeue(self, slots: Sequence[int]) -> None:
         """Have the writes of `slots` uploaded. The reply to the release, for which requests wait, does not wait."""

@@ -39,12 +39,14 @@ class Outgoing:
     slots: those that are not handed over yet
     serial: number of the latest command of the move
     max_slots: how many slots the next batch has at most
+    their_zero: by how much the destination's monotonic clock is ahead of this node's, in seconds, or somewhat less
     """
 
     def __init__(self, slots: Iterable[int]) -> None:
         self.slots = set(slots)
         self.serial = 0
         self.max_slots = FIRST_SLOTS
+        self.their_zero = -inf
         # By slot and key the newest version that the destination may have.
         self._sent: dict[int, dict[bytes, Version]] = {}
         self._left: dict[int, set[bytes]] = {}

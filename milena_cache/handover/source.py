@@ -3,8 +3,8 @@
     serving ── rounds: dirty writes sent while they change ──┬────────────────────────────┐
                                                              ▼ the rest is ≤ 10 ms        ▼ idle slots
     stopped ── writes in flight end ── the rest is sent ── RELEASE ◀──────────────────────┘
-                                                             ├─▶ confirmed (MOVED) ── handed over
-                                                             │      └─▶ the ring has it: records are given up
+               (ANNOUNCE before: requests that are           ├─▶ MOVED ── confirmed ── handed over
+               redirected wait at the destination)           │      └─▶ the ring has it: records are given up
                                                              └─ no reply: stopped until one, or another ring
 
 Idle slots, in which nothing is in flight and nothing is left to send, are handed over first: their pause is a round
@@ -79,6 +79,9 @@ PROGRESS_SECONDS = 1.0
 SHORT_SECONDS = 0.01
 SHORT_TIMEOUT_SECONDS = 1.0
 PING = command(b"PING")
+# For so long requests for released slots are redirected although the destination has not confirmed them: it serves
+# them as soon as it reads the release, and this node may have to wait for a processor before it reads the reply.
+REDIRECT_SECONDS = 0.1
 # Keys that are looked at between two yields to the event loop.
 STEP = 2000
 # Seconds that a frame waits for room among the bytes in flight.
@@ -108,7 +111,8 @@ class Source:
     on_handed_over: called with a move and those of its slots that the destination serves now
     moved: number of slots that were handed over
     paced: False to send as fast as that is possible, whatever it costs requests
-    pauses: for how long slots were stopped, in seconds, one observation for each slot and stop
+    pauses: for how long slots were stopped, until their destination or this node served them, in seconds, one
+        observation for each slot and stop
     """
 
     def __init__(
@@ -287,8 +291,8 @@ class Source:
             if self.paced and (seconds := outgoing.yields):
                 await self._clock.sleep(seconds)
             if self._clock.now() >= due:
-                await self._await_short_round_trip(move)
-                if sent := self._idle_now(outgoing):
+                announced = await self._await_short_round_trip(move, outgoing)
+                if sent := self._idle_now(outgoing, announced):
                     return await self._hand_over(move, outgoing, sent, _slots(sent))
         if idle := await self._idle_batch(move, outgoing):
             return await self._hand_over(move, outgoing, idle, _slots(idle))
@@ -308,6 +312,7 @@ class Source:
             if len(slots) > MIN_SLOTS:
                 outgoing.paused(inf, ROUNDS)
                 return True
+        await self._announce(move, outgoing, batch)
         return await self._hand_over(move, outgoing, batch, slots)
 
     async def _idle_batch(self, move: Move, outgoing: Outgoing) -> list[Range]:
@@ -318,8 +323,8 @@ class Source:
         """
         for frames in range(ROUNDS):
             if outgoing.waiting <= FEW or frames == ROUNDS - 1:
-                await self._await_short_round_trip(move)
-                if batch := self._idle_now(outgoing):
+                announced = await self._await_short_round_trip(move, outgoing)
+                if batch := self._idle_now(outgoing, announced):
                     return batch
             # The last few slots: what is in flight in them, or left to send, may be over in a moment.
             if not outgoing.waiting:
@@ -327,24 +332,42 @@ class Source:
             await self._send(move, outgoing, outgoing.slots)
         return []
 
-    async def _await_short_round_trip(self, move: Move) -> None:
+    async def _await_short_round_trip(self, move: Move, outgoing: Outgoing) -> set[int]:
         """Return when a round trip to the destination is short, or has not been for SHORT_TIMEOUT_SECONDS.
 
-        The pause of idle slots is a round trip. Its length is that of the work before it on two event loops, and of
-        the waiting for a processor: it varies from a millisecond to many times the average, in bursts. Nothing is
-        lost by waiting for a better moment, since the slots are served until then.
+        The pause of idle slots is half a round trip. Its length is that of the work before it on two event loops,
+        and of the waiting for a processor: it varies from a millisecond to many times the average, in bursts.
+        Nothing is lost by waiting for a better moment, since the slots are served until then.
+
+        Returns the slots that were announced with it: those that were idle when the round trip began.
         """
         began = self._clock.now()
-        while self._clock.now() - began < SHORT_TIMEOUT_SECONDS:
+        while True:
+            batch = self._idle_now(outgoing)
             sent_at = self._clock.now()
-            await self._links.request(move.resp_address, PING, CALL_SECONDS)
-            if self._clock.now() - sent_at <= SHORT_SECONDS:
-                return
+            await self._announce(move, outgoing, batch)
+            now = self._clock.now()
+            if now - sent_at <= SHORT_SECONDS or now - began >= SHORT_TIMEOUT_SECONDS:
+                return _slots(batch)
             await self._clock.sleep(PAUSE_SECONDS)
 
-    def _idle_now(self, outgoing: Outgoing) -> list[Range]:
+    async def _announce(self, move: Move, outgoing: Outgoing, batch: Sequence[Range]) -> None:
+        """Announce that the slots of `batch` will be released, and learn the time on the destination's clock."""
+        sent = PING
+        if batch:
+            epochs = (b"%d" % move.epoch, b"%d" % self._ownership.epoch)
+            sent = command(b"MILENA.HANDOVER", b"ANNOUNCE", move.owner.encode(), *epochs, encode_ranges(batch))
+        reply = await self._links.request(move.resp_address, sent, CALL_SECONDS)
+        if isinstance(reply, int):
+            outgoing.their_zero = reply / 1000 - self._clock.now()
+
+    def _idle_now(self, outgoing: Outgoing, announced: Collection[int] | None = None) -> list[Range]:
+        """Return idle slots of which nothing is left to send; `announced`: only such of these."""
         busy = {slot_of(key) for key in self._writes.busy()}
-        return outgoing.next_batch(lambda slot: slot not in busy and self._is_served(slot), idle=True)
+        return outgoing.next_batch(
+            lambda slot: slot not in busy and self._is_served(slot) and (announced is None or slot in announced),
+            idle=True,
+        )
 
     async def _hand_over(
         self, move: Move, outgoing: Outgoing, batch: Sequence[Range], slots: Collection[int]
@@ -364,12 +387,12 @@ class Source:
             outgoing.paused(self._clock.now() - started, frames)
             released = True
             self._released.update((slot, outgoing.sent_keys(slot)) for slot in slots)
-            await self._release(move, outgoing, batch)
+            taken_at = await self._release(move, outgoing, batch)
             released = False
             self._ownership.hand_over(batch)
             # A ring may have come before the confirmation.
             mine = self.stopped.keys() & slots
-            self._end_pause(mine)
+            self._end_pause(mine, taken_at)
             self._confirmed.update(dict.fromkeys(mine, move))
             outgoing.handed_over(slots)
             self.moved += len(slots)
@@ -403,12 +426,12 @@ class Source:
         # From the release on the destination acknowledges writes: clients must not keep what they have cached.
         self.on_change(slots)
 
-    def _end_pause(self, slots: Iterable[int]) -> None:
-        """Record that stopped `slots` are served again, here or by their destination."""
-        now = self._clock.now()
+    def _end_pause(self, slots: Iterable[int], at: float = inf) -> None:
+        """Record that stopped `slots` are served again, here or by their destination; since `at`, if not now."""
+        now = min(self._clock.now(), at)
         for slot in slots:
             del self.stopped[slot]
-            self.pauses.observe(now - self._stopped_at.pop(slot))
+            self.pauses.observe(max(0.0, now - self._stopped_at.pop(slot)))
 
     def _resume(self, move: Move, slots: Collection[int]) -> None:
         """Serve those of `slots` again that this move has stopped still."""
@@ -432,8 +455,11 @@ class Source:
             await self._clock.sleep(PAUSE_SECONDS)
         return True
 
-    async def _release(self, move: Move, outgoing: Outgoing, batch: Sequence[Range]) -> None:
-        """Return when the destination has confirmed that it serves the slots.
+    async def _release(self, move: Move, outgoing: Outgoing, batch: Sequence[Range]) -> float:
+        """Return when the destination has confirmed that it serves the slots: since when, by this node's clock.
+
+        That is late by the way of the announcement's reply at most, and never early. Requests for the slots are
+        redirected meanwhile, for REDIRECT_SECONDS. By then, and if the release has failed, they wait here.
 
         Raises an error of `_REJECTED` if it has certainly not taken them. After an attempt without a reply nothing
         is certain: then this tries again until it is cancelled, by another ring.
@@ -444,9 +470,17 @@ class Source:
             floor = self._tombstones.floor
             arguments = (str(version).encode(), encode_ranges(batch), *([str(floor).encode()] if floor else []))
             sent = self._command(b"RELEASE", move, outgoing, *arguments)
+            end_redirect: asyncio.TimerHandle | None = None
+            if not failures:
+                end_redirect = asyncio.get_running_loop().call_later(
+                    REDIRECT_SECONDS, self._ownership.end_redirect, batch
+                )
+                self._ownership.redirect_slots(batch)
             try:
-                await self._links.request(move.resp_address, sent, CALL_SECONDS, at_once=True)
-                return
+                reply = await self._links.request(move.resp_address, sent, CALL_SECONDS, at_once=True)
+                if isinstance(reply, list) and len(reply) == 2:
+                    return float(reply[1]) / 1000 - outgoing.their_zero
+                return inf
             except _REJECTED:
                 if not failures:
                     raise
@@ -458,6 +492,10 @@ class Source:
                         move.destination,
                         error,
                     )
+            finally:
+                if end_redirect is not None:
+                    end_redirect.cancel()
+                    self._ownership.end_redirect(batch)
             failures += 1
             await self._clock.sleep(BACKOFF.delay(failures, self._rng))
 

@@ -162,6 +162,10 @@ class Ownership:
         self.whole = SlotEpochs()
         # Slots of this process, by the ring, that are not whole: not served.
         self.uncollected = self._moves.uncollected
+        # Slots that their owner is about to release to this node: requests that it redirects wait here.
+        self.expected = SlotEpochs()
+        # Stopped slots that were just released: their destination serves them, or will in a moment.
+        self._redirected = SlotEpochs()
         # Called after each change of `since`.
         self.on_change: Callable[[], None] = lambda: None
 
@@ -357,6 +361,20 @@ class Ownership:
             self._moves.stopped.remove(first, last)
         return self._recompute()
 
+    def redirect_slots(self, ranges: Iterable[Range]) -> None:
+        """Reply to requests for stopped slots that they have moved to their destination, until `end_redirect`.
+
+        They were released to it, with no reply yet: it may serve them before this node gets to read the reply.
+        """
+        for first, last in ranges:
+            self._redirected.add(first, last, 1)
+        self.on_change()
+
+    def end_redirect(self, ranges: Iterable[Range]) -> None:
+        """End `redirect_slots`: the slots were handed over, or there is no reply."""
+        for first, last in ranges:
+            self._redirected.remove(first, last)
+
     def hand_over(self, ranges: Iterable[Range]) -> bool:
         """Leave the slots of `ranges`, of those that this node serves or has stopped, to their destinations.
 
@@ -482,6 +500,8 @@ class Ownership:
         TryAgain if this node is to serve it soon, or hands it over; NoNodes if no ring is known, the slot has no
         owner, or its owner is this node and the fence is closed.
         """
+        if slot in self.expected:
+            return TryAgain(f"slot {slot}: its owner hands it over to this node; nothing was done", RETRY_SECONDS)
         if not self.epoch:
             return NoNodes("no ring is known: this node has not received one from a router yet (ROUTER_ADDR)")
         node = self._server_of(slot)
@@ -511,7 +531,7 @@ class Ownership:
 
     def _server_of(self, slot: int) -> Target | MapNode | None:
         """Return the node that serves `slot`, or is to: its owner, or to whom this node has handed it over."""
-        if slot in self._moves.handed_over:
+        if slot in self._moves.handed_over or (slot in self._redirected and slot in self._moves.stopped):
             for first, last, node, _ in self._map.pending:
                 if first <= slot <= last:
                     return node

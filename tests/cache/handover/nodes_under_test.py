@@ -144,6 +144,7 @@ class Cluster:
 
     cut: nodes that cannot be reached
     held, rejected: releases wait for this event, and so many are rejected
+    unconfirmed: replies to releases wait for this event
     broken: how the next commands fail: "before" they arrive, or "after" they were carried out, by name
     """
 
@@ -159,6 +160,7 @@ class Cluster:
         self.requests: list[bytes] = []
         self.cut: set[str] = set()
         self.held: asyncio.Event | None = None
+        self.unconfirmed: asyncio.Event | None = None
         self.rejected = 0
 
     def __getitem__(self, name: str) -> Member:
@@ -252,6 +254,8 @@ class Cluster:
         found.feed(reply)
         assert isinstance(found.gets(), int)
         result = found.gets()
+        if command == b"RELEASE" and self.unconfirmed is not None:
+            await self.unconfirmed.wait()
         if isinstance(result, MilenaError):
             raise result
         return result

@@ -9,10 +9,10 @@ import pytest
 
 from milena_cache.handover.frames import MAX_WRITES
 from milena_cache.handover.old_owner import FETCH_SECONDS
-from milena_cache.handover.source import PAUSE_BUCKETS, PING, PROGRESS_SECONDS, SHORT_SECONDS, SHORT_TIMEOUT_SECONDS
+from milena_cache.handover.source import PAUSE_BUCKETS, PROGRESS_SECONDS, SHORT_SECONDS, SHORT_TIMEOUT_SECONDS
 from milena_cache.objects.object_store import Fault
 from milena_cache.objects.version import Version
-from milena_common.api.errors import MilenaError, Moved, TryAgain
+from milena_common.api.errors import FailedPrecondition, MilenaError, Moved, TryAgain
 from milena_common.cluster.slots import SLOTS, slot_of
 from milena_common.resp.encoding import command
 from tests.cache.handover.nodes_under_test import FIRST_EPOCH, Cluster
@@ -698,7 +698,7 @@ async def test_slots_are_stopped_when_a_round_trip_is_short_or_has_been_long_for
 
     async def delayed(address: str, sent: bytes, timeout: float, *, at_once: bool = False) -> Any:
         nonlocal pings
-        if sent == PING:
+        if b"ANNOUNCE" in sent:
             pings += 1
             await c.clock.sleep(5 * SHORT_SECONDS if slow else 0)
         return await request(address, sent, timeout, at_once=at_once)
@@ -775,10 +775,82 @@ async def test_a_release_of_idle_slots_is_confirmed_in_the_step_that_reads_it() 
     moving = next(iter(b.handover.destination._moves))
     newest = c["a"].t.journal.versions
     arguments = (moving.owner, moving.epoch, b.ownership.epoch, 10**6, Version(newest.epoch, newest.seq), [(K, K)])
-    assert b.handover.destination.take_slots(*arguments) == 1
+    assert b.handover.destination.take_slots(*arguments) == [1, int(1000 * c.clock.now())]
     assert b.ownership.since[K] == moving.epoch
     c.broken = []
     await c.finish_moves()
+    await c.stop()
+
+
+async def test_requests_for_released_slots_are_redirected_and_wait_at_the_destination() -> None:
+    c = await cluster()
+    a, b = c["a"].ownership, c["b"].ownership
+    c.held = asyncio.Event()
+    c.ring.plan([K], "b")
+    await c.publish()
+    await c.released()
+    assert c.server_of("k") == []
+    assert isinstance(a.elsewhere(K), Moved)
+    assert isinstance(b.elsewhere(K), TryAgain), "it does not send them back"
+    # The release has not arrived after a while: requests wait at the owner, and the destination knows of none.
+    a.end_redirect([(K, K)])
+    c["b"].handover.destination._expected_until = 0.0
+    c["b"].handover.destination._expire()
+    assert isinstance(a.elsewhere(K), TryAgain)
+    assert isinstance(b.elsewhere(K), Moved)
+    c.held.set()
+    await c.finish_moves()
+    assert c.server_of("k") == ["b"]
+    assert not a._redirected
+    await c.stop()
+
+
+async def test_slots_of_a_rejected_release_are_served_by_their_owner_again() -> None:
+    c = await cluster()
+    c.rejected = 1
+    c.ring.plan([K], "b")
+    await c.publish()
+    await c.released()
+    await run_ready_tasks()
+    assert c.server_of("k") == ["a"]
+    assert not c["a"].ownership._redirected
+    await c.finish_moves()
+    assert c.server_of("k") == ["b"]
+    await c.stop()
+
+
+async def test_a_destination_expects_slots_of_a_move_that_its_ring_has_only() -> None:
+    c = await cluster()
+    b = c["b"]
+    c.cut = {"b"}
+    c.ring.plan([K, K + 1], "b")
+    await c.publish()
+    move = next(iter(b.handover.destination._moves))
+    epochs = (move.epoch, b.ownership.epoch)
+    assert b.handover.destination.announce(move.owner, *epochs, [(K, K + 1)]) == int(1000 * c.clock.now())
+    b.handover.destination.announce(move.owner, *epochs, [(K, K)])
+    assert isinstance(b.ownership.elsewhere(K), TryAgain)
+    assert isinstance(b.ownership.elsewhere(K + 1), Moved), "what was announced before was replaced"
+    with pytest.raises(FailedPrecondition):
+        b.handover.destination.announce(move.owner, *epochs, [(K, K + 2)])
+    c.ring.abort()
+    await c.publish()
+    assert isinstance(b.ownership.elsewhere(K), Moved)
+    await c.stop()
+
+
+async def test_the_pause_ends_when_the_destination_serves_and_not_when_its_owner_reads_that() -> None:
+    c = await cluster()
+    c.unconfirmed = asyncio.Event()
+    c.ring.plan([K], "b")
+    await c.publish()
+    await c.until(lambda: c.server_of("k") == ["b"])
+    assert isinstance(c["a"].ownership.elsewhere(K), Moved)
+    await c.clock.advance(1.0)
+    c.unconfirmed.set()
+    await c.finish_moves()
+    pauses = c["a"].handover.source.pauses
+    assert (sum(pauses.counts), pauses.total < 0.01) == (1, True)
     await c.stop()
 
 

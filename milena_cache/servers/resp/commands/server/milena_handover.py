@@ -55,13 +55,31 @@ def writes(context: Context, session: Session, argv: list[bytes]) -> Coroutine[A
 
 
 @COMMANDS.command(
+    "milena.handover|announce",
+    arity=6,
+    flags=("write", "fast"),
+    summary="Has requests for slots wait that their owner is about to release, and returns this node's time.",
+    usage="<owner> <epoch> <ring_epoch> <first-last,...>",
+)
+def announce(context: Context, session: Session, argv: list[bytes]) -> int:
+    """Expect the slots of `MILENA.HANDOVER ANNOUNCE owner epoch ring_epoch slots`; return the monotonic time in ms.
+
+    Raises as `Destination.announce` does.
+    """
+    check_identified(session)
+    owner = _owner(argv)
+    ranges = decode_ranges(argv[5])
+    return context.handover.destination.announce(owner, integer(argv[3]), integer(argv[4]), ranges)
+
+
+@COMMANDS.command(
     "milena.handover|release",
     arity=-8,
     flags=("write", "fast"),
-    summary="Takes slots that their owner does not serve any more, and returns how many.",
+    summary="Takes slots that their owner does not serve any more, and returns how many, and since when.",
     usage="<owner> <epoch> <ring_epoch> <serial> <version> <first-last,...> [<floor>]",
 )
-def release(context: Context, session: Session, argv: list[bytes]) -> int | Coroutine[Any, Any, int]:
+def release(context: Context, session: Session, argv: list[bytes]) -> list[int] | Coroutine[Any, Any, list[int]]:
     """Take the slots of `MILENA.HANDOVER RELEASE owner epoch ring_epoch serial version slots [floor]`.
 
     `version` is the greatest that the owner has given to a write, `floor` the greatest version of a tombstone that
@@ -109,11 +127,14 @@ def hot(context: Context, session: Session, argv: list[bytes]) -> int:
 
 
 def _move(argv: list[bytes]) -> tuple[str, int, int, int]:
+    return _owner(argv), integer(argv[3]), integer(argv[4]), integer(argv[5])
+
+
+def _owner(argv: list[bytes]) -> str:
     try:
-        owner = argv[2].decode()
+        return argv[2].decode()
     except UnicodeDecodeError:
         raise InvalidRequest("owner: is not UTF-8") from None
-    return owner, integer(argv[3]), integer(argv[4]), integer(argv[5])
 
 
 @COMMANDS.command(
