@@ -56,8 +56,9 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/writeback/recovery.py",
-                "        record = found.record\n",
-                "        record = found.record\n        if record.value is None:\n            continue\n",
+                "            if (base, conditional, keeps) != belief_of:\n",
+                "            if value is None:\n                continue\n"
+                "            if (base, conditional, keeps) != belief_of:\n",
             ),
         ),
         (f"{CLASSES}::test_a_delete_is_a_write_like_any_other", MACHINE, KILLS),
@@ -282,11 +283,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "replay loses when objects end",
-        (
-            Change(
-                "milena_cache/writeback/recovery.py", "expires_at=record.expires_at or NEVER", "expires_at=NEVER"
-            ),
-        ),
+        (Change("milena_cache/writeback/recovery.py", "expires_at=expires_at or NEVER", "expires_at=NEVER"),),
         (f"{EXPIRY}::test_the_expiry_survives_a_restart", MACHINE),
     ),
     Bug(
