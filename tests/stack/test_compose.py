@@ -21,7 +21,7 @@ WITH_ETCD = ROOT / "docker-compose.etcd.yml"
 NODES = ("cache1", "cache2", "cache3")
 PROCESSES = ("router", *NODES)
 PUBLISHED = {
-    "router": {50050: 50050, 9090: 9090},
+    "router": {50050: 50050, 6380: 6380, 9090: 9090},
     "cache1": {50051: 50051, 6381: 6381, 9091: 9091},
     "cache2": {50052: 50052, 6382: 6382, 9092: 9092},
     "cache3": {50053: 50053, 6383: 6383, 9093: 9093},
@@ -203,6 +203,7 @@ def test_the_router_starts_with_nothing_set() -> None:
     config = environment.router(variables_of("router"))
     assert config.listen == ("0.0.0.0", 50050)
     assert config.metrics == ("0.0.0.0", 9090)
+    assert (config.resp, config.resp_advertise_host) == (("0.0.0.0", 6380), "router")
     assert config.direct_access
 
 

@@ -156,6 +156,8 @@ def test_the_component_for_cert_manager_encrypts_everything(tmp_path: Path) -> N
         if isinstance(loaded, Config):
             assert (loaded.resp, loaded.resp_tls) == (None, Address("10.1.2.3", 6379))
             assert loaded.routers_tls
+        else:
+            assert (loaded.resp, loaded.resp_tls) == (None, Address("0.0.0.0", 6379))
 
 
 def test_the_folder_itself_can_be_applied() -> None:
@@ -263,13 +265,14 @@ def test_ports_are_the_same_everywhere(name: str) -> None:
     ports = {port["name"]: port["containerPort"] for port in container(name)["ports"]}
     config = environment.router(variables(name)) if name == "milena-router" else environment.cache(variables(name))
     assert config.listen.is_wildcard
-    redis = {}
+    assert config.resp is not None
     if isinstance(config, Config):
         # Not every interface: the address where it listens is the one for others.
-        assert config.resp is not None
         assert config.resp.host == "10.1.2.3"
-        redis = {"redis": config.resp.port}
-    assert ports == {"grpc": config.listen.port, "metrics": config.metrics.port, **redis}
+    else:
+        assert config.resp.is_wildcard
+        assert config.resp_advertise_host == name
+    assert ports == {"grpc": config.listen.port, "metrics": config.metrics.port, "redis": config.resp.port}
     assert Address(config.metrics.host, config.metrics.port).is_wildcard
     service = one(resources_of(BASE), "Service", name)
     assert {port["name"]: port["port"] for port in service["spec"]["ports"]} == ports
