@@ -60,9 +60,10 @@ class PeerClock:
     def needs_renewal(self, now: float) -> bool:
         """Return True if the caller has to request the node's time before it computes a deadline.
 
-        Others do not wait for the reply: the deadlines that they get meanwhile are early, and not late.
+        Others do not wait for the reply: the deadlines that they get meanwhile are early, and not late. But on a
+        connection that has not been used for long, they would be too early for short timeouts.
         """
-        if now < self._renew_at:
+        if self._shown_ms is None or (now < self._renew_at and now - self._at < 2 * RENEW_SECONDS):
             return False
         self._renew_at = now + RENEW_SECONDS
         return True

@@ -51,3 +51,5 @@ def test_the_time_is_requested_by_one_caller_when_it_is_old_or_in_doubt() -> Non
     assert not clock.needs_renewal(45.0)
     clock.doubt()
     assert [clock.needs_renewal(45.0) for _ in range(2)] == [True, False]
+    # After an hour a deadline would be early by 3.6 s, longer than many timeouts.
+    assert [clock.needs_renewal(45.0 + 3600) for _ in range(2)] == [True, True]
