@@ -106,7 +106,7 @@ class NodeStream(RespStream):
             self._upstreams.repeat_all(requests, self._lost or NodeLost(f"{self._who}is not connected"))
             return
         if not self._due and not self._late:
-            self.heard_at = self._loop.time()
+            self.heard_at = self._upstreams.clock.now()
         self._due.extend(requests)
         self._upstreams.forwarded += len(requests)
         self._transport.write(data[0] if len(data) == 1 else b"".join(data))
@@ -115,7 +115,7 @@ class NodeStream(RespStream):
         if not self._forwards:
             super().data_received(data)
             return
-        self._upstreams.now = self.heard_at = self._loop.time()
+        self._upstreams.now = self.heard_at = self._upstreams.clock.now()
         try:
             replies = self._splitter.feed(data)
             due = self._due.popleft
@@ -258,7 +258,7 @@ class Upstreams:
         self._outgoing = outgoing
         self._credentials = credentials
         self._allowed = allowed
-        self._clock = clock
+        self.clock = clock
         self._timeout = timeout
         self.budget = budget
         self.now = clock.now()
@@ -341,7 +341,7 @@ class Upstreams:
         """
         request.defer()
         deadline = request.started + self._timeout
-        rejoined = min(deadline - MIN_SECONDS, self._clock.now() + REJOIN_SECONDS)
+        rejoined = min(deadline - MIN_SECONDS, self.clock.now() + REJOIN_SECONDS)
         destination: _Node | None = None
         if error is not None:
             self.repeated += 1
@@ -352,7 +352,7 @@ class Upstreams:
                 return
         while True:
             try:
-                remaining = deadline - self._clock.now()
+                remaining = deadline - self.clock.now()
                 if self._leases.recovering:
                     await self._leases.published(max(remaining, MIN_SECONDS))
                 if self._leases.membership.ring is not self._ring:
@@ -384,9 +384,9 @@ class Upstreams:
 
     async def _pause(self, until: float) -> bool:
         """Wait before another attempt; False if there is no time for one before `until`."""
-        if self._clock.now() + REJOIN_CHECK_SECONDS >= until:
+        if self.clock.now() + REJOIN_CHECK_SECONDS >= until:
             return False
-        await self._clock.sleep(REJOIN_CHECK_SECONDS)
+        await self.clock.sleep(REJOIN_CHECK_SECONDS)
         return True
 
     def _owner(self, key: bytes) -> _Node:
@@ -425,7 +425,7 @@ class Upstreams:
         """Handle that the connection ended while the node had a request."""
         if request.writes:
             request.replied(_line(NodeLost(f"{error}; the write may or may not have been done")))
-        elif request.resent or self._clock.now() + MIN_SECONDS >= request.started + self._timeout:
+        elif request.resent or self.clock.now() + MIN_SECONDS >= request.started + self._timeout:
             request.replied(_line(error))
         else:
             request.resent = True
@@ -455,12 +455,17 @@ class Upstreams:
                     break
                 bucket, key = split_cache_key(request.key)
                 invalidate = cache_pb.InvalidateRequest(key=key, bucket=bucket).SerializeToString()
-                remaining = max(deadline - self._clock.now(), MIN_SECONDS)
+                remaining = max(deadline - self.clock.now(), MIN_SECONDS)
                 await self._forwarder.request(newer.address, INVALIDATE.name, invalidate, remaining)
                 owner = newer
         except (MilenaError, UnicodeDecodeError) as error:
             reply = _line(NodeLost(f"{error}; the write was done, and later reads may not find it yet"))
         request.replied(reply)
+
+    @property
+    def streams(self) -> list[NodeStream]:
+        """Return the connections that are open."""
+        return [stream for node in self._nodes.values() if (stream := node.stream) is not None]
 
     # ---- the end
 
@@ -470,11 +475,10 @@ class Upstreams:
 
     async def _sweep_for_ever(self) -> None:
         while True:
-            await self._clock.sleep(SWEEP_SECONDS)
-            now = self.now = self._clock.now()
-            for node in tuple(self._nodes.values()):
-                if (stream := node.stream) is not None:
-                    stream.sweep(now, self._timeout)
+            await self.clock.sleep(SWEEP_SECONDS)
+            now = self.now = self.clock.now()
+            for stream in self.streams:
+                stream.sweep(now, self._timeout)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -22,14 +22,14 @@ KEYS = 8
 class Worker:
     """Writes growing numbers to keys of its own, and reads them again.
 
-    least: by key, the newest acknowledged number; what is read must not be below it, nor above `newest`
+    acknowledged: by key, the newest acknowledged number; what is read must not be below it, nor above `newest`
     """
 
     def __init__(self, number: int, address: str) -> None:
         at = parse_address(address)
         self.client = redis.asyncio.Redis(host=at.host, port=at.port, socket_timeout=30, protocol=3)
         self.keys = [f"worker/{number}/{key}" for key in range(KEYS)]
-        self.least = dict.fromkeys(self.keys, 0)
+        self.acknowledged = dict.fromkeys(self.keys, 0)
         self.newest = 0
         self.wrong: list[str] = []
         self.errors: list[str] = []
@@ -38,8 +38,8 @@ class Worker:
 
     def check(self, key: str, value: bytes | None) -> None:
         found = int(value or b"0")
-        if not self.least[key] <= found <= self.newest:
-            self.wrong.append(f"{key}: {found}, acknowledged {self.least[key]}, sent {self.newest}")
+        if not self.acknowledged[key] <= found <= self.newest:
+            self.wrong.append(f"{key}: {found}, acknowledged {self.acknowledged[key]}, sent {self.newest}")
 
     async def run(self, ends: asyncio.Event) -> None:
         while not ends.is_set():
@@ -53,7 +53,7 @@ class Worker:
             replies = await pipeline.execute(raise_on_error=False)
             for key, wrote, read in zip(self.keys, replies[::2], replies[1::2], strict=True):
                 if wrote is True:
-                    self.least[key] = self.newest
+                    self.acknowledged[key] = self.newest
                 else:
                     self.errors.append(str(wrote))
                 if isinstance(read, RedisError):
