@@ -138,6 +138,11 @@ class RespLink:
         self._again_at = 0.0
         self._closed = False
 
+    @property
+    def connected(self) -> bool:
+        """Return True if there is a connection, also while the node does not keep up with reading."""
+        return self._connected is not None
+
     async def open(self, timeout: float) -> RespStream | None:
         """Return the stream for commands, within `timeout` seconds; None, with the reason in `error`, if there is
         none.

@@ -377,8 +377,9 @@ class Upstreams:
             except MilenaError as error:
                 request.replied(_line(error))
                 return
-            # Nothing was sent. The node may be restarting, or the ring may be about to lose it.
-            if not await self._pause(rejoined):
+            # Nothing was sent. The node may be restarting, or the ring may be about to lose it; or it only reads
+            # slowly, large values for example.
+            if not await self._pause(deadline - MIN_SECONDS if link.connected else rejoined):
                 request.replied(_line(failure))
                 return
 

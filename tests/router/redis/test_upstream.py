@@ -158,6 +158,24 @@ async def test_of_a_lost_node_reads_are_sent_again_and_writes_are_not(port: Port
     assert port.node.commands.count(b"SET") == 1
 
 
+async def test_a_node_that_reads_slowly_is_waited_for(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("milena_router.redis.upstream.CONNECT_SECONDS", 0.01)
+    client = await port.connect()
+    client.send(b"GET first")
+    await client.replies(1)
+    (stream,) = port.router.redis.upstreams.streams
+    stream.pause_writing()
+    sleeping = port.router.clock.sleeping
+    client.send(b"SET a 1")
+    await port.until(lambda: port.router.clock.sleeping > sleeping)
+    await port.goes_on(2)
+    stream.resume_writing()
+    reply = asyncio.create_task(client.replies(1))
+    while not reply.done():
+        await port.goes_on(0.1)
+    assert await reply == [b"+OK\r\n"]
+
+
 async def test_a_silent_node_does_not_hold_a_command_for_longer_than_its_time(port: Port) -> None:
     client = await port.connect()
     client.send(b"GET first")
