@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import pytest
 
@@ -186,3 +187,23 @@ async def test_pauses_between_probes_grow_to_minutes() -> None:
     await harness.clock.advance(3600)
     assert probes <= 12 + 8
     watching.cancel()
+
+
+class Together(MemoryStore):
+    """Does no put before one of each trial that begins with one was sent."""
+
+    def __init__(self) -> None:
+        super().__init__(BUCKET)
+        self.trials: set[str] = set()
+        self.all_sent = asyncio.Event()
+
+    async def put(self, ref: Ref, value: bytes, **options: Any) -> str:
+        self.trials.add(ref.key.split("/")[3])
+        if self.trials >= {"create", "replace", "delete", "parts", "metadata", "copy", "listed"}:
+            self.all_sent.set()
+        await self.all_sent.wait()
+        return await super().put(ref, value, **options)
+
+
+async def test_all_capabilities_are_probed_at_the_same_time() -> None:
+    assert set((await Harness(Together()).states()).values()) == {State.WORKS}

@@ -5,42 +5,11 @@ RESET brings it back to that of a new connection, but for identity and counts. I
 
 from __future__ import annotations
 
-from typing import Generic, Self, TypeVar, cast, overload
-
 from milena_common.access.principals import EVERYONE, Principal
 from milena_common.access.rules import User
 from milena_common.network.security import PeerChain
 from milena_common.resp.encoding import RESP2, RESP3
 from milena_common.tls.peer import PeerCertificate
-
-_T = TypeVar("_T")
-
-
-class _Mode(Generic[_T]):
-    """An attribute of a session that changes replies or effects while it is true: `plain` is False then.
-
-    `off` is its value while it is not.
-    """
-
-    def __init__(self, off: _T) -> None:
-        self._off = off
-
-    def __set_name__(self, owner: type[Session], name: str) -> None:
-        self._name = name
-
-    @overload
-    def __get__(self, session: None, owner: type[Session]) -> Self: ...
-    @overload
-    def __get__(self, session: Session, owner: type[Session]) -> _T: ...
-    def __get__(self, session: Session | None, owner: type[Session]) -> _T | Self:
-        return self if session is None else cast(_T, session.modes.get(self._name, self._off))
-
-    def __set__(self, session: Session, value: _T) -> None:
-        if value:
-            session.modes[self._name] = value
-        else:
-            session.modes.pop(self._name, None)
-        session.plain = not session.modes
 
 
 class Session:
@@ -78,7 +47,13 @@ class Session:
     """
 
     __slots__ = (
+        "_in_transaction",
+        "_mute",
+        "_over_limit",
         "_principal",
+        "_restricted",
+        "_subscribed",
+        "_tracking",
         "addr",
         "anonymous",
         "certificate",
@@ -98,7 +73,6 @@ class Session:
         "lib_name",
         "lib_ver",
         "logging_in",
-        "modes",
         "name",
         "no_evict",
         "no_touch",
@@ -109,13 +83,6 @@ class Session:
         "transaction_rejected",
         "waited",
     )
-
-    over_limit = _Mode(False)
-    mute = _Mode(0)
-    in_transaction = _Mode(False)
-    subscribed = _Mode(False)
-    tracking = _Mode(False)
-    restricted = _Mode(False)
 
     def __init__(self, number: int, addr: str, laddr: str, now: float, anonymous: Principal = EVERYONE) -> None:
         self.id = number
@@ -130,7 +97,12 @@ class Session:
         self.commands = 0
         self.received = 0  # bytes
         self.sent = 0  # bytes
-        self.modes: dict[str, object] = {}
+        self._over_limit = False
+        self._mute = 0
+        self._in_transaction = False
+        self._subscribed = False
+        self._tracking = False
+        self._restricted = False
         self.plain = True
         self.closing = False
         self.anonymous = anonymous
@@ -174,3 +146,69 @@ class Session:
     @property
     def resp3(self) -> bool:
         return self.protocol == RESP3
+
+    # ---- the modes, on which `plain` depends; not descriptors, which a compiled class cannot have
+
+    @property
+    def over_limit(self) -> bool:
+        return self._over_limit
+
+    @over_limit.setter
+    def over_limit(self, value: bool) -> None:
+        self._over_limit = value
+        self._update_plain()
+
+    @property
+    def mute(self) -> int:
+        return self._mute
+
+    @mute.setter
+    def mute(self, value: int) -> None:
+        self._mute = value
+        self._update_plain()
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._in_transaction
+
+    @in_transaction.setter
+    def in_transaction(self, value: bool) -> None:
+        self._in_transaction = value
+        self._update_plain()
+
+    @property
+    def subscribed(self) -> bool:
+        return self._subscribed
+
+    @subscribed.setter
+    def subscribed(self, value: bool) -> None:
+        self._subscribed = value
+        self._update_plain()
+
+    @property
+    def tracking(self) -> bool:
+        return self._tracking
+
+    @tracking.setter
+    def tracking(self, value: bool) -> None:
+        self._tracking = value
+        self._update_plain()
+
+    @property
+    def restricted(self) -> bool:
+        return self._restricted
+
+    @restricted.setter
+    def restricted(self, value: bool) -> None:
+        self._restricted = value
+        self._update_plain()
+
+    def _update_plain(self) -> None:
+        self.plain = not (
+            self._over_limit
+            or self._mute
+            or self._in_transaction
+            or self._subscribed
+            or self._tracking
+            or self._restricted
+        )
