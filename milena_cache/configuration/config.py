@@ -37,7 +37,7 @@ YEAR = 366 * DAY
 HEDGE_SHARE = 1 / 3
 
 # The values of COPIES.
-DEFAULT_COPIES, MAX_COPIES = 1, 3
+DEFAULT_COPIES, MAX_COPIES = 2, 3
 # Characters of a zone.
 MAX_ZONE = 200
 

@@ -33,6 +33,11 @@ class HeldCopies:
         """Copies keep no node from being ready."""
         return []
 
+    def notes(self) -> list[str]:
+        """Return what is as it must be, and an operator should know."""
+        few = fewer_than_configured(self.configured, self.replication.target, len(self.ownership.slot_map.nodes))
+        return [few] if few else []
+
     def degraded(self) -> list[str]:
         """Return what an operator should look at."""
         reasons = []
@@ -43,9 +48,6 @@ class HeldCopies:
             )
         if self.store.is_full:
             reasons.append("copies: no room for more (DIRTY_COPY_BYTES): writes of other nodes wait for S3")
-        few = fewer_than_configured(self.configured, self.replication.target, len(self.ownership.slot_map.nodes))
-        if few:
-            reasons.append(few)
         missing = self.replication.slots_with_missing_copies
         if missing:
             reasons.append(

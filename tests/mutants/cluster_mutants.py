@@ -287,6 +287,14 @@ MORE_CLUSTER_BUGS: tuple[Bug, ...] = (
         f"{HANDOVER_TESTS}::test_a_write_that_was_sent_without_a_reply_is_taken_back_when_s3_has_a_later_one",
     ),
     _bug(
+        "a write that is over stays at the destination beside an older delete of its key",
+        SOURCE,
+        "(tombstone is None or tombstone.version < sent)",
+        "tombstone is None",
+        f"{HANDOVER_TESTS}::"
+        "test_a_write_that_is_over_is_given_up_at_the_destination_beside_an_older_delete_of_its_key",
+    ),
+    _bug(
         "the owner gives up its writes before a ring has their new owner",
         SOURCE,
         "            outgoing.handed_over(slots)\n",

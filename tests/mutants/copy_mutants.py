@@ -100,7 +100,43 @@ COPY_BUGS: tuple[Bug, ...] = (
         "        if oldest is not None and now < oldest:\n",
         f"{OWNER_TESTS}::test_a_write_whose_holder_does_not_confirm_goes_through_s3",
     ),
+    _bug(
+        "a node that has taken slots over counts on the owner before alone",
+        REPLICATION,
+        "                    holders = (ListedHolder(node, True), *others)\n",
+        "                    holders = (ListedHolder(node, True),)\n",
+        f"{OWNER_TESTS}::"
+        "test_the_holders_of_the_owner_before_have_the_writes_of_slots_that_were_just_taken_over",
+    ),
+    _bug(
+        "an owner that has handed slots over begins them at its holders",
+        LINK,
+        "        new -= self._host.leaving(new)\n",
+        "",
+        f"{OWNER_TESTS}::test_an_owner_that_has_handed_slots_over_does_not_begin_them_at_its_holders_any_more",
+    ),
+    _bug(
+        "a new holder is complete without the sound copy of a damaged record",
+        REPLICATION,
+        "            if isinstance(raw, bytes) and entry is not None and self._is_sound(raw, entry):\n",
+        "            if isinstance(raw, bytes) and entry is None:\n",
+        f"{OWNER_TESTS}::test_a_new_holder_gets_the_sound_copy_of_a_damaged_record_from_another_one",
+    ),
     # ---- the holder and the new owner
+    _bug(
+        "a holder takes what the owner before has sent after the new owner's first writes",
+        HOLDER,
+        "        over = self._is_over(sender, prepared.slots)\n",
+        "        over: set[int] = set()\n",
+        f"{HOLDER_TESTS}::test_late_frames_of_the_owner_before_do_not_undo_what_the_new_owner_has_written",
+    ),
+    _bug(
+        "a holder becomes complete while its slots move",
+        "milena_common/cluster/slot_assignment.py",
+        "        staying = without(known, [run[:2] for run in self.pending]) if self.pending else known\n",
+        "        staying = known\n",
+        "tests/common/cluster/test_slot_assignment_copies.py::test_no_holder_becomes_complete_while_the_slots_move",
+    ),
     _bug(
         "a holder takes frames of an owner by an older ring",
         HOLDER,

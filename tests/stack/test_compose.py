@@ -187,6 +187,9 @@ def test_how_writes_are_made_can_be_said_from_outside() -> None:
         "WRITE_CONFLICT": "keep-both",
         "FLUSH_DELAY_MS": "0",
         "DIRTY_MAX_BYTES": "2GiB",
+        "COPIES": "3",
+        "COPIES_POLICY": "require",
+        "COPY_TIMEOUT_MS": "500",
     }
     assert given.items() <= variables_of("cache1", **given).items()
     assert environment.cache(variables_of("cache1", **given)) != environment.cache(variables_of("cache1"))

@@ -77,7 +77,12 @@ def literals(folder: Path, name: str) -> dict[str, str]:
 
 def variables(name: str) -> dict[str, str]:
     """The environment of a container in the example, on a pod called `milena-cache-0` in namespace `milena`."""
-    fields = {"metadata.name": "milena-cache-0", "metadata.namespace": "milena", "status.podIP": "10.1.2.3"}
+    fields = {
+        "metadata.name": "milena-cache-0",
+        "metadata.namespace": "milena",
+        "spec.nodeName": "machine-1",
+        "status.podIP": "10.1.2.3",
+    }
     own: dict[str, str] = {}
     for entry in container(name).get("env", ()):
         value = entry.get("value") or fields[entry["valueFrom"]["fieldRef"]["fieldPath"]]
@@ -279,6 +284,12 @@ def test_ports_are_the_same_everywhere(name: str) -> None:
     assert all(port["targetPort"] == port["name"] for port in service["spec"]["ports"])
     for rule in one(resources_of(BASE), "NetworkPolicy", name)["spec"]["ingress"]:
         assert {port["port"] for port in rule["ports"]} <= set(ports)
+
+
+def test_copies_are_kept_on_another_machine() -> None:
+    """The zone is that of the machine, and not of the pod: two pods on one machine fail together."""
+    variables_of_a_node = variables("milena-cache")
+    assert variables_of_a_node["NODE_ZONE"] == "machine-1"
 
 
 def test_a_node_is_called_by_its_own_stable_name() -> None:

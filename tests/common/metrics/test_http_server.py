@@ -27,7 +27,8 @@ class Ops:
         self.reasons: list[str] = []
         registry = CollectorRegistry()
         Gauge("some_gauge", "of the test", registry=registry).set(42)
-        self.server = OpsServer(registry, lambda: self.reasons)
+        self.notes: list[str] = []
+        self.server = OpsServer(registry, lambda: self.reasons, notes=lambda: self.notes)
         self.address = ANY_PORT
 
     async def get(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, str, str]:
@@ -66,6 +67,11 @@ async def test_a_process_that_is_not_ready_says_why(ops: Ops, path: str) -> None
         503,
         '{"status": "not ready", "reasons": ["not joined", "bucket missing"]}',
     )
+
+
+async def test_a_process_that_is_as_it_must_be_may_have_something_to_say(ops: Ops) -> None:
+    ops.notes = ["in 1 of 2 journals"]
+    assert (await ops.get("/readyz"))[::2] == (200, '{"status": "ok", "notes": ["in 1 of 2 journals"]}')
 
 
 @pytest.mark.parametrize("path", LIVE_PATHS)

@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.faults.harness.system import scratch
 from tests.faults.ring_faults.faults import FAULTS
 from tests.faults.ring_faults.run import run
-from tests.faults.ring_faults.system import LEASE_SECONDS
+from tests.faults.ring_faults.system import COPIES, LEASE_SECONDS
 
 
 def main() -> int:
@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--lease", type=float, default=LEASE_SECONDS, help="LEASE_SECONDS")
+    parser.add_argument("--copies", type=int, default=COPIES, help="COPIES of all nodes")
     parser.add_argument("--only", default="", help="only faults whose names contain this text")
     parser.add_argument(
         "--directory", type=Path, help="keep the processes' logs and journals in this new directory"
@@ -36,7 +37,16 @@ def main() -> int:
     with scratch() as temporary:
         directory = options.directory or temporary
         directory.mkdir(parents=True, exist_ok=True)
-        outcome = run(directory, 60 * options.minutes, options.seed, faults, options.histories, show, options.lease)
+        outcome = run(
+            directory,
+            60 * options.minutes,
+            options.seed,
+            faults,
+            options.histories,
+            show,
+            options.lease,
+            options.copies,
+        )
     print(f"\nring faults, seed {options.seed}; seconds are the longest\n{outcome.table()}")
     for title, lines in (
         ("violations", outcome.violations),

@@ -7,8 +7,11 @@ returns at least what a call before it returned, and at most what had been begun
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 
 @dataclass(slots=True)
@@ -51,8 +54,9 @@ class Counters:
         return {key: found for key, calls in self.calls.items() if (found := _wrong(calls))}
 
 
-def _wrong(calls: Iterable[Call]) -> str:
-    increments = [call for call in calls if not call.is_read]
+def _wrong(calls: Sequence[Call]) -> str:
+    # Of a long run: everything is found by bisection.
+    increments = sorted(call.began for call in calls if not call.is_read)
     done = [
         (call.began, call.returned, call.number, call.is_read)
         for call in sorted(calls, key=lambda call: call.began)
@@ -60,14 +64,17 @@ def _wrong(calls: Iterable[Call]) -> str:
     ]
     numbers = [number for _, _, number, is_read in done if not is_read]
     if len(set(numbers)) < len(numbers):
-        twice = sorted({number for number in numbers if numbers.count(number) > 1})
+        twice = sorted(number for number, times in Counter(numbers).items() if times > 1)
         return f"several increments returned {', '.join(map(str, twice[:10]))}"
+    returns = sorted((end, number) for _, end, number, _ in done)
+    ends = [end for end, _ in returns]
+    greatest = [0, *accumulate((number for _, number in returns), max)]
     for began, returned, number, is_read in done:
         what = "a read" if is_read else "an increment"
-        before = max((each for _, end, each, _ in done if end < began), default=0)
+        before = greatest[bisect_left(ends, began)]
         if number < before + (not is_read):
             return f"{what} returned {number} after another call had returned {before}"
-        begun = sum(call.began < returned for call in increments)
+        begun = bisect_left(increments, returned)
         if number > begun:
             return f"{what} returned {number}, and {begun} increments had been begun"
     return ""

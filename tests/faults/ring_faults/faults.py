@@ -1,8 +1,13 @@
-"""Coordination. What is done to a ring: each fault begins, lasts, and ends with all processes running again."""
+"""Coordination. What is done to a ring: each fault begins, lasts, and ends with all processes running again.
+
+Where the nodes keep no copies of each other's writes, a fault names the nodes whose acknowledged writes may be out
+of sight for a while. Where they do, no fault here loses one: of an owner and its successor one journal is left.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import NamedTuple
@@ -11,6 +16,9 @@ from tests.faults.ring_faults.system import ROUTER, ProxiedNode, RingSystem
 
 # A partition or pause lasts so many leases: leases end, and the ring changes.
 LONG_LEASES = 2
+# How long a storm may take until the ring is whole, and how long a node is stopped by SIGSTOP in one.
+STORM_SECONDS = 30.0
+PAUSE_SECONDS = 3.0
 
 
 class Victims(NamedTuple):
@@ -128,6 +136,92 @@ async def kill(system: RingSystem, random: Random) -> Victims:
     return _victims(node)
 
 
+async def lose(system: RingSystem, random: Random) -> Victims:
+    """SIGKILL a node, destroy its disk, and start it again with a new one after two leases."""
+    node = random.choice(system.running)
+    system.kill(node)
+    shutil.rmtree(node.journal)
+    await asyncio.sleep(LONG_LEASES * system.lease_seconds)
+    system.start_again(node)
+    return _victims(node)
+
+
+async def kill_two(system: RingSystem, random: Random) -> Victims:
+    """SIGKILL two nodes at once, and start them again with their journals after two leases."""
+    nodes = random.sample(system.running, 2)
+    for node in nodes:
+        system.kill(node)
+    await asyncio.sleep(LONG_LEASES * system.lease_seconds)
+    for node in nodes:
+        system.start_again(node)
+    return Victims(frozenset(node.name for node in nodes))
+
+
+async def lose_while_joining(system: RingSystem, random: Random) -> Victims:
+    """Add a node, and lose another one with its disk while slots move to it; then stop the new one in order."""
+    node = random.choice(system.running)
+    new = system.add_node()
+    await asyncio.to_thread(new.wait_ready)
+    await asyncio.sleep(random.uniform(0.0, 0.3))
+    system.kill(node)
+    shutil.rmtree(node.journal)
+    await asyncio.sleep(LONG_LEASES * system.lease_seconds)
+    system.start_again(node)
+    await asyncio.to_thread(system.wait_until_whole, STORM_SECONDS)
+    await asyncio.to_thread(system.remove_node, new)
+    system.nodes.remove(new)
+    return _victims(node)
+
+
+async def join_and_leave_storm(system: RingSystem, random: Random) -> Victims:
+    """Add two nodes, and stop them and others in order, one after the other, as fast as they stop and start."""
+    new = [system.add_node() for _ in range(2)]
+    for node in new:
+        await asyncio.to_thread(node.wait_ready)
+    for node in random.sample([each for each in system.running if each not in new], 2):
+        await asyncio.to_thread(system.remove_node, node)
+        system.start_again(node)
+    for node in new:
+        await asyncio.to_thread(system.remove_node, node)
+        system.nodes.remove(node)
+    return NO_VICTIMS
+
+
+async def storm(system: RingSystem, random: Random) -> Victims:
+    """SIGKILL, SIGTERM and SIGSTOP, each node by itself, again and again."""
+    nodes = system.running
+    await disturb(system, random, STORM_SECONDS / 2)
+    return Victims(frozenset(node.name for node in nodes))
+
+
+async def disturb(system: RingSystem, random: Random, seconds: float) -> int:
+    """Disturb each node by itself for so long; return how often it was done. All nodes run afterwards."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+
+    async def one(node: ProxiedNode, random: Random) -> int:
+        number = 0
+        while True:
+            await asyncio.sleep(random.uniform(0.5, 4.0))
+            if loop.time() >= until:
+                return number
+            number += 1
+            what = random.choice(("kill", "stop", "pause", "restart"))
+            if what == "pause":
+                node.pause()
+                await asyncio.sleep(PAUSE_SECONDS)
+                node.resume()
+                continue
+            if what == "stop":
+                await asyncio.to_thread(system.remove_node, node)
+            else:
+                system.kill(node)
+                await asyncio.sleep(random.uniform(0.0, 3.0) if what == "kill" else 0.0)
+            system.start_again(node)
+
+    return sum(await asyncio.gather(*(one(node, Random(random.random())) for node in system.running)))
+
+
 Fault = Callable[[RingSystem, Random], Awaitable[Victims]]
 FAULTS: dict[str, Fault] = {
     "node paused for two leases": pause,
@@ -143,7 +237,16 @@ FAULTS: dict[str, Fault] = {
     "router restarts": restart_router,
     "node killed, and back at once": kill_and_start,
     "node killed, and back later": kill,
+    "node lost with its disk": lose,
+    "two nodes killed, and back later": kill_two,
+    "node lost with its disk while another joins": lose_while_joining,
+    "nodes join, leave and return": join_and_leave_storm,
+    "nodes killed, stopped and paused all the time": storm,
 }
+# Of these several nodes are lost at one time: no bound is promised for how long a key is unavailable.
+SEVERAL = ("two nodes killed, and back later", "nodes killed, stopped and paused all the time")
+# Their losses are expected where the nodes keep no copies, and are not worth a round.
+NEED_COPIES = ("node lost with its disk", "node lost with its disk while another joins")
 
 
 def _victims(node: ProxiedNode) -> Victims:

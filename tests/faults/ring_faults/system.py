@@ -21,6 +21,7 @@ NODES = 4
 LEASE_SECONDS = 2.0
 ROUTER = "router"
 START_SECONDS = 120.0
+COPIES = 2
 NODE = {"FLUSH_DELAY_MS": "50", "S3_TIMEOUT_SECONDS": "2", "REQUEST_TIMEOUT_SECONDS": "3"}
 
 
@@ -41,6 +42,7 @@ class ProxiedNode(Server):
             {
                 **AWS_VARIABLES,
                 **NODE,
+                "COPIES": str(system.copies),
                 PROCESS: name,
                 "ROUTER_ADDR": f"http://{system.router_proxy}",
                 "S3_ENDPOINT_URL": system.s3.endpoint_url,
@@ -55,6 +57,11 @@ class ProxiedNode(Server):
         self.address, self.resp = proxied, resp
         self.own_address, self.own_resp = (port.address for port in self._own)
 
+    @property
+    def journal(self) -> Path:
+        """Its JOURNAL_DIR."""
+        return self.directory / "milena-journal" / self.own_address.rpartition(":")[2]
+
     def close(self) -> None:
         super().close()
         for port in self._own:
@@ -64,8 +71,12 @@ class ProxiedNode(Server):
 class RingSystem:
     """Started processes; for use in a with statement. Control blocks, for a bounded time."""
 
-    def __init__(self, directory: Path, lease_seconds: float = LEASE_SECONDS, nodes: int = NODES) -> None:
+    def __init__(
+        self, directory: Path, lease_seconds: float = LEASE_SECONDS, nodes: int = NODES, copies: int = COPIES
+    ) -> None:
+        """`copies`: COPIES of all nodes."""
         self.lease_seconds = lease_seconds
+        self.copies = copies
         self.directory = directory
         self.nodes: list[ProxiedNode] = []
         self._started = 0  # nodes, those that have left included
@@ -133,7 +144,9 @@ class RingSystem:
         return [node for node in self.nodes if node.running]
 
     def wait_until_whole(self, seconds: float) -> float:
-        """Block until all nodes that run are members, ready, and no slot moves; return the seconds that it took.
+        """Block until all nodes that run are members, ready, no slot moves, and no copies are missing.
+
+        Return the seconds that it took.
 
         Raises TimeoutError.
         """
@@ -151,6 +164,7 @@ class RingSystem:
                 metrics.value("milena_router_ring_nodes") == len(self.running)
                 and metrics.value("milena_router_ring_pending_slots") == 0
                 and metrics.value("milena_router_ring_unreleased_losses") == 0
+                and metrics.value("milena_router_ring_slots_missing_copies") == 0
                 and all(node.ready() for node in self.running)
             )
 

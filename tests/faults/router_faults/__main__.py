@@ -1,7 +1,7 @@
-"""Shell. Faults of several routers and their etcd: ``python -m tests.faults.router_faults --minutes 10``.
+"""Shell. Faults of several routers, their etcd and nodes: ``python -m tests.faults.router_faults --minutes 10``.
 
 Prints a line for each round. Exits with 1 after a violation, a traceback, or if a key was unavailable for more than
-2 s.
+2 s, or if a node was lost for more than a lease besides.
 """
 
 from __future__ import annotations

@@ -98,6 +98,7 @@ class RoutersSystem:
                 and all(metrics.value("milena_router_ring_nodes") == NODES for metrics in found)
                 and not any(metrics.value("milena_router_ring_pending_slots") for metrics in found)
                 and not any(metrics.value("milena_router_ring_unreleased_losses") for metrics in found)
+                and not any(metrics.value("milena_router_ring_slots_missing_copies") for metrics in found)
                 and len({metrics.value("milena_router_ring_epoch") for metrics in found}) == 1
                 and all(node.ready() for node in self.nodes)
             )
