@@ -51,6 +51,8 @@ class JournaledWrites:
         self._acknowledged = acknowledged
         # By key, the last write that is queued for the journal or in a commit.
         self._last: dict[bytes, DirtyEntry] = {}
+        # Those that are queued before the last one of their key.
+        self._earlier: dict[bytes, list[DirtyEntry]] = {}
         self._bytes = 0
         self._keeping = 0
         # The belief of most writes, with the ownership of the last one; they share the object.
@@ -128,15 +130,36 @@ class JournaledWrites:
     def _has_queued(self, entry: DirtyEntry) -> None:
         self._bytes += entry.cost
         self._keeping += entry.keeping
+        earlier = self._last.get(entry.key)
+        if earlier is not None:
+            self._earlier.setdefault(entry.key, []).append(earlier)
         self._last[entry.key] = entry
 
     def _appended(self, entry: DirtyEntry, durable: bool) -> None:
         self._bytes -= entry.cost
         self._keeping -= entry.keeping
-        if self._last[entry.key] is entry:
-            del self._last[entry.key]
+        self._remove_queued(entry)
         if durable:
             self._is_dirty(entry)
+
+    def _remove_queued(self, entry: DirtyEntry) -> None:
+        """Forget an entry that is done.
+
+        The last one of a key may be done before one that was queued earlier: (1) a write is in the journal, and
+        waits for a holder of copies; (2) the next one waits in the queue for so long that it fails; (3) the holder
+        confirms the first one, which is the last one again.
+        """
+        key, last = entry.key, self._last
+        if key not in self._earlier:
+            del last[key]
+            return
+        earlier = self._earlier[key]
+        if last[key] is entry:
+            last[key] = earlier.pop()
+        else:
+            earlier.remove(entry)
+        if not earlier:
+            del self._earlier[key]
 
     def remember(self, change: Change, base: Base) -> Ack:
         """Keep the change in memory only, and acknowledge it: a crash loses it until it is uploaded."""

@@ -105,15 +105,7 @@ COPY_BUGS: tuple[Bug, ...] = (
         REPLICATION,
         "                    holders = (ListedHolder(node, True), *others)\n",
         "                    holders = (ListedHolder(node, True),)\n",
-        f"{OWNER_TESTS}::"
-        "test_the_holders_of_the_owner_before_have_the_writes_of_slots_that_were_just_taken_over",
-    ),
-    _bug(
-        "an owner that has handed slots over begins them at its holders",
-        LINK,
-        "        new -= self._host.leaving(new)\n",
-        "",
-        f"{OWNER_TESTS}::test_an_owner_that_has_handed_slots_over_does_not_begin_them_at_its_holders_any_more",
+        f"{OWNER_TESTS}::test_the_holders_of_the_owner_before_have_the_writes_of_slots_that_were_just_taken_over",
     ),
     _bug(
         "a new holder is complete without the sound copy of a damaged record",

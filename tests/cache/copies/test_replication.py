@@ -378,3 +378,26 @@ async def test_a_new_holder_gets_the_sound_copy_of_a_damaged_record_from_another
     assert cluster.copies("c") == {"k": b"1" * 1000}
     assert replication(a)._links["c:1"].is_synced(slot_of(b"k"))
     await cluster.stop()
+
+
+async def test_a_write_that_fails_before_an_earlier_one_of_its_key_is_complete_leaves_that_one() -> None:
+    """(1) one of two holders has a write; (2) it fails, and so does the next write; (3) the other one confirms."""
+    cluster = await owned_by_a("abc", "bc")
+    a = cluster["a"]
+    cluster["c"].t.disk.gate.clear()
+    first = begin(a, "k", b"1")
+    await live(cluster, 0.05)
+    cluster["b"].t.disk.gate.clear()
+    second = begin(a, "k", b"2")
+    await live(cluster, 0.05)
+    replication(a)._links["b:1"]._fail("it is said to fail by the test")
+    await live(cluster, 0.05)
+    assert b"k" in set(a.t.parts.writes.busy()), "the first one is in flight still"
+    cluster["b"].t.disk.gate.set()
+    cluster["c"].t.disk.gate.set()
+    await live(cluster, 0.5)
+    assert (await first).durability == "back"
+    assert (await second).durability == "through"
+    assert await read(a, "k") == b"2"
+    assert a.t.s3_has("k") == b"2"
+    await cluster.stop()
