@@ -13,6 +13,7 @@ from milena_cache.objects.object_store import Ref
 from milena_common.api.errors import AccessDenied, InvalidRequest
 from milena_common.api.keys import (
     MAX_KEY_BYTES,
+    SCHEME,
     cache_key,
     canonical_bucket,
     check_bucket,
@@ -44,6 +45,8 @@ class Buckets:
     def resolve(self, bucket: str, key: bytes) -> Object:
         """Return the object that a request names. Raises InvalidRequest or AccessDenied."""
         check_key(key)
+        if not (bucket or self.prefix or key.startswith(SCHEME)):
+            return Object(key, Ref(self.default, key.decode()))  # as below, for the most usual names
         name = self.canonical(bucket)
         if name:
             return Object(cache_key(name, key), Ref(name, key.decode()))

@@ -102,7 +102,7 @@ class CommandReader:
         self._max_bulk = max_bulk
         self._max_bytes = max_bytes
         self._max_plain = min(MAX_BYTES, max_bulk)  # so that nothing among them can be too long
-        self._max_sets = min(SETS_BYTES, max_bulk)
+        self._max_sets = min(SETS_BYTES, max_bulk)  # the same for SETs, and for commands of a bounded number
         # The incomplete command: arguments parsed, arguments to come, and the length of the current one.
         self._arguments: Command = []
         self._remaining = 0
@@ -247,7 +247,7 @@ class CommandReader:
         if isinstance(data, bytearray):
             data = self._chunks[0] = bytes(data)
         if not self._remaining:
-            commands, at = commands_of(data, self._at, self._max_plain, max_arguments)
+            commands, at = commands_of(data, self._at, self._max_sets, max_arguments)
             if commands:
                 self._went_on(data, at)
                 for argv in commands:

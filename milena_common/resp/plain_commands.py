@@ -30,6 +30,8 @@ _NEXT_SET = b"\r\n" + SET
 _HEADS_BYTES = 1200
 # The headers of arguments up to the length of a key.
 LENGTHS: Final = tuple(b"$%d" % length for length in range(MAX_KEY_BYTES + 1))
+# Lines of the longest command, which may begin with the last line that is allowed for a beginning.
+_MORE_LINES = 1 + 2 * 1024
 # The headers of commands of up to 1024 arguments, with the number of arguments.
 COUNTS: Final = {b"*%d" % count: count for count in range(1, 1025)}
 
@@ -124,7 +126,8 @@ def commands_of(data: bytes, at: int, max_bytes: int, max_arguments: int) -> tup
 
     At most `max_bytes` are parsed, and no command is begun after `max_arguments` lines.
     """
-    tokens = data[at : at + max_bytes].split(b"\r\n")
+    # Lines behind those that may be used are not split: they are parsed next time.
+    tokens = data[at : at + max_bytes].split(b"\r\n", max_arguments + _MORE_LINES)
     last = len(tokens) - 1  # the text after the last line end
     commands = []
     line = 0

@@ -86,6 +86,10 @@ class SetBatches:
         begun: _Begun | None = None
         keys: list[bytes] = []
         max_number = min(MAX_BATCH, MAX_PENDING - running.in_flight.number)
+        place = context.requests.place
+        # Those of the SET before: most of a batch have the same options.
+        known: Options | None = None
+        expires_at, timeout = NEVER, context.timeout
         ordered = bool(running.pending)
         for argv in commands:
             if argv[0] != SET or len(argv) < 3 or len(keys) == max_number:
@@ -95,9 +99,11 @@ class SetBatches:
             if options is None or key.startswith(SCHEME) or (ordered and running.conflicts("write", [key])):
                 break
             try:
-                target, owned_since = context.place(key)
-                expires_at = self._expires_at(options) if options.expiry_option else NEVER
-                timeout = timeout_of(context, self._session, options) if options.timeout else context.timeout
+                target, owned_since = place("", key)
+                if options is not known:
+                    expires_at = self._expires_at(options) if options.expiry_option else NEVER
+                    timeout = timeout_of(context, self._session, options)
+                    known = options
             except (MilenaError, CommandError):
                 break
             if begun is None:

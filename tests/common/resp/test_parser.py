@@ -21,7 +21,7 @@ from milena_common.resp.parser import (
     TooLong,
     split_inline,
 )
-from milena_common.resp.plain_commands import MAX_BYTES, MAX_SETS, commands_of
+from milena_common.resp.plain_commands import MAX_BYTES, MAX_SETS, SETS_BYTES, commands_of
 
 MAX_BULK = 1000
 COMMAND_BYTES = 3000
@@ -378,6 +378,17 @@ def test_commands_of_short_arguments_are_those_of_the_full_parser(sent: list[lis
     assert data[:at] == b"".join(command(*argv) for argv in found)
     whole, _ = one_by_one(data)
     assert found == whole[: len(found)]
+
+
+def test_a_command_of_many_arguments_behind_many_others_is_recognized() -> None:
+    many = [b"MGET", *[b"k"] * 1023]
+    for number in (0, 1, 200):
+        sent = [*[[b"PING"]] * number, many, [b"PING"]]
+        data = b"".join(command(*argv) for argv in sent)
+        found, at = commands_of(data, 0, SETS_BYTES, 512)
+        assert found == sent[: len(found)]
+        assert len(found) >= min(number + 1, 171)
+        assert data[:at] == b"".join(command(*argv) for argv in found)
 
 
 def test_incomplete_sets_are_none_wherever_they_end() -> None:
