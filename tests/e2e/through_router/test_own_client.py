@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from milena_client import AsyncMilena, Milena
+from milena_client import AsyncMilena, Milena, NearCache
 from milena_common.api.errors import ConditionFailed
 from tests.e2e.conftest import StartCluster
 from tests.support.ports import ReservedPort
@@ -40,6 +42,25 @@ def test_reads_and_writes_use_the_port(start_cluster: StartCluster) -> None:
             assert milena.get("a") is None
             assert [info.key for info in milena.scan()] == ["b"]
             assert commands("put") >= 2
+
+
+async def test_a_near_cache_has_no_node_to_notify_it_and_reads_are_right(start_cluster: StartCluster) -> None:
+    with ReservedPort() as port:
+        cluster = start_cluster(1, router_env={**WITHHELD, "RESP_ADDR": port.address})
+        async with (
+            AsyncMilena(cluster.address) as writer,
+            AsyncMilena(cluster.address, near_cache=NearCache(2**20, 60)) as near,
+        ):
+            for number in range(20):
+                await writer.set("a", b"%d" % number)
+                assert await near.get("a") == b"%d" % number
+
+    def in_a_thread() -> None:
+        with Milena(cluster.address, near_cache=NearCache(2**20, 60)) as near:
+            near.set("b", b"1")
+            assert near.get("b") == b"1"
+
+    await asyncio.to_thread(in_a_thread)
 
 
 async def test_the_async_client_and_a_router_without_a_port(start_cluster: StartCluster) -> None:
