@@ -22,7 +22,7 @@ from milena_client.aio.client import AsyncMilena
 from milena_client.cached import cached
 from milena_client.core.near_cache import NearCache
 from milena_client.core.retry import RetryPolicy
-from milena_client.core.values import CommonPrefix, Entry, Flushed, ObjectInfo, Written
+from milena_client.core.values import CommonPrefix, Entry, Flushed, ObjectInfo, Stat, Written
 from milena_client.sync.client import Milena
 from milena_common.api.errors import (
     AccessDenied,
@@ -77,6 +77,7 @@ __all__ = [
     "RangeNotSatisfiable",
     "RateLimited",
     "RetryPolicy",
+    "Stat",
     "TlsFiles",
     "TryAgain",
     "Unauthenticated",

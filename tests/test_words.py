@@ -119,6 +119,7 @@ COMPOUNDS = ("in flight", "single flight", "at least", "at most")
 # Identifiers that have such a word in another sense.
 ALLOWED = {
     "copies_wanted": "a field of the ring's message",
+    "tell": "a method of files in Python",
     "_generation": "counts how often credentials were renewed",
     "generation": "counts how often credentials were renewed",
     "report": "the page that a benchmark prints",
@@ -133,6 +134,7 @@ SENTENCE = {"ends", "ended", "cut", "most", "least", "a second", "changing", "co
 
 # Identifiers of tests and scripts that have such a word in another sense.
 ALLOWED_IN_TESTS = {
+    "tell": "a method of files in Python",
     "ENDS": "cases of Redis commands about expiry",
     "_ends": "the two ends of a pair of sockets",
     "ends": "ends of intervals or of waiting, not of objects",
@@ -159,6 +161,8 @@ CONVENTIONS: dict[str, type] = {
     "wait": threading.Event,
     "close": io.IOBase,
     "add": set,
+    "open": Path,
+    "read": io.RawIOBase,
     "connection_made": asyncio.Protocol,
     "data_received": asyncio.Protocol,
 }

@@ -18,6 +18,7 @@ from milena_client.core.values import (
     Flushed,
     Key,
     ObjectInfo,
+    Stat,
     Value,
     Written,
     encode_delimiter,
@@ -26,9 +27,10 @@ from milena_client.core.values import (
     encode_ttl,
     encode_value,
 )
-from milena_common.api.byte_range import checked_range
+from milena_common.api.byte_range import ByteRange, checked_range
 from milena_common.api.durability import Durability, check_condition, check_durability
 from milena_common.api.errors import (
+    ConditionFailed,
     DeadlineExceeded,
     FailedPrecondition,
     InternalError,
@@ -103,6 +105,13 @@ def get_range(
         return _read_entry(response)
 
     return Operation(GET.name, request, read, GET.repeatable, "get_range", encoded)
+
+
+def stat(key: Key, bucket: str) -> Operation[Stat | None]:
+    """Return the operation that reads the metadata of an object."""
+    encoded = encode_key(key)
+    request = pb.GetRequest(key=encoded, bucket=bucket, metadata_only=True)
+    return Operation(GET.name, request, _read_stat, GET.repeatable, "stat", encoded)
 
 
 def exists(key: Key, bucket: str) -> Operation[bool]:
@@ -213,6 +222,26 @@ def wait_durable(keys: Sequence[Key], bucket: str, timeout: float) -> Operation[
     return Operation(FLUSH.name, flushing.request, read, FLUSH.repeatable, "wait_durable")
 
 
+def replaced(key: Key, etag: str) -> ConditionFailed:
+    """Return the error for an object that is not the version with `etag` any more."""
+    return ConditionFailed(
+        f"{key!r} was replaced or deleted: the version with the ETag {etag} does not exist any more"
+    )
+
+
+def part_of(key: Key, entry: Entry | None, byte_range: ByteRange, etag: str) -> bytes:
+    """Return the bytes of `entry`, the reply to a read of `byte_range` of the version with `etag`.
+
+    Raises ConditionFailed if there is no object, InternalError for another number of bytes.
+    """
+    if entry is None:
+        raise replaced(key, etag)
+    expected = byte_range.within(entry.size).length
+    if len(entry.value) != expected:
+        raise InternalError(f"get_range: {len(entry.value)} bytes of {key!r} in place of {expected}")
+    return entry.value
+
+
 def not_found(key: Key) -> KeyNotFound:
     """Return the error for a `key` without an object."""
     return KeyNotFound(f"there is no key {key!r}")
@@ -238,6 +267,13 @@ def _read_entry(response: pb.GetResponse) -> Entry | None:
         response.dirty,
         response.ttl_ms / 1000 if response.ttl_ms else None,
     )
+
+
+def _read_stat(response: pb.GetResponse) -> Stat | None:
+    if not response.successful:
+        return None
+    ttl = response.ttl_ms / 1000 if response.ttl_ms else None
+    return Stat(response.size, response.etag, response.age_seconds, response.dirty, ttl)
 
 
 def _read_exists(response: pb.GetResponse) -> bool:

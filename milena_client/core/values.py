@@ -58,6 +58,24 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Stat:
+    """The metadata of an object, without its value.
+
+    - `size`: bytes of its value.
+    - `etag`: the ETag, quotes included; "" if it is not known.
+    - `age`: seconds since S3 last confirmed it.
+    - `dirty`: True if it was acknowledged and S3 does not have it yet.
+    - `ttl`: seconds that the object will still exist; None: it stays.
+    """
+
+    size: int
+    etag: str
+    age: float
+    dirty: bool
+    ttl: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
     """The result of `set` and `delete`.
 

@@ -28,6 +28,7 @@ from milena_client.core.values import (
     Key,
     KeyT,
     ObjectInfo,
+    Stat,
     Value,
     Written,
     checked_bucket,
@@ -37,10 +38,12 @@ from milena_client.core.values import (
 from milena_client.sync.batch import run_batch
 from milena_client.sync.caller import Caller
 from milena_client.sync.direct import DirectTransport
+from milena_client.sync.files import ObjectFile
 from milena_client.sync.items import ItemAccess
+from milena_common.api.byte_range import ByteRange, checked_range
 from milena_common.api.credentials import Credentials
 from milena_common.api.durability import Durability
-from milena_common.api.errors import InvalidRequest, NodeLost
+from milena_common.api.errors import BatchError, FailedPrecondition, InvalidRequest, NodeLost
 from milena_common.api.keys import MAX_VALUE_BYTES
 from milena_common.resp.client_commands import NOT_SENT
 from milena_common.rpc.failover import router_transport
@@ -236,11 +239,70 @@ class Milena(ItemAccess):
         - `if_match`: read only the object with this ETag, quotes included, such as that of an earlier part: else
           ConditionFailed is raised, so that parts of two versions are never put together.
 
-        The entry's `size` is that of the whole value. An object over MAX_VALUE_BYTES, which `get` rejects, is read
-        from S3 by range, and is not kept by the node. The near cache is not used. Raises RangeNotSatisfiable if the
-        object has none of these bytes, FailedPrecondition if they are more than MAX_VALUE_BYTES.
+        The entry's `size` is that of the whole value, which may be over MAX_VALUE_BYTES. Of a large object the
+        nodes keep the blocks that were read. The near cache is not used. Raises RangeNotSatisfiable if the object
+        has none of these bytes, FailedPrecondition if they are more than MAX_VALUE_BYTES.
         """
         return self._run(operations.get_range(key, offset, length, self._bucket, if_match), timeout)
+
+    def get_ranges(
+        self, key: Key, ranges: Iterable[tuple[int, int]], *, timeout: float | None = None
+    ) -> list[bytes] | None:
+        """Return the bytes of several `ranges` of one version of the value of `key`, in their order.
+
+        A range is offset and length, as those of `get_range`. The first one is read alone, and the others together.
+        None if there is no such object. Each range has `timeout` seconds. Raises as `get_range` does, for the first
+        range that failed, and ConditionFailed if the object was replaced meanwhile.
+        """
+        requested = [checked_range(*each) for each in ranges]
+        if not requested:
+            return [] if self.stat(key, timeout=timeout) is not None else None
+        first = self.get_range(key, *requested[0], timeout=timeout)
+        if first is None:
+            return None
+        etag = first.etag or None
+        if etag is None and len(requested) > 1:
+            raise FailedPrecondition(f"{key!r} has no ETag, by which its ranges would be of one version")
+        numbers = [str(number) for number in range(1, len(requested))]
+        try:
+            entries = run_batch(
+                self._caller,
+                numbers,
+                lambda number: operations.get_range(key, *requested[int(number)], self._bucket, etag),
+                timeout,
+            )
+        except BatchError as error:
+            raise next(iter(error.errors.values())) from None
+        parts = [first, *(entries[number] for number in numbers)]
+        return [
+            operations.part_of(key, part, each, first.etag) for part, each in zip(parts, requested, strict=True)
+        ]
+
+    def stat(self, key: Key, *, timeout: float | None = None) -> Stat | None:
+        """Return size, ETag, age and expiry of the object `key`; None if there is none. Its value is not read."""
+        return self._run(operations.stat(key, self._bucket), timeout)
+
+    def open(self, key: Key, mode: str = "rb", *, timeout: float | None = None) -> ObjectFile:
+        """Return the object `key`, of any size, as a file for reading; each request of it has `timeout` seconds.
+
+        All that is read is of the version that there is now: ConditionFailed is raised when bytes are missing and
+        the object was replaced. Sequential reads request up to 8 MiB ahead, others what they read. Raises
+        KeyNotFound if there is no such object, InvalidRequest for another `mode` than "rb", FailedPrecondition for
+        an object without an ETag.
+        """
+        if mode != "rb":
+            raise InvalidRequest(f"mode: got {mode!r}; allowed: 'rb'. Write an object with set()")
+        stat = self.stat(key, timeout=timeout)
+        if stat is None:
+            raise operations.not_found(key)
+        if not stat.etag:
+            raise FailedPrecondition(f"{key!r} has no ETag, by which all that is read would be of one version")
+
+        def read_range(part: ByteRange) -> bytes:
+            entry = self.get_range(key, *part, if_match=stat.etag, timeout=timeout)
+            return operations.part_of(key, entry, part, stat.etag)
+
+        return ObjectFile(read_range, stat, self._max_value_bytes)
 
     def set(
         self,

@@ -135,7 +135,7 @@ class ConditionFailed(FailedPrecondition):
 
 
 class KeyNotFound(MilenaError, KeyError):
-    """The object does not exist; raised only by `cache[key]`."""
+    """The object does not exist; raised only by `cache[key]` and `open`."""
 
     code = "NOTFOUND"
 

@@ -41,6 +41,7 @@ VALUES: tuple[Any, ...] = (
     milena_client.Flushed(1, 2, 3),
     milena_client.CommonPrefix("a/"),
     milena_client.ObjectInfo("k", 1, '"e"', 1.5),
+    milena_client.Stat(1, '"e"', 1.5, dirty=True, ttl=2.5),
     milena_client.RetryPolicy(first=0.1, max_delay=2.0, tokens=3.0, refund=0.5),
     WRITTEN,
     NODE,

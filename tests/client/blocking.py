@@ -6,7 +6,33 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from milena_client import AsyncMilena, CommonPrefix, ObjectInfo
+from milena_client import AsyncMilena, CommonPrefix, ObjectInfo, Stat
+from milena_client.aio.files import AsyncObjectFile
+
+
+class BlockingFile:
+    """A file of an async client whose methods are called as those of a sync client's file."""
+
+    def __init__(self, file: AsyncObjectFile, runner: asyncio.Runner) -> None:
+        self._file = file
+        self._runner = runner
+        self.seek, self.tell = file.seek, file.tell
+
+    @property
+    def stat(self) -> Stat:
+        return self._file.stat
+
+    def read(self, length: int = -1) -> bytes:
+        return self._runner.run(self._file.read(length))
+
+    def chunks(self, length: int) -> list[bytes]:
+        async def collect() -> list[bytes]:
+            return [chunk async for chunk in self._file.chunks(length)]
+
+        return self._runner.run(collect())
+
+    def close(self) -> None:
+        self._runner.run(self._file.close())
 
 
 class Blocking:
@@ -23,6 +49,9 @@ class Blocking:
             return self._runner.run(method(*args, **more))
 
         return call
+
+    def open(self, *args: Any) -> BlockingFile:
+        return BlockingFile(self._runner.run(self._client.open(*args)), self._runner)
 
     def scan(self, *args: Any) -> list[ObjectInfo]:
         async def collect() -> list[ObjectInfo]:

@@ -217,6 +217,73 @@ def test_a_part_of_a_value(client: Any) -> None:
         client.get_range("k", 2**63)
 
 
+def test_parts_of_one_version(client: Any) -> None:
+    client.set("k", b"0123456789")
+    assert client.get_ranges("k", [(2, 3), (-2, 100), (0, 1), (2, 3)]) == [b"234", b"89", b"0", b"234"]
+    assert client.get_ranges("k", []) == []
+    assert client.get_ranges("none", [(0, 1)]) is None
+    assert client.get_ranges("none", []) is None
+    for ranges in ([(0, 1), (10, 1)], [(10, 1), (0, 1)]):
+        with pytest.raises(RangeNotSatisfiable, match="10 bytes"):
+            client.get_ranges("k", ranges)
+    with pytest.raises(InvalidRequest, match="length: got 0"):
+        client.get_ranges("k", [(0, 1), (0, 0)])
+
+
+def test_the_metadata_of_an_object(client: Any) -> None:
+    etag = client.set("k", b"0123456789", ttl=100).etag
+    stat = client.stat("k")
+    assert (stat.size, stat.etag) == (10, etag)
+    assert 90 < stat.ttl <= 100
+    assert client.stat("none") is None
+    client.set("empty", b"")
+    assert (client.stat("empty").size, client.stat("empty").ttl) == (0, None)
+
+
+def test_an_object_as_a_file(client: Any) -> None:
+    value = bytes(range(256)) * 1000
+    etag = client.set("k", value).etag
+    file = client.open("k")
+    assert (file.stat.size, file.stat.etag) == (len(value), etag)
+    assert (file.read(10), file.tell()) == (value[:10], 10)
+    assert file.seek(-5, 2) == len(value) - 5
+    assert (file.read(10), file.read(10), file.read()) == (value[-5:], b"", b"")
+    assert file.seek(100_000) == 100_000
+    assert file.read() == value[100_000:]
+    file.seek(0)
+    assert b"".join(file.chunks(1000)) == value
+    with pytest.raises(ValueError, match=r"position -1|negative"):
+        file.seek(-1)
+    file.close()
+    with pytest.raises(ValueError, match="closed"):
+        file.read(1)
+
+
+def test_a_file_of_an_object_that_is_replaced_is_never_of_two_versions(client: Any) -> None:
+    value = bytes(300_000)
+    client.set("k", value)
+    file = client.open("k")
+    assert file.read(10) == value[:10]
+    client.set("k", bytes(reversed(range(256))) * 2000)
+    file.seek(200_000)
+    with pytest.raises(ConditionFailed):
+        file.read(10)
+    client.delete("k")
+    with pytest.raises(ConditionFailed, match="replaced or deleted"):
+        file.read(10)
+
+
+def test_what_cannot_be_opened(client: Any) -> None:
+    with pytest.raises(KeyNotFound):
+        client.open("none")
+    client.set("k", b"v")
+    for mode in ("r", "wb", "ab", "r+b", ""):
+        with pytest.raises(InvalidRequest, match="mode: got"):
+            client.open("k", mode)
+    client.set("empty", b"")
+    assert client.open("empty").read() == b""
+
+
 @pytest.mark.parametrize("key", ["", "a\0b", "x" * 1025, b"\xff", "\ud800"])
 def test_bad_keys_are_rejected_everywhere(client: Any, key: Any) -> None:
     for call in (client.get, client.get_entry, client.exists, client.delete, lambda key: client.set(key, b"")):

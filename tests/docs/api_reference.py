@@ -64,7 +64,7 @@ ERRORS = tuple(sorted((n for n in milena_client.__all__ if hasattr(errors, n)), 
 
 SECTIONS = (
     Section("Clients", "", milena_client, ("Milena", "AsyncMilena", "RetryPolicy", "NearCache", "TlsFiles")),
-    Section("Results", "", milena_client, ("Entry", "Written", "Flushed", "ObjectInfo", "CommonPrefix")),
+    Section("Results", "", milena_client, ("Entry", "Stat", "Written", "Flushed", "ObjectInfo", "CommonPrefix")),
     Section(
         "Results of functions",
         "`cached` keeps what a function returns. The decorated function has two methods of its own.",

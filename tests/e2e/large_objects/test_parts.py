@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 
@@ -9,7 +10,7 @@ import pytest
 import redis
 from mypy_boto3_s3 import S3Client
 
-from milena_client import ConditionFailed, Milena, RangeNotSatisfiable
+from milena_client import AsyncMilena, ConditionFailed, Milena, RangeNotSatisfiable
 from milena_common.api.errors import FailedPrecondition
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.network.addresses import parse_address
@@ -114,6 +115,33 @@ def test_a_node_that_is_lost_costs_its_blocks_and_no_read(
             part = m.get_range("large", offset, 200 * KIB)
             assert part is not None
             assert part.value == value[offset : offset + 200 * KIB]
+
+
+async def test_a_large_object_is_read_as_a_file_by_both_clients(
+    start_cluster: StartCluster, s3: S3Client, bucket: str
+) -> None:
+    value = random.Random(4).randbytes(SIZE)
+    s3.put_object(Bucket=bucket, Key="large", Body=value)
+    cluster = start_cluster(router_env={"MAX_VALUE_BYTES": SMALL_BLOCKS["MAX_VALUE_BYTES"]}, node_env=SMALL_BLOCKS)
+    with Milena(cluster.address) as m:
+        m.get_range("large", 0, 1)
+        before = fetched_blocks(cluster)
+        assert m.get_ranges("large", [(100 * KIB, 10), (300 * KIB, 10)]) == [
+            value[100 * KIB : 100 * KIB + 10],
+            value[300 * KIB : 300 * KIB + 10],
+        ]
+        assert fetched_blocks(cluster) == before + 2, "random reads fetch the blocks that they touch"
+        with m.open("large") as file:
+            assert file.seek(-1000, os.SEEK_END) == SIZE - 1000
+            assert file.read() == value[-1000:]
+            file.seek(0)
+            assert file.read() == value
+    async with AsyncMilena(cluster.address) as am, await am.open("large") as opened:
+        assert b"".join([chunk async for chunk in opened.chunks(70 * KIB)]) == value
+        opened.seek(0)
+        await am.set("large", b"another version")
+        with pytest.raises(ConditionFailed):
+            await opened.read()
 
 
 def fetched_blocks(cluster: Cluster) -> float:

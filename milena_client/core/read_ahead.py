@@ -1,0 +1,77 @@
+"""Pure. Which bytes of an object a file object requests, and which of them it has already.
+
+A read that begins where the one before has ended is sequential. From the second such read on more is requested than
+is read: MIN_WINDOW bytes, and twice as many with each request, up to MAX_WINDOW. Any other read requests what it
+reads and no more, so that random reads fetch no bytes in vain.
+
+At most the bytes of one request are kept, and they are dropped before the next one is sent.
+"""
+
+from __future__ import annotations
+
+from milena_common.api.byte_range import ByteRange
+from milena_common.api.errors import InvalidRequest
+
+# Bytes of a sequential reader's first and largest requests. The largest are also those of any other reader.
+MIN_WINDOW = 2**20
+MAX_WINDOW = 8 * 2**20
+
+
+class ReadAhead:
+    """The position and the bytes of one reader of an object of `size` bytes.
+
+    position: of the next byte that is read, from 0 on; it may be behind the end
+    max_request: bytes that one request may have
+    """
+
+    def __init__(self, size: int, max_request: int) -> None:
+        self.size = size
+        self.position = 0
+        self.max_request = min(MAX_WINDOW, max_request)
+        self._kept_from = 0
+        self._kept = b""
+        self._last_end = -1  # where the last read has ended
+        self._window = 0
+
+    def consume(self, length: int) -> memoryview:
+        """Return the next bytes that are kept, at most `length`, and pass over them; none if none are kept."""
+        at = self.position - self._kept_from
+        part = memoryview(self._kept)[at : at + length] if 0 <= at < len(self._kept) else memoryview(b"")
+        self._passed(len(part))
+        return part
+
+    def next_request(self, length: int) -> ByteRange | None:
+        """Return what to request so that `length` bytes, or fewer, can be read; None at the end of the object."""
+        remaining = self.size - self.position
+        if remaining <= 0 or length <= 0:
+            return None
+        if self.position == self._last_end:
+            self._window = min(max(2 * self._window, MIN_WINDOW), MAX_WINDOW)
+        else:
+            self._window = 0
+        self._kept = b""
+        return ByteRange(self.position, min(max(length, self._window), self.max_request, remaining))
+
+    def fill(self, value: bytes) -> None:
+        """Take the bytes of the last request."""
+        self._kept_from, self._kept = self.position, value
+
+    def _passed(self, length: int) -> None:
+        if length:
+            if self.position != self._last_end:
+                self._window = 0
+            self.position += length
+            self._last_end = self.position
+
+    def seek(self, offset: int, whence: int) -> int:
+        """Move to `offset`, counted from the beginning (`whence` 0), the position (1) or the end (2); return it.
+
+        Raises InvalidRequest.
+        """
+        if whence not in (0, 1, 2):
+            raise InvalidRequest(f"whence: got {whence}; allowed: 0, 1, 2")
+        position = offset + (0, self.position, self.size)[whence]
+        if position < 0:
+            raise InvalidRequest(f"offset: position {position} is before the beginning of the object")
+        self.position = position
+        return position

@@ -1,0 +1,84 @@
+"""Shell. An object as a file that is read, of a class of `io`, so that libraries that read files take it."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from milena_client.core.read_ahead import MIN_WINDOW, ReadAhead
+from milena_client.core.values import Stat
+from milena_common.api.byte_range import ByteRange
+
+# Bytes that a small read requests at least.
+BUFFER_BYTES = 64 * 1024
+
+# Returns bytes of the version that was opened. Raises MilenaError, ConditionFailed if there is another one.
+ReadRange = Callable[[ByteRange], bytes]
+
+
+class _RawObject(io.RawIOBase):
+    def __init__(self, read_range: ReadRange, size: int, max_request: int) -> None:
+        self._read_range = read_range
+        self._ahead = ReadAhead(size, max_request)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        self._check_open()
+        view = memoryview(buffer).cast("B")
+        part = self._ahead.consume(len(view))
+        if not part and (request := self._ahead.next_request(len(view))) is not None:
+            self._ahead.fill(self._read_range(request))
+            part = self._ahead.consume(len(view))
+        view[: len(part)] = part
+        return len(part)
+
+    def readall(self) -> bytes:
+        remaining = max(0, self._ahead.size - self._ahead.position)
+        # Not `RawIOBase.readall`, which reads some KiB at a time.
+        value = bytearray(remaining)
+        view = memoryview(value)
+        while view:
+            view = view[self.readinto(view) :]
+        return bytes(value)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        self._check_open()
+        return self._ahead.seek(offset, whence)
+
+    def tell(self) -> int:
+        self._check_open()
+        return self._ahead.position
+
+    def close(self) -> None:
+        self._ahead.fill(b"")
+        super().close()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+
+
+class ObjectFile(io.BufferedReader):
+    """One version of an object, as `Milena.open` returns it: an `io.BufferedReader`.
+
+    - `stat`: size and ETag of that version.
+
+    It keeps at most 8 MiB, which sequential reads have requested ahead, and 64 KiB of `io`. Reads raise
+    ConditionFailed if the object was replaced or deleted since it was opened, and bytes of it are missing.
+    """
+
+    def __init__(self, read_range: ReadRange, stat: Stat, max_request: int) -> None:
+        super().__init__(_RawObject(read_range, stat.size, max_request), BUFFER_BYTES)
+        self.stat = stat
+
+    def chunks(self, length: int = MIN_WINDOW) -> Iterator[bytes]:
+        """Iterate over the rest of the object, `length` bytes at a time."""
+        while chunk := self.read(length):
+            yield chunk
