@@ -30,9 +30,9 @@ NODES = 4
 CLIENTS = 6
 KEYS = 10
 # The number of routers; several have one ring, in an etcd.
-ROUTERS = (1, 1, 1, 1, 1, 1, 1, 1, 2, 3)
-# COPIES of the nodes.
-COPIES = (1, 1, 1, 1, 2, 2, 3)
+ROUTERS = (*(1,) * 14, 2, 3)
+# COPIES of the nodes. With copies a seed takes two to three times the processor time.
+COPIES = (*(1,) * 15, *(2,) * 4, 3)
 CALLS = 50  # of each client
 # Virtual seconds within which the first ring is there, and everything is in S3 after the last fault.
 START_SECONDS = 10.0
