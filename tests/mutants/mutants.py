@@ -80,8 +80,10 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/writeback/recovery.py",
-                "        dirty_writes.replace(entry)\n",
-                "        if entry.key in dirty:\n            continue\n        dirty_writes.replace(entry)\n",
+                "            dirty_writes.replace(entry)\n",
+                "            if entry.key in dirty:\n"
+                "                continue\n"
+                "            dirty_writes.replace(entry)\n",
             ),
         ),
         (f"{ORDER}::test_of_two_records_of_a_key_the_later_one_counts", MACHINE, KILLS),
