@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.mutants.access_mutants import ACCESS_BUGS
 from tests.mutants.cluster_mutants import CLUSTER_BUGS, MORE_CLUSTER_BUGS
 from tests.mutants.copy_mutants import COPY_BUGS
 from tests.mutants.mutant import Bug, Change
@@ -610,4 +611,5 @@ BUGS: tuple[Bug, ...] = (
     *CLUSTER_BUGS,
     *COPY_BUGS,
     *MORE_CLUSTER_BUGS,
+    *ACCESS_BUGS,
 )

@@ -203,9 +203,11 @@ async def test_bytes_of_a_user_with_a_certificate_count_where_the_default_user_n
     await server.start({"Get": ("get", pb.GetRequest, method)}, CallCounts(("get",)))
     pair = authority.issue("heavy")
     shown = grpc.ssl_channel_credentials(authority.pem, pair[1], pair[0])
-    async with grpc.aio.secure_channel(str(address), shown) as channel:
-        client = Guarded(access, channel)
-        assert len(await client.call("Get", pb.GetRequest(key=b"k"), None)) == 3000
-        with pytest.raises(RateLimited):
-            await client.call("Get", pb.GetRequest(key=b"k"), None)
-    await server.stop(0)
+    try:
+        async with grpc.aio.secure_channel(str(address), shown) as channel:
+            client = Guarded(access, channel)
+            assert len(await client.call("Get", pb.GetRequest(key=b"k"), None)) == 3000
+            with pytest.raises(RateLimited):
+                await client.call("Get", pb.GetRequest(key=b"k"), None)
+    finally:
+        await server.stop(0)

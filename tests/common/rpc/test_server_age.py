@@ -43,21 +43,23 @@ async def test_a_stream_ends_and_no_call_fails(monkeypatch: pytest.MonkeyPatch) 
         CallCounts(("get",)),
         {"Watch": ("get", pb.GetRequest, stream)},
     )
-    async with grpc.aio.insecure_channel(str(address)) as channel:
-        get = channel.unary_unary(f"/{SERVICE}/Get")
-        watch = channel.unary_stream(f"/{SERVICE}/Watch")
+    try:
+        async with grpc.aio.insecure_channel(str(address)) as channel:
+            get = channel.unary_unary(f"/{SERVICE}/Get")
+            watch = channel.unary_stream(f"/{SERVICE}/Watch")
 
-        async def watched() -> grpc.StatusCode:
-            try:
-                async for _ in watch(b"", timeout=AT_MOST):
-                    pass
-            except grpc.aio.AioRpcError as error:
-                return error.code()
-            raise AssertionError("the stream has ended without an error")
+            async def watched() -> grpc.StatusCode:
+                try:
+                    async for _ in watch(b"", timeout=AT_MOST):
+                        pass
+                except grpc.aio.AioRpcError as error:
+                    return error.code()
+                raise AssertionError("the stream has ended without an error")
 
-        for _ in range(3):
-            watching = asyncio.create_task(watched())
-            while not watching.done():
-                assert await get(b"", timeout=AT_MOST) == b"done"
-            assert watching.result() is grpc.StatusCode.UNAVAILABLE
-    await server.stop(0)
+            for _ in range(3):
+                watching = asyncio.create_task(watched())
+                while not watching.done():
+                    assert await get(b"", timeout=AT_MOST) == b"done"
+                assert watching.result() is grpc.StatusCode.UNAVAILABLE
+    finally:
+        await server.stop(0)
