@@ -138,7 +138,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         security=certificates if tls.mode != "off" else None,
         plain_too=tls.mode == "both",
         certificate_required=tls.demands_certificates,
-        notes=servers.copies.notes,
+        remarks=servers.copies.remarks,
     )
     resp_listens = []
     if config.resp is not None or config.resp_tls is not None:

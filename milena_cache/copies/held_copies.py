@@ -33,7 +33,7 @@ class HeldCopies:
         """Copies keep no node from being ready."""
         return []
 
-    def notes(self) -> list[str]:
+    def remarks(self) -> list[str]:
         """Return what is as it must be, and an operator should know."""
         few = fewer_than_configured(self.configured, self.replication.target, len(self.ownership.slot_map.nodes))
         return [few] if few else []

@@ -58,7 +58,7 @@ READY_PATHS = ("/readyz", "/ready", "/health", "/-/ready")
 class OpsServer:
     """Serves `registry` and the reasons that `not_ready` and `degraded` return.
 
-    A degraded process is ready: it serves requests, but an operator should look at it. What `notes` returns is
+    A degraded process is ready: it serves requests, but an operator should look at it. What `remarks` returns is
     shown by a process that is ready and not degraded.
 
     - `access`: where a login is required, metrics and reasons are for users who may run INFO, by Basic or Bearer.
@@ -83,7 +83,7 @@ class OpsServer:
         certificate_required: bool = False,
         before_metrics: Callable[[], Awaitable[None]] | None = None,
         before_ready: Callable[[], Awaitable[None]] | None = None,
-        notes: Callable[[], list[str]] = list,
+        remarks: Callable[[], list[str]] = list,
     ) -> None:
         self._before_metrics = before_metrics
         self._before_ready = before_ready
@@ -94,7 +94,7 @@ class OpsServer:
         self._registry = registry
         self._not_ready = not_ready
         self._degraded = degraded
-        self._notes = notes
+        self._remarks = remarks
         self._listener: SpareListener | None = None
         application = web.Application()
         application.router.add_get("/metrics", self._metrics)
@@ -261,8 +261,8 @@ class OpsServer:
         degraded = self._degraded()
         if degraded:
             return web.json_response({"status": "degraded", **({"reasons": degraded} if shown else {})})
-        notes = self._notes()
-        return web.json_response({"status": "ok", **({"notes": notes} if notes and shown else {})})
+        remarks = self._remarks()
+        return web.json_response({"status": "ok", **({"notes": remarks} if remarks and shown else {})})
 
 
 def _may_see_metrics(request: web.Request) -> bool:

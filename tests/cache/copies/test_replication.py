@@ -270,9 +270,9 @@ async def test_a_holder_without_room_makes_writes_go_through_s3() -> None:
 async def test_a_ring_that_never_had_as_many_nodes_as_copies_is_reported() -> None:
     cluster = await owned_by_a()
     copies = cluster["a"].servers.copies
-    assert replace(copies, configured=2).notes() == []
+    assert replace(copies, configured=2).remarks() == []
     few = replace(copies, configured=3)
-    assert "in 2 of 3 journals (COPIES)" in few.notes()[0]
+    assert "in 2 of 3 journals (COPIES)" in few.remarks()[0]
     assert few.degraded() == [], "it is as it must be"
     await cluster.stop()
 

@@ -27,8 +27,8 @@ class Ops:
         self.reasons: list[str] = []
         registry = CollectorRegistry()
         Gauge("some_gauge", "of the test", registry=registry).set(42)
-        self.notes: list[str] = []
-        self.server = OpsServer(registry, lambda: self.reasons, notes=lambda: self.notes)
+        self.remarks: list[str] = []
+        self.server = OpsServer(registry, lambda: self.reasons, remarks=lambda: self.remarks)
         self.address = ANY_PORT
 
     async def get(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, str, str]:
@@ -70,7 +70,7 @@ async def test_a_process_that_is_not_ready_says_why(ops: Ops, path: str) -> None
 
 
 async def test_a_process_that_is_as_it_must_be_may_have_something_to_say(ops: Ops) -> None:
-    ops.notes = ["in 1 of 2 journals"]
+    ops.remarks = ["in 1 of 2 journals"]
     assert (await ops.get("/readyz"))[::2] == (200, '{"status": "ok", "notes": ["in 1 of 2 journals"]}')
 
 
