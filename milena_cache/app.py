@@ -424,7 +424,7 @@ def build_servers(
     ownership.on_change = slot_waiters.changed
     handover = build_handover(config, parts, ownership, links or peers)
     # Connections of their own: what waits for the disks of other nodes must hold up no promises.
-    copy_peers = Peers(ownership.identity_at, ownership.tls_address_at, outgoing)
+    copy_peers = Peers(ownership.identity_at, ownership.tls_address_at, outgoing, access.credentials)
     copies = build_copies(config, parts, ownership, handover, links or peers, links or copy_peers)
     # The same for megabytes of values, which wait behind the requests of clients.
     block_peers = Peers(

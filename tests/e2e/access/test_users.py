@@ -19,6 +19,7 @@ from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.api.pb import router_server_pb2_grpc as router_grpc
 from tests.e2e.conftest import StartCluster
 from tests.support.cluster import Cluster
+from tests.support.waiting import wait_until
 
 USERS = """
 user root on >root-password ~* +@all
@@ -37,6 +38,7 @@ def guarded(start_cluster: StartCluster, tmp_path: Path) -> Cluster:
         "CLUSTER_TOKEN_FILE": str(tmp_path / "token"),
         "REQUIRE_AUTH": "true",
         "AUDIT_LOG": str(tmp_path / "audit.jsonl"),
+        "COPIES": "2",
     }
     return start_cluster(2, router_env=env, node_env=env)
 
@@ -122,3 +124,21 @@ def test_users_are_replaced_while_clients_are_connected(guarded: Cluster, tmp_pa
     assert root.acl_getuser("app")["commands"]
     root.close()
     app.close()
+
+
+def test_nodes_log_in_to_copy_each_others_writes(guarded: Cluster) -> None:
+    def copied() -> bool:
+        with Milena(f"milena://root:root-password@{guarded.address}") as root:
+            for number in range(20):
+                root[f"k/{number}"] = b"v"
+        return all(metric(node.ops, "milena_copies_taken_total") > 0 for node in guarded.nodes)
+
+    wait_until("both nodes have copies of the other's writes", copied, 20.0)
+
+
+def metric(ops: str, name: str) -> float:
+    """Return a metric of the process at `ops`, as the user for metrics sees it."""
+    login = b64encode(b"metrics:metrics-password").decode()
+    with urlopen(Request(f"http://{ops}/metrics", headers={"Authorization": f"Basic {login}"})) as response:
+        lines = response.read().decode().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
