@@ -32,6 +32,7 @@ OTHER_SENSES = {
     "milena_router/ring/membership.py": {"Join", "Leave"},  # kinds of changes of the ring
     "milena_router/shared/shared_leases.py": {"Join", "Leave"},  # the same
     "milena_cache/servers/resp/commands/server/info_sections.py": {"Stats"},  # a section of INFO
+    "milena_router/redis/local_commands.py": {"Stats"},  # the same
     "bench/peers/bare_chain.py": {"Get"},  # a service of its own, without code of Milena
 }
 
