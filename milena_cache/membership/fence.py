@@ -13,7 +13,9 @@ a would still serve by the promise of b.
 Time is that of a clock that goes on while the machine is suspended (CLOCK_BOOTTIME). That a virtual machine was
 paused shows in the time of day alone, once that is corrected: a right ends sooner by whatever the time of day gains
 on the clock, and at once if the two have moved by more than the margin in either direction. It is never valid
-for longer, and a right that has ended so stays ended. Such a pause is noticed CHECK_SECONDS later at most.
+for longer, and a right that has ended so stays ended. Such a pause is noticed CHECK_SECONDS later at most. What the
+time of day gains while a request for a right is in flight counts too, even if it is set back before the right
+arrives.
 """
 
 from __future__ import annotations
@@ -24,6 +26,10 @@ from typing import NamedTuple
 MIN_MARGIN_SECONDS = 0.5
 # The time of day is compared at least this often, in seconds.
 CHECK_SECONDS = 0.1
+# What the time of day gains between two checks is remembered from so many seconds on, at most so many times; of
+# more, the oldest two become one.
+GAIN_SECONDS = 0.01
+MAX_GAINS = 16
 
 
 def margin_of(seconds: float) -> float:
@@ -85,6 +91,10 @@ class Fence:
         self._promise: Right | None = None
         self._epoch = 0
         self._others: frozenset[str] = frozenset()
+        # By how much the time of day was ahead at the last check, when that was, and what it has gained by when.
+        self._seen = 0.0
+        self._seen_at = -inf
+        self._gains: list[tuple[float, float]] = []
 
     def adopt_ring(self, epoch: int, others: frozenset[str]) -> None:
         """Record the epoch of the newest ring, and the ids of its other processes.
@@ -107,8 +117,7 @@ class Fence:
         than this one: a router that was restarted with a shorter LEASE_SECONDS waits no longer than that.
         """
         self.seconds = seconds
-        margin = margin_of(seconds)
-        right = Right(sent_at + seconds - margin, epoch, ahead, margin, None, ahead)
+        right = self._right(seconds, sent_at, epoch, ahead, None)
         valid = [
             kept._replace(until=min(kept.until, right.until))
             for kept in self._leases.get(router, ())
@@ -126,11 +135,29 @@ class Fence:
     ) -> None:
         """Record that `members` stand by the ring with `epoch` for `seconds`; they were requested at
         `requested_at`."""
+        self._promise = self._right(seconds, requested_at, epoch, ahead, members)
+
+    def _right(
+        self, seconds: float, requested_at: float, epoch: int, ahead: float, members: frozenset[str] | None
+    ) -> Right:
         margin = margin_of(seconds)
-        self._promise = Right(requested_at + seconds - margin, epoch, ahead, margin, members, ahead)
+        lost, seen = 0.0, ahead
+        if self._seen_at > requested_at:
+            lost, seen = sum(gained for at, gained in self._gains if at > requested_at), self._seen
+        return Right(requested_at + seconds - margin, epoch, ahead, margin, members, seen, lost)
+
+    def _look_at_time(self, now: float, ahead: float) -> None:
+        """Remember what the time of day has gained on the clock since the last check, if it is much."""
+        if self._seen_at > -inf and ahead - self._seen >= GAIN_SECONDS:
+            self._gains.append((now, ahead - self._seen))
+            if len(self._gains) > MAX_GAINS:
+                (_, first), (at, second) = self._gains[:2]
+                self._gains[:2] = [(at, first + second)]
+        self._seen, self._seen_at = ahead, now
 
     def may_serve(self, now: float, wall: float) -> bool:
         """Return True if the node may serve at `now`, seconds of its clock; `wall`: the time of day then."""
+        self._look_at_time(now, wall - now)
         self._drop_expired(now, wall - now)
         leases_end, promise_expires_at = self._expire_at()
         until = max(leases_end, promise_expires_at)

@@ -118,8 +118,8 @@ def test_a_jump_of_the_time_of_day_beyond_the_margin_ends_what_there_is_for_good
     fence.promised(LEASE, 100.0, 7, AHEAD, OTHERS)
     assert not is_open(fence, 101.0, AHEAD + moved)
     assert not is_open(fence, 101.1, AHEAD), "set back, it proves nothing"
-    fence.granted("r", LEASE, 101.0, 7, AHEAD + moved)
-    assert is_open(fence, 101.2, AHEAD + moved)
+    fence.granted("r", LEASE, 101.1, 7, AHEAD)
+    assert is_open(fence, 101.2, AHEAD)
 
 
 def test_a_smaller_one_shortens_and_never_lengthens() -> None:
@@ -167,6 +167,24 @@ def test_promises_are_requested_for_when_half_is_left_and_no_router_has_renewed(
     assert fence.request_at() == pytest.approx(104.7)
     is_open(fence, 120.0)
     assert fence.request_at() == -inf, "overdue"
+
+
+@pytest.mark.parametrize("right", ["lease", "promise"])
+def test_a_pause_counts_although_the_time_of_day_is_set_back_before_the_right_arrives(right: str) -> None:
+    fence = fence_of()
+    fence.granted("r", LEASE, 100.0, 7, AHEAD)
+    assert is_open(fence, 102.0)
+    # At 103 a right is requested; then the machine is paused, and the time of day is corrected, and set back.
+    assert not is_open(fence, 103.1, AHEAD + 5.8)
+    is_open(fence, 103.2, AHEAD + 0.5)
+    if right == "lease":
+        fence.granted("r", LEASE, 103.0, 7, AHEAD)
+    else:
+        fence.promised(LEASE, 103.0, 7, AHEAD, OTHERS)
+    assert not is_open(fence, 103.3, AHEAD + 0.5)
+    # One that was requested afterwards is not concerned.
+    fence.granted("r", LEASE, 103.3, 7, AHEAD + 0.5)
+    assert is_open(fence, 103.4, AHEAD + 0.5)
 
 
 # ---- against an observer with the true time
