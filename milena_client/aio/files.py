@@ -10,6 +10,7 @@ from typing import Self
 from milena_client.core.read_ahead import MIN_WINDOW, ReadAhead
 from milena_client.core.values import Stat
 from milena_common.api.byte_range import ByteRange
+from milena_common.api.errors import FailedPrecondition
 
 # Returns bytes of the version that was opened. Raises MilenaError, ConditionFailed if there is another one.
 ReadRange = Callable[[ByteRange], Awaitable[bytes]]
@@ -48,8 +49,12 @@ class AsyncObjectFile:
     async def _read_some(self, length: int) -> memoryview:
         self._check_open()
         part = self._ahead.consume(length)
-        if not part and (request := self._ahead.next_request(length)) is not None:
-            self._ahead.fill(await self._read_range(request))
+        while not part and (request := self._ahead.next_request(length)) is not None:
+            try:
+                self._ahead.fill(await self._read_range(request))
+            except FailedPrecondition as error:
+                if not self._ahead.asks_for_less(request, error):
+                    raise
             part = self._ahead.consume(length)
         return part
 

@@ -10,11 +10,13 @@ At most the bytes of one request are kept, and they are dropped before the next 
 from __future__ import annotations
 
 from milena_common.api.byte_range import ByteRange
-from milena_common.api.errors import InvalidRequest
+from milena_common.api.errors import ConditionFailed, FailedPrecondition, InvalidRequest
 
 # Bytes of a sequential reader's first and largest requests. The largest are also those of any other reader.
 MIN_WINDOW = 2**20
 MAX_WINDOW = 8 * 2**20
+# A rejected request is halved down to so many bytes at least.
+MIN_REQUEST = 1024
 
 
 class ReadAhead:
@@ -51,6 +53,16 @@ class ReadAhead:
             self._window = 0
         self._kept = b""
         return ByteRange(self.position, min(max(length, self._window), self.max_request, remaining))
+
+    def asks_for_less(self, request: ByteRange, error: FailedPrecondition) -> bool:
+        """Return True if the next request is to be a smaller one than `request`, which was rejected with `error`.
+
+        The cluster may allow less than this client knows: MAX_VALUE_BYTES comes with the ring.
+        """
+        if isinstance(error, ConditionFailed) or request.length < 2 * MIN_REQUEST:
+            return False
+        self.max_request = request.length // 2
+        return True
 
     def fill(self, value: bytes) -> None:
         """Take the bytes of the last request."""

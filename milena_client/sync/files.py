@@ -10,6 +10,7 @@ from typing import Any
 from milena_client.core.read_ahead import MIN_WINDOW, ReadAhead
 from milena_client.core.values import Stat
 from milena_common.api.byte_range import ByteRange
+from milena_common.api.errors import FailedPrecondition
 
 # Bytes that a small read requests at least.
 BUFFER_BYTES = 64 * 1024
@@ -33,8 +34,12 @@ class _RawObject(io.RawIOBase):
         self._check_open()
         view = memoryview(buffer).cast("B")
         part = self._ahead.consume(len(view))
-        if not part and (request := self._ahead.next_request(len(view))) is not None:
-            self._ahead.fill(self._read_range(request))
+        while not part and (request := self._ahead.next_request(len(view))) is not None:
+            try:
+                self._ahead.fill(self._read_range(request))
+            except FailedPrecondition as error:
+                if not self._ahead.asks_for_less(request, error):
+                    raise
             part = self._ahead.consume(len(view))
         view[: len(part)] = part
         return len(part)

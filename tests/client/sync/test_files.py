@@ -11,7 +11,7 @@ from milena_client.core.read_ahead import MAX_WINDOW, MIN_WINDOW
 from milena_client.core.values import Stat
 from milena_client.sync.files import BUFFER_BYTES, ObjectFile
 from milena_common.api.byte_range import ByteRange
-from milena_common.api.errors import ConditionFailed
+from milena_common.api.errors import ConditionFailed, FailedPrecondition
 
 VALUE = bytes(range(256)) * 2**16  # 16 MiB
 
@@ -72,6 +72,31 @@ def test_chunks_are_requested_ahead() -> None:
     assert len(it.requests) < 10
     assert max(request.length for request in it.requests) == MAX_WINDOW
     assert it.requests[1].length == MIN_WINDOW
+
+
+def test_requests_become_smaller_where_the_cluster_allows_less_than_the_client_knows() -> None:
+    it = Object()
+
+    def read_range(part: ByteRange) -> bytes:
+        if part.length > 300_000:
+            raise FailedPrecondition("length: allowed are at most 300000 (MAX_VALUE_BYTES)")
+        return it.read_range(part)
+
+    file = ObjectFile(read_range, Stat(len(VALUE), '"e"', 0.0, dirty=False), 2**30)
+    assert file.read() == VALUE
+    assert max(part.length for part in it.requests) == 2**18
+
+
+def test_another_rejection_is_raised_after_a_few_requests() -> None:
+    tried = []
+
+    def read_range(part: ByteRange) -> bytes:
+        tried.append(part.length)
+        raise FailedPrecondition("the value is damaged")
+
+    with pytest.raises(FailedPrecondition, match="damaged"):
+        ObjectFile(read_range, Stat(len(VALUE), '"e"', 0.0, dirty=False), 2**30).read()
+    assert tried == [2**23 >> halved for halved in range(14)]
 
 
 def test_the_error_of_a_request_is_raised_and_the_position_stays() -> None:

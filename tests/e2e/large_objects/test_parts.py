@@ -11,7 +11,7 @@ import redis
 from mypy_boto3_s3 import S3Client
 
 from milena_client import AsyncMilena, ConditionFailed, Milena, RangeNotSatisfiable
-from milena_common.api.errors import FailedPrecondition
+from milena_common.api.errors import FailedPrecondition, OriginUnavailable
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.network.addresses import parse_address
 from tests.e2e.conftest import StartCluster
@@ -83,7 +83,10 @@ def test_a_read_never_mixes_versions_while_another_writer_replaces_the_object(
         with Milena(cluster.address) as m:
             for _ in range(150):
                 offset = rng.randrange(SIZE)
-                part = m.get_range("large", offset, rng.choice((1, 5 * KIB, 200 * KIB)))
+                try:
+                    part = m.get_range("large", offset, rng.choice((1, 5 * KIB, 200 * KIB)))
+                except OriginUnavailable:  # the other writer was faster, three times in a row
+                    continue
                 assert part is not None
                 assert len(set(part.value)) == 1, "bytes of several versions"
                 assert part.size == SIZE + part.value[0]

@@ -86,6 +86,12 @@ class FaultProxy:
         self.reject()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_CONTROL_SECONDS)
+        # Connections that were accepted while the others ended.
+        late = asyncio.all_tasks(self._loop)
+        for task in late:
+            task.cancel()
+        if late:
+            self._loop.run_until_complete(asyncio.wait(late))
         self._loop.close()
         self._port.close()
 
