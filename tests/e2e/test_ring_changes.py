@@ -188,7 +188,8 @@ def test_writes_in_flight_while_their_keys_move_are_read_afterwards(
         m.get_many(keys)  # a node that knows what S3 has writes in one request
         s3_proxy.clear_requests()
         writing = pool.submit(m.set_many, dict.fromkeys(keys, b"first"))
-        s3_proxy.wait_for(len(keys), "PUT")
+        # Of each key: the node tries its S3 out with requests of its own.
+        wait_until("S3 has been sent every write", lambda: all(s3_proxy.requests("PUT", key) for key in keys), 20)
         writing_twice = pool.submit(m.set_many, dict.fromkeys(keys, b"new"))
         newcomer = cluster.add_node()
         seen = m.get_many(keys)
