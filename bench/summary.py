@@ -64,16 +64,20 @@ def summarize(case: Case, rounds: Mapping[str, Sequence[Samples]], skipped: Sequ
     for target in case.targets:
         if target.variant in rows and (not target.peer or target.peer in peers):
             row = rows[target.variant]
-            measured = row.ratios[target.peer] if target.peer else row.medians[target.sample]
+            measured = row.medians[target.sample]
+            if target.peer:
+                measured = _ratio(target.sample, rounds[target.variant], peers[target.peer])
             verdicts.append(Verdict(target, measured, target.met(measured)))
     return Result(case.name, case.about, case.sample, list(peers), list(rows.values()), verdicts, skipped)
+
+
+def _ratio(sample: str, rounds: Sequence[Samples], of_peer: Sequence[Samples]) -> float:
+    """Return the median of the rounds' ratios to a peer."""
+    return median(own[sample] / other[sample] for own, other in zip(rounds, of_peer, strict=True))
 
 
 def _row(name: str, rounds: Sequence[Samples], sample: str, peers: Mapping[str, Sequence[Samples]]) -> Row:
     medians = {key: median(each[key] for each in rounds) for key in rounds[0]}
     values = [each[sample] for each in rounds]
-    ratios = {
-        peer: median(own[sample] / other[sample] for own, other in zip(rounds, of_peer, strict=True))
-        for peer, of_peer in peers.items()
-    }
+    ratios = {peer: _ratio(sample, rounds, of_peer) for peer, of_peer in peers.items()}
     return Row(name, rounds, medians, (max(values) - min(values)) / medians[sample], ratios)

@@ -63,6 +63,15 @@ def test_targets_are_held_against_medians_and_ratios() -> None:
     assert json.loads(as_json({"rounds": 3}, [result]))["cases"][0]["rows"][0]["rounds"] == ROUNDS["own"]
 
 
+def test_the_ratio_of_a_target_is_of_its_own_sample() -> None:
+    rounds: dict[str, list[Samples]] = {
+        "own": [{"per_s": 10.0, "p50_us": 190.0}],
+        "peer": [{"per_s": 20.0, "p50_us": 100.0}],
+    }
+    [verdict] = summarize(case(Target("own", "p50_us", peer="peer", at_most=1.7)), rounds).verdicts
+    assert (verdict.measured, verdict.met) == (1.9, False)
+
+
 def test_a_peer_that_was_left_out_takes_its_ratios_and_targets_along() -> None:
     missing = Skipped("peer", "is not installed")
     targets = (Target("own", "per_s", peer="peer", at_least=2), Target("own", "per_s", at_least=200))
