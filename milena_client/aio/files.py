@@ -53,7 +53,7 @@ class AsyncObjectFile:
             try:
                 self._ahead.fill(await self._read_range(request))
             except FailedPrecondition as error:
-                if not self._ahead.asks_for_less(request, error):
+                if not self._ahead.requests_less(request, error):
                     raise
             part = self._ahead.consume(length)
         return part

@@ -54,7 +54,7 @@ class ReadAhead:
         self._kept = b""
         return ByteRange(self.position, min(max(length, self._window), self.max_request, remaining))
 
-    def asks_for_less(self, request: ByteRange, error: FailedPrecondition) -> bool:
+    def requests_less(self, request: ByteRange, error: FailedPrecondition) -> bool:
         """Return True if the next request is to be a smaller one than `request`, which was rejected with `error`.
 
         The cluster may allow less than this client knows: MAX_VALUE_BYTES comes with the ring.

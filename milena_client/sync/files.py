@@ -38,7 +38,7 @@ class _RawObject(io.RawIOBase):
             try:
                 self._ahead.fill(self._read_range(request))
             except FailedPrecondition as error:
-                if not self._ahead.asks_for_less(request, error):
+                if not self._ahead.requests_less(request, error):
                     raise
             part = self._ahead.consume(len(view))
         view[: len(part)] = part
