@@ -14,6 +14,7 @@ from typing import Any
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
+from milena_cache.servers.resp.state.ring_view import RingView
 from milena_common.cluster.slots import SLOTS, slot_of
 from milena_common.resp.encoding import Raw, Verbatim
 from milena_common.resp.redis_replies import CommandError, integer
@@ -96,7 +97,22 @@ def nodes(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     summary="Returns the mapping of cluster slots to nodes.",
 )
 def slots(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    return context.ring_of(session).slots(context.ownership)
+    return _known_ring(context, session).slots(context.ownership)
+
+
+def _known_ring(context: Context, session: Session) -> RingView:
+    """Return the ring in the form for this client. Raises CommandError while it has no node.
+
+    An empty reply would be taken for the truth: redis-py 8.1.0 then fails with an IndexError, and does not go on to
+    another node.
+    """
+    ring = context.ring_of(session)
+    if not ring.members(context.ownership):
+        raise CommandError(
+            "CLUSTERDOWN this node knows no ring with nodes that this client could connect to; request it of another node, or "
+            "try again when it has joined (ROUTER_ADDR)"
+        )
+    return ring
 
 
 @COMMANDS.command(
@@ -107,7 +123,7 @@ def slots(context: Context, session: Session, argv: list[bytes]) -> Raw:
     summary="Returns the mapping of cluster slots to shards.",
 )
 def shards(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
-    ring = context.ring_of(session)
+    ring = _known_ring(context, session)
     return [
         {
             "slots": ranges,
