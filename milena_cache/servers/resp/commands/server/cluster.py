@@ -109,8 +109,8 @@ def _known_ring(context: Context, session: Session) -> RingView:
     ring = context.ring_of(session)
     if not ring.members(context.ownership):
         raise CommandError(
-            "CLUSTERDOWN this node knows no ring with nodes that this client could connect to; request it of another "
-            "node, or try again when it has joined (ROUTER_ADDR)"
+            "CLUSTERDOWN this node knows no ring with nodes that this client could connect to; request it of "
+            "another node, or try again when it has joined (ROUTER_ADDR)"
         )
     return ring
 
