@@ -101,16 +101,16 @@ def slots(context: Context, session: Session, argv: list[bytes]) -> Raw:
 
 
 def _known_ring(context: Context, session: Session) -> RingView:
-    """Return the ring in the form for this client. Raises CommandError while it has no node.
+    """Return the ring in the form for this client. Raises CommandError while no node in it has slots.
 
     An empty reply would be taken for the truth: redis-py 8.1.0 then fails with an IndexError, and does not go on to
     another node.
     """
     ring = context.ring_of(session)
-    if not ring.members(context.ownership):
+    if not any(node.ranges for node, _ in ring.members(context.ownership)):
         raise CommandError(
-            "CLUSTERDOWN this node knows no ring with nodes that this client could connect to; request it of "
-            "another node, or try again when it has joined (ROUTER_ADDR)"
+            "CLUSTERDOWN this node knows of no node that has slots and that this client could connect to; request "
+            "the slots of another node, or try again when it has joined (ROUTER_ADDR)"
         )
     return ring
 

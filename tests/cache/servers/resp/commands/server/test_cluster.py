@@ -84,9 +84,17 @@ async def test_no_ring_is_known_yet() -> None:
     client = server.connect()
     for view in (b"SLOTS", b"SHARDS"):
         # An empty table would be taken for the truth; after an error clients ask another node.
-        assert (await client.request(b"CLUSTER", view)).startswith(b"-CLUSTERDOWN this node knows no ring ")
+        assert (await client.request(b"CLUSTER", view)).startswith(b"-CLUSTERDOWN this node knows of no node ")
     assert await client.value(b"CLUSTER", b"MYID") == node_id(ME)
     assert (await client.value(b"CLUSTER", b"INFO")).startswith(b"cluster_state:fail\r\n")
+
+
+async def test_no_node_of_the_ring_has_slots_that_wait_for_their_lost_holders() -> None:
+    server = ServerUnderTest()
+    server.ownership.update(SlotMap(3, "bucket", (MapNode(ME, "[::1]:6379", "a"),), ()))
+    client = server.connect()
+    assert (await client.request(b"CLUSTER", b"SLOTS")).startswith(b"-CLUSTERDOWN ")
+    assert b" 0 0 3 connected\n" in await client.request(b"CLUSTER", b"NODES")
 
 
 async def test_keys_by_slot() -> None:
