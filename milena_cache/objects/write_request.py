@@ -56,7 +56,7 @@ class Receipt(Protocol):
     """Learns, once, how a write has come out. A future is one."""
 
     def done(self) -> bool:
-        """Return True if it has learned it, or nobody waits for it."""
+        """Return True if it has learned it, or no caller waits for it."""
 
     def set_result(self, result: None, /) -> None:
         """The write is durable. Must not raise, nor call back into the journal."""

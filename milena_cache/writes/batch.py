@@ -1,4 +1,4 @@
-"""Coordination. Writes that begin together, and whose callers are told together: one callback for all of them.
+"""Coordination. Writes that begin together, and whose callers are notified together: one callback for all of them.
 
 A write by itself has a future, with a callback of its own, and a place of its own wherever it is waited for. For
 writes that came together, share a commit and are replied to together, that would be most of their cost.

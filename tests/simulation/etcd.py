@@ -1,7 +1,7 @@
 """Coordination. etcd as the routers of a simulation reach it: one state, changed by compare-and-swap; its faults.
 
 Requests and replies travel over the network, with its delays and partitions. While a leader is elected nothing is
-decided: a request that came before may have taken effect or not, and its sender is told neither; one that comes
+decided: a request that came before may have taken effect or not, and its sender learns neither; one that comes
 meanwhile takes effect afterwards, or never. A watch has every change in order until it ends; a silent one stays
 open, and has none.
 """

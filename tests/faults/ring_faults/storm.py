@@ -37,7 +37,7 @@ class Outcome:
 
     writes, reads: that were acknowledged, and that returned
     disturbed: how often a node was
-    backwards: keys with a read that went backwards, or a number that nobody wrote, as a line each
+    backwards: keys with a read that went backwards, or a number that was never written, as a line each
     lost: keys whose last acknowledged number is not there in the end
     """
 
