@@ -36,6 +36,10 @@ ERROR_SECONDS = 0.2
 # redis-py is the slowest of the clients: only so many of the registers have one.
 REDIS_REGISTERS = 6
 
+# How calls fail. redis-py 8.1.0 raises a KeyError for a slot that is in no node's table, as slots are that wait for
+# their lost holders.
+FAILURES = (MilenaError, RedisError, RedisClusterException, OSError, TimeoutError, LookupError)
+
 # Replies of Redis clients that say that nothing was done.
 _NOTHING_DONE = (ClusterDownError, MovedError, TryAgainError)
 
@@ -119,7 +123,7 @@ class RingLoad:
             try:
                 if await call(random, process):
                     self.availability.succeeded(key, way, time.monotonic())
-            except (MilenaError, RedisError, RedisClusterException, OSError, TimeoutError) as error:
+            except FAILURES as error:
                 self.errors[f"{way}: {type(error).__name__}"] += 1
                 await asyncio.sleep(ERROR_SECONDS)
             await asyncio.sleep(random.uniform(0.5, 1.5) * PAUSE_SECONDS)
