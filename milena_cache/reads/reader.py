@@ -356,8 +356,8 @@ class Node:
         except TooLarge as large:
             if call.attached and (found := large.found) is not None:
                 # No later reader may join: (1) a read of a part starts this call, and the object is too large for
-                # that; (2) a read of the whole object joins before the call's end is processed; (3) it is told that
-                # the object is too large, although it is within MAX_VALUE_BYTES.
+                # that; (2) a read of the whole object joins before the call's end is processed; (3) it fails,
+                # because the object is too large, although it is within MAX_VALUE_BYTES.
                 self.fetches.detach(target.cache_key)
                 # S3 has another version than the entry, which would be asked about again by each read of a part.
                 self.memory.remove(target.cache_key)

@@ -98,14 +98,14 @@ PORT: Final = "grpc"
 
 
 class Allowed(NamedTuple):
-    """A call that is allowed: to whom its bytes are charged (None: nobody), and how its response is filtered."""
+    """A call that is allowed: to whom its bytes are charged (None: no user), and how its response is filtered."""
 
     user: User | None
     filter: Filter | None
 
 
 class Caller:
-    """The calls of one principal to one method. `end_user`: for whom they say to be made, "" for nobody else."""
+    """The calls of one principal to one method. `end_user`: for whom they say to be made; "": the principal."""
 
     def __init__(self, guard: ApiGuard, principal: Principal, method: str, end_user: str = "") -> None:
         self._guard = guard

@@ -1,7 +1,7 @@
 """Pure. Commands that have begun and have no reply yet: their places in the order of a client's replies.
 
 `Request` is the command for one key, which a node replies to. `Gathered` is a command on several keys, whose parts
-are requests. All that finishes tells its client once, with the reply in RESP3.
+are requests. All that finishes passes the reply to its client once, in RESP3.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ ACCESS_BUGS: tuple[Bug, ...] = (
         ("tests/router/forwarding/test_node_connection.py::test_calls_over_grpc_do_so_too",),
     ),
     Bug(
-        "bytes of a user with a certificate are charged to nobody",
+        "bytes of a user with a certificate are charged to no user",
         (
             Change(
                 "milena_common/rpc/server.py",

@@ -71,7 +71,7 @@ def call(context: Context, session: Session, argv: list[bytes]) -> Any:
     """Call a method: `MILENA.CALL method timeout_ms request [deadline_ms [user]]`.
 
     `deadline_ms` is on this node's monotonic clock, see `milena_common.resp.peer_clock`; "" is none. `user`: for
-    whom a process of the cluster calls it; for nobody else. Raises InvalidRequest, Overloaded if the call came
+    whom a process of the cluster calls it; only such may name one. Raises InvalidRequest, Overloaded if it came
     after its deadline, and as the methods do.
     """
     if len(argv) > _MAX_LENGTH:
