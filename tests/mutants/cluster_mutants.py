@@ -46,8 +46,8 @@ CLUSTER_BUGS: tuple[Bug, ...] = (
     _bug(
         "the margin of a lease is not subtracted",
         FENCE,
-        "        right = Right(sent_at + seconds - margin,",
-        "        right = Right(sent_at + seconds,",
+        "        return Right(requested_at + seconds - margin,",
+        "        return Right(requested_at + seconds,",
         COUNTED_LEASE,
     ),
     _bug(
