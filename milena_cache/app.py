@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
@@ -22,6 +23,7 @@ from milena_cache.configuration.config import Config
 from milena_cache.copies.collecting import Collected, Collecting
 from milena_cache.copies.held_copies import HeldCopies
 from milena_cache.copies.holder import Holder
+from milena_cache.copies.holder_link import Links as CopyLinks
 from milena_cache.copies.journal_roles import NAME as JOURNAL_ROLES
 from milena_cache.copies.journal_roles import JournalRoles
 from milena_cache.copies.promotion import Promotion
@@ -114,6 +116,10 @@ from milena_common.tls.outgoing import Outgoing
 
 # Seconds until slots that were taken over are reported to the routers.
 STATUS_SECONDS = 0.05
+
+
+class NodeLinks(Links, CopyLinks, Protocol):
+    """Connections to other nodes, as all parts of a node need them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,7 +383,7 @@ def build_servers(
     identity: NodeIdentity,
     stopping: Callable[[], bool],
     probes: Sequence[Probe] = (),
-    links: Links | None = None,
+    links: NodeLinks | None = None,
     rejects: RejectsConnections = rejects_connections,
     access: Access | None = None,
     certificates: Certificates | None = None,
@@ -579,7 +585,7 @@ def build_copies(
     ownership: Ownership,
     handover: Handover,
     links: Links,
-    copy_links: Links,
+    copy_links: CopyLinks,
 ) -> HeldCopies:
     """Return what holds copies of other nodes' writes, and makes those of this node's writes.
 

@@ -16,10 +16,11 @@ from __future__ import annotations
 import asyncio
 import struct
 from bisect import bisect_right
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from milena_cache.copies.holder import Holder
+from milena_cache.copies.pending import AwaitedCopies
 from milena_cache.copies.store import Copy
 from milena_cache.handover.frames import MAX_BYTES, MAX_WRITES, ranges_of, seconds_for
 from milena_cache.handover.tombstones import Tombstones
@@ -27,6 +28,7 @@ from milena_cache.journal.group_commit import Journal
 from milena_cache.journal.record import Damaged, copied
 from milena_cache.membership.ownership import Ownership
 from milena_cache.objects.version import Version
+from milena_cache.objects.write_request import NotDurable
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_common.api.errors import FailedPrecondition, InternalError, InvalidRequest, TryAgain
 from milena_common.cluster.slots import SLOTS, slot_of
@@ -100,6 +102,19 @@ class HolderPart(NamedTuple):
     process: str
     sure: bool
     slots: set[int]
+
+
+class _Written(AwaitedCopies):
+    """The records of one reply that are queued for the journal. `done` is set when none is any more."""
+
+    __slots__ = ("done",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done = asyncio.Event()
+
+    def all_done(self) -> None:
+        self.done.set()
 
 
 class Collected:
@@ -287,17 +302,20 @@ class Collecting:
             keys = [head.key for head in batch]
             reply = await self._request(part, b"WRITES", *keys, timeout=CALL_SECONDS + seconds_for(size))
             self._holder.mark_journal()
-            appended: list[Awaitable[None]] = []
+            awaited = _Written()
             for raw, head in zip(reply, batch, strict=False):
                 if raw is not None:
-                    appended += self._append(raw, sure=part.sure and head.sure)
-            for result in await asyncio.gather(*appended, return_exceptions=True):
-                if isinstance(result, BaseException):
-                    raise result
+                    self._append(raw, awaited, sure=part.sure and head.sure)
+            if awaited.number:
+                await awaited.done.wait()
+            if isinstance(awaited.error, NotDurable):
+                raise FailedPrecondition("the journal has no room for copies")
+            if awaited.error is not None:
+                raise awaited.error
         finally:
             self._budget.release(size)
 
-    def _append(self, raw: bytes, *, sure: bool) -> Iterator[Awaitable[None]]:
+    def _append(self, raw: bytes, awaited: AwaitedCopies, *, sure: bool) -> None:
         try:
             record, size, as_copy = copied(raw, self._journal.next_version(0).seq, doubtful=not sure)
         except Damaged:
@@ -308,7 +326,7 @@ class Collecting:
         self._journal.learned(record.version)
         copy = Copy(record.version, record.number, size, record.value is None, sure=sure)
         self.collected += 1
-        yield self._holder.append(record.cache_key, copy, as_copy)
+        awaited.add(self._holder.append(record.cache_key, copy, as_copy))
 
 
 def _batches(heads: Sequence[Head]) -> Iterator[list[Head]]:

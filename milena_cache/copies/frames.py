@@ -52,7 +52,7 @@ until it has a ring of that epoch.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -77,7 +77,7 @@ _TOMBSTONE = 1
 _KEPT = 1
 
 _ITEM = struct.Struct("<2BI")
-_RELEASE = struct.Struct("<d2Q")
+_RELEASED = struct.Struct("<d2Q")
 _EPOCH = struct.Struct("<Q")
 
 
@@ -126,7 +126,7 @@ class Sender(NamedTuple):
     serial: int
 
 
-class CopiedRecord(NamedTuple):
+class CopiedRecord:
     """A write of the owner.
 
     raw: the record's bytes, with the number that it has in the owner's journal
@@ -135,9 +135,12 @@ class CopiedRecord(NamedTuple):
     before it is served
     """
 
-    raw: memoryview
-    restored: bool
-    unconfirmed: bool
+    __slots__ = ("raw", "restored", "unconfirmed")
+
+    def __init__(self, raw: memoryview, restored: bool, unconfirmed: bool) -> None:
+        self.raw = raw
+        self.restored = restored
+        self.unconfirmed = unconfirmed
 
     def decode(self, *, with_value: bool = True) -> tuple[Record, int]:
         """Return the record and the size of its value, after checking its checksums. Raises InvalidRequest."""
@@ -180,27 +183,29 @@ class End(NamedTuple):
 Item = CopiedRecord | Release | Begin | End
 
 
+# As numbers, which are compared in C.
+_RECORD, _RELEASE, _BEGIN, _END = map(int, Kind)
+
 # The heads of most records, but for the length.
 _PLAIN_RECORD = struct.Struct("<HI")
-_PLAIN = int(Kind.RECORD)
 
 
 def record_head(size: int) -> bytes:
     """Return the head of a record of `size` bytes without flags, which is followed by the record."""
-    return _PLAIN_RECORD.pack(_PLAIN, size)
+    return _PLAIN_RECORD.pack(_RECORD, size)
 
 
 def record_parts(raw: bytes, *, restored: bool = False, unconfirmed: bool = False) -> tuple[bytes, bytes]:
     """Return a record, as the owner's journal stores it, as an item in two parts, to be joined with others."""
-    return _ITEM.pack(Kind.RECORD, _RESTORED * restored | _UNCONFIRMED * unconfirmed, len(raw)), raw
+    return _ITEM.pack(_RECORD, _RESTORED * restored | _UNCONFIRMED * unconfirmed, len(raw)), raw
 
 
 def encode_release(release: Release) -> bytes:
     """Return a release as an item."""
     key, (epoch, seq), at = release
-    head = _RELEASE.pack(at or 0.0, epoch, seq)
+    head = _RELEASED.pack(at or 0.0, epoch, seq)
     flags = _TOMBSTONE if at is not None else 0
-    return b"".join((_ITEM.pack(Kind.RELEASE, flags, len(head) + len(key)), head, key))
+    return b"".join((_ITEM.pack(_RELEASE, flags, len(head) + len(key)), head, key))
 
 
 def encode_slots(item: Begin | End) -> bytes:
@@ -209,8 +214,8 @@ def encode_slots(item: Begin | End) -> bytes:
     if isinstance(item, Begin):
         if item.kept:
             text = _EPOCH.pack(item.kept) + text
-        return _ITEM.pack(Kind.BEGIN, _KEPT * bool(item.kept), len(text)) + text
-    return _ITEM.pack(Kind.END, 0, len(text)) + text
+        return _ITEM.pack(_BEGIN, _KEPT * bool(item.kept), len(text)) + text
+    return _ITEM.pack(_END, 0, len(text)) + text
 
 
 def encode_frame(items: Sequence[bytes], *, urgent: bool = False) -> bytes:
@@ -242,9 +247,10 @@ def decode_sender(argv: Sequence[bytes]) -> Sender:
         raise InvalidRequest("the sender of a copy: allowed: epoch, address, process, session, serial") from None
 
 
-def items(frame: bytes) -> Iterator[Item]:
-    """Yield the items of a frame. Raises InvalidRequest, maybe after some."""
+def items(frame: bytes) -> list[Item]:
+    """Return the items of a frame. Raises InvalidRequest."""
     is_urgent(frame)
+    found: list[Item] = []
     view = memoryview(frame)
     at, end = 1, len(frame)
     while at < end:
@@ -257,16 +263,17 @@ def items(frame: bytes) -> Iterator[Item]:
         at += length
         if at > end:
             raise InvalidRequest("a frame of copies ends in an item")
-        if kind == Kind.RECORD:
-            yield CopiedRecord(body, bool(flags & _RESTORED), bool(flags & _UNCONFIRMED))
-        elif kind == Kind.RELEASE:
-            yield _decode_release(flags, body)
-        elif kind == Kind.BEGIN:
-            yield _decode_begin(flags, bytes(body))
-        elif kind == Kind.END:
-            yield End(decode_ranges(bytes(body)))
+        if kind == _RECORD:
+            found.append(CopiedRecord(body, bool(flags & _RESTORED), bool(flags & _UNCONFIRMED)))
+        elif kind == _RELEASE:
+            found.append(_decode_release(flags, body))
+        elif kind == _BEGIN:
+            found.append(_decode_begin(flags, bytes(body)))
+        elif kind == _END:
+            found.append(End(decode_ranges(bytes(body))))
         else:
             raise InvalidRequest(f"a frame of copies has an item of kind {kind}")
+    return found
 
 
 def _decode_begin(flags: int, body: bytes) -> Begin:
@@ -281,10 +288,10 @@ def _decode_begin(flags: int, body: bytes) -> Begin:
 
 def _decode_release(flags: int, body: memoryview) -> Release:
     try:
-        at, epoch, seq = _RELEASE.unpack_from(body)
+        at, epoch, seq = _RELEASED.unpack_from(body)
     except struct.error:
         raise InvalidRequest("a release of a copy is too short") from None
-    key = bytes(body[_RELEASE.size :])
+    key = bytes(body[_RELEASED.size :])
     return Release(key, Version(epoch, seq), at if flags & _TOMBSTONE else None)
 
 

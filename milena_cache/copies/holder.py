@@ -28,6 +28,7 @@ from milena_cache.copies.frames import (
     items,
 )
 from milena_cache.copies.journal_roles import NAME, JournalRoles, Role
+from milena_cache.copies.pending import AwaitedCopies, PendingCopy
 from milena_cache.copies.store import Copy, CopyStore, keeping_of
 from milena_cache.handover.frames import Range, ranges_of
 from milena_cache.handover.tombstones import Tombstones
@@ -52,33 +53,42 @@ COMMIT_SECONDS = 10.0
 MAX_SESSIONS = 1000
 
 
-class PendingCopy:
-    """A copy that is queued for a commit of the journal.
-
-    released: True if it is to be removed as soon as it is in the journal
-    future: done when it is in the journal, or will not be
-    confirmed: False if its slot was begun after it was sent
-    epoch: of this node's ring when it was taken
-    """
-
-    __slots__ = ("confirmed", "copy", "epoch", "future", "key", "released")
-
-    def __init__(self, key: bytes, copy: Copy, epoch: int) -> None:
-        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.key = key
-        self.copy = copy
-        self.epoch = epoch
-        self.released = False
-        self.confirmed = True
-
-
-class _Taken(NamedTuple):
+class _Taken:
     """A record of a frame, as it will be in this node's journal."""
 
-    record: Record
-    size: int
-    raw: bytes
-    restored: bool
+    __slots__ = ("raw", "record", "restored", "size", "slot")
+
+    def __init__(self, record: Record, size: int, raw: bytes, *, restored: bool) -> None:
+        self.record = record
+        self.size = size
+        self.raw = raw
+        self.restored = restored
+        self.slot = slot_of(record.cache_key)
+
+
+class _TakenFrame(AwaitedCopies):
+    """A frame that has taken effect, and whose reply waits for the journal: for its records and what it releases.
+
+    released: the keys of which something was released
+    full: True if there was no room for its records
+    soon: True if the next commit is not to be waited for, but begun
+    reply: resolved when none of its records is queued any more; None if none ever was
+    """
+
+    __slots__ = ("_holder", "full", "released", "reply", "sender", "slots", "soon")
+
+    def __init__(self, holder: Holder, sender: Sender, slots: set[int], *, full: bool, soon: bool) -> None:
+        super().__init__()
+        self._holder = holder
+        self.released: list[bytes] = []
+        self.sender = sender
+        self.slots = slots
+        self.full = full
+        self.soon = soon
+        self.reply: asyncio.Future[Reply] | None = None
+
+    def all_done(self) -> None:
+        self._holder.copies_done(self)
 
 
 class _TakenOver(NamedTuple):
@@ -90,22 +100,30 @@ class _TakenOver(NamedTuple):
 
 
 class _Prepared:
-    """The items of a frame, checked: records as they will be in this journal."""
+    """The items of a frame, checked: records as they will be in this journal.
 
-    def __init__(self, frame: bytes, number: Callable[[], int]) -> None:
+    records: their number; cost, keeping: what they count for in the budget of copies, see `CopyStore`
+    """
+
+    def __init__(self, frame: bytes, journal: Journal[DirtyEntry]) -> None:
         self.urgent = is_urgent(frame)
         self.items: list[Release | Begin | End | _Taken] = []
         self.slots: set[int] = set()
-        self.records = 0
+        self.records = self.cost = self.keeping = 0
         for item in items(frame):
             if isinstance(item, CopiedRecord):
                 try:
-                    record, size, raw = copied(item.raw, number(), doubtful=item.unconfirmed)
+                    number = journal.next_version(0).seq
+                    record, size, raw = copied(item.raw, number, doubtful=item.unconfirmed)
                 except Damaged as error:
                     raise InvalidRequest(f"a copied write cannot be read: {error}") from None
-                self.items.append(_Taken(record, size, raw, item.restored))
-                self.slots.add(slot_of(record.cache_key))
+                taken = _Taken(record, size, raw, restored=item.restored)
+                self.items.append(taken)
+                self.slots.add(taken.slot)
                 self.records += 1
+                keeping = keeping_of(record.cache_key)
+                self.keeping += keeping
+                self.cost += keeping + size
                 continue
             self.items.append(item)
             if isinstance(item, Release):
@@ -118,9 +136,12 @@ class _Prepared:
         """Remove what concerns `slots`."""
         kept: list[Release | Begin | End | _Taken] = []
         for item in self.items:
-            if isinstance(item, _Taken | Release):
-                key = item.record.cache_key if isinstance(item, _Taken) else item.key
-                if slot_of(key) not in slots:
+            if isinstance(item, _Taken):
+                if item.slot not in slots:
+                    kept.append(item)
+                continue
+            if isinstance(item, Release):
+                if slot_of(item.key) not in slots:
                     kept.append(item)
                 continue
             left = {slot for first, last in item.slots for slot in range(first, last + 1)} - slots
@@ -172,6 +193,7 @@ class Holder:
         self._recovered: set[int] = set()
         self._marked = False
         self._storing_roles = False
+        self._replying: set[asyncio.Task[Reply]] = set()
         journal.observe(self)
         journal.copies = self
 
@@ -184,7 +206,7 @@ class Holder:
         the ring by which the sender owns its slots; nothing took effect then. What is returned raises Unavailable
         if it is not known how much of the frame is durable.
         """
-        prepared = _Prepared(frame, lambda: self._journal.next_version(0).seq)
+        prepared = _Prepared(frame, self._journal)
         reply = self._check_owner(sender, prepared.slots) or self._check_session(sender)
         if reply is not None:
             return reply
@@ -203,14 +225,15 @@ class Holder:
             self.full += 1
         if prepared.records:
             self.mark_journal()
-        appended: list[asyncio.Future[None]] = []
-        released: list[bytes] = []
+        soon = prepared.urgent or bool(prepared.records)
+        taken = _TakenFrame(self, sender, prepared.slots, full=full, soon=soon)
+        released = taken.released
         for item in prepared.items:
             if isinstance(item, _Taken):
                 if not full:
-                    self._take_record(item, appended)
+                    self._take_record(item, taken)
             elif isinstance(item, Release):
-                self._release(item, appended)
+                self._release(item, taken)
                 released.append(item.key)
             elif isinstance(item, Begin):
                 if item.kept:
@@ -218,28 +241,48 @@ class Holder:
                 else:
                     self._begin(item.slots)
             else:
-                released += self._end(item.slots, appended)
-        soon = prepared.urgent or bool(prepared.records)
-        return self._finish(sender, prepared.slots, appended, released, full=full, soon=soon)
+                released += self._end(item.slots, taken)
+        if taken.number:
+            taken.reply = asyncio.get_running_loop().create_future()
+            return taken.reply
+        return self._reply_when_released(taken)
 
-    async def _finish(
-        self,
-        sender: Sender,
-        slots: set[int],
-        appended: Sequence[asyncio.Future[None]],
-        released: Iterable[bytes],
-        *,
-        full: bool,
-        soon: bool,
-    ) -> Reply:
-        for result in await asyncio.gather(*appended, return_exceptions=True):
-            if isinstance(result, JournalFull):
-                full = True
-            elif isinstance(result, BaseException):
-                raise result
-        if not await self._journal.have_released(list(released), soon=soon):
+    def copies_done(self, taken: _TakenFrame) -> None:
+        """Reply to a frame whose records are in the journal, or will not be."""
+        future = taken.reply
+        if future is None or future.done():
+            return
+        if self._journal.is_leaving(taken.released):
+            task = asyncio.get_running_loop().create_task(self._reply_when_released(taken))
+            self._replying.add(task)
+            task.add_done_callback(partial(self._replied, future))
+            return
+        try:
+            future.set_result(self._reply(taken))
+        except Exception as error:
+            future.set_exception(error)
+
+    def _replied(self, future: asyncio.Future[Reply], task: asyncio.Task[Reply]) -> None:
+        self._replying.discard(task)
+        if future.done() or task.cancelled():
+            future.cancel()
+        elif error := task.exception():
+            future.set_exception(error)
+        else:
+            future.set_result(task.result())
+
+    async def _reply_when_released(self, taken: _TakenFrame) -> Reply:
+        if not await self._journal.have_released(taken.released, soon=taken.soon):
             raise Unavailable("the journal cannot record that copies are released: its disk is full, or has failed")
-        if self._check_owner(sender, slots) is not None:
+        return self._reply(taken)
+
+    def _reply(self, taken: _TakenFrame) -> Reply:
+        """Return the reply to a frame of which all is durable that ever will be. Raises Unavailable."""
+        error = taken.error
+        full = taken.full or isinstance(error, JournalFull)
+        if error is not None and not isinstance(error, JournalFull):
+            raise error
+        if self._check_owner(taken.sender, taken.slots) is not None:
             raise FailedPrecondition("the ring has changed, and the sender does not own the slots any more")
         return Reply.FULL if full else Reply.TAKEN
 
@@ -247,6 +290,9 @@ class Holder:
         if self._journal.full:
             return False
         cost, keeping = self._pending_bytes, self._pending_keeping
+        # First as if none of its keys had a copy yet.
+        if self.store.has_room(cost + prepared.cost, keeping + prepared.keeping):
+            return True
         for item in prepared.items:
             if isinstance(item, _Taken):
                 key = item.record.cache_key
@@ -256,38 +302,43 @@ class Holder:
                     cost += keeping_of(key) + item.size
         return self.store.has_room(cost, keeping)
 
-    def _take_record(self, item: _Taken, appended: list[asyncio.Future[None]]) -> None:
-        record, size, raw, restored = item
+    def _take_record(self, item: _Taken, awaited: AwaitedCopies) -> None:
+        record, slot = item.record, item.slot
         key, version = record.cache_key, record.version
-        if self._ownership.is_leaving(slot_of(key)):
+        if self._ownership.is_leaving(slot):
             self.adopt_key(key)
-        waiting = next((each for each in reversed(self._pending.get(key, ())) if not each.released), None)
+        waiting: PendingCopy | None = None
+        if key in self._pending:
+            waiting = next((each for each in reversed(self._pending[key]) if not each.released), None)
         known = self.store.get(key) if waiting is None else waiting.copy
-        confirmed = self.store.is_confirmed(key) if waiting is None else waiting.confirmed
         if known is not None and not known.damaged:
+            confirmed = self.store.is_confirmed(key) if waiting is None else waiting.confirmed
             same = known.version == version
-            if same or (known.version > version and confirmed and not restored):
+            if same or (known.version > version and confirmed and not item.restored):
                 if waiting is not None:
                     waiting.confirmed = True
-                    appended.append(waiting.future)
+                    awaited.add(waiting)
                 elif same:
                     sure = known.sure or not record.doubtful
                     self.store.put_copy(key, known._replace(sure=sure))
                 return
         self._journal.learned(version)
-        copy = Copy(version, record.number, size, record.value is None, sure=not record.doubtful)
-        appended.append(self.append(key, copy, raw))
+        copy = Copy(version, record.number, item.size, record.value is None, sure=not record.doubtful)
+        awaited.add(self.append(key, copy, item.raw))
         self.taken += 1
 
-    def append(self, key: bytes, copy: Copy, raw: bytes) -> asyncio.Future[None]:
-        """Put a copy, whose record is `raw`, into the journal. It and the future raise as `Journal.write` says."""
-        waiting = PendingCopy(key, copy, self._ownership.epoch)
-        written = self._journal.write(copy.number, raw, waiting, self._failed, COMMIT_SECONDS)
-        written.add_done_callback(partial(_pass_on, waiting.future))
-        self._pending.setdefault(key, []).append(waiting)
+    def append(self, key: bytes, copy: Copy, raw: bytes) -> PendingCopy:
+        """Put a copy, whose record is `raw`, into the journal. It and the result raise as `Journal.write` says."""
+        waiting = PendingCopy(key, slot_of(key), copy, self._ownership.epoch)
+        self._journal.write_for(waiting, copy.number, raw, waiting, self._failed, COMMIT_SECONDS)
+        known = self._pending.get(key)
+        if known is None:
+            self._pending[key] = [waiting]
+        else:
+            known.append(waiting)
         self._pending_bytes += keeping_of(key) + copy.size
         self._pending_keeping += keeping_of(key)
-        return waiting.future
+        return waiting
 
     def committed(self, batch: Sequence[QueuedWrite[Any]], seconds: float) -> None:
         """Complete the copies that were committed, as an observer of the journal.
@@ -297,10 +348,11 @@ class Holder:
         (3) each would confirm the copy only when the other one has.
         """
         for write in batch:
-            if isinstance(write.token, PendingCopy):
-                self._appended(write.token, durable=True)
-                if not write.token.future.done():
-                    write.token.future.set_result(None)
+            waiting = write.token
+            if isinstance(waiting, PendingCopy):
+                self._appended(waiting, durable=True)
+                if not waiting.done():
+                    waiting.set_result(None)
 
     def _failed(self, waiting: PendingCopy, durable: bool) -> None:
         if not durable:
@@ -309,9 +361,10 @@ class Holder:
     def _appended(self, waiting: PendingCopy, *, durable: bool) -> None:
         key, copy = waiting.key, waiting.copy
         others = self._pending[key]
-        others.remove(waiting)
-        if not others:
+        if len(others) == 1:
             del self._pending[key]
+        else:
+            others.remove(waiting)
         self._pending_bytes -= keeping_of(key) + copy.size
         self._pending_keeping -= keeping_of(key)
         if not durable:
@@ -335,7 +388,7 @@ class Holder:
         if found is not None:
             self._journal.release(found.number, key)
 
-    def _release(self, item: Release, appended: list[asyncio.Future[None]]) -> None:
+    def _release(self, item: Release, awaited: AwaitedCopies) -> None:
         key, version, deleted_at = item
         if self._ownership.is_leaving(slot_of(key)):
             self.adopt_key(key)
@@ -345,7 +398,7 @@ class Holder:
         for waiting in self._pending.get(key, ()):
             if waiting.copy.version <= version:
                 waiting.released = True
-                appended.append(waiting.future)
+                awaited.add(waiting)
             else:
                 waiting.confirmed = True
         known = self.store.get(key)
@@ -360,13 +413,13 @@ class Holder:
             for waiting in self._pending_in(first, last):
                 waiting.confirmed = False
 
-    def _end(self, slots: Iterable[Range], appended: list[asyncio.Future[None]]) -> list[bytes]:
+    def _end(self, slots: Iterable[Range], awaited: AwaitedCopies) -> list[bytes]:
         released = []
         for first, last in slots:
             for waiting in self._pending_in(first, last):
                 if not waiting.confirmed:
                     waiting.released = True
-                    appended.append(waiting.future)
+                    awaited.add(waiting)
                     released.append(waiting.key)
             for key in self.store.unconfirmed(first, last):
                 self.drop_copy(key)
@@ -374,7 +427,7 @@ class Holder:
         return released
 
     def _pending_in(self, first: int, last: int) -> list[PendingCopy]:
-        return [each for key, found in self._pending.items() if first <= slot_of(key) <= last for each in found]
+        return [each for found in self._pending.values() if first <= found[0].slot <= last for each in found]
 
     def doubt(self, slots: set[int]) -> None:
         """Record that S3 may have later writes than the copies of `slots`, and those that are being journaled."""
@@ -563,10 +616,3 @@ class Holder:
 
 def _move(move: MapRange) -> _TakenOver:
     return _TakenOver(move.node.address, move.node.node_id, move.owned_since)
-
-
-def _pass_on(future: asyncio.Future[None], written: asyncio.Future[None]) -> None:
-    """Pass on why a copy is not in the journal; that it is is noted sooner."""
-    error = None if written.cancelled() else written.exception()
-    if error is not None and not future.done():
-        future.set_exception(error)

@@ -24,6 +24,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
+from functools import partial
 from typing import Any, Protocol
 
 from milena_cache.copies.frames import (
@@ -145,6 +146,12 @@ class Links(Protocol):
     async def request(self, address: str, sent: bytes, timeout: float) -> Any:
         """Return the reply of the node whose RESP server is at `address`. Raises MilenaError."""
 
+    def begin(self, address: str, sent: bytes, timeout: float) -> asyncio.Future[Any]:
+        """Send a command, at once if there is a connection.
+
+        The future's result is the reply, or an exception to raise; or it raises one: MilenaError.
+        """
+
 
 class _Frame:
     """A frame in flight: its groups and releases, whether it has other records, and the slots of its END.
@@ -209,7 +216,7 @@ class HolderLink:
         self._event = asyncio.Event()
         self._unreached_since: float | None = clock.now()
         self._release_timer: asyncio.Task[None] | None = None
-        self._frames: set[asyncio.Task[None]] = set()
+        self._replies: set[asyncio.Future[Any]] = set()
         self._task: asyncio.Task[None] | None = None
         self._log = LogLimiter()
 
@@ -375,7 +382,7 @@ class HolderLink:
         if self._open and self._unsent and self._release_timer is None:
             self._release_timer = asyncio.get_running_loop().create_task(self._release_soon())
 
-    def _send_frame(self) -> asyncio.Task[None]:
+    def _send_frame(self) -> None:
         items, self._begins = self._begins, []
         size = sum(map(len, items))
         groups: list[Group] = []
@@ -417,18 +424,25 @@ class HolderLink:
         frame = _Frame(groups, taken, records=records)
         frame.finished = finished
         self._in_flight.append(frame)
-        task = asyncio.get_running_loop().create_task(self._exchange(frame, sent, self._session))
-        self._frames.add(task)
-        task.add_done_callback(self._frames.discard)
-        return task
+        timeout = max(CALL_SECONDS, self._timeout) + seconds_for(len(sent))
+        # Not in a task of its own: a lone write would wait for an iteration of the event loop more.
+        replying = self._links.begin(self.node.resp_address, sent, timeout)
+        self._replies.add(replying)
+        replying.add_done_callback(partial(self._has_reply, frame, self._session))
 
-    async def _exchange(self, frame: _Frame, sent: bytes, session: int) -> None:
-        """Send a frame, and handle its reply; replies of an earlier session are not regarded."""
+    def _has_reply(self, frame: _Frame, session: int, replying: asyncio.Future[Any]) -> None:
+        """Handle the reply to a frame; those of an earlier session are not regarded."""
+        self._replies.discard(replying)
+        if replying.cancelled():
+            return
         error: MilenaError | None = None
         reply = Reply.TAKEN
         try:
-            timeout = max(CALL_SECONDS, self._timeout) + seconds_for(len(sent))
-            reply = decode_reply(await self._links.request(self.node.resp_address, sent, timeout))
+            found = replying.result()
+            if isinstance(found, MilenaError):
+                error = found
+            else:
+                reply = decode_reply(found)
         except MilenaError as failure:
             error = failure
         if session != self._session or self._error is not None:
@@ -623,7 +637,7 @@ class HolderLink:
         self._owed.clear()
         self._unsent.clear()
         self._wake_all()
-        for task in (self._task, self._release_timer, *self._frames):
+        for task in (self._task, self._release_timer, *self._replies):
             if task is not None:
                 task.cancel()
 

@@ -40,8 +40,8 @@ from milena_cache.copies.frames import (
     record_head,
     record_parts,
 )
-from milena_cache.copies.holder import PendingCopy
 from milena_cache.copies.holder_link import Group, HolderLink, Key, Links, ListedRun
+from milena_cache.copies.pending import PendingCopy
 from milena_cache.handover.frames import Range
 from milena_cache.handover.tombstones import Tombstones
 from milena_cache.journal.commit import QueuedWrite

@@ -89,9 +89,14 @@ class CopyStore:
 
     def put_copy(self, key: bytes, copy: Copy, *, confirmed: bool = True) -> Copy | None:
         """Make `copy` that of its key, whatever its version; return the one before, whose record is not needed."""
-        before = self.pop_copy(key)
-        table = self._confirmed if confirmed else self._unconfirmed
-        table.setdefault(slot_of(key), {})[key] = copy
+        slot = slot_of(key)
+        before = self._pop(slot, key)
+        tables = self._confirmed if confirmed else self._unconfirmed
+        table = tables.get(slot)
+        if table is None:
+            tables[slot] = {key: copy}
+        else:
+            table[key] = copy
         self._number += 1
         self.bytes += keeping_of(key) + copy.size
         self.keeping_bytes += keeping_of(key)
@@ -105,7 +110,9 @@ class CopyStore:
 
     def pop_copy(self, key: bytes) -> Copy | None:
         """Remove the copy of `key`, and return it; None without one."""
-        slot = slot_of(key)
+        return self._pop(slot_of(key), key)
+
+    def _pop(self, slot: int, key: bytes) -> Copy | None:
         for tables in (self._confirmed, self._unconfirmed):
             table = tables.get(slot)
             if table is not None and (found := table.pop(key, None)) is not None:

@@ -12,25 +12,29 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from milena_cache.journal.disk import Disk
 from milena_cache.objects.write_request import NotDurable, Receipt
 from milena_common.api.errors import Unavailable
+from milena_common.build import interpreted
 
 T = TypeVar("T")
 
 
+@interpreted
 class JournalFull(NotDurable):
     """There is no room in the journal; the write has not taken effect."""
 
     reason = "journal_full"
 
 
+@interpreted
 class JournalFailed(Unavailable):
     """The journal's disk failed; the node stops."""
 
 
+@interpreted
 class NotAcknowledged(Unavailable):
     """The write is durable, and must not be acknowledged: its outcome is unknown to the caller."""
 
 
-class QueuedWrite(NamedTuple, Generic[T]):
+class QueuedWrite(Generic[T]):
     """A write that is queued for a commit.
 
     seq, raw: the record's sequence number and bytes.
@@ -39,12 +43,23 @@ class QueuedWrite(NamedTuple, Generic[T]):
     deadline: the time of the event loop, in seconds, after which the future raises DeadlineExceeded.
     """
 
-    seq: int
-    raw: bytes
-    token: T
-    on_done: Callable[[T, bool], None]
-    future: Receipt
-    deadline: float
+    __slots__ = ("deadline", "future", "on_done", "raw", "seq", "token")
+
+    def __init__(
+        self,
+        seq: int,
+        raw: bytes,
+        token: T,
+        on_done: Callable[[T, bool], None],
+        future: Receipt,
+        deadline: float,
+    ) -> None:
+        self.seq = seq
+        self.raw = raw
+        self.token = token
+        self.on_done = on_done
+        self.future = future
+        self.deadline = deadline
 
     def fail(self, error: Exception) -> None:
         """Complete the write with `error`; it is not in the journal, as far as is known."""

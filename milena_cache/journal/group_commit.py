@@ -29,6 +29,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from milena_cache.journal.commit import (
@@ -44,7 +45,7 @@ from milena_cache.journal.commit import (
 from milena_cache.journal.disk import Disk, DiskFailed, DiskFull
 from milena_cache.journal.full_disk import MAX_DEFERRED, Room, take_ballast
 from milena_cache.journal.record import Damaged, Record, decode, encode
-from milena_cache.journal.records import RecoveredCopies, Replayed, read_records
+from milena_cache.journal.records import RecoveredCopies, Replayed, replayed
 from milena_cache.journal.version_allocator import Versions
 from milena_cache.objects.lineage import UNNAMED, Lineages
 from milena_cache.objects.object_store import Ref
@@ -103,7 +104,10 @@ class Journal(Generic[T]):
         self._background: set[asyncio.Task[None]] = set()
         self._deferred_scheduled = True  # until the replay is done
         self._loop: asyncio.AbstractEventLoop
-        self._stuck: asyncio.TimerHandle
+        # The writes of the commit in progress, and the timer that looks for those that wait too long; it stays when
+        # the commit ends, since the next one mostly follows at once.
+        self._in_commit: list[QueuedWrite[Any]] | None = None
+        self._stuck: asyncio.TimerHandle | None = None
 
     def observe(self, observer: CommitObserver) -> None:
         """Have `observer` see all later commits."""
@@ -111,24 +115,25 @@ class Journal(Generic[T]):
 
     # ---- the start
 
-    async def replay(self) -> AsyncIterator[list[Replayed]]:
+    def replay(self) -> AsyncIterator[list[Replayed]]:
         """Yield the records in the order of the writes, some at a time; called once, before anything else.
 
         Quarantines damaged records whose key is unknown. Begins the first transaction when all were read.
         """
         self._loop = asyncio.get_running_loop()
-        damaged: list[int] = []
-        for step in read_records(self.disk, damaged):
-            for record, *_ in step:
-                epoch, seq = record.version
-                self.versions.seen(record.version)
-                if record.number:
-                    self.versions.seen(Version(epoch, record.number))
-            yield step
-            await asyncio.sleep(0)
+        return replayed(self.disk, self._seen, self._begin_writing)
+
+    def _seen(self, step: Sequence[Replayed]) -> None:
+        for record, *_ in step:
+            epoch, _ = record.version
+            self.versions.seen(record.version)
+            if record.number:
+                self.versions.seen(Version(epoch, record.number))
+
+    async def _begin_writing(self, damaged: Sequence[int]) -> None:
         self.quarantined += len(damaged)
         for seq in damaged:
-            self._deferred.append(lambda disk, seq=seq: disk.quarantine(seq))  # type: ignore[misc]
+            self._deferred.append(partial(_quarantine, seq))
         await self.disk.roll_back()
         self._deferred += [self._store_metadata, take_ballast]
         self._deferred_scheduled = False
@@ -208,6 +213,12 @@ class Journal(Generic[T]):
         self._queue(seq, raw, token, on_done, future, timeout)
         return future
 
+    def write_for(
+        self, receipt: Receipt, seq: int, raw: bytes, token: U, on_done: Callable[[U, bool], None], timeout: float
+    ) -> None:
+        """Do what `write` does, with `receipt` in place of the future."""
+        self._queue(seq, raw, token, on_done, receipt, timeout)
+
     def _queue(
         self, seq: int, raw: bytes, token: U, on_done: Callable[[U, bool], None], receipt: Receipt, timeout: float
     ) -> None:
@@ -265,12 +276,16 @@ class Journal(Generic[T]):
             await self._barrier()
         return key not in self._leaving
 
+    def is_leaving(self, keys: Iterable[bytes]) -> bool:
+        """Return True while a removed record of one of `keys` can come back, or its tombstone is not durable."""
+        return any(key in self._leaving for key in keys)
+
     async def have_released(self, keys: Iterable[bytes], *, soon: bool) -> bool:
         """Return True once no removed record of any of `keys` can come back, and their tombstones are durable.
 
         False if that is not possible now. `soon`: commit now; else with the next commit, in about DEFER_SECONDS.
         """
-        if not any(key in self._leaving for key in keys):
+        if not self.is_leaving(keys):
             return True
         # Later removals of the keys are not waited for, so this counts as the removal of a key of its own, which no
         # cache key can be: they are UTF-8.
@@ -336,6 +351,8 @@ class Journal(Generic[T]):
         for task in list(self._background):
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        if self._stuck is not None:
+            self._stuck.cancel()
         await self.disk.close()
 
     # ---- committing
@@ -397,18 +414,21 @@ class Journal(Generic[T]):
                 work(self.disk)
             for write in batch:
                 self.disk.put_record(write.seq, write.raw)
+            # First the frames to the holders, which have the longer way. And the disk's thread needs the GIL to
+            # begin, which it would have to wait for while they are made.
+            if self.copying is not None:
+                self.copying.begun(batch)
             committing = self.disk.commit()
         except Exception as error:
             committing = error
-        else:
-            if self.copying is not None:
-                self.copying.begun(batch)
         return Commit(batch, deferred, barriers, committing, started)
 
     async def _finish(self, commit: Commit[T]) -> bool:
         """Wait for the commit, complete its writes, and wake barriers and watchers; True if it succeeded."""
         batch, made = commit.batch, False
-        self._stuck = self._loop.call_later(STUCK_SECONDS, self._expire_stuck, batch)
+        self._in_commit = batch
+        if self._stuck is None:
+            self._stuck = self._loop.call_later(STUCK_SECONDS, self._expire_stuck)
         try:
             if isinstance(commit.committing, Exception):
                 raise commit.committing
@@ -429,7 +449,7 @@ class Journal(Generic[T]):
                 self._has_room()
             self._complete(batch if self.copying is None else self.copying.committed(batch))
         finally:
-            self._stuck.cancel()
+            self._in_commit = None
             _wake(commit.barriers)
             self.wake_watchers()
         return made
@@ -535,14 +555,21 @@ class Journal(Generic[T]):
         self._queued = []
         self.failed.set()
 
-    def _expire_stuck(self, batch: list[QueuedWrite[T]]) -> None:
+    def _expire_stuck(self) -> None:
+        self._stuck = None
+        if self._in_commit is None:
+            return
         now = self._loop.time()
-        for write in (*batch, *self._queued):
+        for write in (*self._in_commit, *self._queued):
             if now >= write.deadline and not write.future.done():
                 text = "the journal's disk did not respond in time; the write may still take effect"
                 error = DeadlineExceeded(text)
                 write.future.set_exception(error)
-        self._stuck = self._loop.call_later(STUCK_SECONDS, self._expire_stuck, batch)
+        self._stuck = self._loop.call_later(STUCK_SECONDS, self._expire_stuck)
+
+
+def _quarantine(seq: int, disk: Disk) -> None:
+    disk.quarantine(seq)
 
 
 def _wake(waiters: list[asyncio.Future[None]]) -> None:

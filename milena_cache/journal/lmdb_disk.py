@@ -15,12 +15,10 @@ Records are keyed by their sequence number, which only grows: LMDB then appends,
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import json
 import os
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -32,6 +30,7 @@ from milena_cache.journal import directory as journal_directory
 from milena_cache.journal import file as journal_file
 from milena_cache.journal import identity as journal_identity
 from milena_cache.journal.disk import CannotOpen, DiskFailed, DiskFull
+from milena_cache.journal.disk_thread import DiskThread
 from milena_cache.journal.file import DATA_FILE, ENGINE
 
 RECORDS, REJECTED, DAMAGED, META = b"records", b"refused", b"damaged", b"meta"
@@ -97,6 +96,8 @@ class LmdbDisk:
             self._env.reader_check()
             with self._env.begin(write=True) as setup:
                 dbs = [self._env.open_db(name, setup) for name in (*DATABASES, TOMBSTONES)]
+                # A removal need not look into them while they are empty, as they mostly are.
+                self._may_be_rejected, self._may_be_damaged = (setup.stat(db)["entries"] > 0 for db in dbs[1:3])
             self._records, self._rejected, self._damaged, self._meta, self._tombstones = dbs
             journal_directory.sync(directory)
             self.identity = journal_identity.keep(directory, identity)
@@ -105,7 +106,7 @@ class LmdbDisk:
                 (directory / DATA_FILE).unlink(missing_ok=True)
             self._lock.close()
             raise CannotOpen(_why(directory, error)) from None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._worker = DiskThread("journal")
         self._open: lmdb.Transaction | None = None
         self._large: list[tuple[int, bytes]] = []
         self._commits = 0
@@ -130,21 +131,28 @@ class LmdbDisk:
             raise DiskFailed(f"record {seq} is not above the last one")
 
     def remove_record(self, seq: int) -> None:
-        def work(txn: lmdb.Transaction) -> None:
-            txn.delete(key_of(seq), db=self._records)
-            txn.delete(key_of(seq), db=self._rejected)
-            txn.delete(key_of(seq), db=self._damaged)
-
-        self._do(work)
+        txn, key = self._open, key_of(seq)
+        assert txn is not None
+        try:
+            txn.delete(key, db=self._records)
+            if self._may_be_rejected:
+                txn.delete(key, db=self._rejected)
+            if self._may_be_damaged:
+                txn.delete(key, db=self._damaged)
+        except lmdb.Error as error:
+            raise _translated(error) from None
 
     def reject_record(self, seq: int, reason: str, at: float) -> None:
         raw = json.dumps({"reason": reason, "at": at}).encode()
+        self._may_be_rejected = True
         self._do(lambda txn: txn.put(key_of(seq), raw, db=self._rejected))
 
     def clear_rejection(self, seq: int) -> None:
         self.reject_record(seq, "", 0.0)
 
     def quarantine(self, seq: int) -> None:
+        self._may_be_damaged = True
+
         def work(txn: lmdb.Transaction) -> None:
             raw = txn.pop(key_of(seq), db=self._records)
             txn.put(key_of(seq), raw or b"", db=self._damaged)
@@ -179,20 +187,17 @@ class LmdbDisk:
     # ---- in the disk's thread
 
     def commit(self) -> Awaitable[None]:
-        return self._in_thread(self._commit)
+        return self._worker.run(self._commit)
 
     async def roll_back(self) -> None:
-        await self._in_thread(self._roll_back)
+        await self._worker.run(self._roll_back)
 
     async def close(self) -> None:
         """Discard the open transaction, and release the directory."""
-        await self._in_thread(self._abort)
-        self._thread.shutdown()
+        await self._worker.run(self._abort)
+        self._worker.close()
         self._env.close()
         self._lock.close()
-
-    def _in_thread(self, work: Callable[[], None]) -> Awaitable[None]:
-        return asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _commit(self) -> None:
         for seq, raw in self._large:

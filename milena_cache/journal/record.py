@@ -130,8 +130,6 @@ def decode(seq: int, raw: bytes | memoryview, *, with_value: bool = True) -> tup
     """
     # On the way of each of a million records of a start: one unpacking, no keyword arguments, few slices.
     raw = memoryview(raw)
-    if len(raw) < _VALUE_AT:
-        raise Damaged(f"has {len(raw)} bytes, less than its head")
     (
         form,
         operation,
@@ -145,26 +143,14 @@ def decode(seq: int, raw: bytes | memoryview, *, with_value: bool = True) -> tup
         owned_since,
         written_at,
         expires_at,
-        names_sum,
+        _,
         value_sum,
-    ) = _HEAD_AND_SUMS.unpack_from(raw)
+    ) = _sound_head(raw)
     etag_at = _VALUE_AT + key_length
     value_at = etag_at + etag_length
-    head_sum = crc32(raw[: _HEAD.size])
-    if len(raw) < value_at or crc32(raw[_VALUE_AT:value_at], head_sum) != names_sum:
-        raise Damaged("its head or key is damaged")
-    if form not in (FORMAT, MERGED_FORMAT):
-        raise Damaged(f"has format {form}; this version reads {FORMAT} and {MERGED_FORMAT}")
     if own_seq != seq:
         raise Damaged(f"is record {own_seq}, found under {seq}")
     body = raw[value_at:]
-    base: Base
-    if kind == _BASE_UNKNOWN:
-        base = UNKNOWN
-    elif kind == _BASE_ABSENT:
-        base = ABSENT
-    else:
-        base = bytes(raw[etag_at:value_at]).decode(errors="replace")
     number, written_seq = 0, own_seq
     if form == MERGED_FORMAT:
         number, written_seq, owned_since = own_seq, owned_since, 0
@@ -173,7 +159,7 @@ def decode(seq: int, raw: bytes | memoryview, *, with_value: bool = True) -> tup
         bytes(raw[_VALUE_AT:etag_at]),
         Version(epoch, written_seq),
         None if operation == _DELETE else bytes(body) if with_value and intact else b"",
-        base,
+        _base_of(kind, raw[etag_at:value_at]),
         bool(flags & _CONDITIONAL),
         owned_since,
         written_at,
@@ -188,30 +174,89 @@ def decode(seq: int, raw: bytes | memoryview, *, with_value: bool = True) -> tup
     return record, size
 
 
+def _sound_head(
+    raw: memoryview,
+) -> tuple[int, int, int, int, int, int, int, int, int, int, float, float, int, int]:
+    """Return the fields of a record's head and its checksums, of which the first was verified. Raises Damaged."""
+    if len(raw) < _VALUE_AT:
+        raise Damaged(f"has {len(raw)} bytes, less than its head")
+    head: tuple[int, int, int, int, int, int, int, int, int, int, float, float, int, int] = (
+        _HEAD_AND_SUMS.unpack_from(raw)
+    )
+    value_at = _VALUE_AT + head[4] + head[5]
+    head_sum = crc32(raw[: _HEAD.size])
+    if len(raw) < value_at or crc32(raw[_VALUE_AT:value_at], head_sum) != head[12]:
+        raise Damaged("its head or key is damaged")
+    if head[0] not in (FORMAT, MERGED_FORMAT):
+        raise Damaged(f"has format {head[0]}; this version reads {FORMAT} and {MERGED_FORMAT}")
+    return head
+
+
+def _base_of(kind: int, etag: memoryview) -> Base:
+    if kind == _BASE_UNKNOWN:
+        return UNKNOWN
+    if kind == _BASE_ABSENT:
+        return ABSENT
+    return bytes(etag).decode(errors="replace")
+
+
 def copied(raw: bytes | memoryview, number: int, *, doubtful: bool = False) -> tuple[Record, int, bytes]:
     """Return a record of another node, without its value, the size of that, and its bytes as a copy with `number`.
 
     `raw` is the record as that node's journal has it. `doubtful`: S3 may have a later write. Raises Damaged.
     """
+    # On the way of each write that a holder takes, so the head is read once.
     raw = memoryview(raw)
-    if len(raw) < _VALUE_AT:
-        raise Damaged(f"has {len(raw)} bytes, less than its head")
-    _, operation, kind, flags, key_length, etag_length, length, epoch, seq, _, *times = _HEAD.unpack_from(raw)
-    record, size = decode(seq, raw, with_value=False)
-    own = (epoch, number, record.version.seq)
-    packed = _HEAD.pack(
+    (
+        form,
+        operation,
+        kind,
+        flags,
+        key_length,
+        etag_length,
+        size,
+        epoch,
+        own_seq,
+        owned_since,
+        written_at,
+        expires_at,
+        _,
+        value_sum,
+    ) = _sound_head(raw)
+    etag_at = _VALUE_AT + key_length
+    value_at = etag_at + etag_length
+    body = raw[value_at:]
+    if len(body) != size or crc32(body) != value_sum:
+        raise Damaged(f"its value of {size} bytes is damaged")
+    written_seq = owned_since if form == MERGED_FORMAT else own_seq
+    flags |= _COPY | _DOUBTFUL * doubtful
+    head = _HEAD.pack(
         MERGED_FORMAT,
         operation,
         kind,
-        flags | _COPY | _DOUBTFUL * doubtful,
+        flags,
         key_length,
         etag_length,
-        length,
-        *own,
-        *times,
+        size,
+        epoch,
+        number,
+        written_seq,
+        written_at,
+        expires_at,
     )
-    _, value_sum = _SUMS.unpack_from(raw, _HEAD.size)
-    names_end = _VALUE_AT + key_length + etag_length
-    sums = _SUMS.pack(crc32(raw[_VALUE_AT:names_end], crc32(packed)), value_sum)
-    copy = record._replace(number=number, owned_since=0, copy=True, doubtful=doubtful or record.doubtful)
-    return copy, size, b"".join((packed, sums, raw[_VALUE_AT:]))
+    record = Record(
+        bytes(raw[_VALUE_AT:etag_at]),
+        Version(epoch, written_seq),
+        None if operation == _DELETE else b"",
+        _base_of(kind, raw[etag_at:value_at]),
+        bool(flags & _CONDITIONAL),
+        0,
+        written_at,
+        expires_at,
+        bool(flags & _KEEPS),
+        number,
+        True,
+        bool(flags & _DOUBTFUL),
+    )
+    sums = _SUMS.pack(crc32(raw[_VALUE_AT:value_at], crc32(head)), value_sum)
+    return record, size, b"".join((head, sums, raw[_VALUE_AT:]))

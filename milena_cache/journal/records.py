@@ -5,8 +5,9 @@ A damaged record does not stop the start: if its key is known, reads of the key 
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from milena_cache.journal.disk import Disk
@@ -63,3 +64,19 @@ def read_records(disk: Disk, damaged: list[int]) -> Iterator[list[Replayed]]:
                 record, size, damage = error.record, 0, str(error)
             step.append(Replayed(record, size, rejections.get(seq), damage))
         yield step
+
+
+async def replayed(
+    disk: Disk, seen: Callable[[Sequence[Replayed]], None], finish: Callable[[Sequence[int]], Awaitable[None]]
+) -> AsyncIterator[list[Replayed]]:
+    """Yield what `read_records` yields, each step after `seen` was called with it.
+
+    Between the steps the event loop runs other work. At the end `finish` gets the numbers of damaged records whose
+    key is unknown. Not in `group_commit`, which is compiled: mypyc knows no async generators.
+    """
+    damaged: list[int] = []
+    for step in read_records(disk, damaged):
+        seen(step)
+        yield step
+        await asyncio.sleep(0)
+    await finish(damaged)

@@ -115,6 +115,16 @@ class Peers:
             raise InternalError(f"node {address}: its reply to MILENA.RING is no number: {reply!r:.80}")
         return reply
 
+    def begin(self, address: str, sent: bytes, timeout: float) -> asyncio.Future[Any]:
+        """Send an encoded command as `request` does, at once if there is a connection.
+
+        The future's result is the reply, or an exception to raise; or it raises one: MilenaError.
+        """
+        known = self._links.get(address)
+        if known is not None and known[1].stream is not None and known[0] == self._identity_at(address):
+            return known[1].stream.begin(sent, timeout)
+        return asyncio.get_running_loop().create_task(self.request(address, sent, timeout))
+
     async def request(self, address: str, sent: bytes, timeout: float, *, at_once: bool = False) -> Any:
         """Return the reply of the node with the RESP server `address` to an encoded command. Raises MilenaError.
 

@@ -146,6 +146,15 @@ class RespStream(asyncio.Protocol):
             raise reply
         return reply
 
+    def begin(self, command: bytes, timeout: float) -> Reply:
+        """Send `command` now, with what is queued, and return the future of `request`; within `timeout` seconds."""
+        future = self.request(command)
+        self._flush()
+        self._timed[future] = (self._loop.time() + timeout, timeout)
+        future.add_done_callback(self._timed.pop)
+        self._sweep_within(timeout)
+        return future
+
     async def call_method(
         self, method: str, request: bytes, timeout: float, *, lasting: bool = False, end_user: str = ""
     ) -> Any:

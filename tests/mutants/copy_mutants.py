@@ -139,8 +139,8 @@ COPY_BUGS: tuple[Bug, ...] = (
     _bug(
         "a copy is confirmed before its sync",
         HOLDER,
-        "        for result in await asyncio.gather(*appended, return_exceptions=True):\n",
-        "        for result in [each.exception() for each in appended if each.done()]:\n",
+        "        if taken.number:\n",
+        "        if not taken.number:\n",
         f"{HOLDER_TESTS}::test_a_copy_is_confirmed_only_after_the_sync",
     ),
     _bug(

@@ -98,6 +98,24 @@ async def test_a_new_owner_collects_from_all_living_holders_before_it_serves() -
     await cluster.stop()
 
 
+async def test_a_new_owner_whose_journal_is_full_collects_when_it_has_room(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cluster, owner = await started("xy", "xy")
+    await owner.send("y", owner.record("k", bytes(1000)))
+    contents = cluster["x"].t.disk.committed
+    used = [*contents.records.values(), *contents.metadata.values()]
+    cluster["x"].t.disk.capacity = sum(map(len, used)) + 500
+    await cluster.change("x", "y", lost="o")
+    assert cluster["x"].ownership.since[0] == ELSEWHERE
+    await cluster.clock.advance(3)
+    assert "the journal has no room for copies" in caplog.text
+    assert cluster["x"].ownership.since[0] != ELSEWHERE, "its ballast has made room"
+    cluster.store.down = Fault.CONNECT
+    assert await read(cluster, "x", "k") == bytes(1000)
+    await cluster.stop()
+
+
 async def test_a_holder_that_is_lost_too_is_not_waited_for() -> None:
     cluster, owner = await started("xy", "xy")
     await owner.send("x", owner.record("k", b"1"))
@@ -153,6 +171,7 @@ async def test_writes_of_slots_that_were_handed_over_become_copies_and_come_back
     await cluster.start()
     await cluster.change("a", "b", lost="o")
     ring, a, b = cluster.ring, cluster["a"], cluster["b"]
+    await cluster.until(lambda: a.ownership.slots == 16384)
     await a.t.put("k", b"1", ring.epoch)
     await a.t.put("j", b"1", ring.epoch)
     move = ring.plan(range(16384), "b")

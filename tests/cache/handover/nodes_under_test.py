@@ -225,6 +225,9 @@ class Cluster:
 
     # ---- the links
 
+    def begin(self, address: str, sent: bytes, timeout: float) -> asyncio.Future[Any]:
+        return asyncio.get_running_loop().create_task(self.request(address, sent, timeout))
+
     async def request(self, address: str, sent: bytes, timeout: float, *, at_once: bool = False) -> Any:
         name = address.partition(":")[0]
         words = hiredis.Reader()

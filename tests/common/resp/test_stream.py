@@ -387,3 +387,20 @@ def test_a_call_at_once_is_sent_before_this_iteration_ends_behind_what_is_queued
         assert replied.value.value == b"2"
 
     run(test)
+
+
+def test_a_call_that_was_begun_is_sent_at_once_and_ends_at_its_timeout() -> None:
+    async def test(harness: Harness) -> None:
+        queued = harness.stream.request(get(b"j"))
+        begun = harness.stream.begin(get(b"k"), LONG)
+        assert harness.wire.written == [get(b"j") + get(b"k")]
+        late = harness.stream.begin(get(b"l"), SHORT)
+        harness.receive(b"$1\r\n1\r\n$1\r\n2\r\n")
+        assert (await queued, await begun) == (b"1", b"2")
+        assert isinstance(await late, NoReply)
+        harness.receive(b"$1\r\n3\r\n")
+        last = harness.stream.begin(get(b"m"), LONG)
+        harness.receive(b"$1\r\n4\r\n")
+        assert await last == b"4"
+
+    run(test)
