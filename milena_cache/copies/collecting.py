@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from milena_cache.copies.holder import Holder
-from milena_cache.copies.pending import AwaitedCopies
+from milena_cache.copies.pending import AwaitedCopies, AwaitedPart
 from milena_cache.copies.store import Copy
 from milena_cache.handover.frames import MAX_BYTES, MAX_WRITES, ranges_of, seconds_for
 from milena_cache.handover.tombstones import Tombstones
@@ -102,19 +102,6 @@ class HolderPart(NamedTuple):
     process: str
     sure: bool
     slots: set[int]
-
-
-class _Written(AwaitedCopies):
-    """The records of one reply that are queued for the journal. `done` is set when none is any more."""
-
-    __slots__ = ("done",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.done = asyncio.Event()
-
-    def all_done(self) -> None:
-        self.done.set()
 
 
 class Collected:
@@ -302,7 +289,7 @@ class Collecting:
             keys = [head.key for head in batch]
             reply = await self._request(part, b"WRITES", *keys, timeout=CALL_SECONDS + seconds_for(size))
             self._holder.mark_journal()
-            awaited = _Written()
+            awaited = AwaitedPart()
             for raw, head in zip(reply, batch, strict=False):
                 if raw is not None:
                     self._append(raw, awaited, sure=part.sure and head.sure)

@@ -1,16 +1,18 @@
-"""Pure. Copies that are queued for a commit of the journal, and what waits for them.
+"""Coordination. Copies that are queued for a commit of the journal, and what waits for them.
 
 A frame has one `AwaitedCopies`, and not a future for each of its records: they share a commit, and one reply.
 """
 
 from __future__ import annotations
 
+import asyncio
+
 from milena_cache.copies.store import Copy
 from milena_cache.journal.commit import JournalFull
 
 
 class AwaitedCopies:
-    """The queued copies that one frame, or one part of what is collected, waits for.
+    """The queued copies that a frame, or something else, waits for.
 
     number: of those that are still queued
     error: the first one that kept a copy out of the journal, None without; JournalFull only if there is no other
@@ -44,6 +46,19 @@ class AwaitedCopies:
     def _record_error(self, error: Exception | None) -> None:
         if error is not None and (self.error is None or isinstance(self.error, JournalFull)):
             self.error = error
+
+
+class AwaitedPart(AwaitedCopies):
+    """The queued copies of one part of what is collected. `done` is set when none of them is queued any more."""
+
+    __slots__ = ("done",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done = asyncio.Event()
+
+    def all_done(self) -> None:
+        self.done.set()
 
 
 class PendingCopy:
