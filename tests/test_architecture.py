@@ -67,6 +67,7 @@ LEVELS = (
     ("milena_cache/copies",),
     ("milena_cache/service",),
     ("milena_cache/servers",),
+    ("milena_cache/servers/resp/decisions",),
     ("milena_cache/servers/resp/dispatch",),
     ("milena_cache/servers/resp/statistics",),
     ("milena_cache/servers/resp/state",),

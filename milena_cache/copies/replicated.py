@@ -8,7 +8,7 @@ alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from milena_cache.copies.copy_policy import REQUIRE, not_allowed
 from milena_cache.copies.replication import Replication
@@ -45,6 +45,17 @@ class ReplicatedJournal:
     ) -> asyncio.Future[None]:
         self._check(record.cache_key)
         return self._journal.append(record, token, on_done, timeout)
+
+    def append_all(
+        self,
+        records: Sequence[Record],
+        tokens: Sequence[DirtyEntry],
+        on_done: Callable[[DirtyEntry, bool], None],
+        timeout: float,
+    ) -> list[asyncio.Future[None]]:
+        for record in records:
+            self._check(record.cache_key)
+        return self._journal.append_all(records, tokens, on_done, timeout)
 
     def append_for(
         self,

@@ -336,7 +336,8 @@ class Replication:
                 continue
             target = () if is_too_few or links is None else links
             group = groups.get(target)
-            if group is None or group.size > GROUP_BYTES:
+            # Writes of a transaction are in one frame, which the holder makes durable as a whole.
+            if group is None or (group.size > GROUP_BYTES and not write.joined):
                 group = groups[target] = Group(target, now)
                 group.failed = self._why_not(slot)
                 self._begun.append(group)

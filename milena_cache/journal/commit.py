@@ -41,9 +41,10 @@ class QueuedWrite(Generic[T]):
     token, on_done: `on_done(token, durable)` is called when the commit has ended.
     future: its receipt, done after `on_done`.
     deadline: the time of the event loop, in seconds, after which the future raises DeadlineExceeded.
+    joined: True if it is of the same transaction as the write before it, and must be in the same commit.
     """
 
-    __slots__ = ("deadline", "future", "on_done", "raw", "seq", "token")
+    __slots__ = ("deadline", "future", "joined", "on_done", "raw", "seq", "token")
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class QueuedWrite(Generic[T]):
         on_done: Callable[[T, bool], None],
         future: Receipt,
         deadline: float,
+        joined: bool = False,
     ) -> None:
         self.seq = seq
         self.raw = raw
@@ -60,6 +62,7 @@ class QueuedWrite(Generic[T]):
         self.on_done = on_done
         self.future = future
         self.deadline = deadline
+        self.joined = joined
 
     def fail(self, error: Exception) -> None:
         """Complete the write with `error`; it is not in the journal, as far as is known."""

@@ -193,6 +193,18 @@ class Journal(Generic[T]):
         """Put the record into the next commit; see `writes.durable`, which this implements."""
         return self.write(record.stored_as, encode(record), token, on_done, timeout)
 
+    def append_all(
+        self, records: Sequence[Record], tokens: Sequence[T], on_done: Callable[[T, bool], None], timeout: float
+    ) -> list[asyncio.Future[None]]:
+        """Put the records into one commit; see `writes.durable`, which this implements."""
+        futures: list[asyncio.Future[None]] = []
+        for record, token in zip(records, tokens, strict=True):
+            future = self._loop.create_future()
+            joined = bool(futures)
+            self._queue(record.stored_as, encode(record), token, on_done, future, timeout, joined=joined)
+            futures.append(future)
+        return futures
+
     def append_for(
         self, receipt: Receipt, record: Record, token: T, on_done: Callable[[T, bool], None], timeout: float
     ) -> None:
@@ -220,11 +232,19 @@ class Journal(Generic[T]):
         self._queue(seq, raw, token, on_done, receipt, timeout)
 
     def _queue(
-        self, seq: int, raw: bytes, token: U, on_done: Callable[[U, bool], None], receipt: Receipt, timeout: float
+        self,
+        seq: int,
+        raw: bytes,
+        token: U,
+        on_done: Callable[[U, bool], None],
+        receipt: Receipt,
+        timeout: float,
+        *,
+        joined: bool = False,
     ) -> None:
         if self.failure:
             raise JournalFailed(f"the node's journal failed: {self.failure}")
-        self._queued.append(QueuedWrite(seq, raw, token, on_done, receipt, self._loop.time() + timeout))
+        self._queued.append(QueuedWrite(seq, raw, token, on_done, receipt, self._loop.time() + timeout, joined))
         if self._committing is None:
             self._start()
 
@@ -388,11 +408,11 @@ class Journal(Generic[T]):
                 self._spawn(self._commit_deferred())
 
     def _take(self) -> list[QueuedWrite[T]]:
-        """Take the writes of the next commit: at most MAX_BATCH_BYTES, but at least one."""
+        """Take the writes of the next commit: at most MAX_BATCH_BYTES, but at least one, and all joined to it."""
         total = 0
         for number, write in enumerate(self._queued):
             total += len(write.raw)
-            if total > MAX_BATCH_BYTES and number:
+            if total > MAX_BATCH_BYTES and number and not write.joined:
                 batch, self._queued = self._queued[:number], self._queued[number:]
                 return batch
         batch, self._queued = self._queued, []

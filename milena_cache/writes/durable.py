@@ -14,7 +14,7 @@ S3 instead, and an error of the API refuses it. `tests/contracts/test_durable.py
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from milena_cache.journal.record import Record
@@ -67,6 +67,15 @@ class Durable(Releases, Protocol[T]):
         may find the write durable, or if this node may not acknowledge writes any more, which is then known of a
         durable write.
         Raises Unavailable itself if the implementation has failed before, or refuses the write.
+        """
+
+    def append_all(
+        self, records: Sequence[Record], tokens: Sequence[T], on_done: Callable[[T, bool], None], timeout: float
+    ) -> list[asyncio.Future[None]]:
+        """Make records of different keys durable together: a crash leaves all of them or none.
+
+        The futures are as `append` returns them. Those of one slot come out alike, and their `on_done` are called
+        in one step of the event loop.
         """
 
     def append_for(

@@ -76,6 +76,25 @@ class JournaledWrites:
             return "draining"
         return self._durable.rejection(change.target.cache_key) or ("" if self._has_room(change) else "dirty_limit")
 
+    def rejection_of_all(self, changes: Sequence[Change]) -> str:
+        """Return why the changes cannot enter the journal together; "" if they can."""
+        for change in changes:
+            if reason := self.rejection(change):
+                return reason
+        return "" if self._have_room(changes) else "dirty_limit"
+
+    def _have_room(self, changes: Sequence[Change]) -> bool:
+        size = sum([len(change.value or b"") for change in changes])
+        keeping = sum([len(change.target.cache_key) + ENTRY_OVERHEAD for change in changes])
+        return self._dirty.has_room(self._bytes + keeping + size, self._keeping + keeping)
+
+    def fit_in_memory(self, changes: Sequence[Change]) -> bool:
+        """Return True if all the changes together can be kept in memory only."""
+        if len(changes) == 1:
+            return self.fits_in_memory(changes[0])
+        size = sum([len(change.value or b"") for change in changes])
+        return not self.draining and self._dirty.fits_in_memory(size) and self._have_room(changes)
+
     def _has_room(self, change: Change) -> bool:
         size = len(change.value or b"")
         keeping = len(change.target.cache_key) + ENTRY_OVERHEAD
@@ -95,6 +114,18 @@ class JournaledWrites:
         future = self._durable.append(record, entry, self._appended, timeout)
         self._has_queued(entry)
         return future
+
+    def append_all(
+        self, changes: Sequence[Change], bases: Sequence[Base], timeout: float
+    ) -> list[asyncio.Future[None]]:
+        """Write changes of different keys to the journal by one commit, as `append` does each."""
+        prepared = [self._prepared(change, base) for change, base in zip(changes, bases, strict=True)]
+        futures = self._durable.append_all(
+            [record for _, record in prepared], [entry for entry, _ in prepared], self._appended, timeout
+        )
+        for entry, _ in prepared:
+            self._has_queued(entry)
+        return futures
 
     def append_for(self, receipt: Receipt, change: Change, timeout: float) -> None:
         """Do what `append` does over an unknown base, with `receipt` in place of the future."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from itertools import chain
@@ -43,7 +43,13 @@ from milena_cache.writes.journaled import JournaledWrites
 from milena_cache.writes.ownership_revalidation import OwnershipRevalidation
 from milena_cache.writes.write_through import WriteThrough
 from milena_common.api.durability import BACK, DURABILITIES, MEMORY, THROUGH, Durability
-from milena_common.api.errors import ConditionFailed, DeadlineExceeded, MilenaError, Unavailable
+from milena_common.api.errors import (
+    ConditionFailed,
+    DeadlineExceeded,
+    FailedPrecondition,
+    MilenaError,
+    Unavailable,
+)
 from milena_common.api.etags import etag_of
 from milena_common.api.keys import check_value_size
 from milena_common.runtime.key_locks import KeyLocks
@@ -313,6 +319,131 @@ class Writes:
                     return self._journaled.remember(change, UNKNOWN)
         return False
 
+    # ---- several writes of which all take effect, or none
+
+    def are_idle(self, keys: Iterable[bytes]) -> bool:
+        """True if no write of any of `keys` waits: memory has their newest versions."""
+        return not any(key in self._write_locks or key in self._journaled for key in keys)
+
+    def begin_together(
+        self, changes: Sequence[Change], durability: Durability | None, timeout: float
+    ) -> list[Ack] | Awaitable[list[Ack]] | None:
+        """Make all the changes in this step of the event loop, or return None, and nothing was done.
+
+        Their conditions were read in the same step, and `are_idle` holds. Returns the acknowledgements, or an
+        awaitable of them, which raises NotDurable if nothing of them is left. Raises as `begin` does.
+        """
+        durability = durability or self._mode
+        if durability == THROUGH:
+            return None
+        changes = [self._checked(change) for change in changes]
+        for change in changes:
+            self.check_owner(change.target.cache_key)
+            self._write_through.check_condition(change)
+        if self._not_together(changes, durability):
+            return None
+        bases = [self._base_if_met(change, {}) for change in changes]
+        if None in bases:
+            return None
+        return self._make_together(changes, bases, durability, timeout)  # type: ignore[arg-type]
+
+    def _not_together(self, changes: Sequence[Change], durability: Durability) -> str:
+        """Return why changes cannot all be made in a class other than `through`, one of FORCED; "" if they can."""
+        if durability == MEMORY:
+            if self._journaled.fit_in_memory(changes):
+                return ""
+            return "draining" if self.draining else "dirty_limit"
+        return self._journaled.rejection_of_all(changes)
+
+    def _make_together(
+        self, changes: Sequence[Change], bases: Sequence[Base], durability: Durability, timeout: float
+    ) -> list[Ack] | Awaitable[list[Ack]]:
+        if durability == MEMORY:
+            return [self._journaled.remember(change, base) for change, base in zip(changes, bases, strict=True)]
+        return self._durable_together(changes, self._journaled.append_all(changes, bases, timeout), timeout)
+
+    async def _durable_together(
+        self, changes: Sequence[Change], appended: Sequence[asyncio.Future[None]], timeout: float
+    ) -> list[Ack]:
+        deadline = self._clock.now() + timeout
+        for result in await asyncio.gather(*appended, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+        for _ in changes:
+            self._count_ack(BACK, deadline)
+        return [Ack(BACK, change.etag, change.value) for change in changes]
+
+    def _base_if_met(self, change: Change, looked: Mapping[bytes, Base]) -> Base | None:
+        """Return S3's object under the newest write, if memory has what meets the change's condition.
+
+        Else what `looked` has for the key, None without that.
+        """
+        if not change.conditional:
+            return UNKNOWN
+        key = change.target.cache_key
+        entry = self._dirty.get(key)
+        current: Base
+        if entry is None:
+            base = current = self._entries.current(key, change.owned_since)
+        elif entry.belief.owned_since < change.owned_since:
+            return looked.get(key)
+        else:
+            base = entry.belief.base
+            current = ABSENT if self._dirty_writes.is_gone(entry) else self._dirty_writes.etag(entry)
+        return base if change.is_met_by(current) else looked.get(key)
+
+    async def write_all_locked(
+        self, changes: Sequence[Change], durability: Durability | None, deadline: float
+    ) -> list[Ack]:
+        """Make all the changes or none, while the caller holds the `lock` of every key.
+
+        Several ones are made in the journal by one commit, or all in memory, and never through S3, which takes one
+        object at a time: (1) S3 has the first object; (2) the process ends; (3) readers see half a transaction.
+        Raises as `write_locked` does, and Unavailable or FailedPrecondition where only S3 could take them.
+        """
+        if len(changes) == 1:
+            return [await self.write_locked(changes[0], durability, deadline)]
+        durability = durability or self._mode
+        if durability == THROUGH:
+            raise FailedPrecondition(
+                "several keys cannot be written together in the durability class through: S3 takes one object at a "
+                "time; nothing was done"
+            )
+        changes = [self._checked(change) for change in changes]
+        self.check_fence()
+        for change in changes:
+            self._write_through.check_condition(change)
+        looked: dict[bytes, Base] = {}
+        while True:
+            # Without waiting between the first base and the writes: an upload that ends in between would have the
+            # base of its key be an object that is not there any more.
+            bases: list[Base] = []
+            for change in changes:
+                base = self._base_if_met(change, looked)
+                if base is None:
+                    looked[change.target.cache_key] = await self._check_condition(change, deadline)
+                    break
+                bases.append(base)
+            else:
+                break
+        self.check_fence()
+        for change in changes:
+            self.check_owner(change.target.cache_key)
+        if reason := self._not_together(changes, durability):
+            raise Unavailable(
+                f"several keys cannot be written together now, because {FORCED[reason]}; nothing was done"
+            )
+        made = self._make_together(changes, bases, durability, max(0.0, deadline - self._clock.now()))
+        if isinstance(made, list):
+            return made
+        try:
+            return await made
+        except NotCopied as error:
+            raise outcome_unknown(Unavailable(error.why)) from None
+        except NotDurable as error:
+            text = f"several keys cannot be written together now, because {FORCED[error.reason]}; nothing was done"
+            raise Unavailable(text) from None
+
     # ---- writes that wait
 
     def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -358,7 +489,7 @@ class Writes:
             return await self.wait_for(self._write_locked(change, durability, timeout), change.target, timeout)
         except MilenaError as error:
             if tried:
-                raise _unknown(error) from None
+                raise outcome_unknown(error) from None
             raise
 
     async def _write_locked(self, change: Change, durability: Durability, timeout: float) -> Ack:
@@ -414,10 +545,10 @@ class Writes:
             ack = await self._write_through.write(change, base, deadline, decided=decided)
         except ConditionFailed as error:
             if tried:
-                raise _unknown(error) from None
+                raise outcome_unknown(error) from None
             raise
         except MilenaError as error:
-            raise (_unknown if tried else _because)(error, reason) from None
+            raise (outcome_unknown if tried else _because)(error, reason) from None
         self._count_ack(THROUGH, deadline)
         return ack
 
@@ -532,7 +663,7 @@ def _pass_on(acked: asyncio.Future[Ack], task: asyncio.Task[Ack]) -> None:
         acked.set_result(task.result())
 
 
-def _unknown(error: MilenaError, reason: str = NotCopied.reason) -> MilenaError:
+def outcome_unknown(error: MilenaError, reason: str = NotCopied.reason) -> MilenaError:
     """Return the error for a write that did not get through to S3, and that a journal may have nevertheless."""
     if isinstance(error, DeadlineExceeded) or "unknown" in str(error):
         return error

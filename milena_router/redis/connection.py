@@ -44,7 +44,7 @@ from milena_router.redis.api_calls import RETRY_AFTER_MS, ApiCalls
 from milena_router.redis.local_commands import NO_TRANSACTIONS, Context, Local, find_local
 from milena_router.redis.pending import NO_ROOM, Gathered, Part, Pending, Request
 from milena_router.redis.permissions import PORT, Permissions
-from milena_router.redis.routing import GET, Forwarded, canonical, find, in_protocol, split
+from milena_router.redis.routing import GET, Forwarded, canonical, check_one_slot, find, in_protocol, split
 from milena_router.redis.session import Session
 from milena_router.redis.upstream import Upstreams
 
@@ -438,9 +438,10 @@ class Connection(asyncio.Protocol):
         size = sum(map(len, argv))
         pending: Pending
         if forwarded.merge == "only":
-            key = canonical(parts[0][0], default)
-            pending = Request(self, forwarded, key, command(*argv), now, size)
-            keys = [key]
+            keys = [canonical(key, default) for key in forwarded.keys_in(argv)]
+            if len(keys) > 1:
+                check_one_slot(keys)
+            pending = Request(self, forwarded, keys[0], command(*argv), now, size)
         else:
             pending = Gathered(self, forwarded, now, size, len(parts), self.session.protocol, MAX_REPLY_BYTES)
             keys = [canonical(key, default) for key, _ in parts]

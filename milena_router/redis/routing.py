@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 from milena_common.access.commands import NEEDS, Need
 from milena_common.api.keys import SCHEME, cache_key, canonical_bucket, check_key, split_cache_key
+from milena_common.cluster.slots import slot_of
 from milena_common.resp.command_ordering import Access
 from milena_common.resp.encoding import OK, RESP2, null
 from milena_common.resp.redis_replies import CommandError, wrong_arity
@@ -23,7 +24,7 @@ from milena_common.resp.redis_replies import CommandError, wrong_arity
 MAX_KEYS: Final = 16_384
 
 # How the replies to the parts of a command become one: its only part's reply, an array of them, the sum of numbers,
-# or OK if all are.
+# or OK if all are. A command with "only" and several keys is not split.
 Merge = Literal["only", "array", "sum", "ok"]
 
 _NULL3: Final = b"_\r\n"
@@ -96,9 +97,23 @@ def _table() -> Mapping[bytes, Forwarded]:
             for name in ("get", "strlen", "ttl", "pttl", "expiretime", "pexpiretime", "type")
         ),
         *(Forwarded(name, 4, "read") for name in ("getrange", "substr")),
+        Forwarded("getbit", 3, "read"),
+        Forwarded("bitcount", -2, "read"),
+        Forwarded("lcs", -3, "read", last=2),
     ]
     others = [
         Forwarded("set", -3, "write", operation="put"),
+        *(Forwarded(name, 4, "write", operation="put") for name in ("setex", "psetex")),
+        *(Forwarded(name, 2, "modify", operation="put") for name in ("incr", "decr")),
+        *(
+            Forwarded(name, 3, "modify", operation="put")
+            for name in ("incrby", "decrby", "incrbyfloat", "append", "setnx", "getset")
+        ),
+        *(Forwarded(name, 4, "modify", operation="put") for name in ("setrange", "setbit")),
+        Forwarded("delex", -2, "modify", operation="delete"),
+        Forwarded("msetnx", -3, "modify", last=-1, step=2, operation="put"),
+        Forwarded("copy", -3, "modify", last=2, operation="put"),
+        *(Forwarded(name, 3, "modify", last=2, operation="put") for name in ("rename", "renamenx")),
         Forwarded("getdel", 2, "modify", operation="delete"),
         Forwarded("getex", -2, "modify"),
         *(
@@ -149,6 +164,8 @@ def canonical(key: bytes, default_bucket: str) -> bytes:
 def split(command: Forwarded, argv: list[bytes]) -> list[tuple[bytes, list[bytes]]]:
     """Return the parts of a command: the key of each, and its arguments. Raises CommandError, InvalidRequest.
 
+    A command whose keys are changed as one, or compared, is its only part: its keys are to be in one slot.
+
     The keys of several are checked here: a node does nothing if it rejects one of them, and so all are checked
     before the first part is sent.
     """
@@ -175,6 +192,12 @@ def split(command: Forwarded, argv: list[bytes]) -> list[tuple[bytes, list[bytes
     if command.merge == "sum" and command.writes:
         keys = list(dict.fromkeys(keys))
     return [(key, [name, key]) for key in keys]
+
+
+def check_one_slot(keys: Sequence[bytes]) -> None:
+    """Raise CommandError unless the cache keys are all in one slot."""
+    if len({slot_of(key) for key in keys}) > 1:
+        raise CommandError("CROSSSLOT Keys in request don't hash to the same slot")
 
 
 def merge(command: Forwarded, replies: list[bytes], protocol: int) -> bytes:

@@ -19,9 +19,9 @@ from typing import Any
 
 from milena_cache.objects.expiry import NEVER
 from milena_cache.objects.write_request import Ack, Change
-from milena_cache.servers.resp.commands.data.set_options import Options, plain_options, receipt_of
 from milena_cache.servers.resp.commands.data.strings import timeout_of
-from milena_cache.servers.resp.commands.data.timestamps import as_ms, as_timestamp
+from milena_cache.servers.resp.decisions.set_options import Options, plain_options, receipt_of
+from milena_cache.servers.resp.decisions.timestamps import as_ms, as_timestamp
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.running import Running
 from milena_cache.servers.resp.state.context import Context

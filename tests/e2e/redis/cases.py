@@ -588,12 +588,6 @@ UNKNOWN = (
 # Commands of Redis that there are not here.
 ABSENT = _lines(
     """
-    INCR <k>
-    APPEND <k> v
-    SETNX <k> v
-    SETEX <k> 10 v
-    SETRANGE <k> 0 v
-    RENAME <k> <l>
     LPUSH <k> v
     HSET <k> f v
     KEYS *
@@ -678,4 +672,153 @@ PROTOCOL = (
     ),
 )
 
-CASES = (*GET_AND_SET, *KEYS, *ENDS, *SCANS, *UNKNOWN, *KEYS_OF_S3, *PROTOCOL)
+UPDATES = (
+    Case(
+        "counters",
+        _lines(
+            """
+            INCR <k>
+            INCRBY <k> 41
+            DECR <k>
+            DECRBY <k> 1
+            INCRBY <k> 1.5
+            INCRBY <k> 9223372036854775807
+            DECRBY <k> -9223372036854775808
+            INCRBYFLOAT <k> 0.1
+            INCR <k>
+            INCRBYFLOAT <k> -0.1
+            INCRBYFLOAT <k> inf
+            INCRBYFLOAT <k> x
+            INCRBYFLOAT <l> 3.0e3
+            INCRBYFLOAT <l> 200
+            INCRBYFLOAT <m> 1e-20
+            SET <n> "007"
+            INCR <n>
+            INCRBYFLOAT <n> 1
+            SET <o> 1 EX 1000000
+            INCR <o>
+            PERSIST <o>
+            INCR
+            INCRBY <k>
+            """
+        ),
+    ),
+    Case(
+        "parts that are written",
+        _lines(
+            r"""
+            APPEND <k> hello
+            APPEND <k> ""
+            APPEND <l> ""
+            EXISTS <l>
+            SETRANGE <k> 3 p!
+            GET <k>
+            SETRANGE <k> 8 x
+            GET <k>
+            SETRANGE <m> 5 ""
+            EXISTS <m>
+            SETRANGE <k> -1 x
+            SETRANGE <k> x x
+            SETRANGE <k> 9223372036854775807 x
+            SUBSTR <k> 1 -2
+            """
+        ),
+    ),
+    Case(
+        "only if absent, and the value before",
+        _lines(
+            """
+            SETNX <k> 1
+            SETNX <k> 2
+            GETSET <k> 3
+            GETSET <l> 1
+            MSETNX <m> 1 <n> 2
+            MSETNX <n> 3 <o> 4
+            MGET <m> <n> <o>
+            MSETNX <o> 1 <o> 2
+            GET <o>
+            MSETNX <k>
+            MSETNX <k> 1 <l>
+            SETEX <p> 4000000 v
+            SETEX <p> 0 v
+            SETEX <p> x v
+            PSETEX <p> -1 v
+            PSETEX <p> 9223372036854775807 v
+            GETSET <p> w
+            TTL <p>
+            """
+        ),
+    ),
+    Case(
+        "bits",
+        _lines(
+            r"""
+            SETBIT <k> 7 1
+            SETBIT <k> 7 1
+            SETBIT <k> 20 0
+            STRLEN <k>
+            SETBIT <k> 7 0
+            SETBIT <k> -1 1
+            SETBIT <k> 1 2
+            SETBIT <k> 4294967296 1
+            GETBIT <k> 4294967296
+            GETBIT <k> 4294967295
+            GETBIT <l> 3
+            SET <l> foobar
+            GETBIT <l> 1
+            BITCOUNT <l>
+            BITCOUNT <l> 0 0
+            BITCOUNT <l> 1 -2 BYTE
+            BITCOUNT <l> 5 30 BIT
+            BITCOUNT <l> -2 -5 X
+            BITCOUNT <l> 0 1 X
+            BITCOUNT <l> 0
+            BITCOUNT <m> x y
+            """
+        ),
+    ),
+    Case(
+        "common subsequences",
+        _lines(
+            """
+            MSET <k> ohmytext <l> mynewtext
+            LCS <k> <l>
+            LCS <k> <l> LEN
+            LCS <k> <l> IDX
+            LCS <k> <l> IDX MINMATCHLEN 4
+            LCS <k> <l> IDX MINMATCHLEN 4 WITHMATCHLEN
+            LCS <k> <l> IDX LEN
+            LCS <k> <m>
+            LCS <k> <l> X
+            """
+        ),
+    ),
+    Case(
+        "copies and renames",
+        _lines(
+            """
+            COPY <k> <l>
+            SET <k> v EX 1000000
+            COPY <k> <l>
+            COPY <k> <l>
+            COPY <k> <l> REPLACE
+            COPY <k> <k>
+            COPY <k> <l> DB 0 REPLACE
+            COPY <k> <l> X
+            PERSIST <l>
+            RENAME <k> <m>
+            EXISTS <k>
+            PERSIST <m>
+            RENAME <k> <m>
+            RENAME <m> <m>
+            RENAMENX <m> <l>
+            RENAMENX <m> <n>
+            RENAMENX <n> <n>
+            RENAMENX <k> <n>
+            GET <n>
+            """
+        ),
+    ),
+)
+
+CASES = (*GET_AND_SET, *UPDATES, *KEYS, *ENDS, *SCANS, *UNKNOWN, *KEYS_OF_S3, *PROTOCOL)

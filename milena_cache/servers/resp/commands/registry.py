@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from milena_cache.servers.resp.commands.connection import acl, client, handshake, subscriptions, transactions
 from milena_cache.servers.resp.commands.connection import client_tracking as tracking_commands
 from milena_cache.servers.resp.commands.connection import milena_hello as identity
-from milena_cache.servers.resp.commands.data import expiry, keyspace, scan, strings
+from milena_cache.servers.resp.commands.data import expiry, keyspace, renaming, scan, strings, updates
 from milena_cache.servers.resp.commands.data import refresh as refreshing
 from milena_cache.servers.resp.commands.server import cluster, command_docs, info, latency, server, slowlog
 from milena_cache.servers.resp.commands.server import config as config_commands
@@ -27,7 +27,9 @@ from milena_cache.servers.resp.state.context import Context
 
 MODULES = (
     strings,
+    updates,
     keyspace,
+    renaming,
     expiry,
     scan,
     acl,

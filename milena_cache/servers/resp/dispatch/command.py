@@ -32,6 +32,10 @@ KEYS_WITH_VALUES: Final = (1, -1, 2)
 KEY_OF_SUBCOMMAND: Final = (2, 2, 1)
 
 
+def _never(argv: list[bytes]) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Command(Generic[C]):
     """A command or subcommand.
@@ -53,6 +57,9 @@ class Command(Generic[C]):
     behind_all: True if it begins only when every command before it has its reply
     allowed_in_transaction: True if it is carried out between MULTI and EXEC, where others are rejected
     while_subscribed: True if a RESP2 connection with a subscription may send it
+    decide: what it makes of the values of its keys (`milena_cache.servers.resp.decisions`), also in a transaction;
+        None if it is not available there, or has no keys
+    blind: returns True for arguments with which it writes its keys without regard to what they are
     """
 
     name: str
@@ -75,6 +82,8 @@ class Command(Generic[C]):
     behind_all: bool = False
     allowed_in_transaction: bool = False
     while_subscribed: bool = False
+    decide: Callable[[Any, list[bytes]], Any] | None = None
+    blind: Callable[[list[bytes]], bool] = _never
 
     def access_of(self, argv: list[bytes]) -> Access:
         """Return what the command does to its keys with these arguments."""

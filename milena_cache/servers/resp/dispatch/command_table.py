@@ -7,7 +7,7 @@ which becomes the handler: no call is added to a command.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Generic, TypedDict, TypeVar, Unpack
+from typing import Any, Generic, TypedDict, TypeVar, Unpack
 
 from milena_cache.servers.resp.dispatch.command import C, Command, KeyPositions, Operation
 from milena_cache.servers.resp.dispatch.session import Session
@@ -38,6 +38,8 @@ class Metadata(TypedDict, Generic[C], total=False):
     behind_all: bool
     allowed_in_transaction: bool
     while_subscribed: bool
+    decide: Callable[[Any, list[bytes]], Any]
+    blind: Callable[[list[bytes]], bool]
 
 
 class CommandTable(Generic[C]):

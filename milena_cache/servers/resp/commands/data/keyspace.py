@@ -22,6 +22,7 @@ from milena_cache.servers.resp.commands.data.reading import (
     read,
 )
 from milena_cache.servers.resp.commands.data.writing import write_all
+from milena_cache.servers.resp.decisions import keys as decisions
 from milena_cache.servers.resp.dispatch.command import ALL_KEYS, KEY_OF_SUBCOMMAND, ONE_KEY
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
@@ -29,14 +30,10 @@ from milena_cache.servers.resp.state.context import Context
 from milena_cache.service.requests import Place
 from milena_common.cluster.slots import slot_of
 from milena_common.resp.encoding import Simple
-from milena_common.resp.redis_replies import CommandError, integer
+from milena_common.resp.redis_replies import CommandError
 
 # Number of keys among which RANDOMKEY chooses.
 _CHOICE = 1000
-# Longest value, in bytes, that Redis encodes as embstr, and longest text of a 64-bit integer.
-_EMBEDDED = 44
-_MAX_DIGITS = 20
-
 
 COMMANDS = CommandTable[Context](categories=("keyspace",))
 
@@ -51,6 +48,7 @@ COMMANDS = CommandTable[Context](categories=("keyspace",))
     since="4.0.0",
     complexity="O(N) where N is the number of keys.",
     summary="Deletes one or more keys.",
+    decide=decisions.delete,
 )
 @COMMANDS.command(
     "del",
@@ -60,6 +58,7 @@ COMMANDS = CommandTable[Context](categories=("keyspace",))
     operation="delete",
     complexity="O(N) where N is the number of keys.",
     summary="Deletes one or more keys.",
+    decide=decisions.delete,
 )
 def delete(context: Context, session: Session, argv: list[bytes]) -> Any:
     if len(argv) > MAX_KEYS_AT_ONCE:
@@ -102,6 +101,7 @@ async def _delete_after(context: Context, targets: list[Place], there: Awaitable
     since="3.2.1",
     complexity="O(N) where N is the number of keys.",
     summary="Returns the number of existing keys out of those specified.",
+    decide=decisions.exists,
 )
 @COMMANDS.command(
     "exists",
@@ -112,6 +112,7 @@ async def _delete_after(context: Context, targets: list[Place], there: Awaitable
     flags=("fast",),
     complexity="O(N) where N is the number of keys.",
     summary="Determines whether one or more keys exist.",
+    decide=decisions.exists,
 )
 def exists(context: Context, session: Session, argv: list[bytes]) -> Any:
     if len(argv) > MAX_KEYS_AT_ONCE:
@@ -137,6 +138,7 @@ async def _number(there: Awaitable[list[bool]]) -> int:
     operation="get",
     flags=("fast",),
     summary="Determines the type of value stored at a key.",
+    decide=decisions.type_of,
 )
 def type_(context: Context, session: Session, argv: list[bytes]) -> Any:
     return look(context, session, argv[1], lambda entry, _: Simple("none" if entry.value is None else "string"))
@@ -204,22 +206,13 @@ COMMANDS.parent(
     since="2.2.3",
     usage="<key>",
     summary="Returns the encoding that Redis would use for the value: int, embstr or raw.",
+    decide=decisions.encoding,
 )
 def encoding(context: Context, session: Session, argv: list[bytes]) -> Any:
     """Reply with the encoding that Redis would use for the value."""
-    return read(context, session, argv[2], lambda entry: None if entry.value is None else encoded_as(entry.value))
-
-
-def encoded_as(value: bytes) -> bytes:
-    """Return b"int" for a 64-bit integer, b"embstr" for another short value, else b"raw"."""
-    if len(value) <= _MAX_DIGITS:
-        try:
-            integer(value)
-        except CommandError:
-            pass
-        else:
-            return b"int"
-    return b"embstr" if len(value) <= _EMBEDDED else b"raw"
+    return read(
+        context, session, argv[2], lambda entry: None if entry.value is None else decisions.encoded_as(entry.value)
+    )
 
 
 @COMMANDS.command(

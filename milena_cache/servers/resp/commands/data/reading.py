@@ -97,6 +97,21 @@ async def place_all(context: Context, session: Session, keys: Sequence[bytes], *
     return targets
 
 
+def entries_of(
+    context: Context, session: Session, keys: Sequence[bytes]
+) -> list[Entry] | Coroutine[Any, Any, list[Entry]]:
+    """Return the objects of several keys, or an awaitable of them. Raises as `look` does."""
+
+    def known(place: Place) -> Entry | None:
+        reply = context.node.lookup(*place)
+        return None if reply is None else reply.entry
+
+    async def fetch(place: Place) -> Entry:
+        return (await context.node.get(place[0], context.timeout, place[1])).entry
+
+    return for_each(places(context, session, keys), known, fetch, context.timeout)
+
+
 def exist(
     context: Context, targets: Sequence[Place], *, counted: bool = True
 ) -> list[bool] | Coroutine[Any, Any, list[bool]]:

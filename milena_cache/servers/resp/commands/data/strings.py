@@ -1,7 +1,7 @@
 """Coordination. Commands on values, which Redis calls strings: GET, SET, MGET, MSET and the like.
 
 A SET without a condition is a plain write. One whose effect or reply depends on the existing object (NX, XX, GET,
-KEEPTTL) is a read-modify-write, and `modify` for the ordering of commands.
+KEEPTTL, IFEQ, IFNE) is a read-modify-write, and `modify` for the ordering of commands.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Coroutine
 from typing import Any
 
-from milena_cache.memory.lru import Entry
-from milena_cache.objects.expiry import NEVER, is_expired
-from milena_cache.objects.names import Object
+from milena_cache.objects.expiry import NEVER
 from milena_cache.objects.write_request import Ack, Change
-from milena_cache.reads.read_modify_write import DELETE, KEEP, Decide, NewValue, Otherwise
+from milena_cache.reads.read_modify_write import Decided
 from milena_cache.reads.reader import FENCED
+from milena_cache.servers.resp.commands.data.deciding import decide_on, handler_of, reply_of
 from milena_cache.servers.resp.commands.data.reading import (
     MAX_KEYS_AT_ONCE,
     for_each,
@@ -23,22 +22,22 @@ from milena_cache.servers.resp.commands.data.reading import (
     places,
     read_part,
 )
-from milena_cache.servers.resp.commands.data.set_options import (
+from milena_cache.servers.resp.commands.data.writing import write_all
+from milena_cache.servers.resp.decisions import strings as decisions
+from milena_cache.servers.resp.decisions.set_options import (
     DEPENDS,
     Options,
     getex_options,
     receipt_of,
     set_options,
 )
-from milena_cache.servers.resp.commands.data.timestamps import as_ms, as_timestamp
-from milena_cache.servers.resp.commands.data.writing import write_all
+from milena_cache.servers.resp.decisions.timestamps import as_ms, as_timestamp, expiry_in_ms
 from milena_cache.servers.resp.dispatch.call_times import remaining_seconds
 from milena_cache.servers.resp.dispatch.command import ALL_KEYS, KEYS_WITH_VALUES, ONE_KEY
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.service.requests import Place
-from milena_common.api.byte_range import ByteRange
 from milena_common.api.keys import check_value_size
 from milena_common.resp.encoding import OK, Pieces, Raw, bulk, null
 from milena_common.resp.redis_replies import CommandError, integer, wrong_arity
@@ -56,6 +55,7 @@ COMMANDS = CommandTable[Context](group="string", categories=("string",))
     operation="get",
     flags=("fast",),
     summary="Returns the string value of a key.",
+    decide=decisions.get,
 )
 def get(context: Context, session: Session, argv: list[bytes]) -> Any:
     target, owned_since = context.place_to_read(argv[1])
@@ -89,6 +89,7 @@ class _Room:
     flags=("fast",),
     complexity="O(N) where N is the number of keys to retrieve.",
     summary="Returns the string values of one or more keys.",
+    decide=decisions.mget,
 )
 def mget(context: Context, session: Session, argv: list[bytes]) -> Any:
     keys = argv[1:]
@@ -150,26 +151,16 @@ async def _and_others(parts: list[bytes], others: Awaitable[list[bytes]]) -> Pie
     flags=("fast",),
     since="6.2.0",
     summary="Returns the string value of a key after setting its expiration time.",
+    decide=decisions.getex,
 )
 def getex(context: Context, session: Session, argv: list[bytes]) -> Any:
     options = getex_options(argv)
     if not options.expiry_option and not options.persist:
         return get(context, session, argv)
-    target, owned_since = context.place(argv[1])
-
-    def decide(entry: Entry) -> NewValue | Otherwise:
-        if entry.value is None:
-            return KEEP
-        now_ms = _now_ms(context)
-        expires_ms = options.expires_ms("getex", now_ms) if options.expiry_option else 0
-        if not expires_ms:
-            return NewValue(entry.value, only_expiry=True) if entry.expires_at else KEEP
-        return NewValue(entry.value, as_timestamp(expires_ms), only_expiry=True) if expires_ms > now_ms else DELETE
-
-    return _before(context, target, owned_since, decide)
+    return reply_of(decide_on(context, argv, ONE_KEY, decisions.getex, counted=True))
 
 
-@COMMANDS.command(
+COMMANDS.command(
     "getdel",
     arity=2,
     access="modify",
@@ -178,18 +169,8 @@ def getex(context: Context, session: Session, argv: list[bytes]) -> Any:
     flags=("fast",),
     since="6.2.0",
     summary="Returns the string value of a key after deleting the key.",
-)
-def getdel(context: Context, session: Session, argv: list[bytes]) -> Any:
-    target, owned_since = context.place(argv[1])
-    return _before(context, target, owned_since, lambda entry: DELETE)
-
-
-async def _before(context: Context, target: Object, owned_since: int, decide: Decide) -> bytes | None:
-    return (await context.node.modify(target, decide, context.timeout, owned_since, counted=True)).before.value
-
-
-def _now_ms(context: Context) -> int:
-    return as_ms(context.clock.wall())
+    decide=decisions.getdel,
+)(handler_of(decisions.getdel, counted=True))
 
 
 @COMMANDS.command(
@@ -201,6 +182,7 @@ def _now_ms(context: Context) -> int:
     flags=("fast",),
     since="2.2.0",
     summary="Returns the length of a string value.",
+    decide=decisions.strlen,
 )
 def strlen(context: Context, session: Session, argv: list[bytes]) -> Any:
     return look(context, session, argv[1], lambda _, size: size)
@@ -214,6 +196,7 @@ def strlen(context: Context, session: Session, argv: list[bytes]) -> Any:
     operation="get",
     complexity="O(N) where N is the length of the returned string.",
     summary="Returns a substring of the string stored at a key.",
+    decide=decisions.getrange,
 )
 @COMMANDS.command(
     "getrange",
@@ -224,22 +207,11 @@ def strlen(context: Context, session: Session, argv: list[bytes]) -> Any:
     since="2.4.0",
     complexity="O(N) where N is the length of the returned string.",
     summary="Returns a substring of the string stored at a key.",
+    decide=decisions.getrange,
 )
 def getrange(context: Context, session: Session, argv: list[bytes]) -> Any:
     start, end = integer(argv[2]), integer(argv[3])
-    return read_part(context, session, argv[1], lambda size: part_of(size, start, end))
-
-
-def part_of(size: int, start: int, end: int) -> ByteRange:
-    """Return the bytes from `start` to `end`, both included, of a value of `size` bytes; of length 0 for none.
-
-    Negative positions count from the end of the value.
-    """
-    if start < 0 and end < 0 and start > end:
-        return ByteRange(0, 0)
-    start = max(0, start + size if start < 0 else start)
-    end = min(size - 1, max(0, end + size if end < 0 else end))
-    return ByteRange(start, end - start + 1) if start <= end else ByteRange(0, 0)
+    return read_part(context, session, argv[1], lambda size: decisions.part_of(size, start, end))
 
 
 def is_modifying(argv: list[bytes]) -> bool:
@@ -256,22 +228,53 @@ def is_modifying(argv: list[bytes]) -> bool:
     flags=("denyoom",),
     summary="Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.",
     alone=is_modifying,
+    decide=decisions.set_,
+    blind=lambda argv: not is_modifying(argv),
 )
 def set_(context: Context, session: Session, argv: list[bytes]) -> Any:
     options = Options() if len(argv) == 3 else set_options(argv)
     timeout = timeout_of(context, session, options)
-    expires_ms = options.expires_ms("set", _now_ms(context)) if options.expiry_option else 0
+    if len(argv) > 3 and options.depends:
+        return _set_if(context, options, argv, timeout)
+    expires_ms = options.expires_ms("set", as_ms(context.clock.wall())) if options.expiry_option else 0
     target, owned_since = context.place(argv[1])
     value = argv[2]
     expires_at = as_timestamp(expires_ms) if expires_ms else NEVER
-    if len(argv) > 3 and is_modifying(argv):
-        return _set_if(context, options, target, owned_since, value, expires_at, timeout)
     change = Change(target, value, owned_since=owned_since, expires_at=expires_at)
     begun = context.node.writes.begin(change, options.durability, timeout)
     if not options.receipt:
         return begun
     context.requests.received_bytes += len(value)
     return _with_receipt(context, begun)
+
+
+for _name, _in_seconds, _since in (("setex", True, "2.0.0"), ("psetex", False, "2.6.0")):
+
+    def _setex(
+        context: Context,
+        session: Session,
+        argv: list[bytes],
+        name: str = _name,
+        in_seconds: bool = _in_seconds,
+    ) -> Any:
+        now_ms = as_ms(context.clock.wall())
+        expires_ms = expiry_in_ms(argv[2], name, now_ms, seconds=in_seconds, absolute=False, positive=True)
+        target, owned_since = context.place(argv[1])
+        change = Change(target, argv[3], owned_since=owned_since, expires_at=as_timestamp(expires_ms))
+        return context.node.writes.begin(change, None, context.timeout)
+
+    COMMANDS.command(
+        _name,
+        arity=4,
+        access="write",
+        keys=ONE_KEY,
+        operation="put",
+        flags=("denyoom",),
+        since=_since,
+        summary="Sets the string value and the expiration time of a key.",
+        decide=decisions.setex_as(_name, seconds=_in_seconds),
+        blind=lambda argv: True,
+    )(_setex)
 
 
 def timeout_of(context: Context, session: Session, options: Options) -> float:
@@ -292,36 +295,23 @@ def _with_receipt(context: Context, begun: Ack | Awaitable[Ack]) -> Raw | Corout
     return wait()
 
 
-async def _set_if(
-    context: Context,
-    options: Options,
-    target: Object,
-    owned_since: int,
-    value: bytes,
-    expires_at: float,
-    timeout: float,
-) -> bytes | Raw | None:
-    check_value_size(len(value), context.config.max_value_bytes)
-
-    def allowed(entry: Entry) -> bool:
-        there = entry.value is not None
-        return not (options.only_if_absent and there) and not (options.only_if_there and not there)
-
-    def decide(entry: Entry) -> NewValue | Otherwise:
-        if not allowed(entry):
-            return KEEP
-        if expires_at and is_expired(expires_at, context.clock.wall()):
-            return DELETE
-        return NewValue(value, entry.expires_at if options.keep_ttl else expires_at)
-
-    before, ack = await context.node.modify(
-        target, decide, timeout, owned_since, options.durability, counted=options.get
+def _set_if(context: Context, options: Options, argv: list[bytes], timeout: float) -> Any:
+    check_value_size(len(argv[2]), context.config.max_value_bytes)
+    begun = decide_on(
+        context,
+        argv,
+        ONE_KEY,
+        decisions.set_,
+        counted=options.get,
+        timeout=timeout,
+        durability=options.durability,
     )
-    if options.get:
-        return before.value
-    if options.receipt and ack is not None:
-        return Raw(receipt_of(ack, context.api.address))
-    return Raw(OK) if allowed(before) else None
+    return _receipt_if_written(context, begun) if options.receipt else reply_of(begun)
+
+
+async def _receipt_if_written(context: Context, begun: Decided | Awaitable[Decided]) -> Any:
+    done = begun if isinstance(begun, Decided) else await begun
+    return Raw(receipt_of(done.acks[0], context.api.address)) if done.acks else done.reply
 
 
 @COMMANDS.command(
@@ -334,6 +324,8 @@ async def _set_if(
     since="1.0.1",
     complexity="O(N) where N is the number of keys to set.",
     summary="Creates or modifies the string values of one or more keys.",
+    decide=decisions.mset,
+    blind=lambda argv: True,
 )
 def mset(context: Context, session: Session, argv: list[bytes]) -> Any:
     if len(argv) % 2 == 0:

@@ -8,7 +8,7 @@ import itertools
 import hiredis
 import pytest
 
-from milena_cache.servers.resp.commands.data.strings import part_of
+from milena_cache.servers.resp.decisions.strings import part_of
 from milena_common.api.durability import Durability
 from milena_common.api.etags import etag_of
 from milena_common.cluster.slots import slot_of

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from milena_cache.objects.write_request import Ack
-from milena_cache.servers.resp.commands.data.timestamps import expiry_in_ms
+from milena_cache.servers.resp.decisions.timestamps import expiry_in_ms
 from milena_common.api.durability import THROUGH, Durability, check_durability
 from milena_common.api.errors import MilenaError
 from milena_common.resp.redis_replies import SYNTAX, CommandError
@@ -23,7 +23,7 @@ _EXPIRY_OPTIONS = {
 }
 
 # Options of SET by which its effect or its reply depends on the existing object.
-DEPENDS = frozenset((b"NX", b"XX", b"GET", b"KEEPTTL"))
+DEPENDS = frozenset((b"NX", b"XX", b"GET", b"KEEPTTL", b"IFEQ", b"IFNE"))
 
 
 @dataclass(slots=True)
@@ -33,6 +33,7 @@ class Options:
     expiry_option: EX, PX, EXAT or PXAT; empty if none is given
     number: the argument of that option
     only_if_absent, only_if_there: NX, XX
+    only_if_equal, only_if_other: the arguments of IFEQ and IFNE; None if they are not given
     get, keep_ttl, persist: GET, KEEPTTL, PERSIST
     durability: the argument of DURABILITY; None if it is not given
     receipt: RECEIPT
@@ -43,6 +44,8 @@ class Options:
     number: bytes = b""
     only_if_absent: bool = False
     only_if_there: bool = False
+    only_if_equal: bytes | None = None
+    only_if_other: bytes | None = None
     get: bool = False
     keep_ttl: bool = False
     persist: bool = False
@@ -50,6 +53,29 @@ class Options:
     receipt: bool = False
     timeout: bytes = b""
     deadline: bytes = b""
+
+    @property
+    def depends(self) -> bool:
+        """True if the effect or the reply of the SET depends on the existing object."""
+        return self.get or self.keep_ttl or self.conditional
+
+    def allow(self, before: bytes | None) -> bool:
+        """True if a SET may replace `before`, None for no object."""
+        if self.only_if_equal is not None:
+            return before == self.only_if_equal
+        if self.only_if_other is not None:
+            return before != self.only_if_other
+        return not (self.only_if_absent if before is not None else self.only_if_there)
+
+    @property
+    def conditional(self) -> bool:
+        """True if a condition is given that may keep the SET from having an effect."""
+        return (
+            self.only_if_absent
+            or self.only_if_there
+            or self.only_if_equal is not None
+            or self.only_if_other is not None
+        )
 
     def expires_ms(self, command: str, now_ms: int) -> int:
         """Return the expiry in milliseconds since 1970; `expiry_option` must be given. Raises CommandError."""
@@ -64,10 +90,16 @@ def set_options(argv: list[bytes]) -> Options:
     while at < size:
         option = argv[at].upper()
         at += 1
-        if option == b"NX" and not options.only_if_there:
+        if option == b"NX" and (options.only_if_absent or not options.conditional):
             options.only_if_absent = True
-        elif option == b"XX" and not options.only_if_absent:
+        elif option == b"XX" and (options.only_if_there or not options.conditional):
             options.only_if_there = True
+        elif option in (b"IFEQ", b"IFNE") and not options.conditional and at < size:
+            if option == b"IFEQ":
+                options.only_if_equal = argv[at]
+            else:
+                options.only_if_other = argv[at]
+            at += 1
         elif option == b"GET" and not options.receipt:
             options.get = True
         elif option == b"KEEPTTL" and not options.expiry_option:
@@ -109,8 +141,7 @@ def plain_options(argv: list[bytes]) -> Options | None:
         options = set_options(argv)
     except (CommandError, MilenaError):
         return None
-    depends = options.only_if_absent or options.only_if_there or options.get or options.keep_ttl
-    return None if depends else options
+    return None if options.depends else options
 
 
 def getex_options(argv: list[bytes]) -> Options:
