@@ -472,6 +472,8 @@ def build_servers(
         clock=clock,
         budget=parts.budget,
         access=access,
+        outgoing=outgoing,
+        links=links or block_peers,
     )
     # Over gRPC a router, or another node, may leave out since when this node owns the object.
     api = ApiMethods(requests, status, member_check, address, believes_owner=True)
@@ -684,6 +686,7 @@ def metrics_registry(
         servers.cluster_blocks,
         servers.resp.clients,
         servers.resp.tracking,
+        servers.resp.context,
         parts.budget,
         certificates,
         guarding,

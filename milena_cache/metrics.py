@@ -25,6 +25,7 @@ from milena_cache.origin.conditions import Conditions, State
 from milena_cache.origin.requests import OriginCounts
 from milena_cache.reads.reader import Node
 from milena_cache.servers.resp.state.client_registry import Clients
+from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.tracking import Tracking
 from milena_cache.service.requests import Requests
 from milena_cache.service.status import Status
@@ -75,6 +76,7 @@ def node_registry(
     cluster_blocks: ClusterBlocks,
     clients: Clients,
     tracking: Tracking,
+    resp: Context,
     budget: ByteBudget,
     certificates: Certificates | None,
     guarding: Guarding | None = None,
@@ -91,7 +93,7 @@ def node_registry(
         yield from _dirty(node.dirty, status)
         yield from _writeback(writeback, throttle, uploader)
         yield from _journal(journal, commits, replayed, status)
-        yield from _redis(clients, tracking)
+        yield from _redis(clients, tracking, resp)
         yield from in_flight("milena_in_flight", budget)
         yield from certificate_metrics(certificates)
         if guarding is not None:
@@ -221,7 +223,8 @@ def _calls(calls: CallCounts, requests: Requests) -> Iterable[Metric]:
     yield counter("milena_sent_bytes", "Bytes of values sent to callers", requests.sent_bytes)
 
 
-def _redis(clients: Clients, tracking: Tracking) -> Iterable[Metric]:
+def _redis(clients: Clients, tracking: Tracking, resp: Context) -> Iterable[Metric]:
+    channels, publisher, forwarder = resp.channels, resp.publisher, resp.forwarder
     yield gauge("milena_resp_connections", "Open connections of the RESP server", len(clients))
     yield counter("milena_resp_accepted_connections", "Connections accepted since the start", clients.accepted)
     yield counter(
@@ -234,6 +237,25 @@ def _redis(clients: Clients, tracking: Tracking) -> Iterable[Metric]:
         (([reason], number) for reason, number in clients.disconnects.items()),
     )
     yield counter("milena_resp_deferred", "Deferred replies, sent as pushes", clients.deferred)
+    yield gauge("milena_pubsub_channels", "Channels with a subscriber at this node", channels.channels)
+    yield gauge("milena_pubsub_subscribers", "Connections with a subscription", channels.subscribers)
+    yield counter("milena_pubsub_published", "Messages published by clients of this node", channels.published)
+    yield counter("milena_pubsub_delivered", "Messages sent to subscribers of this node", channels.delivered)
+    yield counter(
+        "milena_pubsub_dropped",
+        "Messages that another node did not get: it was not reachable, or too many waited for it",
+        publisher.dropped,
+    )
+    if forwarder is not None:
+        upstreams = forwarder.upstreams
+        yield counter(
+            "milena_resp_forwarded", "Commands of clients that were sent to other nodes", upstreams.forwarded
+        )
+        yield counter(
+            "milena_resp_forwarded_again",
+            "Those of them that were sent again",
+            upstreams.repeated,
+        )
     yield gauge("milena_tracking_keys", "Keys that clients track", tracking.keys)
     yield gauge("milena_tracking_clients", "Connections with CLIENT TRACKING on", tracking.clients)
     yield counter("milena_invalidations", "Invalidations sent to tracking clients", tracking.invalidations)

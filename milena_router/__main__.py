@@ -18,6 +18,7 @@ from milena_common.access.guarding import guard_process
 from milena_common.api.methods import ROUTER_OPERATIONS, ROUTER_SERVICE
 from milena_common.cluster.member import RESP, RESP_TLS, Member
 from milena_common.cluster.missing_node import MAX_REASONS
+from milena_common.forwarding.upstreams import Upstreams
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.memory_limit import memory_limit
 from milena_common.limits.open_files import open_files_limit
@@ -39,7 +40,7 @@ from milena_router.forwarding.join_addresses import JoinAddresses
 from milena_router.forwarding.node_connection import connect
 from milena_router.metrics import router_registry
 from milena_router.redis.server import RedisServer
-from milena_router.redis.upstream import Upstreams
+from milena_router.redis.topology import RouterTopology
 from milena_router.ring.abandoning import AbandonedMoves
 from milena_router.ring.fast_death import FastDeath, members_confirm, ports_reject
 from milena_router.ring.leases import Leases
@@ -103,7 +104,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     def ring_changed(change: Change) -> None:
         forwarder.member_changed(change)
         if redis is not None:
-            redis.upstreams.member_changed(change)
+            redis.member_changed(change)
         watchers.wake_watchers()
 
     redis: RedisServer | None = None
@@ -135,11 +136,9 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         redis = RedisServer(
             leases=leases,
             upstreams=Upstreams(
-                leases,
-                forwarder,
-                outgoing,
+                RouterTopology(leases, forwarder, outgoing, addresses, clock),
+                "milena-router",
                 access.credentials,
-                addresses,
                 budget,
                 clock,
                 config.request_timeout,

@@ -42,6 +42,8 @@ DEFAULT_COPIES, MAX_COPIES = 2, 3
 MAX_ZONE = 200
 
 MAX_WORKERS = 64
+# Of NOTIFY_KEYSPACE_EVENTS, as Redis has them.
+EVENT_LETTERS = "Ag$lshzxeKEtmdn"
 MAX_PORT = 65535
 MIN_IN_FLIGHT_BYTES = 2**20
 # Smaller blocks would be mostly overhead; a group of larger ones would exceed what one reply should have.
@@ -67,6 +69,8 @@ class Config:
     resp_max_connections: int
     resp_idle: float
     resp_output_bytes: int
+    resp_forward: bool
+    notify_keyspace_events: str
     tracking_max_keys: int
     routers: tuple[Address, ...]
     routers_tls: bool
@@ -178,6 +182,8 @@ def load(env: Environment, memory_limit: int, cores: int = 1) -> Config:
         resp_max_connections=env.integer("RESP_MAX_CONNECTIONS", 10_000, 1, 10**6),
         resp_idle=env.seconds("RESP_IDLE_SECONDS", 0, 0, YEAR),
         resp_output_bytes=env.size("RESP_OUTPUT_BYTES", 64 * 2**20, 2**10, 2**40),
+        notify_keyspace_events=_event_letters(env),
+        resp_forward=env.choice("RESP_FORWARD", "on", ("on", "off")) == "on",
         tracking_max_keys=env.integer("TRACKING_MAX_KEYS", 1_000_000, 1, 10**9),
         routers=routers,
         routers_tls=routers_tls,
@@ -265,6 +271,14 @@ def load_store(env: Environment) -> StoreConfig:
     config = StoreConfig(_buckets(env), load_s3(env))
     env.check()
     return config
+
+
+def _event_letters(env: Environment) -> str:
+    letters = env.text("NOTIFY_KEYSPACE_EVENTS")
+    if any(letter not in EVENT_LETTERS for letter in letters):
+        env.problem("NOTIFY_KEYSPACE_EVENTS", repr(letters), f"letters of {EVENT_LETTERS}, as in Redis")
+        return ""
+    return letters
 
 
 def _one_of(env: Environment, name: str, default: C, choices: Sequence[C]) -> C:

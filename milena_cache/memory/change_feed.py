@@ -26,11 +26,14 @@ class ChangeFeed:
 
     on_change: called with each changed cache key; None without a subscriber
     is_needed: returns False while the subscriber would do nothing with any key
+    on_event: called with the name of an event and its cache key: `set` and `del` at the acknowledgement of a write,
+        `expired` when an expiry is noticed, and `evicted` when an entry is; None: there is no listener
     """
 
     def __init__(self, max_expiries: int = MAX_EXPIRIES) -> None:
         self.on_change: Callable[[bytes], None] | None = None
         self.is_needed: Callable[[], bool] = lambda: True
+        self.on_event: Callable[[str, bytes], None] | None = None
         self._max_expiries = max_expiries
         self._expiries: list[tuple[float, bytes]] = []
 
@@ -39,6 +42,11 @@ class ChangeFeed:
         on_change = self.on_change
         if on_change is not None and self.is_needed():
             on_change(key)
+
+    def event(self, name: str, key: bytes) -> None:
+        """Notify of an event; see `on_event`."""
+        if self.on_event is not None:
+            self.on_event(name, key)
 
     def notify_all(self, keys: Iterable[bytes]) -> None:
         """Notify the subscriber of each of `keys`, in their order."""

@@ -269,6 +269,7 @@ class Memory:
                 self.bytes -= _cost(key, entry)
                 self.evictions["bytes" if too_large else "entries"] += 1
                 self.change_feed.notify(key)
+                self.change_feed.event("evicted", key)
 
 
 def _keep_lent(cost: int) -> None:

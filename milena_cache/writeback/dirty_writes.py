@@ -78,6 +78,7 @@ class DirtyWrites:
                 return True
             self._dirty.expire(entry)
             self._entries.change_feed.notify(entry.key)
+            self._entries.change_feed.event("expired", entry.key)
         return entry.deleted
 
     def value(self, entry: DirtyEntry) -> bytes:

@@ -86,6 +86,7 @@ class ExpiredObjectReaper:
         if key in self._tasks:
             return
         self._entries.change_feed.notify(key)
+        self._entries.change_feed.event("expired", key)
         if len(self._tasks) < MAX_REMOVALS and self._clock.now() >= self._not_before:
             task = asyncio.get_running_loop().create_task(self._remove(target, owned_since))
             self._tasks[key] = task

@@ -215,6 +215,7 @@ class JournaledWrites:
         self._entries.fence_all((key,))
         self._dirty.revalue(entry, value, self._durable.next_version(owned_since))
         self._entries.change_feed.notify(key)
+        self._entries.change_feed.event("set", key)
         self._acknowledged[MEMORY] += 1
         return True
 
@@ -247,7 +248,11 @@ class JournaledWrites:
             keys, values, owned_since = keys[:number], values[:number], owned_since[:number]
         self._entries.fence_all(keys)
         self._dirty.revalue_all(entries, values, self._durable.next_versions(max(owned_since), number))
-        self._entries.change_feed.notify_all(keys)
+        feed = self._entries.change_feed
+        feed.notify_all(keys)
+        if feed.on_event is not None:
+            for key in keys:
+                feed.on_event("set", key)
         self._acknowledged[MEMORY] += number
         return number
 
@@ -281,3 +286,4 @@ class JournaledWrites:
         self._entries.invalidate(entry.key)
         self._dirty_writes.replace(entry)
         self._writeback.acknowledged(entry)
+        self._entries.change_feed.event("del" if entry.deleted else "set", entry.key)

@@ -122,6 +122,7 @@ class WriteThrough:
                 now = self._clock.now()
                 self._entries.keep(key, entry_of(change.value, etag, now, change.owned_since, change.expires_at))
                 self._entries.change_feed.notify(key)
+                self._entries.change_feed.event("del" if change.value is None else "set", key)
             notified = self.wrote(key, change.owned_since)
             if notified is not None:
                 await notified

@@ -273,9 +273,9 @@ class Access:
         """Record that a command, or its key, was denied, and return the error in Redis's text."""
         self.log.add(reason, principal.name, what, f"addr={address}", self._clock.wall())
         fields = {"user": principal.name, "address": address, "port": port, "command": command, "reason": reason}
-        self._audit("denied", {**fields, "key": what} if reason == "key" else fields)
-        if reason == "key":
-            return AccessDenied("No permissions to access a key")
+        self._audit("denied", {**fields, reason: what} if reason in ("key", "channel") else fields)
+        if reason in ("key", "channel"):
+            return AccessDenied(f"No permissions to access a {reason}")
         return AccessDenied(f"User {principal.name} has no permissions to run the '{command}' command")
 
     def acted(self, principal: Principal, action: str, address: str, port: str, **fields: Any) -> None:

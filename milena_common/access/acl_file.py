@@ -18,7 +18,7 @@ MAX_USERS: Final = 10_000
 MAX_PROBLEMS: Final = 50
 
 # The table without a file: anyone may do everything.
-OPEN: Final[Mapping[str, User]] = {DEFAULT: parse_user(DEFAULT, ("on", "nopass", "~*", "+@all"))}
+OPEN: Final[Mapping[str, User]] = {DEFAULT: parse_user(DEFAULT, ("on", "nopass", "~*", "&*", "+@all"))}
 
 
 def parse_users(content: bytes, default_bucket: str = "") -> Mapping[str, User]:

@@ -13,7 +13,7 @@ MAX_ENTRIES: Final = 128
 SAME_SECONDS: Final = 60.0
 MAX_OBJECT: Final = 128
 
-Reason = Literal["auth", "command", "key"]
+Reason = Literal["auth", "command", "key", "channel"]
 
 
 @dataclass(slots=True)

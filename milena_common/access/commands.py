@@ -6,7 +6,7 @@ a test compares it with the commands of a node. `milena.call|…` are methods of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 # What a command does to a key: "" if it reads metadata only, for which a pattern of any kind is enough.
@@ -158,6 +158,14 @@ _CATEGORIES_OF: Final = {
     "psetex": "write string slow",
     "psubscribe": "pubsub slow",
     "pttl": "read fast keyspace",
+    "publish": "fast pubsub",
+    "pubsub": "slow",
+    "pubsub|channels": "pubsub slow",
+    "pubsub|help": "slow",
+    "pubsub|numpat": "pubsub slow",
+    "pubsub|numsub": "pubsub slow",
+    "pubsub|shardchannels": "pubsub slow",
+    "pubsub|shardnumsub": "pubsub slow",
     "punsubscribe": "pubsub slow",
     "quit": "fast connection",
     "randomkey": "read keyspace slow",
@@ -179,6 +187,7 @@ _CATEGORIES_OF: Final = {
     "slowlog|help": "slow",
     "slowlog|len": "admin dangerous slow",
     "slowlog|reset": "admin dangerous slow",
+    "spublish": "fast pubsub",
     "ssubscribe": "pubsub slow",
     "strlen": "read fast string",
     "subscribe": "pubsub slow",
@@ -206,6 +215,12 @@ NEEDS: Final[Mapping[str, Need]] = {
     **dict.fromkeys(("object|encoding", "object|freq", "object|idletime"), ""),
 }
 
+# Commands on channels: how many of their arguments, from the first one on, are channels; 0: all of them.
+CHANNEL_COMMANDS: Final[Mapping[str, int]] = {
+    **dict.fromkeys(("subscribe", "psubscribe", "ssubscribe"), 0),
+    **dict.fromkeys(("publish", "spublish"), 1),
+}
+
 # Commands that no rule denies: those with which a connection begins or ends.
 ALWAYS_ALLOWED: Final = frozenset(
     ("hello", "auth", "quit", "reset", "milena.hello", "client|setinfo", "client|defer")
@@ -214,10 +229,16 @@ ALWAYS_ALLOWED: Final = frozenset(
 # Commands between nodes, with their subcommands: no rule allows them, only the cluster's own identity does.
 CLUSTER_COMMANDS: Final = frozenset(
     f"milena.{name}"
-    for name in ("block", "handover", "merge", "copy", "collect", "promise", "ring", "listing", "peek")
+    for name in ("block", "publish", "handover", "merge", "copy", "collect", "promise", "ring", "listing", "peek")
 )
 
 
 def is_of_cluster(command: str) -> bool:
     """True if `command`, a full name, is only for the cluster's own processes."""
     return command.partition("|")[0] in CLUSTER_COMMANDS
+
+
+def channels_in(command: str, argv: Sequence[bytes]) -> Sequence[bytes]:
+    """Return the channels, or patterns of them, among the arguments of one of CHANNEL_COMMANDS."""
+    number = CHANNEL_COMMANDS[command]
+    return argv[1 : 1 + number] if number else argv[1:]

@@ -30,8 +30,10 @@ from milena_common.api.errors import InvalidRequest
 MAX_LIMIT: Final = 10**12
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _PATTERN: Final = re.compile(r"(?:~|%(R|W|RW|WR)~)(.*)", re.DOTALL | re.IGNORECASE)
-_SHOWN: Final = re.compile(r"[-+~%(]|(?:bucket|rate|bytes):")
-_IGNORED: Final = ("allchannels", "resetchannels", "sanitize-payload", "skip-sanitize-payload")
+_SHOWN: Final = re.compile(r"[-+~%&(]|(?:bucket|rate|bytes):")
+_IGNORED: Final = ("sanitize-payload", "skip-sanitize-payload")
+# The channel on which RESP2 clients get the invalidations of their own reads: no rule denies it.
+_OWN_CHANNEL: Final = b"__redis__:invalidate"
 
 
 class RuleError(ValueError):
@@ -79,6 +81,8 @@ class Selector:
     all_keys: True if there is no restriction by patterns
     patterns: key patterns
     buckets: names, "" for the default one; empty: any
+    all_channels: True if there is no restriction of channels
+    channels: patterns of channels
     """
 
     commands: frozenset[str] = frozenset()
@@ -86,6 +90,16 @@ class Selector:
     all_keys: bool = False
     patterns: tuple[Pattern, ...] = ()
     buckets: tuple[str, ...] = ()
+    all_channels: bool = False
+    channels: tuple[Pattern, ...] = ()
+
+    def allows_channel(self, name: bytes, *, is_pattern: bool) -> bool:
+        """True if a channel is allowed; of a pattern, if it is one of the rules, letter by letter."""
+        if self.all_channels or (name == _OWN_CHANNEL and not is_pattern):
+            return True
+        if is_pattern:
+            return any(each.text == name for each in self.channels)
+        return any(each.glob.matches(name) for each in self.channels)
 
     def allows_key(self, need: Need, name: ObjectName) -> bool:
         """True if an access of the kind `need` to the object is allowed."""
@@ -120,7 +134,11 @@ class Selector:
 
     def described(self) -> str:
         """Return the rules for keys and commands."""
-        return " ".join(filter(None, (*self.key_rules(), *self.command_rules)))
+        return " ".join(filter(None, (*self.key_rules(), *self.channel_rules(), *self.command_rules)))
+
+    def channel_rules(self) -> tuple[str, ...]:
+        shown = (each.text.decode(errors="replace") for each in self.channels)
+        return ("&*",) if self.all_channels else tuple(f"&{text}" for text in shown)
 
     def key_rules(self) -> tuple[str, ...]:
         buckets = tuple(f"bucket:{bucket or 'default'}" for bucket in self.buckets)
@@ -168,6 +186,12 @@ class User:
                 return True
         return command in ALWAYS_ALLOWED
 
+    def allows_channel(self, command: str, name: bytes, *, is_pattern: bool = False) -> bool:
+        """True if the user may run `command`, of publish/subscribe, on a channel or a pattern of channels."""
+        return any(
+            selector.allows_channel(name, is_pattern=is_pattern) for selector in self.decisions.get(command, ())
+        )
+
     def unrestricted_for(self, command: str) -> bool:
         """True if the user may run `command` on any object."""
         return any(selector.unrestricted for selector in self.decisions.get(command, ()))
@@ -187,7 +211,7 @@ class User:
             not self.rate
             and not self.bytes_rate
             and any(
-                selector.unrestricted and len(selector.commands) == len(CATEGORIES_OF)
+                selector.unrestricted and selector.all_channels and len(selector.commands) == len(CATEGORIES_OF)
                 for selector in self.selectors
             )
         )
@@ -321,8 +345,14 @@ def _with_selector_rule(selector: Selector, rule: str, default_bucket: str) -> S
         return _with_commands(selector, "+@all")
     if lower == "nocommands":
         return _with_commands(selector, "-@all")
-    if lower in _IGNORED or rule.startswith("&"):
-        return selector  # there are no channels but the one for invalidations, and no payloads
+    if lower in _IGNORED:
+        return selector  # there are no payloads
+    if lower == "allchannels" or rule == "&*":
+        return replace(selector, all_channels=True, channels=())
+    if lower == "resetchannels":
+        return replace(selector, all_channels=False, channels=())
+    if rule.startswith("&"):
+        return _with_channel(selector, rule[1:].encode(errors="surrogateescape"))
     if match := _PATTERN.fullmatch(rule):
         return _with_pattern(selector, match[1] or "RW", match[2])
     if lower.startswith("bucket:"):
@@ -350,6 +380,19 @@ def _with_pattern(selector: Selector, kind: str, text: str) -> Selector:
         pattern = replace(pattern, need="rw")
     others = tuple(each for each in selector.patterns if each.text != encoded)
     return replace(selector, patterns=(*others, pattern))
+
+
+def _with_channel(selector: Selector, text: bytes) -> Selector:
+    if selector.all_channels:
+        raise RuleError(
+            "Adding a pattern after the * pattern (or the 'allchannels' flag) is not valid and does not have any "
+            "effect. Try 'resetchannels' to start with an empty list of channels"
+        )
+    try:
+        pattern = Pattern(text, "", Glob(text))
+    except InvalidRequest:
+        raise RuleError(f"a pattern has at most {MAX_BYTES} bytes") from None
+    return replace(selector, channels=(*(each for each in selector.channels if each.text != text), pattern))
 
 
 def _with_bucket(selector: Selector, name: str, default_bucket: str) -> Selector:

@@ -24,6 +24,12 @@ from collections.abc import Callable, Mapping
 from milena_common.api.errors import Moved, NodeLost, NoNodes, TryAgain, WrongNode
 from milena_common.api.methods import INVALIDATE
 from milena_common.cluster.slot_assignment import Member, Owner
+from milena_common.forwarding.topology import (
+    LEAVE_GRACE_SECONDS,
+    MIN_SECONDS,
+    REJOIN_CHECK_SECONDS,
+    REJOIN_SECONDS,
+)
 from milena_common.resp.identity import Identity
 from milena_common.runtime.clock import Clock
 from milena_common.runtime.deadlines import inner
@@ -31,14 +37,7 @@ from milena_router.forwarding.node_connection import NodeConnection
 from milena_router.ring.losses.copy_timers import waits_for
 from milena_router.ring.membership import EXITED, EXPIRED, Change, Membership
 
-LEAVE_GRACE_SECONDS = 10.0
-# The minimum of remaining seconds for another attempt.
-MIN_SECONDS = 0.005
 WARN_AGAIN_SECONDS = 60.0
-# A restarted node joins as soon as it listens. A request waits so many seconds for that, with this polling
-# interval.
-REJOIN_SECONDS = 1.0
-REJOIN_CHECK_SECONDS = 0.05
 
 # Seconds after which a request for a slot without an owner should be repeated.
 WAITING_RETRY_SECONDS = 1.0

@@ -26,6 +26,17 @@ from typing import Any, Final, Protocol, cast
 from milena_common.access.access import LOGIN_BYTES
 from milena_common.api.errors import InternalError, InvalidRequest, MilenaError, Overloaded
 from milena_common.api.keys import check_value_size
+from milena_common.forwarding.pending import NO_ROOM, Gathered, Part, Pending, Request
+from milena_common.forwarding.routing import (
+    GET,
+    Forwarded,
+    canonical,
+    check_one_slot,
+    find,
+    in_protocol,
+    split,
+)
+from milena_common.forwarding.upstreams import Upstreams
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.token_bucket import TokenBucket, over_limit
 from milena_common.metrics.call_counts import CallCounts
@@ -42,11 +53,8 @@ from milena_common.tls.chain import peer_chain
 from milena_common.tls.peer import of_transport
 from milena_router.redis.api_calls import RETRY_AFTER_MS, ApiCalls
 from milena_router.redis.local_commands import NO_TRANSACTIONS, Context, Local, find_local
-from milena_router.redis.pending import NO_ROOM, Gathered, Part, Pending, Request
 from milena_router.redis.permissions import PORT, Permissions
-from milena_router.redis.routing import GET, Forwarded, canonical, check_one_slot, find, in_protocol, split
 from milena_router.redis.session import Session
-from milena_router.redis.upstream import Upstreams
 
 # Bytes that a command may have beyond its values.
 OVERHEAD_BYTES: Final = 2**20

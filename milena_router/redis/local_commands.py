@@ -15,6 +15,7 @@ from milena_common.access.commands import CATEGORIES_OF
 from milena_common.access.principals import DEFAULT, Principal
 from milena_common.api.errors import Unauthenticated
 from milena_common.cluster.slot_assignment import Ring
+from milena_common.forwarding.routing import FORWARDED, find
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.resp.encoding import OK, RESP2, RESP3, Raw, Simple, Verbatim
 from milena_common.resp.identity import Identity
@@ -32,15 +33,14 @@ from milena_common.resp.redis_replies import (
 )
 from milena_common.runtime.clock import Clock, monotonic_ms
 from milena_router.redis.permissions import PORT
-from milena_router.redis.routing import FORWARDED, find
 from milena_router.redis.session import Session
 
 NO_TRANSACTIONS: Final = "transactions are not supported"
 NO_CLUSTER: Final = "ERR This instance has cluster support disabled"
 _AT_A_NODE: Final = "is not available through a router; connect to a node, which serves the Redis protocol as well"
 _NO_MESSAGES: Final = (
-    "is not available through a router: there is no publish/subscribe, and the invalidations of CLIENT TRACKING "
-    "come from nodes; connect to a node with a client of Redis Cluster"
+    "is not available through a router: messages, and the invalidations of CLIENT TRACKING, come from nodes; "
+    "connect to a node"
 )
 
 
@@ -542,7 +542,10 @@ def _table() -> Mapping[bytes, Local]:
         *(Local(name, -2, _parent(name)) for name in ("config", "debug", "latency", "slowlog")),
         *(
             Local(name, -1, _without(_NO_MESSAGES))
-            for name in ("subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe")
+            for name in (
+                *("subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe"),
+                *("publish", "spublish", "pubsub"),
+            )
         ),
         Local("dbsize", 1, _without("is not available through a router: S3 has the objects, and each node some")),
         Local("randomkey", 1, _without(_AT_A_NODE)),

@@ -13,7 +13,7 @@ from milena_common.access.api_guard import ApiGuard
 from milena_common.access.commands import ALWAYS_ALLOWED, is_of_cluster
 from milena_common.access.rules import ObjectName, User
 from milena_common.api.keys import SCHEME, split_cache_key
-from milena_router.redis.routing import Forwarded
+from milena_common.forwarding.routing import Forwarded
 from milena_router.redis.session import Session
 
 PORT: Final = "resp"

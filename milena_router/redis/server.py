@@ -15,6 +15,8 @@ from typing import Final
 from milena_common.access.access import LOGIN_SECONDS, Access
 from milena_common.access.api_guard import ApiGuard
 from milena_common.access.principals import ANONYMOUS
+from milena_common.forwarding.topology import LEAVE_GRACE_SECONDS
+from milena_common.forwarding.upstreams import Upstreams
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.token_bucket import TokenBucket
 from milena_common.metrics.call_counts import CallCounts
@@ -32,8 +34,8 @@ from milena_router.redis.api_calls import ApiCalls
 from milena_router.redis.connection import MAX_UNSENT, Connection
 from milena_router.redis.local_commands import Context
 from milena_router.redis.permissions import PORT, Permissions
-from milena_router.redis.upstream import Upstreams
 from milena_router.ring.leases import Leases
+from milena_router.ring.membership import EXITED, EXPIRED, Change
 
 # Connections that the system queues until they are accepted.
 BACKLOG: Final = 1024
@@ -130,7 +132,6 @@ class RedisServer:
     def _begin(self) -> None:
         if self._sweeper is None:
             self._sweeper = asyncio.create_task(self._sweep_for_ever())
-            self.upstreams.start()
 
     def _connection(self) -> Connection:
         self.context.opened += 1
@@ -222,6 +223,10 @@ class RedisServer:
     def _disconnect(self, connection: Connection) -> None:
         self.disconnected += 1
         connection.disconnect()
+
+    def member_changed(self, change: Change) -> None:
+        """Take the ring after `change`. A node whose lease is over gets no time to finish."""
+        self.upstreams.follow_ring(0.0 if change.reason in (EXPIRED, EXITED) else LEAVE_GRACE_SECONDS)
 
     def users_changed(self) -> None:
         """Bring the connections to the present table of users; those end whose user or password is gone."""

@@ -16,6 +16,7 @@ from milena_common.api.methods import ROUTER_OPERATIONS
 from milena_common.api.pb import cache_server_pb2 as cache_pb
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.api.pb import router_server_pb2_grpc as pb_grpc
+from milena_common.forwarding.upstreams import Upstreams
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.token_bucket import TokenBucket
 from milena_common.metrics.call_counts import CallCounts
@@ -29,7 +30,7 @@ from milena_router.config import load
 from milena_router.forwarding.forward import Forwarder
 from milena_router.forwarding.join_addresses import JoinAddresses
 from milena_router.redis.server import RedisServer
-from milena_router.redis.upstream import Upstreams
+from milena_router.redis.topology import RouterTopology
 from milena_router.ring.fast_death import FastDeath, members_confirm, ports_reject
 from milena_router.ring.leases import Leases
 from milena_router.ring.membership import Change, Membership
@@ -83,11 +84,11 @@ class Router:
         self.calls = CallCounts(ROUTER_OPERATIONS)
         self.access = Access(self.clock)
         upstreams = Upstreams(
-            self.leases,
-            self.forwarder,
-            PLAIN,
+            RouterTopology(
+                self.leases, self.forwarder, PLAIN, JoinAddresses(resolve_host, (), self.clock), self.clock
+            ),
+            "milena-router",
             no_credentials,
-            JoinAddresses(resolve_host, (), self.clock),
             self.budget,
             self.clock,
             self.config.request_timeout,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from milena_cache.blocks.block_reads import BlockReads
 from milena_cache.configuration.config import Config
@@ -17,28 +19,36 @@ from milena_cache.membership.node_fence import NodeFence
 from milena_cache.membership.ownership import Ownership
 from milena_cache.membership.promises import PromisesGiven
 from milena_cache.membership.slot_waiters import SlotWaiters
+from milena_cache.membership.topology import NodeTopology
 from milena_cache.objects.names import Buckets
 from milena_cache.reads.peer_listings import PeerListings
 from milena_cache.reads.reader import Node
 from milena_cache.servers.api_methods import ApiMethods
 from milena_cache.servers.resp.commands.registry import command_registry
+from milena_cache.servers.resp.dispatch.session import FORWARDER_NAME, Session
 from milena_cache.servers.resp.invalidations import Invalidations
 from milena_cache.servers.resp.server import RespServer
+from milena_cache.servers.resp.state.channels import Channels
 from milena_cache.servers.resp.state.client_registry import Clients
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.cursors import Cursors
+from milena_cache.servers.resp.state.forwarder import Forwarder
+from milena_cache.servers.resp.state.keyspace_events import KeyspaceEvents
 from milena_cache.servers.resp.state.permissions import Permissions
 from milena_cache.servers.resp.state.plain_gets import PlainGets
+from milena_cache.servers.resp.state.publisher import Links, Publisher
 from milena_cache.servers.resp.state.tracking import Tracking
 from milena_cache.service.requests import Requests
 from milena_cache.service.status import Status
 from milena_common.access.access import Access
 from milena_common.access.api_guard import ApiGuard
+from milena_common.forwarding.upstreams import Upstreams
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.open_files import open_files_limit
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.process.facts import ProcessFacts
 from milena_common.runtime.clock import Clock
+from milena_common.tls.outgoing import Outgoing
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +60,10 @@ def allowed_connections(requested: int, open_files: int, s3_concurrency: int) ->
     """Return how many connections, at most `requested`, leave enough of `open_files` descriptors for all else."""
     reserved = min(RESERVED_FILES + 2 * s3_concurrency, open_files // 2)
     return max(1, min(requested, open_files - reserved))
+
+
+def _run(context: Context, session: Session, argv: list[bytes]) -> Any:
+    return context.commands[argv[0].upper()].handler(context, session, argv)
 
 
 def resp_server(
@@ -72,8 +86,14 @@ def resp_server(
     clock: Clock,
     budget: ByteBudget,
     access: Access,
+    outgoing: Outgoing,
+    links: Links,
 ) -> RespServer:
-    """Return the server, not yet listening. `budget` counts the process's bytes in flight."""
+    """Return the server, not yet listening.
+
+    `budget` counts the process's bytes in flight. `outgoing`: how other nodes are called, to which clients'
+    commands are sent; `links`: the connections for their messages.
+    """
     allowed = allowed_connections(config.resp_max_connections, open_files_limit(), config.s3_concurrency)
     if allowed < config.resp_max_connections:
         log.warning(
@@ -114,9 +134,25 @@ def resp_server(
         commands=command_registry(),
         permissions=(permissions := Permissions(access, buckets)),
         api_guard=ApiGuard(access, lambda: buckets.default, clock.now),
+        channels=(channels := Channels(clients)),
+        keyspace_events=(events := KeyspaceEvents(node.memory.change_feed, channels)),
+        publisher=Publisher(ownership, links),
     )
+    events.configure(config.notify_keyspace_events)
+    if config.resp_forward:
+        topology = NodeTopology(ownership, outgoing)
+        context.forwarder = Forwarder(
+            ownership,
+            topology,
+            Upstreams(topology, FORWARDER_NAME, access.credentials, budget, clock, config.request_timeout),
+            buckets,
+            budget,
+            partial(_run, context),
+        )
     tracking.may_see = lambda session, key: permissions.may_see(session, "get", key)
-    invalidations = Invalidations(tracking, clients, node.memory.change_feed, node.memory, node.dirty, clock)
+    invalidations = Invalidations(
+        tracking, clients, channels, node.memory.change_feed, node.memory, node.dirty, clock
+    )
     server = RespServer(context, invalidations)
     access.on_change.append(server.users_changed)
     return server

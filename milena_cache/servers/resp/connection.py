@@ -139,6 +139,7 @@ class Connection(asyncio.Protocol):
         self._context.clients.remove(self)
         self._overload.caught_up(self._number)
         self._context.tracking.stop_tracking(self._number)
+        self._context.channels.end_all(self.session)
 
     def pause_writing(self) -> None:
         self._out.writable = False

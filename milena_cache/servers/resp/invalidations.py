@@ -18,7 +18,7 @@ from itertools import islice
 
 from milena_cache.memory.change_feed import ChangeFeed
 from milena_cache.memory.lru import Memory
-from milena_cache.servers.resp.commands.connection.subscriptions import CHANNEL, message
+from milena_cache.servers.resp.state.channels import INVALIDATIONS, Channels, message
 from milena_cache.servers.resp.state.client_registry import Clients
 from milena_cache.servers.resp.state.tracking import EVERYTHING, InvalidatedKeys, Tracking
 from milena_cache.writeback.dirty_table import Dirty
@@ -45,6 +45,7 @@ class Invalidations:
         self,
         tracking: Tracking,
         clients: Clients,
+        channels: Channels,
         change_feed: ChangeFeed,
         memory: Memory,
         dirty: Dirty,
@@ -52,6 +53,7 @@ class Invalidations:
     ) -> None:
         self._tracking = tracking
         self._clients = clients
+        self._channels = channels
         self._change_feed = change_feed
         self._memory = memory
         self._dirty = dirty
@@ -146,8 +148,8 @@ class Invalidations:
             if not client.session.resp3:
                 # As in Redis, a RESP2 client gets messages only for reads that are redirected to it, while it
                 # subscribes to the channel.
-                if redirected and client.session.subscribed:
-                    client.push(message(client.session, b"message", bulk(CHANNEL), _array(keys, RESP2)))
+                if redirected and self._channels.gets_invalidations(target):
+                    client.push(message(client.session, b"message", bulk(INVALIDATIONS), _array(keys, RESP2)))
                 continue
             if not pushed or keys != sent_last:
                 sent_last = keys

@@ -25,8 +25,6 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from milena_cache.objects.write_request import Ack
-from milena_cache.reads.reader import Reply as ReadReply
 from milena_cache.servers.resp.commands.connection.subscriptions import check_subscriber
 from milena_cache.servers.resp.dispatch.admission import check_deadline, check_keys, check_member, check_transaction
 from milena_cache.servers.resp.dispatch.command import Command
@@ -34,15 +32,14 @@ from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.subcommands import find
 from milena_cache.servers.resp.output_buffer import OutputBuffer
 from milena_cache.servers.resp.state.context import Context
-from milena_cache.servers.resp.state.pending_replies import LARGE, CommandsInFlight, Large, PendingReply, Reply
+from milena_cache.servers.resp.state.forwarder import Forwarder
+from milena_cache.servers.resp.state.pending_replies import CommandsInFlight, Large, PendingReply, Reply, encoded
 from milena_cache.servers.resp.state.tracking import Work
 from milena_cache.servers.resp.unknown_command import UNKNOWN
-from milena_common.api.errors import TryAgain
+from milena_common.api.errors import Moved, TryAgain
 from milena_common.resp.command_ordering import Access, CommandOrdering
-from milena_common.resp.encoding import OK, Pieces, Raw, encode
+from milena_common.resp.encoding import Raw
 from milena_common.resp.redis_replies import wrong_arity
-
-_OK = (OK,)
 
 
 class Running:
@@ -87,7 +84,7 @@ class Running:
                     # Replies that are due would be encoded for the new protocol, or mixed with its messages.
                     return False
                 if self.pending:
-                    access, keys = self._context.touched(command, argv)
+                    access, keys = self._touched(command, argv)
                     if self._busy.conflicts(access, keys):
                         return self._park(command, argv, access, keys)
                     if self._busy.parked and not keys:
@@ -144,10 +141,24 @@ class Running:
                 check_deadline(command, waited, self._timeout)
             keys = command.keys_in(argv)
             if keys:
-                if self._limited:
+                if self._limited and not session.is_forwarder:
                     context.requests.admit()
                 if len(keys) > 1:
                     check_keys(keys)
+                if (forwarder := self._forwarder()) is not None:
+                    if forwarder.is_elsewhere(keys):
+                        begun = True
+                        future = forwarder.forward(session, argv, started)
+                        if future is not None:
+                            pending = place or PendingReply(None, command, command.name, argv, started)
+                            session.last_command = (find(context.commands, argv) or command).name
+                            pending.name, pending.started = session.last_command, started
+                            pending.forwarded = True
+                            self._wait(pending, future, parked=place is not None)
+                            return
+                    if len(keys) > 1 and not forwarder.splits(argv):
+                        context.check_slots(session, keys)
+                elif len(keys) > 1:
                     context.check_slots(session, keys)
             begun = True
             if not session.plain and session.tracking:
@@ -163,7 +174,7 @@ class Running:
                 pending.repeated = repeated
                 self._wait(pending, result, parked=place is not None)
                 return
-            reply = self.encode(result)
+            reply = encoded(result, session.protocol)
         except Exception as error:
             line = self._command_metrics.error_reply(
                 error, command, session.last_command, argv, begun=begun, encrypted=session.encrypted
@@ -276,9 +287,42 @@ class Running:
         context = self._context
         return context.slot_waiters.repeat(lambda: command.handler(context, self._session, argv), error)
 
+    def _forward_moved(self, pending: PendingReply) -> asyncio.Future[Raw] | None:
+        """Send a command whose slot has moved while it waited to the new owner; None if its client follows MOVED.
+
+        It has had no effect here; one on several keys is repeated as a whole, as by a client that follows MOVED.
+        """
+        forwarder = self._forwarder()
+        if forwarder is None or pending.forwarded:
+            return None
+        pending.forwarded = True
+        return forwarder.forward(self._session, pending.argv, pending.started)
+
+    def _forwarder(self) -> Forwarder | None:
+        """Return what sends the client's commands to other nodes; None if there are none, or it is redirected.
+
+        A client that tracks keys is: its invalidations come from the nodes that it reads from.
+        """
+        session = self._session
+        if not session.forwards or session.tracking or self._context.ownership.single:
+            return None
+        return self._context.forwarder
+
+    def _touched(self, command: Command[Context], argv: list[bytes]) -> tuple[Access, list[bytes]]:
+        """Return what the command does to its objects, for the ordering.
+
+        Two writes of a key that is forwarded are not in flight together: (1) both are sent to the owner; (2) its
+        slot is handed over, and the first one is sent again, to the new owner; (3) there it is done after the
+        second. The slot may also move while a write of this node waits, so this is so for every key then.
+        """
+        access, keys = self._context.touched(command, argv)
+        return "modify" if access == "write" and self._forwarder() is not None else access, keys
+
     def _wait(self, pending: PendingReply, result: Any, *, parked: bool) -> None:
         """Wait for `result` in a task or future of its own. `parked`: the command has its place already."""
         if parked:
+            if pending.forwarded:
+                pending.touched = self._touched(pending.command, pending.argv)
             self._busy.add(*pending.touched)
         else:
             self._take_place(pending)
@@ -298,7 +342,7 @@ class Running:
                 self.add_reply((b"-DEFERRED %d\r\n" % pending.deferred,))
         else:
             self.pending.append(pending)
-            pending.touched = self._context.touched(pending.command, pending.argv)
+            pending.touched = self._touched(pending.command, pending.argv)
             self._busy.add(*pending.touched)
 
     def _finished(
@@ -306,13 +350,16 @@ class Running:
     ) -> None:
         command = pending.command
         try:
-            reply = self.encode(task.result())
+            reply = encoded(task.result(), self._session.protocol)
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, TryAgain) and not pending.repeated:
                 # The slot was stopped while the command waited for something else.
                 pending.repeated = True
                 again = asyncio.get_running_loop().create_task(self._repeat(command, pending.argv, error))
                 again.add_done_callback(lambda task: self._finished(pending, task, busy))
+                return
+            if isinstance(error, Moved) and (future := self._forward_moved(pending)) is not None:
+                future.add_done_callback(lambda task: self._finished(pending, task, busy))
                 return
             line = self._command_metrics.error_reply(
                 error, command, pending.name, pending.argv, encrypted=self._session.encrypted
@@ -341,17 +388,3 @@ class Running:
             replied = order.popleft()
             self._out.add(replied.reply or ())
             self._finish_work(replied.work)
-
-    def encode(self, result: Any) -> Reply:
-        """Return what a command's result is on the wire: of a read the value that it found, of a write OK."""
-        if type(result) is bytes and len(result) >= LARGE:
-            return Large((b"$%d\r\n" % len(result), result, b"\r\n"))
-        if type(result) is ReadReply:
-            return self.encode(result.entry.value)
-        if type(result) is Ack:
-            return _OK
-        if isinstance(result, Raw):
-            return (result,)
-        if isinstance(result, Pieces):
-            return result
-        return (encode(result, self._session.protocol),)

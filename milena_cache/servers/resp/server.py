@@ -198,6 +198,9 @@ class RespServer:
                 client.finish()
             elif principal != session.principal:
                 session.principal = principal
+        may_listen = self.context.permissions.may_listen
+        for number in self.context.channels.denied(may_listen):
+            self.clients.by_id[number].disconnect("killed")
 
     def slots_changed(self, slots: Collection[int]) -> None:
         """Notify tracking clients that this node has lost, stopped or gained `slots`."""
@@ -230,3 +233,6 @@ class RespServer:
             await clock.sleep(STOP_PAUSE_SECONDS)
         for client in tuple(clients.by_id.values()):
             client.disconnect("killed")
+        if self.context.forwarder is not None:
+            await self.context.forwarder.upstreams.close()
+        await self.context.publisher.close()

@@ -25,10 +25,10 @@ from milena_cache.servers.resp.decisions.timestamps import as_ms, as_timestamp
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.running import Running
 from milena_cache.servers.resp.state.context import Context
-from milena_cache.servers.resp.state.pending_replies import MAX_PENDING, PendingReply
+from milena_cache.servers.resp.state.pending_replies import MAX_PENDING, PendingReply, encoded
 from milena_cache.writes.batch import WriteBatch
 from milena_common.api.durability import THROUGH
-from milena_common.api.errors import MilenaError, TryAgain
+from milena_common.api.errors import MilenaError, Moved, TryAgain
 from milena_common.api.keys import SCHEME
 from milena_common.resp.command_ordering import CommandOrdering
 from milena_common.resp.encoding import OK
@@ -150,6 +150,8 @@ class SetBatches:
                 if isinstance(result, TryAgain):
                     begun.repeating += 1
                     self._repeat(begun, number, result)
+                elif isinstance(result, Moved):
+                    self._forward(begun, number)
             if begun.repeating:
                 return
         self._running.finish_batch(begun.pending, begun.argvs, begun.ordering, self._encoded(begun))
@@ -163,9 +165,21 @@ class SetBatches:
         task = asyncio.get_running_loop().create_task(context.slot_waiters.repeat(begin, error))
         task.add_done_callback(partial(self._repeated, begun, number))
 
-    def _repeated(self, begun: _Begun, number: int, task: asyncio.Task[Any]) -> None:
+    def _forward(self, begun: _Begun, number: int) -> None:
+        """Send a SET whose slot has moved while it waited to the new owner, if its client does not follow MOVED."""
+        forwarder, session = self._context.forwarder, self._session
+        if forwarder is None or not session.forwards:
+            return
+        future = forwarder.forward(session, begun.argvs[number], begun.pending.started)
+        if future is not None:
+            begun.repeating += 1
+            future.add_done_callback(partial(self._repeated, begun, number, forwarded=True))
+
+    def _repeated(self, begun: _Begun, number: int, task: asyncio.Future[Any], *, forwarded: bool = False) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         begun.writes.results[number] = task.result() if error is None else error
+        if isinstance(error, Moved) and not forwarded:
+            self._forward(begun, number)
         begun.repeating -= 1
         if not begun.repeating:
             self._finished(begun)
@@ -192,4 +206,4 @@ class SetBatches:
             return self._context.command_metrics.error_reply(
                 result, self._command, "set", argv, encrypted=encrypted
             )
-        return b"".join(self._running.encode(result))
+        return b"".join(encoded(result, self._session.protocol))

@@ -13,7 +13,7 @@ def test_users_comments_and_empty_lines() -> None:
     assert list(users) == ["alice", "bob", "default"]
     assert users["alice"].enabled
     assert not users["default"].enabled, "everybody must authenticate"
-    assert parse_users(b"user default on nopass ~* +@all")["default"].may_all
+    assert parse_users(b"user default on nopass ~* &* +@all")["default"].may_all
     assert OPEN["default"].may_all
 
 

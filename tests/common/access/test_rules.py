@@ -101,9 +101,9 @@ def test_what_a_user_may_is_shown_as_rules_that_mean_the_same() -> None:
     again = parse_user("alice", alice.described().split()[2:], "main")
     assert again == alice
     assert again.selectors[0].commands == alice.selectors[0].commands
-    assert user("+@all", "~*").may_all
-    assert not user("+@all", "~*", "rate:1").may_all
-    assert not user("+@all", "-get", "~*").may_all
+    assert user("+@all", "~*", "&*").may_all
+    assert not user("+@all", "~*", "&*", "rate:1").may_all
+    assert not user("+@all", "-get", "~*", "&*").may_all
 
 
 @pytest.mark.parametrize(

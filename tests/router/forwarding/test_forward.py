@@ -10,9 +10,10 @@ import pytest
 from milena_common.api.errors import InvalidRequest, MilenaError, NodeLost, NodeUnreachable, NoNodes, WrongNode
 from milena_common.cluster.slot_assignment import Member
 from milena_common.cluster.slots import slot_of
+from milena_common.forwarding.topology import LEAVE_GRACE_SECONDS
 from milena_common.resp.identity import Identity
 from milena_common.runtime.deadlines import inner
-from milena_router.forwarding.forward import LEAVE_GRACE_SECONDS, WARN_AGAIN_SECONDS, Forwarder
+from milena_router.forwarding.forward import WARN_AGAIN_SECONDS, Forwarder
 from milena_router.ring.leases import Leases
 from milena_router.ring.membership import Membership
 from tests.router.fake_nodes import FakeNodes

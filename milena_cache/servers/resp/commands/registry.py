@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from milena_cache.servers.resp.commands.connection import acl, client, handshake, subscriptions, transactions
+from milena_cache.servers.resp.commands.connection import (
+    acl,
+    client,
+    handshake,
+    publishing,
+    subscriptions,
+    transactions,
+)
 from milena_cache.servers.resp.commands.connection import client_tracking as tracking_commands
 from milena_cache.servers.resp.commands.connection import milena_hello as identity
 from milena_cache.servers.resp.commands.data import expiry, keyspace, renaming, scan, strings, updates
@@ -48,6 +55,7 @@ MODULES = (
     listing,
     memory_commands,
     promising,
+    publishing,
     refreshing,
     server,
     slowlog,

@@ -5,11 +5,16 @@ RESET brings it back to that of a new connection, but for identity and counts. I
 
 from __future__ import annotations
 
+from typing import Final
+
 from milena_common.access.principals import EVERYONE, Principal
 from milena_common.access.rules import User
 from milena_common.network.security import PeerChain
 from milena_common.resp.encoding import RESP2, RESP3
 from milena_common.tls.peer import PeerCertificate
+
+# What the connections are called (CLIENT SETNAME) over which a node sends on commands of its clients.
+FORWARDER_NAME: Final = "milena-forward"
 
 
 class Session:
@@ -34,6 +39,8 @@ class Session:
     name, lib_name, lib_ver: as given by CLIENT SETNAME and CLIENT SETINFO
     identified: True if it named the cluster and the node for which it is meant (MILENA.HELLO), as nodes do
     over_limit: True if it was opened over RESP_MAX_CONNECTIONS, and may only be used by another node
+    forwards: True if its commands on keys of other nodes are sent there (RESP_FORWARD); False once it has shown
+        that it follows MOVED, as Milena's own connections and those that request CLUSTER do
     deferring: True if replies that have to wait come later, as pushes (CLIENT DEFER)
     no_evict, no_touch: as given by CLIENT NO-EVICT and NO-TOUCH; without effect
     mute: how many commands, the present one included, get no reply; negative: all (CLIENT REPLY)
@@ -64,6 +71,7 @@ class Session:
         "created_at",
         "deferring",
         "encrypted",
+        "forwards",
         "guard",
         "id",
         "identified",
@@ -120,6 +128,7 @@ class Session:
         self.lib_name = ""
         self.lib_ver = ""
         self.deferring = False
+        self.forwards = True
         self.identified = False
         self.no_evict = False
         self.no_touch = False
@@ -142,6 +151,11 @@ class Session:
         self._principal = principal
         self.guard = principal.guard
         self.restricted = not principal.plain
+
+    @property
+    def is_forwarder(self) -> bool:
+        """True if another node has admitted its commands, and sends them on."""
+        return self.identified and self.name == FORWARDER_NAME
 
     @property
     def resp3(self) -> bool:

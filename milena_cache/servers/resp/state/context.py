@@ -22,12 +22,16 @@ from milena_cache.reads.reader import Node
 from milena_cache.servers.api_methods import ApiMethods
 from milena_cache.servers.resp.dispatch.command import Command
 from milena_cache.servers.resp.dispatch.session import Session
+from milena_cache.servers.resp.state.channels import Channels
 from milena_cache.servers.resp.state.client_registry import Clients
 from milena_cache.servers.resp.state.cursors import Cursors
+from milena_cache.servers.resp.state.forwarder import Forwarder
+from milena_cache.servers.resp.state.keyspace_events import KeyspaceEvents
 from milena_cache.servers.resp.state.loop_share import LoopShare
 from milena_cache.servers.resp.state.overload import Overload
 from milena_cache.servers.resp.state.permissions import Permissions
 from milena_cache.servers.resp.state.plain_gets import PlainGets
+from milena_cache.servers.resp.state.publisher import Publisher
 from milena_cache.servers.resp.state.ring_view import RingView
 from milena_cache.servers.resp.state.tracking import Tracking
 from milena_cache.servers.resp.statistics.command_metrics import CommandMetrics
@@ -76,6 +80,10 @@ class Context:
     cursors: the positions of scans
     budget: the process's budget of bytes in flight
     facts: version, memory and processor time of the process
+    channels: the subscriptions of clients
+    keyspace_events: events of keys as messages
+    publisher: sends messages of clients to the other nodes
+    forwarder: sends commands to the owners of their keys; None: clients get MOVED (RESP_FORWARD)
     commands: all commands by name in upper case
     stats: counts by command and error, for INFO
     slow: the slow log and the latency monitor
@@ -111,7 +119,11 @@ class Context:
     facts: ProcessFacts
     permissions: Permissions
     api_guard: ApiGuard
+    channels: Channels
+    keyspace_events: KeyspaceEvents
+    publisher: Publisher
     commands: Mapping[bytes, Command[Context]] = field(default_factory=dict)
+    forwarder: Forwarder | None = None
     stats: CommandStats = field(default_factory=CommandStats)
     slow: SlowCommands = field(default_factory=SlowCommands)
     ring: RingView = field(default_factory=RingView)

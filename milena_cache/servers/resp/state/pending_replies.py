@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from milena_cache.objects.write_request import Ack
+from milena_cache.reads.reader import Reply as ReadReply
 from milena_cache.servers.resp.dispatch.command import Command
 from milena_cache.servers.resp.state.tracking import Work
 from milena_common.build import interpreted
 from milena_common.resp.command_ordering import Access
+from milena_common.resp.encoding import OK, Pieces, Raw, encode
 
+_OK = (OK,)
 Reply = tuple[bytes, ...]
 
 # Commands of one connection that may be in flight at the same time, and bytes of their arguments.
@@ -31,6 +35,21 @@ class Large(tuple[bytes, ...]):
     __slots__ = ()
 
 
+def encoded(result: Any, protocol: int) -> Reply:
+    """Return what a command's result is on the wire: of a read the value that it found, of a write OK."""
+    if type(result) is bytes and len(result) >= LARGE:
+        return Large((b"$%d\r\n" % len(result), result, b"\r\n"))
+    if type(result) is ReadReply:
+        return encoded(result.entry.value, protocol)
+    if type(result) is Ack:
+        return _OK
+    if isinstance(result, Raw):
+        return Large((result,)) if len(result) >= LARGE else (result,)
+    if isinstance(result, Pieces):
+        return result
+    return (encode(result, protocol),)
+
+
 class PendingReply:
     """A place in the order of replies.
 
@@ -41,11 +60,24 @@ class PendingReply:
     touched: its access and its cache keys, by which it excludes conflicting commands
     deferred: the number of its deferred reply; 0 if it is not deferred
     muted: True if the client gets no reply (CLIENT REPLY)
+    forwarded: True if it was sent to other nodes
     repeated: True if it was carried out again, or waits to be, because its slot was handed over
     work: its tracking, see `Tracking.begin`; None without tracking
     """
 
-    __slots__ = ("argv", "command", "deferred", "muted", "name", "repeated", "reply", "started", "touched", "work")
+    __slots__ = (
+        "argv",
+        "command",
+        "deferred",
+        "forwarded",
+        "muted",
+        "name",
+        "repeated",
+        "reply",
+        "started",
+        "touched",
+        "work",
+    )
 
     def __init__(
         self, reply: Reply | None, command: Command[Any], name: str, argv: list[bytes], started: float
@@ -58,6 +90,7 @@ class PendingReply:
         self.touched: tuple[Access, list[bytes]] = ("none", [])
         self.deferred = 0
         self.muted = False
+        self.forwarded = False
         self.repeated = False
         self.work: Work | None = None
 

@@ -12,7 +12,7 @@ from milena_cache.objects.names import Buckets
 from milena_cache.servers.resp.dispatch.command import Command
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_common.access.access import Access
-from milena_common.access.commands import ALWAYS_ALLOWED, NEEDS, Need, is_of_cluster
+from milena_common.access.commands import ALWAYS_ALLOWED, CHANNEL_COMMANDS, NEEDS, Need, channels_in, is_of_cluster
 from milena_common.access.rules import ObjectName, User
 from milena_common.api.errors import MilenaError
 from milena_common.api.keys import SCHEME, split_cache_key
@@ -55,12 +55,27 @@ class Permissions:
             raise self.access.denied(session.principal, "command", name, name, session.addr, PORT)
         if name in AUDITED:
             self.access.acted(session.principal, name, session.addr, PORT)
+        if name in CHANNEL_COMMANDS:
+            self._check_channels(session, user, name, argv)
+            return
         if user.unrestricted_for(name):
             return
         keys = command.keys_in(argv)
         if not user.allows(name, self.need(command, argv), [self.named(key) for key in keys]):
             shown = keys[0].decode(errors="replace") if keys else name
             raise self.access.denied(session.principal, "key", name, shown, session.addr, PORT)
+
+    def _check_channels(self, session: Session, user: User, name: str, argv: list[bytes]) -> None:
+        for channel in channels_in(name, argv):
+            if not user.allows_channel(name, channel, is_pattern=name == "psubscribe"):
+                shown = channel.decode(errors="replace")
+                raise self.access.denied(session.principal, "channel", name, shown, session.addr, PORT)
+
+    def may_listen(self, session: Session, kind: str, channel: bytes) -> bool:
+        """True if a connection may keep a subscription, of the kinds of `channels`."""
+        user = session.guard
+        command = {"channel": "subscribe", "pattern": "psubscribe"}.get(kind, "ssubscribe")
+        return user is None or user.allows_channel(command, channel, is_pattern=kind == "pattern")
 
     def named(self, key: bytes) -> ObjectName:
         """Return the name of the object that a command calls `key`, for its rules."""

@@ -89,7 +89,7 @@ class CommandMetrics:
         """
         if isinstance(error, Moved):
             error = over_kind(error, encrypted)
-        line, code = _line(error)
+        line, code = encoded_error(error)
         counts = self._operations[command.operation_of(argv)]
         if isinstance(error, Moved):
             counts.moved += 1
@@ -105,7 +105,7 @@ class CommandMetrics:
         return line
 
 
-def _line(error: BaseException) -> tuple[bytes, str]:
+def encoded_error(error: BaseException) -> tuple[bytes, str]:
     """Return the reply, and the gRPC status under which the metrics count it."""
     if isinstance(error, CommandError):
         return error_line(str(error)), to_grpc(InvalidRequest())[0].name.lower()

@@ -51,6 +51,7 @@ class ServerUnderTest:
                 Environment(
                     {
                         **VARIABLES,
+                        "RESP_FORWARD": "off",  # with it, real connections to other nodes: tests/e2e/redis
                         "MAX_VALUE_BYTES": str(node.get("max_value_bytes", 10**6)),
                         **(variables or {}),
                     }

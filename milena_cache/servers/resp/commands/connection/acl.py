@@ -14,7 +14,13 @@ from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.subcommands import find
 from milena_cache.servers.resp.state.context import Context
 from milena_common.access.acl_log import Rejection
-from milena_common.access.commands import CATEGORIES, CATEGORIES_OF, is_of_cluster
+from milena_common.access.commands import (
+    CATEGORIES,
+    CATEGORIES_OF,
+    CHANNEL_COMMANDS,
+    channels_in,
+    is_of_cluster,
+)
 from milena_common.access.rules import Selector
 from milena_common.api.errors import ConfigError
 from milena_common.resp.encoding import OK, Raw, Simple
@@ -99,7 +105,7 @@ def _selector(selector: Selector) -> dict[str, Any]:
     return {
         "commands": " ".join(selector.command_rules),
         "keys": " ".join(selector.key_rules()),
-        "channels": "",
+        "channels": " ".join(selector.channel_rules()),
     }
 
 
@@ -175,6 +181,13 @@ def dryrun(context: Context, session: Session, argv: list[bytes]) -> Any:
     permissions = context.permissions
     if is_of_cluster(command.name) or not user.may_run(command.name):
         return f"User {user.name} has no permissions to run the '{command.name}' command"
+    if command.name in CHANNEL_COMMANDS:
+        is_pattern = command.name == "psubscribe"
+        for channel in channels_in(command.name, requested):
+            if not user.allows_channel(command.name, channel, is_pattern=is_pattern):
+                denied = channel.decode(errors="replace")
+                return f"User {user.name} has no permissions to access the '{denied}' channel"
+        return Raw(OK)
     keys = command.keys_in(requested)
     if not user.allows(
         command.name, permissions.need(command, requested), [permissions.named(key) for key in keys]

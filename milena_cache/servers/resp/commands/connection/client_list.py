@@ -48,9 +48,9 @@ def line(context: Context, client: Client) -> str:
         + ("B" if follower and follower.options.bcast else "")
         + ("R" if follower and follower.broken else ""),
         "db": 0,
-        "sub": int(session.subscribed),
-        "psub": 0,
-        "ssub": 0,
+        "sub": len(context.channels.names_of(session, "channel")),
+        "psub": len(context.channels.names_of(session, "pattern")),
+        "ssub": len(context.channels.names_of(session, "shard")),
         "multi": 0 if session.in_transaction else -1,
         "watch": 0,
         "qbuf": unread,

@@ -207,5 +207,6 @@ def quit_(context: Context, session: Session, argv: list[bytes]) -> Raw:
 )
 def reset(context: Context, session: Session, argv: list[bytes]) -> Simple:
     context.tracking.stop_tracking(session.id)
+    context.channels.end_all(session)
     session.reset()
     return Simple("RESET")

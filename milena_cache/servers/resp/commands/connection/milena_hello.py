@@ -33,6 +33,7 @@ def hello(context: Context, session: Session, argv: list[bytes]) -> int:
     After an error the connection closes, and the commands behind this one are not read: they were sent together
     with it, and were meant for another node.
     """
+    session.forwards = False
     meant = Identity(*(word.decode(errors="replace") for word in argv[1:]))
     try:
         context.requests.check_identity(meant)

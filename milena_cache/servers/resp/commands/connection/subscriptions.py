@@ -1,8 +1,8 @@
-"""Pure. SUBSCRIBE and its relatives, for the one channel that a node has: `__redis__:invalidate`.
+"""Pure. SUBSCRIBE and its relatives: the subscriptions of a connection (`servers.resp.state.channels`).
 
-RESP2 has no pushes. A RESP2 client with a cache of its own has its reads tracked for a second connection (CLIENT
-TRACKING ON REDIRECT), which subscribes to this channel and gets the invalidated keys as messages. There is no
-PUBLISH and no other channel: a subscription that could never get a message is rejected, rather than left waiting.
+The channel `__redis__:invalidate` is for the cache of a RESP2 client, since RESP2 has no pushes: its reads are
+tracked for a second connection (CLIENT TRACKING ON REDIRECT), which subscribes to this channel and gets the
+invalidated keys as messages.
 
 A RESP2 connection with a subscription may send only the commands that Redis allows there, since its client could
 not distinguish other replies from messages.
@@ -10,21 +10,13 @@ not distinguish other replies from messages.
 
 from __future__ import annotations
 
-from typing import Final
-
 from milena_cache.servers.resp.dispatch.command import Command
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
+from milena_cache.servers.resp.state.channels import Kind, message
 from milena_cache.servers.resp.state.context import Context
-from milena_common.resp.encoding import Raw, bulk, null, push
+from milena_common.resp.encoding import Raw, bulk, null
 from milena_common.resp.redis_replies import CommandError
-
-CHANNEL: Final = b"__redis__:invalidate"
-NO_OTHER: Final = (
-    f"ERR the only channel is {CHANNEL.decode()}, for the invalidations of CLIENT TRACKING ON REDIRECT; "
-    "there is no other publish/subscribe"
-)
-
 
 COMMANDS = CommandTable[Context](
     categories=("pubsub", "slow"),
@@ -46,91 +38,83 @@ def check_subscriber(session: Session, command: Command[Context]) -> None:
         )
 
 
-def message(session: Session, kind: bytes, *elements: bytes) -> bytes:
-    """Return a publish/subscribe message in the session's protocol; `elements` are encoded already."""
-    if session.resp3:
-        return push(kind, *elements)
-    return b"*%d\r\n%b%b" % (1 + len(elements), bulk(kind), b"".join(elements))
-
-
-@COMMANDS.command(
-    "subscribe",
-    arity=-2,
-    since="2.0.0",
-    summary="Listens for messages of __redis__:invalidate; there is no other channel.",
-)
+@COMMANDS.command("subscribe", arity=-2, since="2.0.0", summary="Listens for messages published to channels.")
 def subscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    """Subscribe to the channel, with one message for each name. Raises CommandError for any other channel."""
-    if any(name != CHANNEL for name in argv[1:]):
-        raise CommandError(NO_OTHER)
-    session.subscribed = True
-    return Raw(message(session, b"subscribe", bulk(CHANNEL), b":1\r\n") * (len(argv) - 1))
-
-
-@COMMANDS.command(
-    "unsubscribe",
-    arity=-1,
-    since="2.0.0",
-    summary="Stops listening to messages of channels.",
-)
-def unsubscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    """Unsubscribe from the named channels, or from all, with one message for each."""
-    names = argv[1:]
-    if not names:
-        left_channels = bulk(CHANNEL) if session.subscribed else null(session.protocol)
-        session.subscribed = False
-        return Raw(message(session, b"unsubscribe", left_channels, b":0\r\n"))
-    parts = []
-    for name in names:
-        if name == CHANNEL:
-            session.subscribed = False
-        parts.append(message(session, b"unsubscribe", bulk(name), b":%d\r\n" % session.subscribed))
-    return Raw(b"".join(parts))
+    """Subscribe to channels, with one message for each name."""
+    return _subscribed(context, session, "channel", argv)
 
 
 @COMMANDS.command(
     "psubscribe",
     arity=-2,
     since="2.0.0",
-    summary="Is rejected: there are no channels that a pattern could match.",
+    summary="Listens for messages published to channels that match one or more patterns.",
 )
 def psubscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    raise CommandError(NO_OTHER)
+    """Subscribe to patterns, with one message for each."""
+    return _subscribed(context, session, "pattern", argv)
+
+
+@COMMANDS.command("ssubscribe", arity=-2, since="7.0.0", summary="Listens for messages of shard channels.")
+def ssubscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    """Subscribe to shard channels, with one message for each name."""
+    return _subscribed(context, session, "shard", argv)
+
+
+def _subscribed(context: Context, session: Session, kind: Kind, argv: list[bytes]) -> Raw:
+    word = argv[0].lower()
+    parts: list[bytes] = []
+    for name in argv[1:]:
+        try:
+            number = context.channels.subscribe(session, kind, name)
+        except CommandError:
+            if not parts:
+                raise
+            break  # the client reads from the messages what it is subscribed to
+        parts.append(message(session, word, bulk(name), b":%d\r\n" % number))
+    return Raw(b"".join(parts))
+
+
+@COMMANDS.command(
+    "unsubscribe",
+    arity=-1,
+    since="2.0.0",
+    summary="Stops listening to messages posted to channels.",
+)
+def unsubscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    """Unsubscribe from the named channels, or from all, with one message for each."""
+    return _unsubscribed(context, session, "channel", argv)
 
 
 @COMMANDS.command(
     "punsubscribe",
     arity=-1,
     since="2.0.0",
-    summary="Replies that there is no such subscription.",
+    summary="Stops listening to messages published to channels that match one or more patterns.",
 )
 def punsubscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    return _unsubscribed(session, argv, int(session.subscribed))
-
-
-@COMMANDS.command(
-    "ssubscribe",
-    arity=-2,
-    since="7.0.0",
-    summary="Is rejected: there are no shard channels.",
-)
-def ssubscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    raise CommandError(NO_OTHER)
+    """Unsubscribe from patterns, or from all of them, with one message for each."""
+    return _unsubscribed(context, session, "pattern", argv)
 
 
 @COMMANDS.command(
     "sunsubscribe",
     arity=-1,
     since="7.0.0",
-    summary="Replies that there is no such subscription.",
+    summary="Stops listening to messages posted to shard channels.",
 )
 def sunsubscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    return _unsubscribed(session, argv, 0)
+    """Unsubscribe from shard channels, or from all of them, with one message for each."""
+    return _unsubscribed(context, session, "shard", argv)
 
 
-def _unsubscribed(session: Session, argv: list[bytes], remaining: int) -> Raw:
-    """Return the messages for names of which there are no subscriptions, while there are `remaining` others."""
-    kind = argv[0].lower()
-    count = b":%d\r\n" % remaining
-    names = [bulk(name) for name in argv[1:]] or [null(session.protocol)]
-    return Raw(b"".join(message(session, kind, name, count) for name in names))
+def _unsubscribed(context: Context, session: Session, kind: Kind, argv: list[bytes]) -> Raw:
+    word, channels = argv[0].lower(), context.channels
+    names = argv[1:] or channels.names_of(session, kind)
+    if not names:
+        number = channels.number_of(session, kind)
+        return Raw(message(session, word, null(session.protocol), b":%d\r\n" % number))
+    parts = [
+        message(session, word, bulk(name), b":%d\r\n" % channels.unsubscribe(session, kind, name)) for name in names
+    ]
+    return Raw(b"".join(parts))

@@ -43,6 +43,7 @@ COMMANDS.parent(
     summary="Returns information about the state of a node.",
 )
 def info(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
+    session.forwards = False
     ring = context.ring_of(session).members(context.ownership)
     assigned = sum(last - first + 1 for node, _ in ring for first, last in node.ranges)
     epoch = context.ownership.epoch
@@ -86,6 +87,7 @@ def my_id(context: Context, session: Session, argv: list[bytes]) -> str:
     summary="Returns the cluster configuration for a node.",
 )
 def nodes(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
+    session.forwards = False
     return Verbatim(context.ring_of(session).nodes(context.ownership))
 
 
@@ -97,6 +99,7 @@ def nodes(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     summary="Returns the mapping of cluster slots to nodes.",
 )
 def slots(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    session.forwards = False
     return _known_ring(context, session).slots(context.ownership)
 
 
@@ -123,6 +126,7 @@ def _known_ring(context: Context, session: Session) -> RingView:
     summary="Returns the mapping of cluster slots to shards.",
 )
 def shards(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
+    session.forwards = False
     ring = _known_ring(context, session)
     return [
         {

@@ -1,8 +1,8 @@
 """Pure. CONFIG: the node's settings under Redis's names.
 
 The configuration comes from the environment. CONFIG SET changes only the settings of monitoring (slow log,
-latency), until the node stops; for all others it replies as Redis does for a setting that cannot be changed at run
-time.
+latency) and the keyspace notifications, until the node stops; for all others it replies as Redis does for a setting
+that cannot be changed at run time.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from milena_cache.servers.resp.commands.server.info_sections import POLICY, tota
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
+from milena_cache.servers.resp.state.keyspace_events import flags_of
 from milena_cache.servers.resp.statistics.slow_log import MAX_ENTRIES
 from milena_common.access.glob import Glob
 from milena_common.resp.encoding import OK, Raw
@@ -31,17 +32,21 @@ class Setting:
     """A setting.
 
     value: returns its present value
-    change: sets it to an integer; None: it cannot be changed
+    change: sets it to an integer, or to a text if it has `check`; None: it cannot be changed
     lowest, greatest: the range of that integer
+    check: returns the text to set. Raises CommandError, whose text is the reason without a code word
     """
 
     value: Callable[[Context], object]
-    change: Callable[[Context, int], None] | None = None
+    change: Callable[[Context, Any], None] | None = None
     lowest: int = 0
     greatest: int = GREATEST
+    check: Callable[[str], str] | None = None
 
-    def parsed(self, text: bytes) -> int:
+    def parsed(self, text: bytes) -> int | str:
         """Parse a new value. Raises CommandError, whose text is the reason without a code word."""
+        if self.check is not None:
+            return self.check(text.decode(errors="replace"))
         try:
             number = integer(text)
         except CommandError:
@@ -85,7 +90,11 @@ SETTINGS: Mapping[str, Setting] = {
     "maxclients": Setting(lambda context: context.config.resp_max_connections),
     "maxmemory": Setting(lambda context: context.node.memory.max_bytes),
     "maxmemory-policy": _constant(POLICY),
-    "notify-keyspace-events": _constant(""),
+    "notify-keyspace-events": Setting(
+        lambda context: context.keyspace_events.flags,
+        lambda context, letters: context.keyspace_events.configure(letters),
+        check=flags_of,
+    ),
     "port": Setting(lambda context: context.config.resp.port if context.config.resp else 0),
     "proto-max-bulk-len": Setting(lambda context: context.config.max_value_bytes),
     "requirepass": _constant(""),
@@ -134,23 +143,23 @@ def set_(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Make all of the changes, or none. Raises CommandError."""
     if len(argv) % 2:
         raise CommandError(SYNTAX)
-    settings: dict[str, tuple[Callable[[Context, int], None], int]] = {}
+    settings: dict[str, tuple[Callable[[Context, Any], None], int | str]] = {}
     names = [word.decode(errors="replace").lower() for word in argv[2::2]]
     for name in names:
         if name not in SETTINGS:
             raise CommandError(f"ERR Unknown option or number of arguments for CONFIG SET - '{name[:128]}'")
-    for name, value in zip(names, argv[3::2], strict=True):
+    for name, text in zip(names, argv[3::2], strict=True):
         setting = SETTINGS[name]
         if setting.change is None:
             raise _failed(name, "can't set immutable config")
         if name in settings:
             raise _failed(name, "duplicate parameter")
         try:
-            settings[name] = setting.change, setting.parsed(value)
+            settings[name] = setting.change, setting.parsed(text)
         except CommandError as error:
             raise _failed(name, str(error)) from None
-    for change, number in settings.values():
-        change(context, number)
+    for change, value in settings.values():
+        change(context, value)
     context.slow.thresholds_changed()
     return Raw(OK)
 

@@ -72,7 +72,8 @@ def role(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
     summary="Has no effect: a node serves its own slots only, and there are no replicas.",
 )
 def accepted(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    """Return OK: the command makes no difference, since every node serves its own slots only."""
+    """Return OK, and redirect the client from now on: only clients of Redis Cluster send these."""
+    session.forwards = False
     return Raw(OK)
 
 

@@ -335,7 +335,7 @@ async def test_what_a_router_forwards_has_the_permissions_and_limits_of_its_user
     assert str(await router.value(*get_for(b"slow", b"app/1"))).startswith("RATELIMIT ")
     await router.value(*put_for(b"heavy", b"large", 3000))
     assert str(await router.value(*get_for(b"heavy", b"app/1"))).startswith("RATELIMIT ")
-    for unknown in (b"gone", b"nobody", b"\xff"):
+    for unknown in (b"gone", b"other_user", b"\xff"):
         assert "does not know" in str(await router.value(*get_for(unknown, b"app/1")))
     # Without a user it is the cluster's own call.
     assert isinstance(await router.value(*put_for(b"", b"pub/1")[:4]), bytes)
@@ -350,3 +350,30 @@ async def test_users_make_no_calls_for_others() -> None:
         rejected = str(await client.value(*put_for(end_user, b"app/1")))
         assert rejected == f"NOPERM User {name.decode()} may not make requests for other users"
     assert str(await server.connect().value(*put_for(b"admin", b"app/1"))).startswith("NOAUTH ")
+
+
+async def test_channels_are_those_of_the_rules() -> None:
+    server = guarded(b"user app on >p ~* &news:* +@all -@admin\nuser none on >p ~* +@all")
+    client = server.connect()
+    client.now(b"AUTH", b"app", b"p")
+    assert b":1" in client.now(b"SUBSCRIBE", b"news:a")
+    assert b":2" in client.now(b"PSUBSCRIBE", b"news:*")
+    other = server.connect()
+    other.now(b"AUTH", b"app", b"p")
+    for line in (
+        b"SUBSCRIBE other",
+        b"PSUBSCRIBE news:a*",
+        b"PUBLISH other x",
+        b"SSUBSCRIBE other",
+        b"SPUBLISH other x",
+    ):
+        assert other.now(*line.split()) == b"-NOPERM No permissions to access a channel\r\n", line
+    assert other.now(b"PUBLISH", b"news:a", b"x") == b":2\r\n"
+    other_user = server.connect()
+    other_user.now(b"AUTH", b"none", b"p")
+    assert other_user.now(b"PUBLISH", b"news:a", b"x").startswith(b"-NOPERM")
+    assert b":1" in other_user.now(b"SUBSCRIBE", b"__redis__:invalidate"), "which has its own invalidations"
+    users = server.context.permissions.access
+    users.replace_users(parse_users(b"user app on >p ~* &news:* +@all -psubscribe\nuser none on >p ~* +@all"))
+    assert client.transport.close_state, "it may not keep its pattern"
+    assert not other_user.transport.close_state

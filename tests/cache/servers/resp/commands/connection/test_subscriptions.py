@@ -1,4 +1,4 @@
-"""SUBSCRIBE for the one channel there is, as a redis-server 7.0 replies; and what comes on it."""
+"""SUBSCRIBE for the channel of invalidations, as a redis-server 7.0 replies; and what comes on it."""
 
 from __future__ import annotations
 
@@ -136,17 +136,6 @@ def test_a_resp2_subscriber_may_send_nothing_else(argv: tuple[bytes, ...]) -> No
     assert reply.startswith(b"-ERR Can't execute '" + argv[0].lower())
     assert b"only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context" in reply
     assert subscriber(server, resp3=True).now(b"PING") == b"+PONG\r\n", "on RESP3 everything is allowed"
-
-
-@pytest.mark.parametrize(
-    "argv",
-    [(b"SUBSCRIBE", b"news"), (b"SUBSCRIBE", CHANNEL, b"news"), (b"PSUBSCRIBE", b"*"), (b"SSUBSCRIBE", CHANNEL)],
-)
-def test_channels_on_which_nothing_could_come_are_rejected(argv: tuple[bytes, ...]) -> None:
-    server = ServerUnderTest()
-    client = server.connect(resp3=False)
-    assert client.now(*argv).startswith(b"-ERR the only channel is __redis__:invalidate, ")
-    assert client.now(b"PING") == b"+PONG\r\n", "it has not subscribed to anything"
 
 
 async def test_subscribers_are_seen_and_can_be_ended_by_their_type() -> None:

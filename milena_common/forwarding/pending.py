@@ -6,10 +6,11 @@ are requests. All that finishes passes the reply to its client once, in RESP3.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from milena_common.forwarding.routing import Forwarded, merge
 from milena_common.resp.command_ordering import Access
-from milena_router.redis.routing import Forwarded, merge
 
 # Replies to reads whose values find no room.
 NO_ROOM: Final = (
@@ -92,9 +93,12 @@ class Request(Pending):
     writes: True if it may change something
     ring: the ring by which it was sent; None: not yet
     resent: True if it has been sent to another node after its first one was lost
+    run_here: carries it out in this process, where that may serve the key by now (`Topology.take`); else not set
     """
 
-    __slots__ = ("data", "key", "resent", "ring", "writes")
+    __slots__ = ("data", "key", "resent", "ring", "run_here", "writes")
+
+    run_here: Callable[[], None]
 
     def __init__(
         self, client: Client, command: Forwarded, key: bytes, data: bytes, started: float, size: int

@@ -18,6 +18,7 @@ from milena_common.api.keys import SCHEME, cache_key, canonical_bucket, check_ke
 from milena_common.cluster.slots import slot_of
 from milena_common.resp.command_ordering import Access
 from milena_common.resp.encoding import OK, RESP2, null
+from milena_common.resp.protocol_conversion import to_resp2
 from milena_common.resp.redis_replies import CommandError, wrong_arity
 
 # Maximum number of keys of one command: some milliseconds of work. A node, which need not split it, takes more.
@@ -171,7 +172,7 @@ def split(command: Forwarded, argv: list[bytes]) -> list[tuple[bytes, list[bytes
     """
     if command.name == "set" and len(argv) > 3 and any(word.upper() == b"WITHIN" for word in argv[3:]):
         raise CommandError(
-            "ERR WITHIN is not available through a router, since its deadline is on the clock of one node; use "
+            "ERR WITHIN is not available for keys of other nodes, since its deadline is on the clock of one; use "
             "MILENA.CALL"
         )
     if command.merge == "only":
@@ -217,5 +218,5 @@ def merge(command: Forwarded, replies: list[bytes], protocol: int) -> bytes:
 
 
 def in_protocol(reply: bytes, protocol: int) -> bytes:
-    """Return a RESP3 reply to a command on one key in `protocol`: only the null differs."""
-    return _NULL2 if protocol == RESP2 and reply == _NULL3 else reply
+    """Return a RESP3 reply to a command on one key in `protocol`."""
+    return to_resp2(reply) if protocol == RESP2 else reply

@@ -38,6 +38,11 @@ class Port:
         for _ in range(round(seconds / 0.05)):
             await self.router.clock.advance(0.05)
 
+    async def goes_on_until(self, reply: asyncio.Task[Any]) -> None:
+        """Let time pass until the reply is there, and give the node's threads theirs before each step."""
+        while not (await asyncio.wait({reply}, timeout=0.02))[0]:
+            await self.goes_on(0.1)
+
 
 class Client:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -136,8 +141,7 @@ async def test_a_slot_that_has_moved_is_followed(port: Port, error: bytes, line:
     client.send(line)
     await port.until(lambda: bool(rejected))
     reply = asyncio.create_task(client.replies(1))
-    while not reply.done():
-        await port.goes_on(0.1)
+    await port.goes_on_until(reply)
     assert (await reply)[0][:1] in (b"$", b"+", b"*")
     assert port.router.redis.upstreams.repeated == 1
 
@@ -159,7 +163,7 @@ async def test_of_a_lost_node_reads_are_sent_again_and_writes_are_not(port: Port
 
 
 async def test_a_node_that_reads_slowly_is_waited_for(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("milena_router.redis.upstream.CONNECT_SECONDS", 0.01)
+    monkeypatch.setattr("milena_common.forwarding.upstreams.CONNECT_SECONDS", 0.01)
     client = await port.connect()
     client.send(b"GET first")
     await client.replies(1)
@@ -171,8 +175,7 @@ async def test_a_node_that_reads_slowly_is_waited_for(port: Port, monkeypatch: p
     await port.goes_on(2)
     stream.resume_writing()
     reply = asyncio.create_task(client.replies(1))
-    while not reply.done():
-        await port.goes_on(0.1)
+    await port.goes_on_until(reply)
     assert await reply == [b"+OK\r\n"]
 
 
