@@ -29,7 +29,10 @@ class SlotEpochs:
         return iter(tuple(self._runs))
 
     def __contains__(self, slot: int) -> bool:
-        return bool(self.within(slot, slot))
+        if not self._runs:  # mostly, and several times for each write
+            return False
+        begin, end = self._overlapping(slot, slot)
+        return begin < end
 
     def within(self, first: int, last: int) -> list[EpochRun]:
         """Return the parts of the runs that are in `first` to `last`."""
