@@ -466,7 +466,10 @@ class Connection(asyncio.Protocol):
         """Go on after the reply to a command that waited: have it written, and enqueue what may begin now."""
         if self._out.lost or self._working:
             return
-        self._out.write_soon()
+        if self._running.in_flight.number:
+            self._out.write_soon()
+        else:
+            self._out.write_out()  # no other reply can join it: a lone write does not wait for another iteration
         if self._running.ready or self._commands or self._reader.more or self._in_flight.counted:
             self._schedule()
         elif self.session.closing or self._no_more:
