@@ -10,6 +10,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import groupby
 
+from milena_common.cluster.slots import SLOTS
+
 # First and last slot, both included, and an epoch.
 EpochRun = tuple[int, int, int]
 
@@ -20,6 +22,8 @@ class SlotEpochs:
     def __init__(self) -> None:
         # They ascend and do not overlap; adjacent ones have different epochs.
         self._runs: list[EpochRun] = []
+        # By slot 1 if it is in a run: each write asks several times. Made at the first question.
+        self._has: bytearray | None = None
 
     def __bool__(self) -> bool:
         return bool(self._runs)
@@ -29,10 +33,13 @@ class SlotEpochs:
         return iter(tuple(self._runs))
 
     def __contains__(self, slot: int) -> bool:
-        if not self._runs:  # mostly, and several times for each write
+        if not self._runs:
             return False
-        begin, end = self._overlapping(slot, slot)
-        return begin < end
+        if self._has is None:
+            self._has = bytearray(SLOTS)
+            for first, last, _ in self._runs:
+                self._has[first : last + 1] = b"\1" * (last + 1 - first)
+        return self._has[slot] == 1
 
     def within(self, first: int, last: int) -> list[EpochRun]:
         """Return the parts of the runs that are in `first` to `last`."""
@@ -49,15 +56,20 @@ class SlotEpochs:
             last = self._runs[end][1]
             end += 1
         self._runs[begin:end] = [(first, last, epoch)]
+        if self._has is not None:
+            self._has[first : last + 1] = b"\1" * (last + 1 - first)
 
     def remove(self, first: int, last: int) -> None:
         """Remove the slots `first` to `last`, of those that have an epoch."""
         begin, end = self._divide(first, last)
         del self._runs[begin:end]
+        if self._has is not None:
+            self._has[first : last + 1] = bytes(last + 1 - first)
 
     def assign(self, other: SlotEpochs) -> None:
         """Have the slots and epochs of `other`."""
         self._runs = list(other)
+        self._has = None
 
     def keep_equal(self, epochs: list[int]) -> None:
         """Remove the slots whose epoch is not the one at their place in `epochs`."""
