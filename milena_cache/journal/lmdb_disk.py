@@ -32,7 +32,6 @@ from milena_cache.journal import identity as journal_identity
 from milena_cache.journal.disk import CannotOpen, DiskFailed, DiskFull
 from milena_cache.journal.disk_thread import DiskThread
 from milena_cache.journal.file import DATA_FILE, ENGINE
-from milena_common.build import interpreted
 
 RECORDS, REJECTED, DAMAGED, META = b"records", b"refused", b"damaged", b"meta"
 DATABASES = (RECORDS, REJECTED, DAMAGED, META)
@@ -66,7 +65,6 @@ class Unreadable(Exception):
     """The tree of pages is damaged, and not only a record."""
 
 
-@interpreted
 class LmdbDisk:
     """An open journal directory. Implements `disk.Disk`."""
 
