@@ -103,7 +103,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     journal, writeback = parts.journal, parts.writeback
     journal.defer(lambda disk: disk.set_metadata(journal_origin.NAME, journal_origin.to_text(_origin_of(config))))
     bucket, prefix = config.buckets.default, config.buckets.prefix
-    probe = StoreProbe(parts.origin, store.thorough, bucket, prefix, parts.conditions, clock, rng)
+    probe = StoreProbe(parts.origin, bucket, prefix, parts.conditions, clock, rng)
     identity = node_identity(config, parts, uuid.uuid4().hex)
     server = grpc_server(config, parts, identity, access)
     address = server.bind(config.listen, "LISTEN_ADDR", certificates if tls.mode == "on" else None)
@@ -227,6 +227,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         if undone:
             log.error("%d writes, none of them acknowledged, were abandoned: S3 did not respond", undone)
         await parts.node.finish()
+        await parts.uploads.close()
         await parts.blocks.cancel_all()
     finally:
         for task in (*background, *watching):

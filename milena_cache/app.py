@@ -61,6 +61,7 @@ from milena_cache.memory.lru import Memory
 from milena_cache.memory.single_flight import SingleFlight
 from milena_cache.metrics import node_registry
 from milena_cache.objects.lineage import UNNAMED, lineage_of_cluster
+from milena_cache.objects.names import Object
 from milena_cache.objects.object_store import ObjectStore
 from milena_cache.objects.read_outcomes import ReadCounts
 from milena_cache.objects.version import Version
@@ -93,6 +94,8 @@ from milena_cache.writeback.uploads.queue import UploadQueue
 from milena_cache.writeback.uploads.throttle import UploadThrottle
 from milena_cache.writeback.uploads.upload import Uploader
 from milena_cache.writes.durable import Durable
+from milena_cache.writes.multipart import Multipart
+from milena_cache.writes.upload_sessions import UploadSessions
 from milena_cache.writes.write_through import PUT_TIMEOUT, WriteThrough
 from milena_cache.writes.writer import Writes
 from milena_common.access.access import Access
@@ -152,6 +155,7 @@ class NodeParts:
     node: Node
     blocks: BlockReads
     part_reads: PartReads
+    uploads: UploadSessions  # objects that are written in steps
 
     async def replay(self, directory: str) -> Replay:
         """Replay the journal into the dirty table; to be called before serving. `directory` is for messages.
@@ -296,6 +300,19 @@ def build(
         mode=config.write_mode,
         max_value_bytes=config.max_value_bytes,
     )
+
+    def multipart(target: Object, owned_since: int) -> Multipart:
+        return Multipart(
+            target.ref,
+            lambda: durable.next_version(owned_since),
+            origin,
+            conditions,
+            journal.lineages,
+            writes.reaper.is_over,
+            rng,
+            config.s3_retries,
+        )
+
     node = Node(
         store=origin,
         memory=memory,
@@ -341,6 +358,7 @@ def build(
         node=node,
         blocks=blocks,
         part_reads=PartReads(node, origin, entries.existence, blocks, config.max_value_bytes),
+        uploads=UploadSessions(writes, multipart, budget, clock, config.max_value_bytes),
     )
 
 
@@ -443,6 +461,7 @@ def build_servers(
         parts.node,
         ClusterListings(ownership, peers, config.buckets, clock),
         parts.part_reads,
+        parts.uploads,
         parts.flush_waiters,
         parts.failed_writes,
         config.buckets,

@@ -63,7 +63,7 @@ async def check(config: StoreConfig) -> Conditions:
     )
     conditions = Conditions("auto")
     bucket = config.buckets.default
-    probe = StoreProbe(origin, store.thorough, bucket, config.buckets.prefix, conditions, clock, random.random)
+    probe = StoreProbe(origin, bucket, config.buckets.prefix, conditions, clock, random.random)
     try:
         await origin.check_bucket(bucket)
         conditions.learn((await probe.probe()).findings)

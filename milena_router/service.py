@@ -24,6 +24,7 @@ from milena_common.api.methods import (
     OWNER,
     PUT,
     STATS,
+    UPLOAD,
     ApiMethod,
     handlers_of,
     served_by_node,
@@ -85,8 +86,8 @@ class RouterService:
             NODES: self.nodes,
             OWNER: self.owner,
         }
-        # A Put is parsed as the node's message, which it becomes without a copy of the value.
-        return {**served_by_router(handlers), **served_by_node({PUT: self.put})}
+        # These are parsed as the node's messages, which they become without a copy of the value.
+        return {**served_by_router(handlers), **served_by_node({PUT: self.put, UPLOAD: self.upload})}
 
     def exchanges(self) -> Mapping[str, tuple[str, type[Message], Method]]:
         """Return the methods that are called for each request of a stream, for a `GrpcServer`."""
@@ -153,6 +154,20 @@ class RouterService:
             return request.SerializeToString()
 
         return await self._forwarder.write_at_owner(PUT.name, key, build, _invalidate_request(request), timeout)
+
+    async def upload(self, request: cache_pb.UploadRequest, remaining: float | None) -> bytes:
+        timeout = self._admit(remaining)  # as in `put`
+        if self._leases.recovering:
+            timeout = await self._leases.published(timeout)
+        key = self._file(request.bucket, request.key)
+        check_durability(request.durability)
+        check_condition(request.if_match, request.if_none_match)
+
+        def build(owned_since: int) -> bytes:
+            request.owned_since = owned_since
+            return request.SerializeToString()
+
+        return await self._forwarder.write_at_owner(UPLOAD.name, key, build, _invalidate_request(request), timeout)
 
     async def delete(self, request: pb.DeleteRequest, remaining: float | None) -> bytes:
         timeout = self._admit(remaining)
@@ -343,5 +358,5 @@ def omitted_bytes(response: bytes) -> int:
     return parsed.size if parsed.omitted else 0
 
 
-def _invalidate_request(request: cache_pb.PutRequest | pb.DeleteRequest) -> bytes:
+def _invalidate_request(request: cache_pb.PutRequest | cache_pb.UploadRequest | pb.DeleteRequest) -> bytes:
     return cache_pb.InvalidateRequest(key=request.key, bucket=request.bucket).SerializeToString()

@@ -163,6 +163,7 @@ CONVENTIONS: dict[str, type] = {
     "add": set,
     "open": Path,
     "read": io.RawIOBase,
+    "write": io.RawIOBase,
     "connection_made": asyncio.Protocol,
     "data_received": asyncio.Protocol,
 }

@@ -91,6 +91,7 @@ async def running_node(
         writing_back.cancel()
         await parts.writeback.stop()
         await parts.node.finish()
+        await parts.uploads.close()
         await parts.blocks.cancel_all()
         await parts.origin.close()
         await parts.journal.close()

@@ -251,6 +251,33 @@ class ObjectStore(Readable, Protocol):
         otherwise, and if there is none, the failure is CHANGED.
         """
 
+    async def create_multipart(
+        self, ref: Ref, *, metadata: Mapping[str, str] = NO_METADATA, attributes: Mapping[str, Any] = NO_ATTRIBUTES
+    ) -> str:
+        """Begin to store an object in parts, and return the id of the upload; nothing of it is visible.
+
+        `metadata` and `attributes` are as in `put`.
+        """
+
+    async def upload_part(self, ref: Ref, upload: str, number: int, value: bytes | bytearray) -> str:
+        """Store a part of an upload, and return its ETag; `number`: from 1 to 10,000, in their order in the object.
+
+        A part of the same number is replaced. All parts but the last have at least 5 MiB. Fails if there is no
+        such upload.
+        """
+
+    async def complete_multipart(
+        self, ref: Ref, upload: str, etags: Sequence[str], *, if_match: str = "", if_absent: bool = False
+    ) -> str:
+        """Make the object of the parts with these ETags, which are all, and return its ETag.
+
+        `if_match` and `if_absent` as in `put`, where the store supports them on this request. Fails if there
+        is no such upload, as after an earlier call that succeeded.
+        """
+
+    async def abort_multipart(self, ref: Ref, upload: str) -> None:
+        """Drop an upload and its parts; no error if there is none. No later `complete_multipart` succeeds."""
+
     async def delete(self, ref: Ref, *, if_match: str = "") -> None:
         """Remove the object; no error if there is none.
 

@@ -2,7 +2,7 @@
 
 Both clients make a single attempt, and every attempt is counted here. A failed read is retried with jittered
 backoff if the failure may be transient. Writes are not: the step after a failed one depends on its effect in S3,
-which the upload determines.
+which the upload determines. Parts of an object are: until the last request of such an upload they have no effect.
 
 A read whose response does not begin in time is hedged: the same read is sent on a new connection, and the first
 response counts. A connection may have died silently (a firewall dropped it, a load balancer was replaced), and a
@@ -13,7 +13,7 @@ as long as bytes arrive. Writes are never hedged: two of them could both take ef
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from math import inf
 from typing import Any, TypeVar
 
@@ -49,7 +49,7 @@ HEDGED = frozenset(("get", "head", "list", "bucket"))
 BROKEN = frozenset((Fault.CONNECT, Fault.TIMEOUT, Fault.INCOMPLETE))
 # The minimum of seconds between two times that idle connections are discarded.
 RECONNECT_SECONDS = 5.0
-OPERATIONS = ("get", "head", "put", "copy", "delete", "list", "bucket")
+OPERATIONS = ("get", "head", "put", "copy", "multipart", "part", "delete", "list", "bucket")
 
 
 class OriginCounts:
@@ -116,10 +116,11 @@ class Origin:
         code_of: Callable[[T], str] = lambda _: "200",
         *,
         writing: bool = False,
+        repeatable: bool = False,
         deadline: float = inf,
     ) -> T:
         places = self._places_to_write if writing else self._places_to_read
-        retries = 0 if writing else self._retries
+        retries = 0 if writing and not repeatable else self._retries
         failures = 0
         store = self._store
         while True:
@@ -302,6 +303,69 @@ class Origin:
             ref,
             lambda store, _: store.copy(ref, if_match=if_match, metadata=metadata, attributes=attributes),
             writing=True,
+            deadline=deadline,
+        )
+
+    async def create_multipart(
+        self,
+        ref: Ref,
+        deadline: float,
+        *,
+        metadata: Mapping[str, str] = NO_METADATA,
+        attributes: Mapping[str, Any] = NO_ATTRIBUTES,
+    ) -> str:
+        """Do `ObjectStore.create_multipart`, not started after `deadline`; an upload whose id was lost stays."""
+        return await self._attempts(
+            "multipart",
+            ref,
+            lambda store, _: store.create_multipart(ref, metadata=metadata, attributes=attributes),
+            writing=True,
+            repeatable=True,
+            deadline=deadline,
+        )
+
+    async def upload_part(
+        self, ref: Ref, upload: str, number: int, value: bytes | bytearray, deadline: float
+    ) -> str:
+        """Do `ObjectStore.upload_part`, with retries: the same part again has no other effect."""
+        etag = await self._attempts(
+            "part",
+            ref,
+            lambda store, _: store.upload_part(ref, upload, number, value),
+            writing=True,
+            repeatable=True,
+            deadline=deadline,
+        )
+        self.counts.bytes_written += len(value)
+        return etag
+
+    async def complete_multipart(
+        self,
+        ref: Ref,
+        upload: str,
+        etags: Sequence[str],
+        deadline: float,
+        *,
+        if_match: str = "",
+        if_absent: bool = False,
+    ) -> str:
+        """Do `ObjectStore.complete_multipart`: one attempt, not started after `deadline`."""
+        return await self._attempts(
+            "multipart",
+            ref,
+            lambda store, _: store.complete_multipart(ref, upload, etags, if_match=if_match, if_absent=if_absent),
+            writing=True,
+            deadline=deadline,
+        )
+
+    async def abort_multipart(self, ref: Ref, upload: str, deadline: float) -> None:
+        """Do `ObjectStore.abort_multipart`, with retries, not started after `deadline`."""
+        await self._attempts(
+            "multipart",
+            ref,
+            lambda store, _: store.abort_multipart(ref, upload),
+            writing=True,
+            repeatable=True,
             deadline=deadline,
         )
 

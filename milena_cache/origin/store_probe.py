@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from math import inf
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from milena_cache.objects.etags import same_etag
 from milena_cache.objects.object_store import Fault, Info, OriginFailure, Ref
@@ -36,13 +37,6 @@ WORKS = Finding(State.WORKS)
 ATTRIBUTES = {"CacheControl": "max-age=60", "ContentType": "text/x-milena-probe"}
 
 
-class MultipartStore(Protocol):
-    """A store with multipart uploads."""
-
-    async def put_in_parts(self, ref: Ref, value: bytes, *, if_absent: bool) -> None:
-        """Store the object by a multipart upload of one part; with `if_absent` only where there is none."""
-
-
 class Probed(NamedTuple):
     """The findings of a probe; `done` is False if a transient failure left some unknown, to be probed again."""
 
@@ -60,7 +54,6 @@ class StoreProbe:
     def __init__(
         self,
         store: Origin,
-        multipart: MultipartStore,
         bucket: str,
         prefix: str,
         conditions: Conditions,
@@ -68,7 +61,6 @@ class StoreProbe:
         rng: Callable[[], float],
     ) -> None:
         self._store = store
-        self._multipart = multipart
         self._bucket = bucket
         self._directory = f"{prefix}{DIRECTORY}"
         self._conditions = conditions
@@ -97,7 +89,7 @@ class StoreProbe:
     async def probe(self) -> Probed:
         """Probe the unknown capabilities, in at most PROBE_SECONDS, and remove the objects of the probe."""
         name = f"{self._directory}{int(self._rng() * 2**52):013x}"
-        tried = _Trial(self._store, self._multipart, self._bucket, name)
+        tried = _Trial(self._store, self._bucket, name)
         findings: dict[Capability, Finding] = {}
 
         async def try_one(capability: Capability) -> None:
@@ -144,10 +136,9 @@ def _failed(failure: OriginFailure) -> Finding:
 class _Trial:
     """The single trials. `written` are the objects that may exist afterwards."""
 
-    def __init__(self, store: Origin, multipart: MultipartStore, bucket: str, name: str) -> None:
+    def __init__(self, store: Origin, bucket: str, name: str) -> None:
         self.written: set[Ref] = set()
         self._store = store
-        self._multipart = multipart
         self._bucket = bucket
         self._name = name
 
@@ -186,7 +177,20 @@ class _Trial:
         """Try If-None-Match: * on CompleteMultipartUpload."""
         ref = self._ref("parts")
         await self._store.put(ref, b"1", inf)
-        return _ignored_if(await _is_accepted(self._multipart.put_in_parts(ref, b"2", if_absent=True)))
+        upload = await self._store.create_multipart(ref, inf)
+        try:
+            etag = await self._store.upload_part(ref, upload, 1, b"2", inf)
+            done = await _is_accepted(self._store.complete_multipart(ref, upload, [etag], inf, if_absent=True))
+        except BaseException:
+            await self._abandon(ref, upload)
+            raise
+        if not done:
+            await self._abandon(ref, upload)
+        return _ignored_if(done)
+
+    async def _abandon(self, ref: Ref, upload: str) -> None:
+        with suppress(OriginFailure):
+            await self._store.abort_multipart(ref, upload, inf)
 
     async def user_metadata(self) -> Finding:
         """Try user metadata, by HEAD."""

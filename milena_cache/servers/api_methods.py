@@ -14,7 +14,9 @@ from milena_cache.objects.object_store import Page
 from milena_cache.objects.write_request import Ack
 from milena_cache.service.requests import Got, Place, Requests
 from milena_cache.service.status import Status
+from milena_cache.writes.upload_sessions import Received, Step
 from milena_common.api.byte_range import ByteRange
+from milena_common.api.durability import check_durability
 from milena_common.api.errors import InvalidRequest
 from milena_common.api.keys import split_cache_key
 from milena_common.api.methods import ABANDON_MOVES, CHECK_MEMBER, INVALIDATE, handlers_of, served_by_node
@@ -65,7 +67,7 @@ class ApiMethods:
         """Return the methods by name."""
         return self._methods
 
-    def admit_object(self, request: pb.GetRequest | pb.PutRequest | pb.DeleteRequest) -> Place:
+    def admit_object(self, request: pb.GetRequest | pb.PutRequest | pb.DeleteRequest | pb.UploadRequest) -> Place:
         """Admit a request on one object, and return its place. Raises RateLimited, and as `Requests.place` does."""
         if self._requests.limiter.rate:
             self._requests.admit()
@@ -114,7 +116,7 @@ class ApiMethods:
             omitted=omitted,
         ).SerializeToString()
 
-    # The next three are not `async`: they check the request when they are called, and the coroutine that waits
+    # The next four are not `async`: they check the request when they are called, and the coroutine that waits
     # holds no reference to it. An `async def` would keep a put's message, which is a second copy of the value,
     # until the write is acknowledged.
 
@@ -145,6 +147,26 @@ class ApiMethods:
     async def _deleted(self, deleting: Awaitable[Ack]) -> bytes:
         ack = await deleting
         return pb.DeleteResponse(successful=True, node=self.address, durability=ack.durability).SerializeToString()
+
+    def upload(self, request: pb.UploadRequest, remaining: float | None) -> Coroutine[Any, Any, bytes]:
+        step = Step(
+            request.upload,
+            request.offset,
+            request.value,
+            request.complete,
+            request.abort,
+            check_durability(request.durability),
+            request.if_match,
+            request.if_none_match,
+        )
+        return self._received(self._requests.upload(self.admit_object(request), step, remaining))
+
+    async def _received(self, receiving: Awaitable[Received]) -> bytes:
+        size, ack = await receiving
+        etag, durability = ("", "") if ack is None else (ack.etag, ack.durability)
+        return pb.UploadResponse(
+            successful=True, etag=etag, node=self.address, durability=durability, received=size
+        ).SerializeToString()
 
     def list(self, request: pb.ListRequest, remaining: float | None) -> Coroutine[Any, Any, bytes]:
         self._requests.admit()

@@ -28,6 +28,7 @@ from milena_cache.reads.reader import FENCED, Node, Reply
 from milena_cache.reads.refresh import Refreshed
 from milena_cache.writeback.flush import Flushed, FlushWaiters
 from milena_cache.writeback.unfinished import FailedWrite, FailedWrites
+from milena_cache.writes.upload_sessions import Received, Step, UploadSessions
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.durability import check_condition, check_durability
 from milena_common.api.errors import InvalidRequest, NoNodes
@@ -81,6 +82,7 @@ class Requests:
         node: Node,
         listings: ClusterListings,
         parts: PartReads,
+        uploads: UploadSessions,
         flush_waiters: FlushWaiters,
         failed_writes: FailedWrites,
         buckets: Buckets,
@@ -97,6 +99,7 @@ class Requests:
         self._node = node
         self._listings = listings
         self._parts = parts
+        self._uploads = uploads
         self._flush_waiters = flush_waiters
         self._failed_writes = failed_writes
         self._buckets = buckets
@@ -266,6 +269,13 @@ class Requests:
             if_none_match=if_none_match,
             expires_at=expires_after(ttl_ms, self._clock.wall()) if ttl_ms else NEVER,
         )
+
+    def upload(self, place: Place, step: Step, remaining: float | None) -> Coroutine[Any, Any, Received]:
+        """Do a step of writing an object of any size. Raises as `UploadSessions.step` does."""
+        check_condition(step.if_match, step.if_none_match)
+        self.received_bytes += len(step.value)
+        target, owned_since = place
+        return self._uploads.step(target, owned_since, step, self._timeout(remaining))
 
     def delete(
         self, place: Place, remaining: float | None, *, durability: str, if_match: str

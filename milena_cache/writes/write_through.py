@@ -14,7 +14,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from milena_cache.memory.entries import Entries
+from milena_cache.memory.existence import Known
 from milena_cache.memory.lru import entry_of
+from milena_cache.objects.expiry import NEVER
 from milena_cache.objects.object_store import OriginFailure
 from milena_cache.objects.version import ABSENT, UNKNOWN, Base, Version
 from milena_cache.objects.write_request import Ack, Change
@@ -26,6 +28,7 @@ from milena_cache.writeback.recent_uploads import RecentUploads
 from milena_cache.writeback.uploads.s3_belief import S3Belief
 from milena_cache.writeback.uploads.upload import Conflict, Policy, Uploader, UploadOutcome, UploadResult, Write
 from milena_cache.writes.durable import Durable
+from milena_cache.writes.multipart import Multipart
 from milena_common.api.durability import THROUGH
 from milena_common.api.errors import ConditionFailed, MilenaError, Unavailable
 from milena_common.runtime.clock import Clock
@@ -126,7 +129,7 @@ class WriteThrough:
             notified = self.wrote(key, change.owned_since)
             if notified is not None:
                 await notified
-            if not await self._let_go(key, change, deadline):
+            if not await self._let_go(key, deadline, strict=change.value is None):
                 raise Unavailable(
                     f"{write.ref}: deleted in S3, but the journal has no room to remove the record of an earlier "
                     "write, which a crash could bring back; delete it again when there is room"
@@ -134,6 +137,62 @@ class WriteThrough:
             if (rejected := self.fence_error()) is not None:
                 raise _unknown(write, rejected)
             return Ack(THROUGH, etag, None)
+
+    async def store_parts(self, change: Change, parts: Multipart, deadline: float, *, decided: bool) -> Ack:
+        """Make the object whose bytes S3 has in `parts`; no request begins after `deadline` (monotonic seconds).
+
+        `decided` and errors are as in `write`. The version in S3 may be smaller than that of an earlier write of
+        the key (see `multipart`), so this is acknowledged only when no record and no copy of such a write is left.
+        """
+        target, key = change.target, change.target.cache_key
+        async with self._s3_locks.hold(key, max(0.0, deadline - self._clock.now())):
+            self._entries.fence_reads(key)
+            if (rejected := self.fence_error()) is not None:
+                raise rejected
+            try:
+                etag, found = await parts.complete(change, deadline, decided=decided)
+            except BaseException as error:
+                if not isinstance(error, ConditionFailed) and getattr(error, "ambiguous", True):
+                    self._parts_doubtful(key)
+                if isinstance(error, OriginFailure):
+                    raise error.as_error() from None
+                raise
+            finally:
+                self._entries.fence_reads(key)
+            if not await self._copies_released(key, self._durable.next_version(change.owned_since), deadline):
+                self._parts_doubtful(key)
+                raise Unavailable(
+                    f"{target.ref}: S3 has the write, and its outcome is unknown: a node that holds a copy of an "
+                    "earlier write of the key has not confirmed that it gives it up"
+                )
+            entry = self._dirty.get(key)
+            if entry is not None:
+                self._dirty_writes.retire(entry)
+            self._recent.add(key, exists=True)
+            self._entries.invalidate(key)
+            if found is not None:
+                known = Known(found.size, found.etag, NEVER, self._clock.now(), change.owned_since)
+                self._entries.found(key, known)
+            notified = self.wrote(key, change.owned_since)
+            if notified is not None:
+                await notified
+            if not await self._let_go(key, deadline, strict=True):
+                raise Unavailable(
+                    f"{target.ref}: S3 has the write, and its outcome is unknown: the journal has no room to "
+                    "remove the record of an earlier write, which a crash could bring back"
+                )
+            if (rejected := self.fence_error()) is not None:
+                why = str(rejected).removesuffix("; nothing was done")
+                raise Unavailable(f"{target.ref}: the outcome of the write is unknown: {why}")
+            return Ack(THROUGH, etag, None)
+
+    def _parts_doubtful(self, key: bytes) -> None:
+        """Record that S3 may have an object that is not acknowledged, under the dirty entry if there is one."""
+        entry = self._dirty.get(key)
+        if entry is not None:
+            entry.belief = entry.belief.in_doubt()
+        else:
+            self._entries.mark_stale(key)
 
     async def _copies_released(self, key: bytes, version: Version, deadline: float) -> bool:
         """Return True if no holder of copies would serve an earlier write of the key, if it got the slot.
@@ -149,15 +208,17 @@ class WriteThrough:
         except TimeoutError:
             return False
 
-    async def _let_go(self, key: bytes, change: Change, deadline: float) -> bool:
-        """Return True if the journal's records of earlier writes allow the acknowledgement of this one."""
-        put = change.value is not None
-        timeout = self._put_timeout if put else max(0.0, deadline - self._clock.now())
+    async def _let_go(self, key: bytes, deadline: float, *, strict: bool) -> bool:
+        """Return True if the journal's records of earlier writes allow the acknowledgement of this one.
+
+        `strict`: they must be removed, since S3 has no version of this write that shows it to be the later one.
+        """
+        timeout = max(0.0, deadline - self._clock.now()) if strict else self._put_timeout
         try:
             async with asyncio.timeout(timeout):
-                return await self._durable.has_released(key) or put
+                return await self._durable.has_released(key) or not strict
         except TimeoutError:
-            return put
+            return not strict
 
     def _prepare(self, change: Change, base: Base, decided: bool) -> Write:
         key = change.target.cache_key

@@ -32,6 +32,7 @@ from milena_cache.objects.names import Object
 from milena_cache.objects.object_store import OriginFailure
 from milena_cache.objects.version import ABSENT, UNKNOWN, Base
 from milena_cache.objects.write_request import LARGE_BYTES, Ack, Change, NotDurable, Receipt
+from milena_cache.origin.conditions import Capability
 from milena_cache.origin.requests import Origin
 from milena_cache.origin.s3.clock import CorrectedClock
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
@@ -40,6 +41,7 @@ from milena_cache.writeback.expired_objects import ExpiredObjectReaper
 from milena_cache.writeback.loop import WriteBack
 from milena_cache.writes.durable import Durable, NotCopied
 from milena_cache.writes.journaled import JournaledWrites
+from milena_cache.writes.multipart import Multipart
 from milena_cache.writes.ownership_revalidation import OwnershipRevalidation
 from milena_cache.writes.write_through import WriteThrough
 from milena_common.api.durability import BACK, DURABILITIES, MEMORY, THROUGH, Durability
@@ -190,6 +192,28 @@ class Writes:
         """Delete the object; no error if there is none, unless `if_match` is given. Raises as `put` does."""
         change = Change(target, None, owned_since=owned_since, if_match=if_match)
         return await self._make(change, durability or self._mode, timeout)
+
+    async def store_parts(self, change: Change, parts: Multipart, timeout: float) -> Ack:
+        """Make the object whose bytes S3 has in `parts`, as a put of class `through`. Raises as `put` does.
+
+        `change` has its condition; the value of it does not count.
+        """
+        return await self.wait_for(self._store_parts_locked(change, parts, timeout), change.target, timeout)
+
+    async def _store_parts_locked(self, change: Change, parts: Multipart, timeout: float) -> Ack:
+        deadline, key = self._clock.now() + timeout, change.target.cache_key
+        async with self.lock(key, timeout):
+            self.check_fence()
+            if change.conditional:
+                self._write_through.conditions.check(Capability.MULTIPART)
+            decided = change.conditional and key in self._dirty
+            if decided:
+                await self._check_condition(change, deadline)
+            self.check_fence()
+            self.check_owner(key)
+            ack = await self._write_through.store_parts(change, parts, deadline, decided=decided)
+        self._count_ack(THROUGH, deadline)
+        return ack
 
     def overwrite(self, key: bytes, value: bytes, owned_since: int) -> bool:
         """Acknowledge a put without options, if the node's class is `memory` and `JournaledWrites.overwrite` can.

@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, overload
 
 from milena_client.aio.batch import run_batch
 from milena_client.aio.caller import AsyncCaller
 from milena_client.aio.direct import AsyncDirectTransport
 from milena_client.aio.files import AsyncObjectFile
+from milena_client.aio.object_writer import AsyncObjectWriter
 from milena_client.core import operations
 from milena_client.core.batch import FirstAttempts
 from milena_client.core.calls import Retries, failed_attempt
@@ -24,6 +25,7 @@ from milena_client.core.limits import DEFAULT_TIMEOUT, FLUSH_TIMEOUT
 from milena_client.core.near_cache import NearCache
 from milena_client.core.options import CLIENT, Options, reduced
 from milena_client.core.retry import DEFAULT_RETRY, RetryPolicy
+from milena_client.core.upload_steps import UploadStep
 from milena_client.core.url import DEFAULT_ADDRESS, Target, as_target, from_environment, parse_url
 from milena_client.core.values import (
     CommonPrefix,
@@ -284,16 +286,42 @@ class AsyncMilena:
         """Return size, ETag, age and expiry of the object `key`; None if there is none. Its value is not read."""
         return await self._run(operations.stat(key, self._bucket), timeout)
 
-    async def open(self, key: Key, mode: str = "rb", *, timeout: float | None = None) -> AsyncObjectFile:
-        """Return the object `key`, of any size, as a file for reading; each request of it has `timeout` seconds.
+    @overload
+    async def open(
+        self, key: Key, mode: Literal["rb"] = "rb", *, timeout: float | None = None
+    ) -> AsyncObjectFile: ...
+    @overload
+    async def open(
+        self,
+        key: Key,
+        mode: Literal["wb", "xb"],
+        *,
+        durability: Durability | None = None,
+        timeout: float | None = None,
+    ) -> AsyncObjectWriter: ...
+    async def open(
+        self, key: Key, mode: str = "rb", *, durability: Durability | None = None, timeout: float | None = None
+    ) -> AsyncObjectFile | AsyncObjectWriter:
+        """Return the object `key`, of any size, as a file; each request of it has `timeout` seconds.
+
+        - `mode`: "rb": read it; "wb": write it, over any object that there is; "xb": write it if there is none.
+        - `durability`: that of `set`, for an object of up to 8 MiB. A larger one is in S3 when `close` returns.
 
         All that is read is of the version that there is now: ConditionFailed is raised when bytes are missing and
         the object was replaced. Sequential reads request up to 8 MiB ahead, others what they read. Raises
-        KeyNotFound if there is no such object, InvalidRequest for another `mode` than "rb", FailedPrecondition for
-        an object without an ETag.
+        KeyNotFound if there is no such object, FailedPrecondition for an object without an ETag.
+
+        What is written is visible when the file is closed, and not at all after an error. Raises ConditionFailed if
+        there is an object with mode "xb"; so does `close`, if there is one by then.
+
+        Raises InvalidRequest for another `mode`: an object cannot be changed in place, nor be appended to.
         """
+        if mode in ("wb", "xb"):
+            return await self._open_to_write(key, mode == "xb", durability, timeout)
         if mode != "rb":
-            raise InvalidRequest(f"mode: got {mode!r}; allowed: 'rb'. Write an object with set()")
+            raise InvalidRequest(operations.wrong_mode(mode))
+        if durability is not None:
+            raise InvalidRequest("durability: allowed for modes 'wb' and 'xb'")
         stat = await self.stat(key, timeout=timeout)
         if stat is None:
             raise operations.not_found(key)
@@ -305,6 +333,30 @@ class AsyncMilena:
             return operations.part_of(key, entry, part, stat.etag)
 
         return AsyncObjectFile(read_range, stat, self._max_value_bytes)
+
+    async def _open_to_write(
+        self, key: Key, exclusive: bool, durability: Durability | None, timeout: float | None
+    ) -> AsyncObjectWriter:
+        if_none_match = "*" if exclusive else None
+        # Checks the arguments before anything is written.
+        operations.put(key, b"", self._bucket, durability, None, if_none_match)
+        if exclusive and await self.exists(key, timeout=timeout):
+            raise operations.already_there(key)
+
+        async def send(step: UploadStep) -> Written:
+            if step.complete and not step.offset:
+                return await self.set(
+                    key, step.value, durability=durability, if_none_match=if_none_match, timeout=timeout
+                )
+            try:
+                return await self._run(
+                    operations.upload(key, self._bucket, step, durability, if_none_match), timeout
+                )
+            finally:
+                if step.complete:
+                    self._wrote((key,))
+
+        return AsyncObjectWriter(send, self._max_value_bytes)
 
     async def set(
         self,

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
+from milena_client.core.upload_steps import UploadStep
 from milena_client.core.values import (
     CommonPrefix,
     Entry,
@@ -38,7 +39,7 @@ from milena_common.api.errors import (
     KeyNotFound,
 )
 from milena_common.api.keys import MAX_VALUE_BYTES
-from milena_common.api.methods import DELETE, FLUSH, GET, LIST, PUT
+from milena_common.api.methods import DELETE, FLUSH, GET, LIST, PUT, UPLOAD
 from milena_common.api.pb import router_server_pb2 as pb
 
 A = TypeVar("A")
@@ -146,6 +147,25 @@ def put(
     return Operation(PUT.name, request, _read_written, PUT.repeatable, "set", encoded)
 
 
+def upload(
+    key: Key, bucket: str, step: UploadStep, durability: Durability | None, if_none_match: str | None
+) -> Operation[Written]:
+    """Return the operation that sends a step of writing an object of any size."""
+    encoded = encode_key(key)
+    request = pb.UploadRequest(
+        key=encoded,
+        bucket=bucket,
+        upload=step.upload,
+        offset=step.offset,
+        value=step.value,
+        complete=step.complete,
+        abort=step.abort,
+        durability=check_durability(durability or ""),
+        if_none_match=if_none_match,
+    )
+    return Operation(UPLOAD.name, request, _read_uploaded, UPLOAD.repeatable, "write", encoded)
+
+
 def delete(
     key: Key, bucket: str, durability: Durability | None = None, if_match: str | None = None
 ) -> Operation[Written]:
@@ -242,6 +262,20 @@ def part_of(key: Key, entry: Entry | None, byte_range: ByteRange, etag: str) -> 
     return entry.value
 
 
+def already_there(key: Key) -> ConditionFailed:
+    """Return the error for a `key` that is to be created and has an object."""
+    return ConditionFailed(f"{key!r} exists; nothing was written")
+
+
+def wrong_mode(mode: str) -> str:
+    """Return the text of the error for a mode in which no object can be opened."""
+    if "a" in mode or "+" in mode:
+        reason = "an object cannot be appended to nor changed in place, only be written anew"
+    else:
+        reason = "for text, put io.TextIOWrapper around the file"
+    return f"mode: got {mode!r}; allowed: 'rb', 'wb', 'xb'; {reason}"
+
+
 def not_found(key: Key) -> KeyNotFound:
     """Return the error for a `key` without an object."""
     return KeyNotFound(f"there is no key {key!r}")
@@ -283,6 +317,12 @@ def _read_exists(response: pb.GetResponse) -> bool:
 def _read_written(response: pb.PutResponse) -> Written:
     if not response.successful:
         raise InternalError("set: the router replied that it did not succeed, without a reason")
+    return Written(response.etag, response.node, response.durability)
+
+
+def _read_uploaded(response: pb.UploadResponse) -> Written:
+    if not response.successful:
+        raise InternalError("write: the router replied that it did not succeed, without a reason")
     return Written(response.etag, response.node, response.durability)
 
 

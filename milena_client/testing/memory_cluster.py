@@ -30,6 +30,7 @@ from milena_common.api.methods import (
     REFRESH,
     RESOLVE_DEAD_LETTERS,
     STATS,
+    UPLOAD,
     ApiMethod,
 )
 from milena_common.api.pb import router_server_pb2 as pb
@@ -55,11 +56,13 @@ class MemoryCluster:
         self._failure: MilenaError | None = None
         self._failures_left: int | None = 0
         self._members = [NODE]
+        self._uploads: dict[tuple[bytes, str], bytes] = {}  # by key and name
         self.closed = False
         handlers: Mapping[ApiMethod, Callable[[Any], Message]] = {
             GET: self._get,
             PUT: self._put,
             DELETE: self._delete,
+            UPLOAD: self._upload,
             LIST: self._list,
             LEAVE: self._leave,
             NODES: self._nodes,
@@ -142,6 +145,32 @@ class MemoryCluster:
         if request.ttl_ms:
             self._expires_at[entry_key] = self._now() + request.ttl_ms / 1000
         return pb.PutResponse(successful=True, etag=etag_of(request.value), node=NODE, durability=reached)
+
+    def _upload(self, request: pb.UploadRequest) -> pb.UploadResponse:
+        name = request.key, request.upload
+        if request.abort:
+            self._uploads.pop(name, None)
+            return pb.UploadResponse(successful=True, node=NODE)
+        if request.offset and name not in self._uploads:
+            raise FailedPrecondition("this upload is not known here; nothing was stored")
+        received = self._uploads.get(name, b"")[: request.offset] + request.value
+        if not request.complete:
+            self._uploads[name] = received
+            return pb.UploadResponse(successful=True, node=NODE, received=len(received))
+        self._uploads.pop(name, None)
+        put = self._put(
+            pb.PutRequest(
+                key=request.key,
+                bucket=request.bucket,
+                value=received,
+                durability=request.durability,
+                if_match=request.if_match,
+                if_none_match=request.if_none_match,
+            )
+        )
+        return pb.UploadResponse(
+            successful=True, etag=put.etag, node=NODE, durability=put.durability, received=len(received)
+        )
 
     def _delete(self, request: pb.DeleteRequest) -> pb.DeleteResponse:
         check_key(request.key)

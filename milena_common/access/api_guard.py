@@ -28,7 +28,12 @@ class _Need(NamedTuple):
     need: Need = ""
 
 
-_ON_OBJECT: Final = {api.GET: _Need("get", "r"), api.PUT: _Need("set", "w"), api.DELETE: _Need("del", "w")}
+_ON_OBJECT: Final = {
+    api.GET: _Need("get", "r"),
+    api.PUT: _Need("set", "w"),
+    api.UPLOAD: _Need("set", "w"),
+    api.DELETE: _Need("del", "w"),
+}
 # By method: what it needs for the keys that it names, and what if it names none.
 _ON_OBJECTS: Final = {
     api.FLUSH: (_Need("milena.call|flush_keys", "w"), _Need("milena.call|flush")),

@@ -96,6 +96,16 @@ DELETE: Final = ApiMethod(
     repeatable=False,  # as of Put
     over_resp=True,
 )
+UPLOAD: Final = ApiMethod(
+    name="Upload",
+    operation="upload",
+    router=Messages(router_pb.UploadRequest, router_pb.UploadResponse),
+    node=Messages(node_pb.UploadRequest, node_pb.UploadResponse),
+    to_owner=True,
+    writes=True,
+    over_resp=True,
+    large_request=True,
+)
 LIST: Final = ApiMethod(
     name="List",
     operation="list",
@@ -191,7 +201,7 @@ KEEP_LEASE: Final = ApiMethod(
 UNARY_OF_EXCHANGE: Final[Mapping[str, str]] = {KEEP_LEASE.name: JOIN.name}
 
 METHODS: Final = (
-    *(GET, PUT, DELETE, LIST),
+    *(GET, PUT, DELETE, UPLOAD, LIST),
     *(JOIN, LEAVE, NODES, OWNER),
     *(STATS, INVALIDATE, CHECK_MEMBER, ABANDON_MOVES, FLUSH, LIST_DEAD_LETTERS, RESOLVE_DEAD_LETTERS, REFRESH),
     *(WATCH_RING, KEEP_LEASE),
@@ -217,6 +227,8 @@ class ObjectMethods(Protocol):
 
     def delete(self, request: Any, remaining: float | None, /) -> Awaitable[bytes]: ...
 
+    def upload(self, request: Any, remaining: float | None, /) -> Awaitable[bytes]: ...
+
     def list(self, request: Any, remaining: float | None, /) -> Awaitable[bytes]: ...
 
     def stats(self, request: Any, remaining: float | None, /) -> Awaitable[bytes]: ...
@@ -236,6 +248,7 @@ def handlers_of(methods: ObjectMethods) -> dict[ApiMethod, Handler]:
         GET: methods.get,
         PUT: methods.put,
         DELETE: methods.delete,
+        UPLOAD: methods.upload,
         LIST: methods.list,
         STATS: methods.stats,
         FLUSH: methods.flush,

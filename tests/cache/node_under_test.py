@@ -160,6 +160,7 @@ class NodeUnderTest:
             await asyncio.gather(self._running, return_exceptions=True)
         await self.writeback.stop()
         await self.node.finish()
+        await self.parts.uploads.close()
         await self.parts.blocks.cancel_all()
         await self.journal.close()
 

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from milena_client import AsyncMilena, CommonPrefix, ObjectInfo, Stat
+from milena_client import AsyncMilena, CommonPrefix, ObjectInfo, Stat, Written
 from milena_client.aio.files import AsyncObjectFile
+from milena_client.aio.object_writer import AsyncObjectWriter
 
 
 class BlockingFile:
@@ -35,6 +36,28 @@ class BlockingFile:
         self._runner.run(self._file.close())
 
 
+class BlockingWriter:
+    """A file that is written, of an async client, whose methods are called as those of a sync client's."""
+
+    def __init__(self, file: AsyncObjectWriter, runner: asyncio.Runner) -> None:
+        self._file = file
+        self._runner = runner
+        self.tell = file.tell
+
+    @property
+    def written(self) -> Written | None:
+        return self._file.written
+
+    def write(self, value: bytes) -> int:
+        return self._runner.run(self._file.write(value))
+
+    def close(self) -> None:
+        self._runner.run(self._file.close())
+
+    def abort(self) -> None:
+        self._runner.run(self._file.abort())
+
+
 class Blocking:
     """An async client whose methods are called as a sync client's."""
 
@@ -50,8 +73,11 @@ class Blocking:
 
         return call
 
-    def open(self, *args: Any) -> BlockingFile:
-        return BlockingFile(self._runner.run(self._client.open(*args)), self._runner)
+    def open(self, *args: Any, **more: Any) -> BlockingFile | BlockingWriter:
+        file: AsyncObjectFile | AsyncObjectWriter = self._runner.run(self._client.open(*args, **more))
+        if isinstance(file, AsyncObjectWriter):
+            return BlockingWriter(file, self._runner)
+        return BlockingFile(file, self._runner)
 
     def scan(self, *args: Any) -> list[ObjectInfo]:
         async def collect() -> list[ObjectInfo]:

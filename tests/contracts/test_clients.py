@@ -24,6 +24,7 @@ from milena_client import (
     RangeNotSatisfiable,
     Written,
 )
+from milena_client.core.upload_steps import STEP_BYTES, WHOLE_BYTES
 from milena_client.testing import FakeAsyncMilena, FakeMilena
 from milena_client.testing.memory_cluster import MemoryCluster
 from milena_common.api.etags import etag_of
@@ -273,11 +274,64 @@ def test_a_file_of_an_object_that_is_replaced_is_never_of_two_versions(client: A
         file.read(10)
 
 
+@pytest.mark.parametrize("size", [0, 1, WHOLE_BYTES, WHOLE_BYTES + 1, WHOLE_BYTES + 2 * STEP_BYTES])
+def test_an_object_that_is_written_as_a_file(client: Any, size: int) -> None:
+    value = (bytes(range(251)) * (size // 251 + 1))[:size]
+    client.set("k", b"old")
+    file = client.open("k", "wb", durability="through")
+    for at in range(0, size, 700_001):
+        part = value[at : at + 700_001]
+        assert file.write(part) == len(part)
+    assert file.tell() == size
+    assert client.get("k") == b"old"
+    assert file.written is None
+    file.close()
+    file.close()
+    assert client.get("k") == value
+    assert file.written == Written(etag_of(value), file.written.node, "through")
+    with pytest.raises(ValueError, match="closed"):
+        file.write(b"more")
+
+
+@pytest.mark.parametrize("size", [1, WHOLE_BYTES + STEP_BYTES])
+def test_a_file_that_is_not_finished_stores_nothing(client: Any, size: int) -> None:
+    file = client.open("k", "wb")
+    file.write(bytes(size))
+    file.abort()
+    file.close()
+    assert client.get("k") is None
+    assert file.written is None
+
+
+@pytest.mark.parametrize("size", [1, WHOLE_BYTES + STEP_BYTES])
+def test_an_object_that_is_to_be_new(client: Any, size: int) -> None:
+    file = client.open("k", "xb")
+    file.write(bytes(size))
+    file.close()
+    with pytest.raises(ConditionFailed, match="exists"):
+        client.open("k", "xb")
+    late = client.open("other", "xb")
+    late.write(bytes(size))
+    client.set("other", b"theirs")
+    with pytest.raises(ConditionFailed):
+        late.close()
+    assert client.get("other") == b"theirs"
+
+
+def test_arguments_of_a_file_that_is_written_are_checked_at_once(client: Any) -> None:
+    for key, options in (("", {}), ("k", {"durability": "disk"})):
+        with pytest.raises(InvalidRequest):
+            client.open(key, "wb", **options)
+    client.set("k", b"v")
+    with pytest.raises(InvalidRequest, match="durability"):
+        client.open("k", "rb", durability="back")
+
+
 def test_what_cannot_be_opened(client: Any) -> None:
     with pytest.raises(KeyNotFound):
         client.open("none")
     client.set("k", b"v")
-    for mode in ("r", "wb", "ab", "r+b", ""):
+    for mode in ("r", "w", "ab", "r+b", "wb+", ""):
         with pytest.raises(InvalidRequest, match="mode: got"):
             client.open("k", mode)
     client.set("empty", b"")

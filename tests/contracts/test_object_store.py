@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -88,6 +88,38 @@ class Unhurried(Origin):
         attributes: Mapping[str, Any],
     ) -> str:
         return await super().copy(ref, deadline, if_match=if_match, metadata=metadata, attributes=attributes)
+
+    async def create_multipart(
+        self,
+        ref: Ref,
+        deadline: float = inf,
+        *,
+        metadata: Mapping[str, str] = NO_METADATA,
+        attributes: Mapping[str, Any] = NO_ATTRIBUTES,
+    ) -> str:
+        return await super().create_multipart(ref, deadline, metadata=metadata, attributes=attributes)
+
+    async def upload_part(
+        self, ref: Ref, upload: str, number: int, value: bytes | bytearray, deadline: float = inf
+    ) -> str:
+        return await super().upload_part(ref, upload, number, value, deadline)
+
+    async def complete_multipart(
+        self,
+        ref: Ref,
+        upload: str,
+        etags: Sequence[str],
+        deadline: float = inf,
+        *,
+        if_match: str = "",
+        if_absent: bool = False,
+    ) -> str:
+        return await super().complete_multipart(
+            ref, upload, etags, deadline, if_match=if_match, if_absent=if_absent
+        )
+
+    async def abort_multipart(self, ref: Ref, upload: str, deadline: float = inf) -> None:
+        await super().abort_multipart(ref, upload, deadline)
 
     async def delete(self, ref: Ref, deadline: float = inf, *, if_match: str = "") -> None:
         await super().delete(ref, deadline, if_match=if_match)
@@ -230,6 +262,82 @@ async def test_metadata_belongs_to_the_value_that_it_came_with(store: ObjectStor
     assert await metadata() == {"milena-version": "7-13"}
     await store.put(ref, b"v")
     assert await metadata() == {}
+
+
+PART = bytes(range(256)) * (5 * 2**20 // 256)  # the least that S3 takes for all parts but the last
+
+
+async def test_an_object_in_parts_is_not_there_before_it_is_complete(store: ObjectStore, bucket: str) -> None:
+    ref = Ref(bucket, "k")
+    etag = await store.put(ref, b"old")
+    upload = await store.create_multipart(ref, metadata={"milena-version": "7-12"})
+    first = await store.upload_part(ref, upload, 1, bytearray(PART))
+    second = await store.upload_part(ref, upload, 2, b"end")
+    assert await store.get(ref, max_bytes=MIB) == Stored(b"old", etag)
+    made = await store.complete_multipart(ref, upload, [first, second])
+    info = await store.head(ref)
+    assert info is not None
+    assert (info.size, dict(info.metadata)) == (len(PART) + 3, {"milena-version": "7-12"})
+    assert etag not in (info.etag, made)
+    part = await store.get(ref, byte_range=ByteRange(len(PART) - 2, 5), if_match=info.etag, max_bytes=len(PART) + 3)
+    assert isinstance(part, Stored)
+    assert part.value == PART[-2:] + b"end"
+
+
+async def test_completing_an_upload_returns_the_etag_of_the_object(store: ObjectStore, bucket: str) -> None:
+    ref = Ref(bucket, "k")
+    upload = await store.create_multipart(ref)
+    made = await store.complete_multipart(ref, upload, [await store.upload_part(ref, upload, 1, b"one")])
+    assert await store.get(ref, max_bytes=MIB) == Stored(b"one", made)
+
+
+async def test_a_part_that_is_stored_again_is_replaced(store: ObjectStore, bucket: str) -> None:
+    ref = Ref(bucket, "k")
+    upload = await store.create_multipart(ref)
+    await store.upload_part(ref, upload, 1, b"one")
+    again = await store.upload_part(ref, upload, 1, b"two")
+    await store.complete_multipart(ref, upload, [again])
+    got = await store.get(ref, max_bytes=MIB)
+    assert isinstance(got, Stored)
+    assert got.value == b"two"
+
+
+async def test_an_aborted_upload_leaves_nothing_and_cannot_be_completed(store: ObjectStore, bucket: str) -> None:
+    ref = Ref(bucket, "k")
+    upload = await store.create_multipart(ref)
+    etag = await store.upload_part(ref, upload, 1, b"one")
+    await store.abort_multipart(ref, upload)
+    await store.abort_multipart(ref, upload)
+    with pytest.raises(OriginFailure):  # S3 says NoSuchUpload; moto has a 500
+        await store.complete_multipart(ref, upload, [etag])
+    assert await store.head(ref) is None
+
+
+async def test_an_upload_is_completed_once(store: ObjectStore, bucket: str) -> None:
+    ref = Ref(bucket, "k")
+    upload = await store.create_multipart(ref)
+    etag = await store.upload_part(ref, upload, 1, b"one")
+    await store.complete_multipart(ref, upload, [etag])
+    await store.delete(ref)
+    with pytest.raises(OriginFailure):
+        await store.complete_multipart(ref, upload, [etag])
+    assert await store.head(ref) is None
+
+
+async def test_an_object_in_parts_where_there_is_nothing_spares_what_is_there(
+    store: ObjectStore, bucket: str
+) -> None:
+    ref = Ref(bucket, "k")
+    upload = await store.create_multipart(ref)
+    etag = await store.upload_part(ref, upload, 1, b"one")
+    there = await store.put(ref, b"there")
+    with pytest.raises(OriginFailure) as caught:
+        await store.complete_multipart(ref, upload, [etag], if_absent=True)
+    assert caught.value.fault is Fault.CHANGED
+    assert await store.get(ref, max_bytes=MIB) == Stored(b"there", there)
+    await store.delete(ref)
+    made = await store.complete_multipart(ref, upload, [etag], if_absent=True)
+    assert await store.get(ref, max_bytes=MIB) == Stored(b"one", made)
 
 
 @pytest.mark.parametrize("key", ["k", "a//b"])

@@ -24,7 +24,7 @@ from milena_common.resp.errors import to_resp
 Argv = list[bytes]
 Reply = Callable[[str, Any], Message]
 
-REQUESTS = {b"Get": pb.GetRequest, b"Put": pb.PutRequest, b"Delete": pb.DeleteRequest}
+REQUESTS = {b"Get": pb.GetRequest, b"Put": pb.PutRequest, b"Delete": pb.DeleteRequest, b"Upload": pb.UploadRequest}
 
 
 class FakeRespNode:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -334,32 +333,63 @@ class Boto3Store:
 
         return await self._write("copy", ref, work, conditional=True)
 
-    async def put_in_parts(self, ref: Ref, value: bytes, *, if_absent: bool) -> None:
-        """Store the object by a multipart upload of one part; `if_absent` as in `put`. Only for the probe."""
+    async def create_multipart(
+        self, ref: Ref, *, metadata: Mapping[str, str] = NO_METADATA, attributes: Mapping[str, Any] = NO_ATTRIBUTES
+    ) -> str:
+        def work(client: S3Client) -> str:
+            response = client.create_multipart_upload(
+                Bucket=ref.bucket, Key=ref.key, Metadata=sendable(metadata), **attributes
+            )
+            if not response.get("UploadId"):
+                raise OriginFailure(Fault.UNEXPECTED, "multipart", ref, "no upload id", "200")
+            return response["UploadId"]
 
+        return await self._write("multipart", ref, work)
+
+    async def upload_part(self, ref: Ref, upload: str, number: int, value: bytes | bytearray) -> str:
+        body: Any = value  # a bytearray too, of which the stubs do not know
+
+        def work(client: S3Client) -> str:
+            response = client.upload_part(
+                Bucket=ref.bucket, Key=ref.key, UploadId=upload, PartNumber=number, Body=body
+            )
+            if not response.get("ETag"):
+                raise OriginFailure(Fault.UNEXPECTED, "part", ref, "no ETag", "200")
+            return response["ETag"]
+
+        return await self._write("part", ref, work)
+
+    async def complete_multipart(
+        self, ref: Ref, upload: str, etags: Sequence[str], *, if_match: str = "", if_absent: bool = False
+    ) -> str:
+        def work(client: S3Client) -> str:
+            condition: Any = {"IfNoneMatch": "*"} if if_absent else {"IfMatch": if_match} if if_match else {}
+            parts: Any = [{"ETag": etag, "PartNumber": number} for number, etag in enumerate(etags, 1)]
+            response = client.complete_multipart_upload(
+                Bucket=ref.bucket, Key=ref.key, UploadId=upload, MultipartUpload={"Parts": parts}, **condition
+            )
+            if not response.get("ETag"):
+                raise OriginFailure(Fault.UNEXPECTED, "multipart", ref, "no ETag", "200")
+            return response["ETag"]
+
+        return await self._write("multipart", ref, work, conditional=if_absent or bool(if_match))
+
+    async def abort_multipart(self, ref: Ref, upload: str) -> None:
         def work(client: S3Client) -> None:
-            place: Any = {"Bucket": ref.bucket, "Key": ref.key}
-            place["UploadId"] = client.create_multipart_upload(**place)["UploadId"]
-            try:
-                part = client.upload_part(**place, PartNumber=1, Body=value)
-                condition: Any = {"IfNoneMatch": "*"} if if_absent else {}
-                parts: Any = {"Parts": [{"ETag": part["ETag"], "PartNumber": 1}]}
-                client.complete_multipart_upload(**place, MultipartUpload=parts, **condition)
-            except BaseException:
-                with suppress(botocore_errors.ClientError, botocore_errors.BotoCoreError):
-                    client.abort_multipart_upload(**place)
-                raise
+            _check_done(
+                "multipart", ref, client.abort_multipart_upload(Bucket=ref.bucket, Key=ref.key, UploadId=upload)
+            )
 
-        await self._write("put", ref, work, conditional=if_absent)
+        try:
+            await self._write("multipart", ref, work)
+        except OriginFailure as failure:
+            if failure.code != "NoSuchUpload":
+                raise
 
     async def delete(self, ref: Ref, *, if_match: str = "") -> None:
         def work(client: S3Client) -> None:
             condition: Any = {"IfMatch": if_match} if if_match else {}
-            response: Any = client.delete_object(Bucket=ref.bucket, Key=ref.key, **condition)
-            made_by = response["ResponseMetadata"]
-            status, length = made_by["HTTPStatusCode"], made_by["HTTPHeaders"].get("content-length", "0")
-            if status != 204 and (status, length) != (200, "0"):
-                raise OriginFailure(Fault.UNEXPECTED, "delete", ref, f"HTTP {status}, not from S3", str(status))
+            _check_done("delete", ref, client.delete_object(Bucket=ref.bucket, Key=ref.key, **condition))
 
         await self._call("delete", ref, work, conditional=bool(if_match))
 
@@ -411,6 +441,14 @@ class Boto3Store:
 
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _check_done(operation: str, ref: Ref, response: Any) -> None:
+    """Raise OriginFailure if a 2xx response to a removal, which has no body, is not from S3."""
+    made_by = response["ResponseMetadata"]
+    status, length = made_by["HTTPStatusCode"], made_by["HTTPHeaders"].get("content-length", "0")
+    if status != 204 and (status, length) != (200, "0"):
+        raise OriginFailure(Fault.UNEXPECTED, operation, ref, f"HTTP {status}, not from S3", str(status))
 
 
 def _copy_condition(client: S3Client, ref: Ref, metadata: Mapping[str, str]) -> str:

@@ -31,6 +31,8 @@ OBJECT_CODES = frozenset(
         "InvalidArgument",
         "InvalidObjectName",
         "InvalidObjectState",
+        "InvalidPart",
+        "InvalidPartOrder",
         "InvalidStorageClass",
         "InvalidTag",
         "InvalidURI",
@@ -38,6 +40,7 @@ OBJECT_CODES = frozenset(
         "KeyTooLongError",
         "MaxMessageLengthExceeded",
         "MetadataTooLarge",
+        "NoSuchUpload",
         "ObjectLocked",
         "XMinioInvalidObjectName",
     )

@@ -13,7 +13,7 @@ from milena_cache.servers.api_methods import ApiMethods, Named
 from milena_cache.servers.grpc.budgeted_get import BudgetedGet
 from milena_cache.service.requests import Requests
 from milena_common.api.errors import TryAgain
-from milena_common.api.methods import DELETE, GET, PUT, served_by_node
+from milena_common.api.methods import DELETE, GET, PUT, UPLOAD, served_by_node
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.rpc.server import Method
 from milena_common.runtime.clock import Clock
@@ -45,5 +45,10 @@ def grpc_methods(
 
         return begin
 
-    in_gap = {GET: get_in_gap, PUT: write_in_gap(api.put), DELETE: write_in_gap(api.delete)}
+    in_gap = {
+        GET: get_in_gap,
+        PUT: write_in_gap(api.put),
+        DELETE: write_in_gap(api.delete),
+        UPLOAD: write_in_gap(api.upload),
+    }
     return {**api.methods(), **served_by_node(in_gap)}

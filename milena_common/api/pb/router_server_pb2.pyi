@@ -217,6 +217,44 @@ class DeleteResponse(_message.Message):
     durability: str
     def __init__(self, successful: bool = ..., node: _Optional[str] = ..., durability: _Optional[str] = ...) -> None: ...
 
+class UploadRequest(_message.Message):
+    __slots__ = ("key", "bucket", "upload", "offset", "value", "complete", "abort", "durability", "if_match", "if_none_match")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    UPLOAD_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    ABORT_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    IF_MATCH_FIELD_NUMBER: _ClassVar[int]
+    IF_NONE_MATCH_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    bucket: str
+    upload: str
+    offset: int
+    value: bytes
+    complete: bool
+    abort: bool
+    durability: str
+    if_match: str
+    if_none_match: str
+    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., upload: _Optional[str] = ..., offset: _Optional[int] = ..., value: _Optional[bytes] = ..., complete: bool = ..., abort: bool = ..., durability: _Optional[str] = ..., if_match: _Optional[str] = ..., if_none_match: _Optional[str] = ...) -> None: ...
+
+class UploadResponse(_message.Message):
+    __slots__ = ("successful", "etag", "node", "durability", "received")
+    SUCCESSFUL_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    successful: bool
+    etag: str
+    node: str
+    durability: str
+    received: int
+    def __init__(self, successful: bool = ..., etag: _Optional[str] = ..., node: _Optional[str] = ..., durability: _Optional[str] = ..., received: _Optional[int] = ...) -> None: ...
+
 class ListRequest(_message.Message):
     __slots__ = ("prefix", "bucket", "cursor", "limit", "delimiter")
     PREFIX_FIELD_NUMBER: _ClassVar[int]

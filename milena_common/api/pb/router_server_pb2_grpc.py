@@ -59,6 +59,11 @@ class RouterStub(object):
                 request_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.DeleteRequest.SerializeToString,
                 response_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.DeleteResponse.FromString,
                 _registered_method=True)
+        self.Upload = channel.unary_unary(
+                '/router_server.Router/Upload',
+                request_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.UploadRequest.SerializeToString,
+                response_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.UploadResponse.FromString,
+                _registered_method=True)
         self.List = channel.unary_unary(
                 '/router_server.Router/List',
                 request_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.ListRequest.SerializeToString,
@@ -139,6 +144,12 @@ class RouterServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Delete(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Upload(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -233,6 +244,11 @@ def add_RouterServicer_to_server(servicer, server):
                     servicer.Delete,
                     request_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.DeleteRequest.FromString,
                     response_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.DeleteResponse.SerializeToString,
+            ),
+            'Upload': grpc.unary_unary_rpc_method_handler(
+                    servicer.Upload,
+                    request_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.UploadRequest.FromString,
+                    response_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.UploadResponse.SerializeToString,
             ),
             'List': grpc.unary_unary_rpc_method_handler(
                     servicer.List,
@@ -420,6 +436,33 @@ class Router(object):
             '/router_server.Router/Delete',
             milena__common_dot_api_dot_pb_dot_router__server__pb2.DeleteRequest.SerializeToString,
             milena__common_dot_api_dot_pb_dot_router__server__pb2.DeleteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Upload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/router_server.Router/Upload',
+            milena__common_dot_api_dot_pb_dot_router__server__pb2.UploadRequest.SerializeToString,
+            milena__common_dot_api_dot_pb_dot_router__server__pb2.UploadResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -77,6 +77,11 @@ def calls_of(store: S3, ref: Ref) -> dict[str, Callable[[], Awaitable[object]]]:
         "put": lambda: store.put(ref, b"v"),
         "create": lambda: store.put(ref, b"v", if_absent=True),
         "replace": lambda: store.put(ref, b"v", if_match=ETAG),
+        "multipart": lambda: store.create_multipart(ref),
+        "part": lambda: store.upload_part(ref, "u", 1, b"v"),
+        "complete": lambda: store.complete_multipart(ref, "u", [ETAG]),
+        "complete if": lambda: store.complete_multipart(ref, "u", [ETAG], if_absent=True),
+        "abort": lambda: store.abort_multipart(ref, "u"),
         "delete": lambda: store.delete(ref),
         "delete if": lambda: store.delete(ref, if_match=ETAG),
         "list": lambda: store.list(ref.bucket, "", "", 10),
@@ -88,7 +93,7 @@ OPERATIONS = list(calls_of(None, Ref("", "")))  # type: ignore[arg-type]
 
 
 # These replies are S3's own: a deletion, an unchanged object, a bucket that is there.
-OWN = [(204, "delete"), (204, "delete if"), (304, "get if changed")]
+OWN = [(204, "delete"), (204, "delete if"), (204, "abort"), (304, "get if changed")]
 
 
 @pytest.mark.parametrize(

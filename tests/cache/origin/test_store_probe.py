@@ -35,9 +35,7 @@ class Harness:
             place_timeout=5,
             hedge_after=5,
         )
-        self.probe = StoreProbe(
-            self.origin, store, BUCKET, "pre/", self.conditions, self.clock, random.Random(1).random
-        )
+        self.probe = StoreProbe(self.origin, BUCKET, "pre/", self.conditions, self.clock, random.Random(1).random)
 
     async def states(self) -> dict[Capability, State]:
         await self.probe.run()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import md5
 from typing import Any
@@ -27,8 +27,14 @@ from milena_common.api.byte_range import ByteRange
 
 
 def etag_of(value: bytes) -> str:
-    """What S3 gives for an object of one part."""
+    """What S3 gives for an object: one that was stored in parts has another ETag than one that was put."""
+    if isinstance(value, WithMetadata) and value.etag:
+        return value.etag
     return f'"{md5(value, usedforsecurity=False).hexdigest()}"'
+
+
+# S3's lower limit for all parts of an object but the last one.
+MIN_PART_BYTES = 5 * 2**20
 
 
 class WithMetadata(bytes):
@@ -36,11 +42,17 @@ class WithMetadata(bytes):
 
     metadata: Mapping[str, str]
     attributes: Mapping[str, Any]
+    etag: str  # of an object that was stored in parts
 
     def __new__(
-        cls, value: bytes, metadata: Mapping[str, str], attributes: Mapping[str, Any] = NO_ATTRIBUTES
+        cls,
+        value: bytes,
+        metadata: Mapping[str, str],
+        attributes: Mapping[str, Any] = NO_ATTRIBUTES,
+        etag: str = "",
     ) -> WithMetadata:
         made = super().__new__(cls, value)
+        made.etag = etag
         made.metadata = {name.lower(): text for name, text in metadata.items()}
         made.attributes = dict(attributes)
         return made
@@ -72,6 +84,8 @@ class MemoryStore:
 
     def __init__(self, *buckets: str) -> None:
         self.objects: dict[Ref, bytes] = {}
+        # Those in parts that have begun, with their metadata and the parts by number.
+        self.uploads: dict[tuple[Ref, str], tuple[WithMetadata, dict[int, bytes]]] = {}
         self.buckets = set(buckets)
         self.calls: list[tuple[str, str]] = []
         self.gate = asyncio.Event()
@@ -131,7 +145,7 @@ class MemoryStore:
             raise _failure(rejected, operation, ref)
         if self._faults:
             fault, after_effect = self._faults.popleft()
-            if not after_effect or operation not in ("put", "copy", "delete"):
+            if not after_effect or operation not in ("put", "copy", "complete", "delete"):
                 raise _failure(fault, operation, ref)
             return _failure(fault, operation, ref)
         if ref.bucket not in self.buckets:
@@ -227,10 +241,52 @@ class MemoryStore:
         await self.write_gate.wait()
         if failure:
             raise failure
-        return etag_of(before)
+        return etag_of(bytes(before))
 
-    async def put_in_parts(self, ref: Ref, value: bytes, *, if_absent: bool) -> None:
-        await self.put(ref, value, if_absent=if_absent)
+    async def create_multipart(
+        self, ref: Ref, *, metadata: Mapping[str, str] = NO_METADATA, attributes: Mapping[str, Any] = NO_ATTRIBUTES
+    ) -> str:
+        await self._enter("multipart", ref)
+        upload = f"upload-{len(self.calls)}"
+        self.uploads[ref, upload] = WithMetadata(b"", metadata, attributes), {}
+        return upload
+
+    async def upload_part(self, ref: Ref, upload: str, number: int, value: bytes | bytearray) -> str:
+        await self._enter("part", ref)
+        if (ref, upload) not in self.uploads:
+            raise OriginFailure(Fault.REJECTED, "part", ref, "NoSuchUpload", "404")
+        self.uploads[ref, upload][1][number] = bytes(value)
+        return etag_of(bytes(value))
+
+    async def complete_multipart(
+        self, ref: Ref, upload: str, etags: Sequence[str], *, if_match: str = "", if_absent: bool = False
+    ) -> str:
+        failure = await self._enter("complete", ref)
+        if (ref, upload) not in self.uploads:
+            raise OriginFailure(Fault.REJECTED, "multipart", ref, "NoSuchUpload", "404")
+        before = self.objects.get(ref)
+        if if_absent:
+            self._meets("create", ref, before is None)
+        if if_match:
+            self._meets("replace", ref, before is not None and etag_of(before) == if_match)
+        begun, parts = self.uploads[ref, upload]
+        chosen = [parts.get(number, b"") for number in range(1, len(etags) + 1)]
+        if [etag_of(part) for part in chosen] != list(etags):
+            raise OriginFailure(Fault.REJECTED, "multipart", ref, "InvalidPart", "400")
+        if any(len(part) < MIN_PART_BYTES for part in chosen[:-1]):
+            raise OriginFailure(Fault.REJECTED, "multipart", ref, "EntityTooSmall", "400")
+        del self.uploads[ref, upload]
+        digests = b"".join(bytes.fromhex(etag.strip('"')) for etag in etags)
+        etag = f'"{md5(digests, usedforsecurity=False).hexdigest()}-{len(etags)}"'
+        self.objects[ref] = WithMetadata(b"".join(chosen), begun.metadata, begun.attributes, etag)
+        await self.write_gate.wait()
+        if failure:
+            raise failure
+        return etag
+
+    async def abort_multipart(self, ref: Ref, upload: str) -> None:
+        await self._enter("abort", ref)
+        self.uploads.pop((ref, upload), None)
 
     async def delete(self, ref: Ref, *, if_match: str = "") -> None:
         failure = await self._enter("delete", ref)
