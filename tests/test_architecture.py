@@ -43,6 +43,7 @@ LEVELS = (
     ("milena_common/tls",),
     ("milena_common/metrics", "milena_common/resp"),
     ("milena_common/rpc", "milena_common/forwarding"),
+    ("milena_client/core/files",),
     ("milena_client/core",),
     ("milena_client/aio", "milena_client/sync"),
     ("milena_client", "milena_client/testing"),

@@ -57,7 +57,7 @@ class Multipart:
     """A multipart upload of one object to `ref`, and the bytes that S3 does not have yet.
 
     size: bytes of the object so far
-    begun: True once a part was begun, so that S3 may have something that `remove` removes
+    begun: True once a part was begun, so that S3 may have something that `remove_upload` removes
     """
 
     def __init__(
@@ -220,7 +220,7 @@ class Multipart:
             raise OriginFailure(Fault.UNEXPECTED, "multipart", self._ref, "another size", "200", text)
         return Completed(made.etag, made)
 
-    async def remove(self) -> None:
+    async def remove_upload(self) -> None:
         """Remove what S3 has of the object, if it can be reached; waits for the part that is being uploaded."""
         if self._uploading is not None:
             await asyncio.wait((self._uploading,))

@@ -263,7 +263,7 @@ class UploadSessions:
                 await asyncio.wait((session.completing,))
                 if not session.completing.cancelled():
                     session.completing.exception()  # marks it as retrieved
-            await session.parts.remove()
+            await session.parts.remove_upload()
         except OriginFailure as failure:
             log.warning(
                 "%s: the parts of a write that was not completed stay in S3, until a lifecycle rule of the bucket "

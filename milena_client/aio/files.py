@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
-from milena_client.core.read_ahead import MIN_WINDOW, ReadAhead
+from milena_client.core.files.read_ahead import MIN_WINDOW, ReadAhead
 from milena_client.core.values import Stat
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import FailedPrecondition

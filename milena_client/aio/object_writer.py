@@ -7,7 +7,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from milena_client.core.upload_steps import UploadStep, UploadSteps
+from milena_client.core.files.upload_steps import UploadStep, UploadSteps
 from milena_client.core.values import Value, Written
 from milena_common.api.errors import MilenaError
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from milena_client.core.upload_steps import UploadStep
+from milena_client.core.files.upload_steps import UploadStep
 from milena_client.core.values import (
     CommonPrefix,
     Entry,

@@ -16,11 +16,11 @@ from typing import Any, Literal, Self, TypeVar, overload
 from milena_client.core import operations
 from milena_client.core.batch import FirstAttempts
 from milena_client.core.calls import Retries, failed_attempt
+from milena_client.core.files.upload_steps import UploadStep
 from milena_client.core.limits import DEFAULT_TIMEOUT, FLUSH_TIMEOUT
 from milena_client.core.near_cache import NearCache
 from milena_client.core.options import CLIENT, Options, reduced
 from milena_client.core.retry import DEFAULT_RETRY, RetryPolicy
-from milena_client.core.upload_steps import UploadStep
 from milena_client.core.url import DEFAULT_ADDRESS, Target, as_target, from_environment, parse_url
 from milena_client.core.values import (
     CommonPrefix,

@@ -9,7 +9,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from milena_client.core.upload_steps import UploadStep, UploadSteps
+from milena_client.core.files.upload_steps import UploadStep, UploadSteps
 from milena_client.core.values import Written
 from milena_common.api.errors import MilenaError
 

@@ -24,7 +24,7 @@ from milena_client import (
     RangeNotSatisfiable,
     Written,
 )
-from milena_client.core.upload_steps import STEP_BYTES, WHOLE_BYTES
+from milena_client.core.files.upload_steps import STEP_BYTES, WHOLE_BYTES
 from milena_client.testing import FakeAsyncMilena, FakeMilena
 from milena_client.testing.memory_cluster import MemoryCluster
 from milena_common.api.etags import etag_of

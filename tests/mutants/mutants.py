@@ -253,8 +253,8 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/writes/write_through.py",
-                "                self._dirty_writes.retire(entry)\n",
-                "                self._dirty.pop(entry)\n",
+                "                self._dirty_writes.retire(entry)\n            etag = result.base",
+                "                self._dirty.pop(entry)\n            etag = result.base",
             ),
         ),
         (CLASSES, MACHINE, KILLS),

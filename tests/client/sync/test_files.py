@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from milena_client.core.read_ahead import MAX_WINDOW, MIN_WINDOW
+from milena_client.core.files.read_ahead import MAX_WINDOW, MIN_WINDOW
 from milena_client.core.values import Stat
 from milena_client.sync.files import BUFFER_BYTES, ObjectFile
 from milena_common.api.byte_range import ByteRange

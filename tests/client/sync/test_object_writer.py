@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from milena_client.core.upload_steps import STEP_BYTES, WHOLE_BYTES, UploadStep
+from milena_client.core.files.upload_steps import STEP_BYTES, WHOLE_BYTES, UploadStep
 from milena_client.core.values import Written
 from milena_client.sync.object_writer import ObjectWriter
 from milena_common.api.errors import DeadlineExceeded, NodeLost

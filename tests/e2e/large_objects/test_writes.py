@@ -61,9 +61,9 @@ def test_what_is_not_finished_leaves_nothing(start_cluster: StartCluster, s3: S3
         file.write(bytes(17 * MIB))
         assert unfinished(s3, bucket) == 1
         file.abort()
-        wait_until(lambda: unfinished(s3, bucket) == 0)
+        wait_until("its parts are removed", lambda: unfinished(s3, bucket) == 0, 20)
         assert m.get("k") is None
-        lost = m.open("k", "wb")
+        lost = m.open("k", "wb", timeout=1)
         lost.write(bytes(9 * MIB))
         for node in cluster.nodes:
             node.kill()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milena_client.core.read_ahead import MAX_WINDOW, MIN_WINDOW, ReadAhead
+from milena_client.core.files.read_ahead import MAX_WINDOW, MIN_WINDOW, ReadAhead
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import InvalidRequest
 
