@@ -18,7 +18,19 @@ from pathlib import Path
 
 from bench.against import Comparison, comparison_table, run_against
 from bench.case import Case, Samples, Skipped, Variant
-from bench.cases import clients, copies, encrypted, growth, moves, reads, resp_server, start, writeback, writes
+from bench.cases import (
+    clients,
+    copies,
+    encrypted,
+    files,
+    growth,
+    moves,
+    reads,
+    resp_server,
+    start,
+    writeback,
+    writes,
+)
 from bench.fixtures import Fixtures, Scale
 from bench.machine import machine_facts
 from bench.page.document import page
@@ -27,12 +39,14 @@ from bench.peers.stub_process import ROOT
 from bench.report import as_json, table
 from bench.summary import Result, summarize
 
-_PARTS = (reads, clients, resp_server, encrypted, growth, writes, copies, writeback, moves, start)
+_PARTS = (reads, clients, files, resp_server, encrypted, growth, writes, copies, writeback, moves, start)
 CASES = {case.name: case for part in _PARTS for case in part.CASES}
 
 RESULTS = ROOT / "bench" / "results"
-FULL = Scale(1.0, (1_000, 10_000, 100_000, 1_000_000), backlog=200_000, drained=20_000, replayed=1_000_000)
-QUICK = Scale(0.2, (1_000, 100_000), backlog=40_000, drained=2_000, replayed=20_000)
+FULL = Scale(
+    1.0, (1_000, 10_000, 100_000, 1_000_000), backlog=200_000, drained=20_000, replayed=1_000_000, file_rows=655_360
+)
+QUICK = Scale(0.2, (1_000, 100_000), backlog=40_000, drained=2_000, replayed=20_000, file_rows=65_536)
 
 
 def show_progress(text: str) -> None:

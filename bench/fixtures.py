@@ -51,7 +51,7 @@ class Scale:
 
     `seconds` is how long a variant runs in one round; `sizes` are the numbers of cached objects to compare; of
     writes that are not in S3, `backlog` are to last for a round, `drained` are uploaded, `replayed` are found at
-    a start.
+    a start; `file_rows` are those of a parquet file.
     """
 
     seconds: float
@@ -59,6 +59,7 @@ class Scale:
     backlog: int
     drained: int
     replayed: int
+    file_rows: int = 1000
 
 
 def printed_address(process: Process, title: str) -> str:

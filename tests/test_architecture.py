@@ -46,6 +46,7 @@ LEVELS = (
     ("milena_client/core/files",),
     ("milena_client/core",),
     ("milena_client/aio", "milena_client/sync"),
+    ("milena_client/fsspec",),
     ("milena_client", "milena_client/testing"),
     ("milena_client/cli/terminal",),
     ("milena_client/cli/commands",),
@@ -118,6 +119,7 @@ LIBRARIES = {
         "milena_router.etcd.client",
         "milena_router.forwarding.node_connection",
     ],
+    "fsspec": ["milena_client.fsspec.*"],
     "hiredis": [
         "milena_common.resp.stream",
         "milena_client.sync.near_cache_feed",
@@ -146,7 +148,10 @@ LIBRARIES = {
     "pythonjsonlogger": ["milena_common.process.logs"],
     "rich": ["milena_client.cli.*"],
     "uvloop": ["milena_common.process.run"],
+    "zarr": ["milena_client.zarr"],
 }
+# Modules that need an extra, which no other module imports.
+OF_EXTRAS = ("milena_client.fsspec", "milena_client.zarr")
 # These do no I/O, or none where they are used.
 HARMLESS = {
     ("cachetools", "*"),
@@ -522,7 +527,7 @@ def test_files_are_named_by_a_concept() -> None:
         (
             "milena_client",
             "aiohttp boto3 botocore cachetools click dotenv lmdb moto obstore prometheus_client "
-            "pytest pythonjsonlogger rich uvloop",
+            "fsspec pytest pythonjsonlogger rich uvloop zarr",
         ),
         ("milena_router", "boto3 botocore cachetools click lmdb moto obstore pytest rich"),
         ("milena_cache", "click moto pytest rich"),
@@ -532,7 +537,9 @@ def test_importing_a_package_brings_in_no_library_that_it_does_not_need(package:
     names = [
         name
         for name in modules()
-        if name.startswith(package) and ".cli" not in name and not name.startswith("milena_client.testing")
+        if name.startswith(package)
+        and ".cli" not in name
+        and not name.startswith(("milena_client.testing", *OF_EXTRAS))
     ]
     code = f"import importlib, sys; [importlib.import_module(name) for name in {names}]; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

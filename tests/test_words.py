@@ -125,6 +125,7 @@ ALLOWED = {
     "report": "the page that a benchmark prints",
     "note": "a word on where an address came from, for an error",
     "forget": "a field of Leave: a missing node is written off",
+    "ends": "a parameter of fsspec's cat_ranges",
     "milena_cache_flights": "a metric that documents name",
     "milena_resp_refused_connections": "a metric that documents name",
 }

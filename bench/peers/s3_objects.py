@@ -170,25 +170,31 @@ class Objects:
         prefix = parameters.get("prefix", "")
         after = parameters.get("continuation-token", parameters.get("start-after", ""))
         limit = min(int(parameters.get("max-keys", _PAGE)), _PAGE)
-        found = sorted(
-            (key, stored)
-            for path, stored in self._objects.items()
-            if stored is not None and path.startswith(start)
-            if (key := unquote_to_bytes(path[len(start) :]).decode()).startswith(prefix) and key > after
-        )
+        delimiter = parameters.get("delimiter", "")
+        found: dict[str, _Object | None] = {}  # by key, or by common prefix: None
+        for path, stored in self._objects.items():
+            if stored is not None and path.startswith(start):
+                key = unquote_to_bytes(path[len(start) :]).decode()
+                end = key.find(delimiter, len(prefix)) if delimiter else -1
+                name = key if end < 0 else key[: end + len(delimiter)]
+                if key.startswith(prefix) and name > after:
+                    found[name] = stored if end < 0 else None
+        names = sorted(found)
         encode = quote if parameters.get("encoding-type") == "url" else escape
         rows = "".join(
-            f"<Contents><Key>{encode(key)}</Key><LastModified>{_ISO_DATE}</LastModified>"
+            f"<CommonPrefixes><Prefix>{encode(name)}</Prefix></CommonPrefixes>"
+            if (stored := found[name]) is None
+            else f"<Contents><Key>{encode(name)}</Key><LastModified>{_ISO_DATE}</LastModified>"
             f"<ETag>{escape(stored.etag)}</ETag><Size>{len(stored.value)}</Size>"
             "<StorageClass>STANDARD</StorageClass></Contents>"
-            for key, stored in found[:limit]
+            for name in names[:limit]
         )
-        more = len(found) > limit
-        token = f"<NextContinuationToken>{escape(found[limit - 1][0])}</NextContinuationToken>" if more else ""
+        more = len(names) > limit
+        token = f"<NextContinuationToken>{escape(names[limit - 1])}</NextContinuationToken>" if more else ""
         encoding = "<EncodingType>url</EncodingType>" if encode is quote else ""
         document = (
             f"{_XML}<ListBucketResult><Name>{bucket}</Name><Prefix>{encode(prefix)}</Prefix>{encoding}"
-            f"<KeyCount>{len(found[:limit])}</KeyCount><MaxKeys>{limit}</MaxKeys>"
+            f"<KeyCount>{len(names[:limit])}</KeyCount><MaxKeys>{limit}</MaxKeys>"
             f"<IsTruncated>{'true' if more else 'false'}</IsTruncated>{token}{rows}</ListBucketResult>"
         )
         return Response(200, "Content-Type: application/xml\r\n", document.encode())

@@ -123,7 +123,7 @@ class AsyncMilena:
             transport = async_router_transport(address, note, certificates, credentials=lambda: credentials)
             if direct:
                 transport = AsyncDirectTransport(
-                    transport, bucket, timeout, clock, retries.rng, near_cache, certificates, credentials
+                    transport, bucket, timeout, clock, retries.rng, near_cache, certificates, credentials, address
                 )
         self._transport = transport
         self._direct = transport if isinstance(transport, AsyncDirectTransport) else None

@@ -13,12 +13,15 @@ goes through the router at once.
 Reads that wait for a node fail when it leaves the ring, and are repeated. Writes are not: (1) a node receives a
 write and leaves the ring; (2) it finishes what it has received, this write included; (3) a repeated write at the
 new owner could overwrite what another client has written since.
+
+In a forked process, where gRPC cannot be used, the nodes that were known at the fork are the only way.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from threading import get_ident
 from typing import Any, Protocol
 
@@ -36,7 +39,7 @@ from milena_client.core.limits import (
 from milena_client.core.near_cache import NearCache
 from milena_client.core.routing import Routes
 from milena_common.api.credentials import Credentials
-from milena_common.api.errors import FailedPrecondition, Moved, NodeLost, NoNodes
+from milena_common.api.errors import FailedPrecondition, Moved, NodeLost, NodeUnreachable, NoNodes
 from milena_common.api.methods import GET
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slot_map_watch import AsyncRingWatch, AsyncStreams
@@ -47,8 +50,10 @@ from milena_common.resp.link import RespLink
 from milena_common.rpc.transport import AsyncTransport
 from milena_common.runtime.clock import Clock
 from milena_common.runtime.event_loops import Home
-from milena_common.runtime.forks import leak, survive_forks
+from milena_common.runtime.forks import NO_GRPC, NO_KNOWN_NODE, inherited_ring, leak, remember_ring, survive_forks
 from milena_common.tls.certificates import Certificates, Refreshed
+
+_CLOSED = "this client is closed"
 
 
 class AsyncRouter(AsyncTransport, AsyncStreams, Protocol):
@@ -64,6 +69,7 @@ class AsyncDirectTransport:
     - `near`: the near cache, which is cleared when its values may be outdated.
     - `certificates`: encrypt the connections to nodes; None: they are plain.
     - `credentials`: what connections log in with; None: they do not.
+    - `routers`: the addresses of the routers, by which their ring is known after a fork.
     """
 
     def __init__(
@@ -76,9 +82,11 @@ class AsyncDirectTransport:
         near: NearCache | None = None,
         certificates: Certificates | None = None,
         credentials: Credentials | None = None,
+        routers: str = "",
     ) -> None:
         self._certificates = certificates
         self._credentials = credentials
+        self._routers = routers
         self._router = router
         self._timeout = timeout
         self._clock = clock
@@ -101,6 +109,11 @@ class AsyncDirectTransport:
         self._watch = AsyncRingWatch(self._router, self._clock, self._rng, self._ring_changed)
         self._watching: asyncio.Task[None] | None = None
         self._leaving: dict[asyncio.Task[None], RespLink] = {}
+        # A ring: this process was forked from one that knew it, and cannot follow it.
+        ring = inherited_ring(self._routers)
+        self._forked = isinstance(ring, SlotMap) and not self._closed
+        if isinstance(ring, SlotMap) and self._forked:
+            self._routes.update(ring)
 
     def forked(self) -> None:
         # The parent's transports would take themselves out of an epoll that both processes have.
@@ -166,11 +179,13 @@ class AsyncDirectTransport:
 
     async def call(self, method: str, request: Message, timeout: float) -> Message:
         self._home.adopt()
-        if self._watching is None and not self._closed:
+        if self._watching is None and not self._closed and not self._forked:
             self._watching = asyncio.create_task(self._watch.run())
-        if method not in resp_wire.RESPONSES:
-            return await self._router.call(method, request, timeout)
         deadline = self._clock.now() + timeout
+        if method not in resp_wire.RESPONSES:
+            if self._forked and method in resp_wire.ANY_NODE:
+                return await self._call_any_node(method, request, deadline)
+            return await self._router.call(method, request, timeout)
         try:
             response = await self._call_node(self._routes.owner_of_request(request), method, request, deadline)
         except Moved as moved:
@@ -180,9 +195,33 @@ class AsyncDirectTransport:
                 response = None
         except NoNodes:
             response = None
-        if response is None:
-            return await self._router.call(method, request, max(deadline - self._clock.now(), MIN_REQUEST_SECONDS))
-        return response
+        if response is not None:
+            return response
+        if self._forked:
+            return await self._call_any_node(method, request, deadline)
+        return await self._router.call(method, request, max(deadline - self._clock.now(), MIN_REQUEST_SECONDS))
+
+    async def _call_any_node(self, method: str, request: Message, deadline: float) -> Message:
+        """Call any node until one replies, or names the owner of the key: in a forked process, without a router.
+
+        Raises FailedPrecondition if no ring was known at the fork, NodeUnreachable if no node of it can be reached.
+        """
+        links = self._routes.all_ways()
+        if not links:
+            raise FailedPrecondition(_CLOSED if self._closed else NO_GRPC)
+        for link in links:
+            response = None
+            try:
+                response = await self._call_node(link, method, request, deadline)
+            except Moved as moved:
+                with suppress(Moved, NoNodes):
+                    owner = self._routes.redirect(moved.address)
+                    response = await self._call_node(owner, method, request, deadline)
+            except NoNodes:
+                continue
+            if response is not None:
+                return response
+        raise NodeUnreachable(NO_KNOWN_NODE)
 
     async def _call_node(self, link: RespLink, method: str, request: Message, deadline: float) -> Message | None:
         """Return the response of the node; None: it cannot be reached. Raises MilenaError."""
@@ -194,12 +233,12 @@ class AsyncDirectTransport:
         if stream is None:
             return None
         remaining = max(deadline - self._clock.now(), MIN_REQUEST_SECONDS)
-        call = resp_wire.node_call(
-            method, request, self._routes.key_of_request(request), takes_sets=stream.takes_sets
-        )
+        key = self._routes.key_of_request(request) if method in resp_wire.RESPONSES else b""
+        call = resp_wire.node_call(method, request, key, takes_sets=stream.takes_sets)
         return call.response(await stream.make(call, remaining, lasting=method != GET.name))
 
     def _ring_changed(self, slot_map: SlotMap) -> None:
+        remember_ring(self._routers, slot_map if slot_map.epoch else None)
         gone = self._routes.update(slot_map)
         if self._feed is not None:
             self._feed.nodes_gone(gone)
@@ -222,7 +261,7 @@ class AsyncDirectTransport:
             self._feed.close()
         if self._watching is not None:
             self._watching.cancel()
-        error = FailedPrecondition("this client is closed")
+        error = FailedPrecondition(_CLOSED)
         links = [*self._routes.all_ways(), *self._leaving.values()]
         self._routes.update(SlotMap.empty())
         await asyncio.gather(*[link.close(0, error) for link in links], self._router.close())

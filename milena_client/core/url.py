@@ -181,3 +181,8 @@ def from_environment(environ: Mapping[str, str]) -> Target:
         return replace(parse_url(url), note=f"the address is {VARIABLE}'s")
     except ConfigError as error:
         raise ConfigError([f"{VARIABLE}: {problem.removeprefix('url: ')}" for problem in error.problems]) from None
+
+
+def chosen(router: str | None, environ: Mapping[str, str]) -> Target:
+    """Return the target of `router`, as `as_target` takes it; of MILENA_URL if it is None or "". Raises as both."""
+    return as_target(router) if router else from_environment(environ)

@@ -121,7 +121,7 @@ class Milena(ItemAccess):
             transport = router_transport(address, note, certificates, credentials=lambda: credentials)
             if direct:
                 transport = DirectTransport(
-                    transport, bucket, timeout, clock, retries.rng, near_cache, certificates, credentials
+                    transport, bucket, timeout, clock, retries.rng, near_cache, certificates, credentials, address
                 )
         self._transport = transport
         self._direct = transport if isinstance(transport, DirectTransport) else None

@@ -40,7 +40,7 @@ from milena_common.resp.client_commands import NOT_SENT, NodeCall
 from milena_common.resp.identity import ANY, Identity
 from milena_common.rpc.transport import Transport
 from milena_common.runtime.blocking_clock import BlockingClock
-from milena_common.runtime.forks import NO_GRPC, survive_forks
+from milena_common.runtime.forks import NO_GRPC, NO_KNOWN_NODE, inherited_ring, remember_ring, survive_forks
 from milena_common.tls.certificates import Certificates, Refreshed
 
 _CLOSED = "this client is closed"
@@ -87,6 +87,7 @@ class DirectTransport:
     - `near`: the near cache, which is cleared when its values may be outdated.
     - `certificates`: encrypt the connections to nodes; None: they are plain.
     - `credentials`: what connections log in with; None: they do not.
+    - `routers`: the addresses of the routers, by which their ring is known after a fork.
     """
 
     def __init__(
@@ -99,16 +100,16 @@ class DirectTransport:
         near: NearCache | None = None,
         certificates: Certificates | None = None,
         credentials: Credentials | None = None,
+        routers: str = "",
     ) -> None:
         self._certificates = certificates
+        self._routers = routers
         self._router = router
         self._timeout = timeout
         self._clock = clock
         self._near = near
         if near is not None:
             survive_forks(near)
-        # True if this process was forked from one that followed the ring, or was about to: it cannot follow it.
-        self._forked = False
 
         def node(address: str, identity: Identity) -> RespNode:
             prefix = f"node {address} " if address else ""
@@ -131,15 +132,27 @@ class DirectTransport:
         finalize(self, _close_unused, self._watch, self._routes).atexit = False
         self._watching = False
         self._closed = False
+        # True if this process was forked from one that followed the ring, or was about to: it cannot follow it.
+        self._forked = self._adopt_inherited_ring()
         survive_forks(self)
 
     def forked(self) -> None:
         self._updating = threading.Lock()
-        self._forked = self._watching
         self._watch.forked()
         # At the fork, the parent's thread may have been about to take over the newest ring, or half way through it.
-        if not self._closed:
+        if not self._closed and self._watch.current.epoch:
             self._routes.update(self._watch.current)
+            self._forked = True
+        else:
+            self._forked = self._adopt_inherited_ring() or self._watching
+
+    def _adopt_inherited_ring(self) -> bool:
+        """Return True if this process has the ring from its parent, and cannot follow it."""
+        ring = inherited_ring(self._routers)
+        if isinstance(ring, SlotMap) and not self._closed:
+            self._routes.update(ring)
+            return True
+        return False
 
     @property
     def max_value_bytes(self) -> int:
@@ -270,9 +283,11 @@ class DirectTransport:
 
     def call(self, method: str, request: Message, timeout: float) -> Message:
         self._follow_ring()
-        if method not in resp_wire.RESPONSES:
-            return self._router.call(method, request, timeout)
         deadline = self._clock.now() + timeout
+        if method not in resp_wire.RESPONSES:
+            if self._forked and method in resp_wire.ANY_NODE:
+                return self._call_any_node(method, request, deadline)
+            return self._router.call(method, request, timeout)
         try:
             response = self._call_node(self._routes.owner_of_request(request), method, request, deadline)
         except Moved as moved:
@@ -293,7 +308,7 @@ class DirectTransport:
         return self._router.call(method, request, max(deadline - self._clock.now(), MIN_REQUEST_SECONDS))
 
     def _call_any_node(self, method: str, request: Message, deadline: float) -> Message:
-        """Call any node until one owns the key or names its owner: in a forked process, without a router.
+        """Call any node until one replies, or names the owner of the key: in a forked process, without a router.
 
         The ring is the one that was known at the fork. Raises FailedPrecondition if none was,
         NodeUnreachable if no node of it can be reached.
@@ -312,10 +327,7 @@ class DirectTransport:
                 continue
             if response is not None:
                 return response
-        raise NodeUnreachable(
-            "the owner of this key cannot be reached, and no node that was known when this process was forked "
-            "names another owner"
-        )
+        raise NodeUnreachable(NO_KNOWN_NODE)
 
     def _call_node(self, node: RespNode, method: str, request: Message, deadline: float) -> Message | None:
         """Return the response of the node; None: it cannot be reached. Raises MilenaError."""
@@ -344,7 +356,7 @@ class DirectTransport:
         return call.response(reply)
 
     def _node_call(self, connection: RespSocket, method: str, request: Message) -> NodeCall:
-        key = self._routes.key_of_request(request)
+        key = self._routes.key_of_request(request) if method in resp_wire.RESPONSES else b""
         return resp_wire.node_call(method, request, key, takes_sets=connection.takes_sets)
 
     @staticmethod
@@ -370,12 +382,13 @@ class DirectTransport:
         return future
 
     def _follow_ring(self) -> None:
-        if not self._watching and not self._closed:
+        if not self._watching and not self._closed and not self._forked:
             with suppress(RuntimeError):  # no thread can be started, as at the end of the process
                 self._watch.start()
                 self._watching = True
 
     def _ring_changed(self, slot_map: SlotMap) -> None:
+        remember_ring(self._routers, slot_map if slot_map.epoch else None)
         with self._updating:
             gone = self._routes.update(slot_map) if not self._closed else []
             if self._near is not None:

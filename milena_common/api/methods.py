@@ -39,6 +39,7 @@ class ApiMethod:
     form: "unary"; "stream": one request, any number of responses; "exchange": a stream of requests, with one
         response to each in turn
     to_owner: True if the node that owns the request's `key` serves it, so that a client may send it there directly
+    at_any_node: True if any node can serve it in place of the router
     writes: True if it changes the object
     repeatable: True if a call that may have arrived can be made again without harm
     over_resp: True if the router calls a node's RESP server, where a call costs a tenth of one over gRPC
@@ -51,6 +52,7 @@ class ApiMethod:
     node: Messages | None = None
     form: Literal["unary", "stream", "exchange"] = "unary"
     to_owner: bool = False
+    at_any_node: bool = False
     writes: bool = False
     repeatable: bool = True
     over_resp: bool = False
@@ -111,6 +113,7 @@ LIST: Final = ApiMethod(
     operation="list",
     router=Messages(router_pb.ListRequest, router_pb.ListResponse),
     node=Messages(node_pb.ListRequest, node_pb.ListResponse),
+    at_any_node=True,
 )
 JOIN: Final = ApiMethod(
     name="Join",

@@ -48,6 +48,11 @@ RESPONSES: Final[Mapping[str, type[Message]]] = {
     method.name: method.router.response for method in METHODS if method.to_owner and method.router
 }
 
+# Those of the methods that any node serves, for a client that cannot call the router.
+ANY_NODE: Final[Mapping[str, type[Message]]] = {
+    method.name: method.router.response for method in METHODS if method.at_any_node and method.router
+}
+
 # Those that carry a deadline on the node's clock: what they write must not appear after their caller has given up.
 WRITES: Final = frozenset(method.name for method in METHODS if method.writes)
 
@@ -224,12 +229,13 @@ def takes_sets(hello: Any) -> bool:
 
 
 def decode_response(method: str, reply: Any) -> Message:
-    """Return the response to a `call` of one of the methods of `RESPONSES`. Raises InternalError for any other
-    reply.
+    """Return the response to a `call` of one of the methods of `RESPONSES` or `ANY_NODE`.
+
+    Raises InternalError for any other reply.
     """
     if isinstance(reply, bytes):
         with suppress(DecodeError):
-            return RESPONSES[method].FromString(reply)
+            return (RESPONSES.get(method) or ANY_NODE[method]).FromString(reply)
     raise InternalError(f"a node's reply to {method} is not a {method}Response: {reply!r:.80}")
 
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -92,6 +93,7 @@ def test_a_forked_process_reads_and_writes_without_the_router() -> None:
             client.set(FIRST, b"one")
             client.set_many({SECOND: b"two", THIRD: b"three"})
             client.delete(FIRST)
+            assert {found.key for found in client.scan()} == {SECOND, THIRD}
             return read(client, KEYS) == [None, b"two", b"three"]
 
         assert in_a_child(child) == 0
@@ -104,7 +106,7 @@ def test_a_forked_process_reports_why_it_cannot_call_the_router() -> None:
         client = harness.client()
 
         def child() -> bool:
-            for call in (lambda: [*client.scan()], client.flush, lambda: Milena(harness.cluster.address).get("k")):
+            for call in (client.flush, lambda: Milena("127.0.0.1:1").get("k")):
                 with pytest.raises(FailedPrecondition, match=r"forked .* spawn or forkserver"):
                     call()
             return True
@@ -302,23 +304,89 @@ def test_a_result_that_a_thread_of_the_parent_computes_is_computed_by_the_child_
         thread.join()
 
 
-def test_an_async_client_says_in_a_forked_process_that_it_cannot_be_used() -> None:
-    with DirectCluster(2) as cluster, asyncio.Runner() as runner:
-        client = AsyncMilena(cluster.address)
-        assert runner.run(client.get("k")) is None
+async def use_everything(client: AsyncMilena) -> bool:
+    async with client:
+        assert await client.get_many(KEYS) == dict.fromkeys(KEYS, b"before")
+        await client.set(FIRST, b"one")
+        await client.delete(SECOND)
+        assert {found.key async for found in client.scan()} == {FIRST, THIRD}
+        return [await client.get(key) for key in KEYS] == [b"one", None, b"before"]
+
+
+@pytest.mark.parametrize("made", ["before", "in the child", "pickled"])
+def test_an_async_client_in_a_forked_process_reaches_the_nodes_without_the_router(made: str) -> None:
+    with cluster_of(3, "async") as harness:
+        harness.client().set_many({key: b"before" for key in KEYS})
+        requested = [*harness.cluster.requested]
+        before = AsyncMilena(harness.cluster.address)
+        sent = pickle.dumps(before)
 
         def child() -> bool:
-            async def use() -> None:
-                with pytest.raises(FailedPrecondition, match=r"forked .* spawn or forkserver"):
-                    await client.get("k")
-                await client.close()
-
-            asyncio.run(use())
-            return True
+            client = before
+            if made == "in the child":
+                client = AsyncMilena(harness.cluster.address)
+            elif made == "pickled":
+                client = pickle.loads(sent)
+            return asyncio.run(use_everything(client))
 
         assert in_a_child(child) == 0
-        assert runner.run(client.get("k")) is None, "the parent's is as it was"
+        assert harness.cluster.requested == requested
+        assert read(harness.client(), KEYS) == [b"one", None, b"before"]
+
+
+def test_an_async_client_that_ran_in_the_parent_goes_on_in_the_child() -> None:
+    with DirectCluster(2) as cluster, asyncio.Runner() as runner:
+        client = AsyncMilena(cluster.address)
+
+        async def child() -> bool:
+            return await client.get(FIRST) == b"v"
+
+        runner.run(client.set(FIRST, b"v"))
+
+        def known() -> bool:
+            runner.run(asyncio.sleep(0.01))
+            return client._direct._watch.current.epoch > 0
+
+        wait_until("the ring is known", known, LONG)
+
+        assert in_a_child(lambda: asyncio.run(child())) == 0
+        assert runner.run(client.get(FIRST)) == b"v", "the parent's is as it was"
         runner.run(client.close())
+
+
+def test_an_async_client_reports_in_a_forked_process_that_no_node_is_known() -> None:
+    with cluster_of(3, "async") as harness:
+        harness.client().set(FIRST, b"v")
+
+        async def use() -> bool:
+            client = AsyncMilena("127.0.0.1:1")
+            for call in (client.get("k"), client.flush()):
+                with pytest.raises(FailedPrecondition, match=r"forked .* spawn or forkserver"):
+                    await call
+            return True
+
+        assert in_a_child(lambda: asyncio.run(use())) == 0
+
+
+def test_a_worker_that_was_forked_takes_a_pickled_client(cluster: DirectCluster) -> None:
+    client = Milena(cluster.address)
+    client.set_many({key: key.encode() for key in KEYS})
+    wait_until("the ring is known", lambda: client._direct._watch.current.epoch, LONG)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(read, (client, KEYS)) == [key.encode() for key in KEYS]
+    client.close()
+
+
+def test_the_rings_of_few_routers_are_kept_for_forks() -> None:
+    from milena_common.runtime.forks import _process, remember_ring
+
+    for number in range(40):
+        remember_ring(f"router{number}:1", number)
+    remember_ring("router39:1", None)
+    kept = [each for each in _process().rings if each.startswith("router")]
+    assert kept == [f"router{number}:1" for number in range(24, 39)]
+    for each in kept:
+        remember_ring(each, None)
 
 
 def test_clients_that_are_gone_are_not_remembered_for_forks() -> None:

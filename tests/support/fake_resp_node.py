@@ -24,7 +24,13 @@ from milena_common.resp.errors import to_resp
 Argv = list[bytes]
 Reply = Callable[[str, Any], Message]
 
-REQUESTS = {b"Get": pb.GetRequest, b"Put": pb.PutRequest, b"Delete": pb.DeleteRequest, b"Upload": pb.UploadRequest}
+REQUESTS = {
+    b"Get": pb.GetRequest,
+    b"Put": pb.PutRequest,
+    b"Delete": pb.DeleteRequest,
+    b"Upload": pb.UploadRequest,
+    b"List": pb.ListRequest,
+}
 
 
 class FakeRespNode:

@@ -62,6 +62,7 @@ class Session:
                     Retries.rng,
                     certificates=certificates,
                     credentials=target.credentials,
+                    routers=target.address,
                 )
         return Milena(
             target.address,
