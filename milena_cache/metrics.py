@@ -237,6 +237,7 @@ def _redis(clients: Clients, tracking: Tracking, resp: Context) -> Iterable[Metr
         (([reason], number) for reason, number in clients.disconnects.items()),
     )
     yield counter("milena_resp_deferred", "Deferred replies, sent as pushes", clients.deferred)
+    yield counter("milena_resp_flushed", "Objects that FLUSHDB and FLUSHALL have deleted", resp.flushed)
     yield gauge("milena_pubsub_channels", "Channels with a subscriber at this node", channels.channels)
     yield gauge("milena_pubsub_subscribers", "Connections with a subscription", channels.subscribers)
     yield counter("milena_pubsub_published", "Messages published by clients of this node", channels.published)

@@ -70,6 +70,7 @@ class Config:
     resp_idle: float
     resp_output_bytes: int
     resp_forward: bool
+    allow_flush: str
     notify_keyspace_events: str
     tracking_max_keys: int
     routers: tuple[Address, ...]
@@ -183,6 +184,7 @@ def load(env: Environment, memory_limit: int, cores: int = 1) -> Config:
         resp_idle=env.seconds("RESP_IDLE_SECONDS", 0, 0, YEAR),
         resp_output_bytes=env.size("RESP_OUTPUT_BYTES", 64 * 2**20, 2**10, 2**40),
         notify_keyspace_events=_event_letters(env),
+        allow_flush=env.choice("ALLOW_FLUSH", "no", ("no", "cache", "objects")),
         resp_forward=env.choice("RESP_FORWARD", "on", ("on", "off")) == "on",
         tracking_max_keys=env.integer("TRACKING_MAX_KEYS", 1_000_000, 1, 10**9),
         routers=routers,

@@ -107,6 +107,8 @@ _CATEGORIES_OF: Final = {
     "expire": "write fast keyspace",
     "expireat": "write fast keyspace",
     "expiretime": "read fast keyspace",
+    "flushall": "write keyspace dangerous slow",
+    "flushdb": "write keyspace dangerous slow",
     "get": "read fast string",
     "getbit": "read fast bitmap",
     "getdel": "write fast string",
@@ -118,6 +120,7 @@ _CATEGORIES_OF: Final = {
     "incrby": "write fast string",
     "incrbyfloat": "write fast string",
     "info": "dangerous slow",
+    "keys": "read keyspace dangerous slow",
     "latency": "slow",
     "latency|doctor": "admin dangerous slow",
     "latency|graph": "admin dangerous slow",
@@ -200,6 +203,8 @@ _CATEGORIES_OF: Final = {
     "unlink": "write fast keyspace",
     "unsubscribe": "pubsub slow",
     "unwatch": "fast transaction",
+    "wait": "connection slow",
+    "waitaof": "connection slow",
     "watch": "fast transaction",
 }
 

@@ -548,7 +548,12 @@ def _table() -> Mapping[bytes, Local]:
             )
         ),
         Local("dbsize", 1, _without("is not available through a router: S3 has the objects, and each node some")),
-        Local("randomkey", 1, _without(_AT_A_NODE)),
+        *(
+            Local(name, arity, _without(_AT_A_NODE))
+            for name, arity in (
+                *(("randomkey", 1), ("keys", 2), ("flushdb", -1), ("flushall", -1), ("wait", 3), ("waitaof", 4)),
+            )
+        ),
         Local("scan", -2, _without("is not available through a router; list objects with List, `milena ls` or S3")),
     ]
     return {command.name.upper().encode(): command for command in commands}

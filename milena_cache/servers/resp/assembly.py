@@ -34,6 +34,7 @@ from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.cursors import Cursors
 from milena_cache.servers.resp.state.forwarder import Forwarder
 from milena_cache.servers.resp.state.keyspace_events import KeyspaceEvents
+from milena_cache.servers.resp.state.other_nodes import OtherNodes
 from milena_cache.servers.resp.state.permissions import Permissions
 from milena_cache.servers.resp.state.plain_gets import PlainGets
 from milena_cache.servers.resp.state.publisher import Links, Publisher
@@ -134,6 +135,7 @@ def resp_server(
         commands=command_registry(),
         permissions=(permissions := Permissions(access, buckets)),
         api_guard=ApiGuard(access, lambda: buckets.default, clock.now),
+        other_nodes=OtherNodes(ownership, links),
         channels=(channels := Channels(clients)),
         keyspace_events=(events := KeyspaceEvents(node.memory.change_feed, channels)),
         publisher=Publisher(ownership, links),

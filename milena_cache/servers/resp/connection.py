@@ -439,7 +439,9 @@ class Connection(asyncio.Protocol):
     def _begin_sets(self, now: float) -> int:
         """Begin the SETs that are next in `_commands` together, if they are of a kind for that; return how many."""
         session, in_flight = self.session, self._running.in_flight
-        if self._limited or not session.plain or session.closing or session.logging_in or in_flight.full:
+        if self._limited or not session.plain or session.closing or in_flight.full:
+            return 0
+        if session.logging_in or session.flushing:
             return 0
         if not self._out.writable and self._is_behind():
             return 0

@@ -76,8 +76,10 @@ class Running:
     def begin_or_park(self, argv: list[bytes]) -> bool:
         """Begin or park a command; False if it must wait for those before it."""
         if self.in_flight.number:
-            if self._session.logging_in:
-                return False  # the commands behind a login are made by whoever it logs in
+            if self._session.logging_in or self._session.flushing:
+                # The commands behind a login are made by whoever it logs in, and those behind a FLUSHDB come after
+                # its deletes.
+                return False
             command = find(self._context.commands, argv)
             if command is not None:
                 if command.behind_all:

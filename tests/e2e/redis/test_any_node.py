@@ -188,3 +188,19 @@ def test_messages_reach_subscribers_at_other_nodes(three: Cluster, protocol: int
         numbers = [listener.get_message(timeout=SECONDS) for _ in range(200)]
         assert [each["data"] for each in numbers if each["type"] == "message"] == [b"%d" % n for n in range(100)]
         listener.close()
+
+
+@PROTOCOLS
+def test_keys_scan_and_flush_are_about_all_nodes(start_cluster: StartCluster, protocol: int) -> None:
+    cluster = start_cluster(3, node_env={"ALLOW_FLUSH": "objects"})
+    cluster.wait_for_ring(3)
+    keys = sorted(b"all/%d" % number for number in range(40))
+    with client(cluster.nodes[0].resp, protocol) as one, client(cluster.nodes[1].resp, protocol) as other:
+        assert one.mset({key: b"v" for key in keys})
+        assert sorted(one.keys("all/*")) == keys
+        assert sorted(other.scan_iter("all/*")) == keys
+        assert one.dbsize() >= len(keys)
+        assert other.wait(1, 100) == 1
+        assert other.flushdb()
+        assert one.keys("*") == []
+        assert one.mget(keys) == [None] * len(keys)

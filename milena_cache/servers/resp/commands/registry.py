@@ -12,14 +12,22 @@ from milena_cache.servers.resp.commands.connection import (
     client,
     handshake,
     publishing,
+    replication,
     subscriptions,
     transactions,
 )
 from milena_cache.servers.resp.commands.connection import client_tracking as tracking_commands
 from milena_cache.servers.resp.commands.connection import milena_hello as identity
-from milena_cache.servers.resp.commands.data import expiry, keyspace, renaming, scan, strings, updates
+from milena_cache.servers.resp.commands.data import all_keys, expiry, keyspace, renaming, scan, strings, updates
 from milena_cache.servers.resp.commands.data import refresh as refreshing
-from milena_cache.servers.resp.commands.server import cluster, command_docs, info, latency, server, slowlog
+from milena_cache.servers.resp.commands.server import (
+    cluster,
+    command_docs,
+    info,
+    latency,
+    server,
+    slowlog,
+)
 from milena_cache.servers.resp.commands.server import config as config_commands
 from milena_cache.servers.resp.commands.server import memory as memory_commands
 from milena_cache.servers.resp.commands.server import milena_block as blocks
@@ -33,6 +41,7 @@ from milena_cache.servers.resp.dispatch.subcommands import assembled
 from milena_cache.servers.resp.state.context import Context
 
 MODULES = (
+    all_keys,
     strings,
     updates,
     keyspace,
@@ -57,6 +66,7 @@ MODULES = (
     promising,
     publishing,
     refreshing,
+    replication,
     server,
     slowlog,
     subscriptions,

@@ -34,6 +34,7 @@ class Session:
     principal: in whose name its requests are made (AUTH, HELLO); setting it sets `guard` and `restricted`
     guard: the user whose rules are checked for each command; None: everything is allowed
     charged: bytes, received and sent, that its user's limit was charged with
+    flushing: True while a FLUSHDB is in flight; the commands behind it wait
     logging_in: True while a login waits, after failed ones; the commands behind it wait too
     protocol: RESP2 or RESP3
     name, lib_name, lib_ver: as given by CLIENT SETNAME and CLIENT SETINFO
@@ -71,6 +72,7 @@ class Session:
         "created_at",
         "deferring",
         "encrypted",
+        "flushing",
         "forwards",
         "guard",
         "id",
@@ -115,6 +117,7 @@ class Session:
         self.closing = False
         self.anonymous = anonymous
         self.charged = 0  # bytes
+        self.flushing = False
         self.logging_in = False
         self.guard: User | None = None
         self.waited = 0.0

@@ -28,6 +28,7 @@ from milena_cache.servers.resp.state.cursors import Cursors
 from milena_cache.servers.resp.state.forwarder import Forwarder
 from milena_cache.servers.resp.state.keyspace_events import KeyspaceEvents
 from milena_cache.servers.resp.state.loop_share import LoopShare
+from milena_cache.servers.resp.state.other_nodes import OtherNodes
 from milena_cache.servers.resp.state.overload import Overload
 from milena_cache.servers.resp.state.permissions import Permissions
 from milena_cache.servers.resp.state.plain_gets import PlainGets
@@ -80,10 +81,12 @@ class Context:
     cursors: the positions of scans
     budget: the process's budget of bytes in flight
     facts: version, memory and processor time of the process
+    other_nodes: what commands on all keys request of the other nodes
     channels: the subscriptions of clients
     keyspace_events: events of keys as messages
     publisher: sends messages of clients to the other nodes
     forwarder: sends commands to the owners of their keys; None: clients get MOVED (RESP_FORWARD)
+    flushed: objects that FLUSHDB has deleted
     commands: all commands by name in upper case
     stats: counts by command and error, for INFO
     slow: the slow log and the latency monitor
@@ -119,11 +122,13 @@ class Context:
     facts: ProcessFacts
     permissions: Permissions
     api_guard: ApiGuard
+    other_nodes: OtherNodes
     channels: Channels
     keyspace_events: KeyspaceEvents
     publisher: Publisher
     commands: Mapping[bytes, Command[Context]] = field(default_factory=dict)
     forwarder: Forwarder | None = None
+    flushed: int = 0
     stats: CommandStats = field(default_factory=CommandStats)
     slow: SlowCommands = field(default_factory=SlowCommands)
     ring: RingView = field(default_factory=RingView)
@@ -176,6 +181,10 @@ class Context:
     def ring_of(self, session: Session) -> RingView:
         """Return the ring as clients like that of `session` see it."""
         return self.tls_ring if session.encrypted else self.ring
+
+    def spans_nodes(self, session: Session) -> bool:
+        """True if commands on all keys are about those of all nodes: the client uses this one for all of them."""
+        return self.forwarder is not None and session.forwards and not self.ownership.single
 
     def check_slots(self, session: Session, keys: list[bytes]) -> None:
         """Raise CommandError for keys in several slots, as Redis Cluster does, unless this node owns all slots."""

@@ -17,11 +17,15 @@ class Place(NamedTuple):
     """The position at which a scan continues.
 
     prefix: the prefix of the listing
-    cursor: the listing's cursor for the next page
+    cursor: the listing's cursor for the next page; of another node: its SCAN's
+    epoch: that of the ring whose nodes are scanned one after the other; 0: only this node
+    node: the address of the other node that is scanned, "" for this one
     """
 
     prefix: bytes
     cursor: str
+    epoch: int = 0
+    node: str = ""
 
 
 class Cursors:

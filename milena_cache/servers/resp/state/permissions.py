@@ -22,7 +22,17 @@ PORT: Final = "resp"
 _NEED_OF: Final[dict[KeyAccess, Need]] = {"none": "", "read": "r", "write": "w", "modify": "rw"}
 # Commands of operators that the audit log records.
 AUDITED: Final = frozenset(
-    ("client|kill", "client|unblock", "config|set", "config|resetstat", "debug|sleep", "latency|reset", "acl|load")
+    (
+        "client|kill",
+        "client|unblock",
+        "flushall",
+        "flushdb",
+        "config|set",
+        "config|resetstat",
+        "debug|sleep",
+        "latency|reset",
+        "acl|load",
+    )
 )
 # Its method decides (`ApiGuard`), once its request is parsed.
 _CALL: Final = "milena.call"

@@ -3,7 +3,8 @@
 - `handshake`: HELLO, AUTH, PING and the like; `acl`: ACL WHOAMI; `milena_hello`: the handshake of Milena's own
   connections.
 - `client`, `client_list`, `client_kill`: CLIENT, its LIST and its KILL.
-- `client_tracking`, `subscriptions`: invalidations; `transactions`: rejected, with no command of one carried out.
+- `client_tracking`: invalidations; `subscriptions`, `publishing`: publish/subscribe; `replication`: WAIT.
+- `transactions`: rejected, with no command of one carried out.
 
 They change the session and no object. Those that change the form of replies wait for all before them
 (`behind_all`).

@@ -29,7 +29,7 @@ from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.service.requests import Place
 from milena_common.cluster.slots import slot_of
-from milena_common.resp.encoding import Simple
+from milena_common.resp.encoding import Simple, command
 from milena_common.resp.redis_replies import CommandError
 
 # Number of keys among which RANDOMKEY chooses.
@@ -152,9 +152,18 @@ def type_(context: Context, session: Session, argv: list[bytes]) -> Any:
     summary="Returns the number of keys that this node holds in memory.",
 )
 def dbsize(context: Context, session: Session, argv: list[bytes]) -> Any:
-    """Return the number of entries and dirty entries in memory: only S3 could count the bucket."""
-    del session, argv
-    return len(context.node.memory) + len(context.node.dirty)
+    """Return the number of entries and dirty entries in memory: only S3 could count the bucket.
+
+    For a client that uses this node for all keys: those of all nodes.
+    """
+    del argv
+    number = len(context.node.memory) + len(context.node.dirty)
+    return _with_others(context, number) if context.spans_nodes(session) else number
+
+
+async def _with_others(context: Context, number: int) -> int:
+    replies: list[int] = await context.other_nodes.request_all(command(b"DBSIZE"), context.timeout)
+    return number + sum(replies)
 
 
 @COMMANDS.command(
