@@ -235,7 +235,7 @@ def build(
     # What makes a write durable before it is acknowledged; writes and write-back know no more of it.
     replicated = ReplicatedJournal(journal, config.copies_policy)
     durable: Durable[DirtyEntry] = replicated
-    memory = Memory(config.max_entries, config.max_bytes)
+    memory = Memory(config.max_entries, config.max_bytes, config.eviction_policy)
     # By then a read and its hedge have had their time.
     fetches: SingleFlight[FetchResult] = SingleFlight(late_after=2 * config.hedge_after)
     entries = Entries(memory, fetches, config.freshness, clock)

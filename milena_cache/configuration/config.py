@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from milena_cache.membership.node_fence import FENCED_READS, FencedReads
+from milena_cache.memory.eviction import EVICTION_POLICIES, LRU
 from milena_cache.memory.freshness import Freshness
 from milena_cache.objects.names import ANY_BUCKET, Buckets
 from milena_cache.objects.write_request import COPIES_POLICIES, CopiesPolicy
@@ -80,6 +81,7 @@ class Config:
     zone: str
     max_entries: int
     max_bytes: int
+    eviction_policy: str
     freshness: Freshness
     revalidate_timeout: float
     request_timeout: float
@@ -194,6 +196,7 @@ def load(env: Environment, memory_limit: int, cores: int = 1) -> Config:
         zone=_zone(env),
         max_entries=env.integer("LRU_SIZE", 10_000, 1, 10**9),
         max_bytes=env.size("LRU_BYTES", lru_bytes, 0, 2**50),
+        eviction_policy=env.choice("EVICTION_POLICY", LRU, EVICTION_POLICIES),
         freshness=Freshness(
             ttl=env.seconds("TTL_SECONDS", 3600, 0, YEAR),
             jitter=env.number("TTL_JITTER", 0.1, 0, 1),

@@ -17,8 +17,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from milena_cache.memory.entry import Entry, entry_of
 from milena_cache.memory.freshness import Freshness
-from milena_cache.memory.lru import Entry, entry_of
 from milena_cache.memory.single_flight import SingleFlight
 from milena_cache.objects.expiry import is_expired
 from milena_common.runtime.clock import Clock

@@ -104,6 +104,22 @@ async def test_a_node_that_returns_with_its_journal_hands_in_what_is_there() -> 
     await c.stop()
 
 
+async def test_a_node_that_returns_while_all_with_tombstones_are_gone_brings_back_what_was_deleted() -> None:
+    """The one case that tombstones do not cover, as the documents say."""
+    c = await lost_slot(delay=1000.0)
+    c.cut.add("b")
+    await c.publish("a")
+    await c["a"].t.put("k", b"2", SINCE)
+    await c["a"].t.delete("k", SINCE, durability="through")
+    c.cut.add("a")
+    c.cut.discard("b")
+    c.ring.lose("a")
+    c.ring.owners[K] = ("b", c.ring.epoch)
+    await c.publish("b")
+    assert (await c["b"].t.outcome("k", c.ring.epoch))[1] == b"1"
+    await c.stop()
+
+
 async def taken_back() -> Cluster:
     """b has taken the slot of `k` over from a, which restarts before a router knows that, and keeps the slot.
 

@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from milena_cache.memory.lru import ENTRY_OVERHEAD, MIN_GONE, SECOND_CHANCES, Entry, Memory
+from milena_cache.memory.entry import ENTRY_OVERHEAD, Entry
+from milena_cache.memory.eviction import LRU, S3FIFO, S3FIFO_SIZE
+from milena_cache.memory.eviction.order import SECOND_CHANCES
+from milena_cache.memory.lru import MIN_GONE, Memory
+
+MAX_BYTES = 4 * (ENTRY_OVERHEAD + 50)
 
 
 def entry(value: bytes | None) -> Entry:
@@ -84,12 +89,12 @@ def test_removed_keys_do_not_pile_up() -> None:
         key = b"%d" % each
         memory.store(key, entry(b""))
         memory.remove(key)
-        assert len(memory._queue) == len(memory._entries) <= 2 * MIN_GONE
+        assert len(memory.entries) <= 2 * MIN_GONE
     assert len(memory) == 100
     for _ in range(10 * MIN_GONE):
         memory.store(b"again", entry(b""))
         memory.remove(b"again")
-    assert len(memory._queue) <= 2 * MIN_GONE
+    assert len(memory.entries) <= 2 * MIN_GONE
 
 
 def test_the_keys_that_were_used_come_first() -> None:
@@ -102,22 +107,74 @@ def test_the_keys_that_were_used_come_first() -> None:
 
 
 class MemoryMachine(RuleBasedStateMachine):
-    """Against a plain dictionary of what was stored, with all uses that were ever made of it."""
+    """Against a plain dictionary of what was stored and not evicted, with any eviction order."""
+
+    policy = LRU
+    # The bytes of an entry from which on it may not be admitted.
+    large = MAX_BYTES
 
     def __init__(self) -> None:
         super().__init__()
-        self.memory = Memory(max_entries=5, max_bytes=4 * (ENTRY_OVERHEAD + 50))
+        self.memory = Memory(5, MAX_BYTES, self.policy)
         self.model: dict[bytes, Entry] = {}
         self.evicted = 0
-        # Entries that were read or replaced: ever, and since the last eviction.
-        self.ever_used: set[bytes] = set()
-        self.used_lately: set[bytes] = set()
-        self.removed: set[bytes] = set()
 
     keys = st.sampled_from([b"a", b"bb", b"ccc", b"d", b"e", b"f", b"g"])
 
     def cost(self) -> int:
         return sum(len(key) + kept.size + ENTRY_OVERHEAD for key, kept in self.model.items())
+
+    @rule(key=keys, size=st.integers(0, 6 * ENTRY_OVERHEAD) | st.none())
+    def put(self, key: bytes, size: int | None) -> None:
+        new = entry(None if size is None else b"x" * size)
+        cost = len(key) + new.size + ENTRY_OVERHEAD
+        kept = self.memory.store(key, new)
+        if key in self.model or cost <= self.large:
+            assert kept == (cost <= self.memory.max_bytes)
+        if not kept:
+            self.model.pop(key, None)
+            return
+        before = dict(self.model)
+        self.model[key] = new
+        assert self.memory.peek(key) is new
+        gone = [each for each in self.model if self.memory.peek(each) is None]
+        # The last of them was needed to get within the bounds.
+        largest = max((len(each) + self.model[each].size + ENTRY_OVERHEAD for each in gone), default=0)
+        for each in gone:
+            del self.model[each]
+        if gone:
+            assert len(self.model) + 1 > 5 or self.cost() + largest > self.memory.max_bytes
+            self.evicted += len(gone)
+        self.check_order(key, gone, before)
+
+    def check_order(self, stored: bytes, gone: list[bytes], before: dict[bytes, Entry]) -> None:
+        """Check what this eviction order says of those that are gone."""
+
+    @rule(key=keys)
+    def get(self, key: bytes) -> None:
+        assert self.memory.get(key) is self.model.get(key)
+
+    @rule(key=keys)
+    def remove(self, key: bytes) -> None:
+        self.memory.remove(key)
+        self.model.pop(key, None)
+
+    @invariant()
+    def sums_are_right(self) -> None:
+        assert len(self.memory) == len(self.model) <= 5
+        assert set(self.memory) == set(self.memory.newest_first()) == set(self.model)
+        assert self.memory.bytes == self.cost() <= self.memory.max_bytes
+        assert sum(self.memory.evictions.values()) == self.evicted
+
+
+class LruMachine(MemoryMachine):
+    """With all uses that were ever made of entries: ever, and since the last eviction."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ever_used: set[bytes] = set()
+        self.used_lately: set[bytes] = set()
+        self.removed: set[bytes] = set()
 
     def use(self, key: bytes) -> None:
         self.ever_used.add(key)
@@ -128,54 +185,48 @@ class MemoryMachine(RuleBasedStateMachine):
         self.ever_used.discard(key)
         self.used_lately.discard(key)
 
-    @rule(key=keys, size=st.integers(0, 6 * ENTRY_OVERHEAD) | st.none())
-    def put(self, key: bytes, size: int | None) -> None:
-        new = entry(None if size is None else b"x" * size)
-        kept = self.memory.store(key, new)
-        assert kept == (len(key) + new.size + ENTRY_OVERHEAD <= self.memory.max_bytes)
-        if not kept:
-            self.model.pop(key, None)
-            self.clear(key)
-            return
-        if key in self.model:
-            self.use(key)
-        elif key in self.removed:
-            self.ever_used.add(key)  # it may have its old place, and then it counts as used
-        self.model[key] = new
-        assert self.memory.peek(key) is new
-        gone = [each for each in self.model if self.memory.peek(each) is None]
+    def check_order(self, stored: bytes, gone: list[bytes], before: dict[bytes, Entry]) -> None:
+        if stored in before:
+            self.use(stored)
+        elif stored in self.removed:
+            self.ever_used.add(stored)  # it may have its old place, and then it counts as used
         for each in gone:
             # Used since the last eviction: then so was every other entry, at some time.
-            others = set(self.memory) - {key}
+            others = set(self.memory) - {stored}
             assert each not in self.used_lately or others <= self.ever_used
-        # The last of them was needed to get within the bounds.
-        largest = max((len(each) + self.model[each].size + ENTRY_OVERHEAD for each in gone), default=0)
         for each in gone:
-            del self.model[each]
             self.clear(each)
         if gone:
-            assert len(self.model) + 1 > 5 or self.cost() + largest > self.memory.max_bytes
-            self.evicted += len(gone)
             self.used_lately.clear()
 
-    @rule(key=keys)
+    @rule(key=MemoryMachine.keys)
     def get(self, key: bytes) -> None:
-        assert self.memory.get(key) is self.model.get(key)
+        super().get(key)
         if key in self.model:
             self.use(key)
 
-    @rule(key=keys)
+    @rule(key=MemoryMachine.keys)
     def remove(self, key: bytes) -> None:
-        self.memory.remove(key)
+        super().remove(key)
+        self.clear(key)
+
+    @rule(key=MemoryMachine.keys)
+    def put_too_large(self, key: bytes) -> None:
+        assert not self.memory.store(key, entry(b"x" * MAX_BYTES))
         self.model.pop(key, None)
         self.clear(key)
 
-    @invariant()
-    def sums_are_right(self) -> None:
-        assert len(self.memory) == len(self.model) <= 5
-        assert set(self.memory) == set(self.memory.newest_first()) == set(self.model)
-        assert self.memory.bytes == self.cost() <= self.memory.max_bytes
-        assert sum(self.memory.evictions.values()) == self.evicted
+
+class S3FifoMachine(MemoryMachine):
+    policy = S3FIFO
+    large = 0
 
 
-TestMemory = MemoryMachine.TestCase
+class S3FifoSizeMachine(MemoryMachine):
+    policy = S3FIFO_SIZE
+    large = 0
+
+
+TestLru = LruMachine.TestCase
+TestS3Fifo = S3FifoMachine.TestCase
+TestS3FifoSize = S3FifoSizeMachine.TestCase

@@ -101,11 +101,18 @@ class History:
     # ---- writing
 
     def begin(
-        self, key: str, *, delete: bool = False, process: str = "writer", only_over: bytes | bool | None = True
+        self,
+        key: str,
+        *,
+        delete: bool = False,
+        process: str = "writer",
+        only_over: bytes | bool | None = True,
+        in_order: bool = True,
     ) -> Write:
         """Record a write that is about to be tried; from now on it may be read.
 
         `only_over`: write only if the key holds this value, None: only if there is no object; True: in any case.
+        `in_order`: see `Operation`.
         """
         one = self._keys[key]
         one.last += 1
@@ -122,7 +129,7 @@ class History:
         value = None if delete else f"w{one.last}"
         write = Write(key, one.last, None if delete else self.value(key, one.last), len(one.operations))
         one.operations.append(
-            Operation(process, key, call, self._now(), None, Outcome.UNKNOWN, value, expected, in_order=True)
+            Operation(process, key, call, self._now(), None, Outcome.UNKNOWN, value, expected, in_order)
         )
         one.changes += 1
         self.attempted += 1

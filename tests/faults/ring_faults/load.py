@@ -174,8 +174,14 @@ class RingLoad:
                 history.observed(key, await client.get(key), mark, process)
                 return True
             only_if_absent = drawn > 0.9
+            # A plain Redis client tells no node until when a command is wanted: one that it has given up, and that
+            # a partition has held, may take effect after a later command of this client, as it may with Redis.
             write = history.begin(
-                key, delete=drawn < 0.6, process=process, only_over=None if only_if_absent else True
+                key,
+                delete=drawn < 0.6,
+                process=process,
+                only_over=None if only_if_absent else True,
+                in_order=False,
             )
             try:
                 if write.value is None:

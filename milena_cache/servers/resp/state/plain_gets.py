@@ -12,6 +12,7 @@ Nothing here awaits, so no write can come between the lookup and the reply.
 from __future__ import annotations
 
 from milena_cache.membership.ownership import Ownership
+from milena_cache.memory.entry import MAX_USES
 from milena_cache.memory.freshness import Freshness
 from milena_cache.memory.lru import Memory
 from milena_cache.objects.read_outcomes import ReadCounts
@@ -67,7 +68,8 @@ class PlainGets:
                 if checked_at <= oldest or checked_since < owned_since or entry.expires_at:
                     break
                 value = entry.value
-                entry.used = True
+                if entry.uses < MAX_USES:
+                    entry.uses += 1
             if value is None or (size := len(value)) >= LARGE:
                 break
             served += size
