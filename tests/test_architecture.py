@@ -58,6 +58,7 @@ LEVELS = (
     ("milena_router/redis",),
     ("milena_router",),
     ("milena_cache/objects",),
+    ("milena_cache/eviction",),
     ("milena_cache/memory", "milena_cache/membership", "milena_cache/journal"),
     ("milena_cache/journal/tools", "milena_cache/origin/s3"),
     ("milena_cache/origin/clients",),

@@ -10,7 +10,7 @@ import pytest
 from bench.traces.reference import LIBCACHESIM, defects
 from bench.traces.replay import replay
 from bench.traces.traces import NAMES, Trace, shipped_trace, trace_of_file
-from milena_cache.memory.eviction import EVICTION_POLICIES, LRU, S3FIFO, S3FIFO_SIZE
+from milena_cache.eviction.policies import EVICTION_POLICIES, LRU, S3FIFO, S3FIFO_SIZE
 
 
 def hits(trace: Trace, share: float) -> dict[str, float]:
@@ -56,7 +56,7 @@ def test_a_file_that_is_no_trace_is_rejected_with_the_line(tmp_path: Path, text:
         trace_of_file(path)
 
 
-def test_a_ratio_outside_its_bounds_is_told() -> None:
+def test_a_ratio_outside_its_bounds_is_reported() -> None:
     good = {policy: LIBCACHESIM["web12", 0.05] for policy in (S3FIFO, S3FIFO_SIZE)} | {LRU: 60.0}
     assert defects("web12", 0.05, good) == []
     (line,) = defects("web12", 0.05, good | {S3FIFO: LIBCACHESIM["web12", 0.05] - 0.6})

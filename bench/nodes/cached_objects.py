@@ -21,8 +21,8 @@ from bench.nodes.node_parts import BUCKETS, bench_config, node_parts
 from milena_cache.app import NodeParts, build_servers, grpc_server, node_identity
 from milena_cache.configuration.config import Config
 from milena_cache.membership.ownership import Ownership
-from milena_cache.memory.entry import Entry
 from milena_cache.memory.lru import Memory
+from milena_cache.objects.entry import Entry
 from milena_cache.reads.reader import Node
 from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
 from milena_common.cluster.slots import SLOTS

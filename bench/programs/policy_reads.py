@@ -20,7 +20,7 @@ from bench.nodes.backlog import fill
 from bench.nodes.node_parts import BUCKETS, running_node
 from bench.workload.load import with_callers
 from bench.workload.new_objects import VALUE_BYTES
-from milena_cache.memory.entry import Entry
+from milena_cache.objects.entry import Entry
 from milena_common.api.durability import THROUGH
 from milena_common.runtime.clock import SystemClock
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.traces.reference import LIBCACHESIM, defects
 from bench.traces.replay import Ratios, replay
 from bench.traces.traces import NAMES, Trace, shipped_trace, trace_of_file
-from milena_cache.memory.eviction import EVICTION_POLICIES
+from milena_cache.eviction.policies import EVICTION_POLICIES
 
 SHARES = (0.01, 0.05, 0.1, 0.25)
 

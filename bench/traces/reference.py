@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from milena_cache.memory.eviction import LRU, S3FIFO
+from milena_cache.eviction.policies import LRU, S3FIFO
 
 # Ratios of hits in percent, by trace and by the share of all objects that the memory holds.
 LIBCACHESIM: Mapping[tuple[str, float], float] = {

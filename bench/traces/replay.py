@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from bench.traces.traces import Trace
-from milena_cache.memory.entry import ENTRY_OVERHEAD, Entry
 from milena_cache.memory.lru import Memory
+from milena_cache.objects.entry import ENTRY_OVERHEAD, Entry
 
 UNLIMITED = 2**60
 

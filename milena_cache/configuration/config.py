@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
+from milena_cache.eviction.policies import EVICTION_POLICIES, LRU
 from milena_cache.membership.node_fence import FENCED_READS, FencedReads
-from milena_cache.memory.eviction import EVICTION_POLICIES, LRU
 from milena_cache.memory.freshness import Freshness
 from milena_cache.objects.names import ANY_BUCKET, Buckets
 from milena_cache.objects.write_request import COPIES_POLICIES, CopiesPolicy

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple, Protocol
 
 from milena_cache.handover.frames import Range
 from milena_cache.membership.ownership import ELSEWHERE, Ownership
-from milena_cache.memory.entry import Entry, entry_of
 from milena_cache.memory.freshness import Freshness, Window
 from milena_cache.memory.lru import Memory
+from milena_cache.objects.entry import Entry, entry_of
 from milena_common.api.errors import MilenaError
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slot_runs import overlaps

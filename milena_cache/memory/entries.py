@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from milena_cache.memory.entry import Entry, ExpiringEntry
 from milena_cache.memory.existence import Existence, Known
 from milena_cache.memory.freshness import Freshness, Window
 from milena_cache.memory.lru import Memory
 from milena_cache.memory.single_flight import SingleFlight
+from milena_cache.objects.entry import Entry, ExpiringEntry
 from milena_cache.objects.expiry import is_expired
 from milena_cache.objects.version import ABSENT, UNKNOWN, Base
 from milena_common.runtime.clock import Clock

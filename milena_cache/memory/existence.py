@@ -17,9 +17,9 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from milena_cache.memory.entry import Entry, entry_of
 from milena_cache.memory.freshness import Freshness
 from milena_cache.memory.single_flight import SingleFlight
+from milena_cache.objects.entry import Entry, entry_of
 from milena_cache.objects.expiry import is_expired
 from milena_common.runtime.clock import Clock
 

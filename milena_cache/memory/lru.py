@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from milena_cache.eviction.order import EntryTable
+from milena_cache.eviction.policies import LRU, order_of
 from milena_cache.memory.change_feed import ChangeFeed
-from milena_cache.memory.entry import GONE, MAX_USES, Entry, cost_of, differ
-from milena_cache.memory.eviction import LRU, order_of
+from milena_cache.objects.entry import GONE, MAX_USES, Entry, cost_of, differ
 
 # Seconds within which two entries get the same `checked_at`, see `store`.
 SAME_TIME = 0.01
@@ -24,7 +25,7 @@ SAME_TIME = 0.01
 MIN_GONE, GONE_SHARE, SWEEP = 1000, 8, 16
 
 
-class Memory:
+class Memory(EntryTable):
     """At most `max_entries` entries and `max_bytes` bytes; `policy` (EVICTION_POLICY) says what is evicted first.
 
     Other packages read it by `get` and `peek`, by iteration over the keys, and a loop over many hits by `find`.
@@ -42,15 +43,11 @@ class Memory:
     """
 
     def __init__(self, max_entries: int, max_bytes: int, policy: str = LRU) -> None:
-        self.max_entries = max_entries
-        self.max_bytes = max_bytes
+        super().__init__(max_entries, max_bytes)
         self.change_feed = ChangeFeed()
-        self.bytes = 0
-        self.lent = 0
         self.reclaim: Callable[[int], None] = _keep_lent
         self.evictions = {"entries": 0, "bytes": 0}
         self.not_admitted = 0
-        self.entries: dict[bytes, Entry] = {}
         self.find: Callable[[bytes], Entry | None] = self.entries.get
         self._gone = 0
         self._order = order_of(policy, self)
@@ -68,7 +65,7 @@ class Memory:
 
     def newest_first(self) -> Iterator[bytes]:
         """Iterate over the keys, approximately the most recently used first."""
-        return self._order.newest_first()
+        return self._order.keys_newest_first()
 
     def peek(self, key: bytes) -> Entry | None:
         """Return the entry without counting it as a use; None if there is none."""
@@ -147,23 +144,20 @@ class Memory:
         self.entries[key] = GONE
         self._gone += 1
         if self._gone > MIN_GONE + len(self.entries) // GONE_SHARE:
-            self._order.sweep(SWEEP)
+            self._order.sweep_gone(SWEEP)
 
-    # ---- for the eviction order
+    # ---- for the eviction order, see `EntryTable`
 
     def exceeded(self) -> str:
-        """Return the bound that is exceeded: "bytes" or "entries"; "" if none is."""
         if self.bytes > self.max_bytes:
             return "bytes"
         return "entries" if len(self) > self.max_entries else ""
 
-    def drop(self, key: bytes) -> None:
-        """Drop a removed key that is not in the eviction order any more."""
+    def remove_gone(self, key: bytes) -> None:
         del self.entries[key]
         self._gone -= 1
 
     def evict(self, key: bytes, entry: Entry) -> None:
-        """Evict an entry that is not in the eviction order any more."""
         self.evictions[self.exceeded()] += 1
         del self.entries[key]
         self.bytes -= cost_of(key, entry)

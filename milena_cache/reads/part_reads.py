@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 from milena_cache.blocks.block_reads import BlockReads, Piece, Replaced
 from milena_cache.blocks.cluster_blocks import ClusterBlocks
 from milena_cache.blocks.layout import Version
-from milena_cache.memory.entry import Entry
 from milena_cache.memory.existence import Existence, Known
+from milena_cache.objects.entry import Entry
 from milena_cache.objects.etags import same_etag
 from milena_cache.objects.expiry import expiry_of, is_expired
 from milena_cache.objects.names import Object

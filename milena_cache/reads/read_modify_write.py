@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack
 from enum import Enum
 from typing import Any, Literal, NamedTuple, Protocol
 
-from milena_cache.memory.entry import Entry
+from milena_cache.objects.entry import Entry
 from milena_cache.objects.expiry import NEVER
 from milena_cache.objects.names import Object
 from milena_cache.objects.write_request import Ack, Change, NotDurable

@@ -26,11 +26,11 @@ from copy import copy
 from typing import Any, NamedTuple, TypeVar
 
 from milena_cache.memory.entries import Entries
-from milena_cache.memory.entry import Entry, entry_of
 from milena_cache.memory.existence import Known
 from milena_cache.memory.freshness import Freshness, Window
 from milena_cache.memory.lru import Memory
 from milena_cache.memory.single_flight import SharedCall, SingleFlight
+from milena_cache.objects.entry import Entry, entry_of
 from milena_cache.objects.etags import same_etag
 from milena_cache.objects.expiry import NEVER, expiry_of, is_expired, to_the_millisecond
 from milena_cache.objects.names import Buckets, Object

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from math import inf
 
 from milena_cache.memory.entries import Entries
-from milena_cache.memory.entry import Entry
+from milena_cache.objects.entry import Entry
 from milena_cache.objects.expiry import expiry_of, is_expired
 from milena_cache.objects.names import Object
 from milena_cache.objects.object_store import Fault, Info, OriginFailure, Ref

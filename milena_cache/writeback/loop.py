@@ -23,7 +23,7 @@ from functools import partial
 from math import inf
 
 from milena_cache.memory.entries import Entries
-from milena_cache.memory.entry import entry_of
+from milena_cache.objects.entry import entry_of
 from milena_cache.objects.expiry import NEVER
 from milena_cache.objects.object_store import Fault, OriginFailure
 from milena_cache.objects.read_outcomes import ReadCounts

@@ -14,8 +14,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from milena_cache.memory.entries import Entries
-from milena_cache.memory.entry import entry_of
 from milena_cache.memory.existence import Known
+from milena_cache.objects.entry import entry_of
 from milena_cache.objects.expiry import NEVER
 from milena_cache.objects.object_store import OriginFailure
 from milena_cache.objects.version import ABSENT, UNKNOWN, Base, Version

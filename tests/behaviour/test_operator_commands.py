@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from milena_cache.memory.entry import ENTRY_OVERHEAD
+from milena_cache.objects.entry import ENTRY_OVERHEAD
 from tests.cache.servers.resp.server_under_test import ME, ServerUnderTest, WireClient, ring
 
 FAILED = b"-ERR CONFIG SET failed (possibly related to argument '%b') - %b\r\n"

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from milena_cache.memory.entry import ENTRY_OVERHEAD
+from milena_cache.objects.entry import ENTRY_OVERHEAD
 from milena_cache.objects.object_store import Fault
 from milena_common.api.errors import MilenaError
 from tests.cache.node_under_test import FRESHNESS, SOON, NodeUnderTest

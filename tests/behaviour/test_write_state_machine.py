@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from milena_cache.memory.entry import Entry
+from milena_cache.objects.entry import Entry
 from milena_cache.objects.expiry import NEVER, is_expired, to_the_millisecond
 from milena_cache.objects.object_store import Fault, Ref
 from milena_cache.objects.version import Version, stamp

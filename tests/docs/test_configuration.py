@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from milena_cache.configuration import config as cache_config
-from milena_cache.memory.entry import ENTRY_OVERHEAD
 from milena_cache.objects import write_request
+from milena_cache.objects.entry import ENTRY_OVERHEAD
 from milena_client import RetryPolicy
 from milena_client.core.url import VARIABLE, parse_duration, parse_url
 from milena_common import build

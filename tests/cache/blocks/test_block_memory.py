@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from milena_cache.blocks.block_memory import BLOCK_OVERHEAD, IDLE_SECONDS, BlockMemory
 from milena_cache.blocks.layout import Block
-from milena_cache.memory.entry import ENTRY_OVERHEAD, Entry
 from milena_cache.memory.lru import Memory
+from milena_cache.objects.entry import ENTRY_OVERHEAD, Entry
 from tests.support.fake_clock import FakeClock
 
 LIMIT = 20_000

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from milena_cache.memory.change_feed import ChangeFeed
-from milena_cache.memory.entry import ENTRY_OVERHEAD
+from milena_cache.objects.entry import ENTRY_OVERHEAD
 from milena_cache.objects.expiry import NEVER
 from milena_cache.objects.object_store import Fault
 from milena_cache.reads.reader import Node

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from milena_cache.memory.entry import ENTRY_OVERHEAD, Entry
-from milena_cache.memory.eviction import LRU, S3FIFO, S3FIFO_SIZE
-from milena_cache.memory.eviction.order import SECOND_CHANCES
+from milena_cache.eviction.order import SECOND_CHANCES
+from milena_cache.eviction.policies import LRU, S3FIFO, S3FIFO_SIZE
 from milena_cache.memory.lru import MIN_GONE, Memory
+from milena_cache.objects.entry import ENTRY_OVERHEAD, Entry
 
 MAX_BYTES = 4 * (ENTRY_OVERHEAD + 50)
 

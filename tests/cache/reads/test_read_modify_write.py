@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from milena_cache.memory.entry import Entry
+from milena_cache.objects.entry import Entry
 from milena_cache.objects.expiry import NEVER
 from milena_cache.objects.object_store import Fault
 from milena_cache.reads.read_modify_write import DELETE, KEEP, MAX_ROUNDS, NewValue, Otherwise

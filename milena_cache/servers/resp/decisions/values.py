@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from milena_cache.memory.entry import Entry
+from milena_cache.objects.entry import Entry
 from milena_cache.objects.expiry import NEVER
 from milena_cache.reads.read_modify_write import DELETE, NewValue, Otherwise
 from milena_cache.servers.resp.decisions.timestamps import as_ms, as_timestamp

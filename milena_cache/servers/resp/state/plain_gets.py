@@ -12,9 +12,9 @@ Nothing here awaits, so no write can come between the lookup and the reply.
 from __future__ import annotations
 
 from milena_cache.membership.ownership import Ownership
-from milena_cache.memory.entry import MAX_USES
 from milena_cache.memory.freshness import Freshness
 from milena_cache.memory.lru import Memory
+from milena_cache.objects.entry import MAX_USES
 from milena_cache.objects.read_outcomes import ReadCounts
 from milena_cache.servers.resp.state.pending_replies import LARGE
 from milena_cache.writeback.dirty_table import Dirty

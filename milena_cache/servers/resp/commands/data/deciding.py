@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable
 from typing import Any
 
-from milena_cache.memory.entry import Entry
+from milena_cache.objects.entry import Entry
 from milena_cache.reads.read_modify_write import Decided, ReadModifyWrite
 from milena_cache.servers.resp.commands.data.reading import entries_of
 from milena_cache.servers.resp.decisions.timestamps import as_ms

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from milena_cache.memory.entry import Entry
+from milena_cache.objects.entry import Entry
 from milena_cache.servers.resp.commands.data.deciding import handler_of
 from milena_cache.servers.resp.commands.data.reading import look
 from milena_cache.servers.resp.decisions.expiry import NO_EXPIRY, NO_KEY, expire_as, persist, reply_of_expiry

@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from itertools import islice
 from typing import Any
 
-from milena_cache.memory.entry import Entry
+from milena_cache.objects.entry import Entry
 from milena_cache.objects.expiry import is_expired
 from milena_cache.objects.write_request import Change
 from milena_cache.servers.resp.commands.data.reading import (

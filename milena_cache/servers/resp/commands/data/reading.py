@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from milena_cache.memory.entry import Entry
+from milena_cache.objects.entry import Entry
 from milena_cache.reads.part_reads import Part, RangeOf
 from milena_cache.reads.reader import FENCED
 from milena_cache.reads.reader import Reply as ReadReply

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from milena_cache.memory.entry import ENTRY_OVERHEAD
+from milena_cache.objects.entry import ENTRY_OVERHEAD
 from milena_cache.servers.resp.dispatch.command import KEY_OF_SUBCOMMAND
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session

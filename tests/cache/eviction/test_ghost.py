@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from milena_cache.memory.eviction.ghost import MIN_BUCKETS, WAYS, WINDOW, Ghost
+from milena_cache.eviction.ghost import MIN_BUCKETS, WAYS, WINDOW, Ghost
 
 # Of the keys that it should remember, or should have forgotten: its table may be wrong about some.
 ALMOST_ALL = 0.98
@@ -13,9 +13,9 @@ def test_a_key_is_remembered_once() -> None:
     ghost.add(b"a", 0.001)
     assert ghost.has(b"a")
     assert not ghost.has(b"b")
-    assert ghost.take(b"a")
+    assert ghost.pop_key(b"a")
     assert not ghost.has(b"a")
-    assert not ghost.take(b"a")
+    assert not ghost.pop_key(b"a")
 
 
 def test_keys_are_forgotten_when_as_much_was_evicted_as_the_window_says() -> None:

@@ -2,8 +2,8 @@
 
 A table of buckets with WAYS slots of 32 bits each: 20 bits of the key's hash, and 12 bits of when it came, counted
 in what came since: a unit is the 1/UNITS part of the memory. What came in each unit and is still remembered is
-counted, so that the oldest units can be forgotten without a look at their keys. A key takes the slot of its bucket
-that no longer counts, or else the oldest. So a key takes 8 to 16 bytes, and now and then is forgotten too early, or
+counted, so that the oldest units can be removed without a look at their keys. A key takes the slot of its bucket
+that no longer counts, or else the oldest. So a key takes 8 to 16 bytes, and now and then is removed too early, or
 taken for another one (one in 250,000), which costs a miss.
 
 A table that is half full is followed by one of twice the size, and still asked until nothing in it counts: there is
@@ -21,7 +21,7 @@ WAYS = 4
 UNITS = 1024
 MIN_BUCKETS = 256
 
-# Units that can be told apart. What came earlier is forgotten, also if later keys were taken meanwhile.
+# Units that can be told apart. What came earlier is removed, also if later keys were taken meanwhile.
 _SPAN = 4096
 
 
@@ -46,9 +46,9 @@ class Ghost:
         self._now += share * UNITS
         unit = int(self._now)
         while self._share + share > WINDOW and self._number:
-            self._forget_unit()
+            self._remove_unit()
         while unit - self._first >= _SPAN:
-            self._forget_unit()
+            self._remove_unit()
         self._number += 1
         self._share += share
         self._numbers[unit % _SPAN] += 1
@@ -69,8 +69,8 @@ class Ghost:
         """True if the key is remembered."""
         return self._find(key) is not None
 
-    def take(self, key: bytes) -> bool:
-        """True if the key is remembered; then it is forgotten."""
+    def pop_key(self, key: bytes) -> bool:
+        """True if the key is remembered; then it is removed."""
         found = self._find(key)
         if found is None:
             return False
@@ -112,8 +112,8 @@ class Ghost:
         age = (unit - word) % _SPAN
         return age if word and age <= unit - self._first else inf
 
-    def _forget_unit(self) -> None:
-        """Forget the keys of the first unit, or skip it if it has none."""
+    def _remove_unit(self) -> None:
+        """Remove the keys of the first unit, or skip it if it has none."""
         unit = self._first % _SPAN
         self._number -= self._numbers[unit]
         self._share -= self._shares[unit]

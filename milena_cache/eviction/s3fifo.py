@@ -16,14 +16,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from milena_cache.memory.entry import GONE, Entry, cost_of
-from milena_cache.memory.eviction.ghost import Ghost
-from milena_cache.memory.eviction.order import SECOND_CHANCES, EvictionOrder
-
-if TYPE_CHECKING:
-    from milena_cache.memory.lru import Memory
+from milena_cache.eviction.ghost import Ghost
+from milena_cache.eviction.order import SECOND_CHANCES, EntryTable, EvictionOrder
+from milena_cache.objects.entry import GONE, Entry, cost_of
 
 # The small queue's share of the bytes and of the entries, and the uses that let an entry stay: as in the paper's
 # evaluation (libCacheSim has the same).
@@ -35,8 +31,8 @@ LARGE_SHARE = 0.01
 class S3Fifo(EvictionOrder):
     """Small queue, main queue, ghost."""
 
-    def __init__(self, memory: Memory) -> None:
-        super().__init__(memory, int(memory.max_bytes * LARGE_SHARE))
+    def __init__(self, table: EntryTable) -> None:
+        super().__init__(table, int(table.max_bytes * LARGE_SHARE))
         self._small: deque[bytes] = deque()
         # The bytes of each key of `_small`, and their sum.
         self._small_costs: deque[int] = deque()
@@ -52,7 +48,7 @@ class S3Fifo(EvictionOrder):
         return False
 
     def add(self, key: bytes, cost: int) -> None:
-        if self._ghost.take(key):
+        if self._ghost.pop_key(key):
             self._main.append(key)
         elif self._filling and (self._small_is_full("bytes") or self._small_is_full("entries")):
             self._main.append(key)  # before the first eviction all that is in memory is equally new
@@ -69,7 +65,7 @@ class S3Fifo(EvictionOrder):
                 key = self._take_small()
                 entry = memory.entries[key]
                 if entry is GONE:
-                    memory.drop(key)
+                    memory.remove_gone(key)
                 elif entry is stored:
                     main.append(key)  # it is replaced, and so was used
                 elif entry.uses >= FREQUENT and chances:
@@ -83,7 +79,7 @@ class S3Fifo(EvictionOrder):
             key = main.popleft()
             entry = memory.entries[key]
             if entry is GONE:
-                memory.drop(key)
+                memory.remove_gone(key)
             elif entry is stored:
                 main.append(key)
             elif entry.uses and chances:
@@ -93,23 +89,23 @@ class S3Fifo(EvictionOrder):
             else:
                 memory.evict(key, entry)
 
-    def sweep(self, number: int) -> None:
+    def sweep_gone(self, number: int) -> None:
         memory = self._memory
         for _ in range(min(number // 2, len(self._small))):
             key = self._take_small()
             entry = memory.entries[key]
             if entry is GONE:
-                memory.drop(key)
+                memory.remove_gone(key)
             else:
                 self._add_small(key, cost_of(key, entry))
         for _ in range(min(number // 2, len(self._main))):
             key = self._main.popleft()
             if memory.entries[key] is GONE:
-                memory.drop(key)
+                memory.remove_gone(key)
             else:
                 self._main.append(key)
 
-    def newest_first(self) -> Iterator[bytes]:
+    def keys_newest_first(self) -> Iterator[bytes]:
         entries = self._memory.entries
         for queue, used in ((self._main, True), (self._small, True), (self._main, False), (self._small, False)):
             for key in reversed(queue):

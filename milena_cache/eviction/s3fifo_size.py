@@ -18,15 +18,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from milena_cache.memory.entry import GONE, Entry, cost_of
-from milena_cache.memory.eviction.ghost import Ghost
-from milena_cache.memory.eviction.order import SECOND_CHANCES, EvictionOrder
-from milena_cache.memory.eviction.s3fifo import FREQUENT, LARGE_SHARE, SMALL_SHARE
-
-if TYPE_CHECKING:
-    from milena_cache.memory.lru import Memory
+from milena_cache.eviction.ghost import Ghost
+from milena_cache.eviction.order import SECOND_CHANCES, EntryTable, EvictionOrder
+from milena_cache.eviction.s3fifo import FREQUENT, LARGE_SHARE, SMALL_SHARE
+from milena_cache.objects.entry import GONE, Entry, cost_of
 
 
 class _Queue:
@@ -69,19 +65,19 @@ class _Part:
         self.number += 1
         self.bytes += cost
 
-    def take(self) -> tuple[bytes, float]:
+    def pop_min(self) -> tuple[bytes, float]:
         """Remove the key that is worth least; return it with its worth."""
-        least: _Queue | None = None
+        lowest_queue: _Queue | None = None
         lowest = 0.0
         for queue in self.queues.values():
             worths = queue.worths
-            if worths and (least is None or worths[0] < lowest):
-                least, lowest = queue, worths[0]
-        assert least is not None
+            if worths and (lowest_queue is None or worths[0] < lowest):
+                lowest_queue, lowest = queue, worths[0]
+        assert lowest_queue is not None
         self.number -= 1
-        self.bytes -= least.costs.popleft()
-        least.worths.popleft()
-        return least.keys.popleft(), lowest
+        self.bytes -= lowest_queue.costs.popleft()
+        lowest_queue.worths.popleft()
+        return lowest_queue.keys.popleft(), lowest
 
     def evicted(self, worth: float) -> None:
         """Remember what an entry was worth that is evicted."""
@@ -91,8 +87,8 @@ class _Part:
 class S3FifoSize(EvictionOrder):
     """The part of new entries, that of the others, and the ghost."""
 
-    def __init__(self, memory: Memory) -> None:
-        super().__init__(memory, int(memory.max_bytes * LARGE_SHARE))
+    def __init__(self, table: EntryTable) -> None:
+        super().__init__(table, int(table.max_bytes * LARGE_SHARE))
         self._new = _Part()
         self._main = _Part()
         self._ghost = Ghost()
@@ -104,7 +100,7 @@ class S3FifoSize(EvictionOrder):
         return False
 
     def add(self, key: bytes, cost: int) -> None:
-        if self._ghost.take(key):
+        if self._ghost.pop_key(key):
             self._main.add(key, cost, 1)
         else:
             self._new.add(key, cost, 0)
@@ -117,10 +113,10 @@ class S3FifoSize(EvictionOrder):
         replaced: bytes | None = None
         while exceeded := memory.exceeded():
             part = new if new.number and (self._new_is_full(exceeded) or not main.number) else main
-            key, worth = part.take()
+            key, worth = part.pop_min()
             entry = memory.entries[key]
             if entry is GONE:
-                memory.drop(key)
+                memory.remove_gone(key)
                 continue
             cost = cost_of(key, entry)
             if entry is stored:
@@ -137,7 +133,7 @@ class S3FifoSize(EvictionOrder):
         if replaced is not None and stored is not None:
             main.add(replaced, cost_of(replaced, stored), stored.uses)
 
-    def sweep(self, number: int) -> None:
+    def sweep_gone(self, number: int) -> None:
         for part in (self._new, self._main):
             for queue in part.queues.values():
                 for _ in range(min(number // 4, len(queue.keys))):
@@ -145,11 +141,11 @@ class S3FifoSize(EvictionOrder):
                     if self._memory.entries[key] is GONE:
                         part.number -= 1
                         part.bytes -= cost
-                        self._memory.drop(key)
+                        self._memory.remove_gone(key)
                     else:
                         queue.append(key, cost, worth)
 
-    def newest_first(self) -> Iterator[bytes]:
+    def keys_newest_first(self) -> Iterator[bytes]:
         entries = self._memory.entries
         for part, used in ((self._main, True), (self._new, True), (self._main, False), (self._new, False)):
             for queue in part.queues.values():

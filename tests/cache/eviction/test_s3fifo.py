@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from milena_cache.memory.entry import ENTRY_OVERHEAD, Entry
-from milena_cache.memory.eviction import S3FIFO, S3FIFO_SIZE
-from milena_cache.memory.eviction.order import SECOND_CHANCES
+from milena_cache.eviction.order import SECOND_CHANCES
+from milena_cache.eviction.policies import S3FIFO, S3FIFO_SIZE
 from milena_cache.memory.lru import Memory
+from milena_cache.objects.entry import ENTRY_OVERHEAD, Entry
 
 both = pytest.mark.parametrize("policy", [S3FIFO, S3FIFO_SIZE])
 

@@ -11,20 +11,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from milena_cache.memory.entry import GONE, Entry
-from milena_cache.memory.eviction.order import SECOND_CHANCES, EvictionOrder
-
-if TYPE_CHECKING:
-    from milena_cache.memory.lru import Memory
+from milena_cache.eviction.order import SECOND_CHANCES, EntryTable, EvictionOrder
+from milena_cache.objects.entry import GONE, Entry
 
 
 class SecondChances(EvictionOrder):
     """One queue."""
 
-    def __init__(self, memory: Memory) -> None:
-        super().__init__(memory, memory.max_bytes)
+    def __init__(self, table: EntryTable) -> None:
+        super().__init__(table, table.max_bytes)
         # The next to be looked at first.
         self._queue: deque[bytes] = deque()
 
@@ -38,7 +34,7 @@ class SecondChances(EvictionOrder):
             key = queue.popleft()
             entry = memory.entries[key]
             if entry is GONE:
-                memory.drop(key)
+                memory.remove_gone(key)
             elif entry is stored:
                 queue.append(key)
             elif entry.uses and chances:
@@ -48,15 +44,15 @@ class SecondChances(EvictionOrder):
             else:
                 memory.evict(key, entry)
 
-    def sweep(self, number: int) -> None:
+    def sweep_gone(self, number: int) -> None:
         for _ in range(min(number, len(self._queue))):
             key = self._queue.popleft()
             if self._memory.entries[key] is GONE:
-                self._memory.drop(key)
+                self._memory.remove_gone(key)
             else:
                 self._queue.append(key)
 
-    def newest_first(self) -> Iterator[bytes]:
+    def keys_newest_first(self) -> Iterator[bytes]:
         entries = self._memory.entries
         for used in (True, False):
             for key in reversed(self._queue):

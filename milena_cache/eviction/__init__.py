@@ -1,0 +1,1 @@
+"""The orders in which entries are evicted from memory, by EVICTION_POLICY."""
