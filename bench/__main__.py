@@ -46,7 +46,7 @@ RESULTS = ROOT / "bench" / "results"
 FULL = Scale(
     1.0, (1_000, 10_000, 100_000, 1_000_000), backlog=200_000, drained=20_000, replayed=1_000_000, file_rows=655_360
 )
-QUICK = Scale(0.2, (1_000, 100_000), backlog=40_000, drained=2_000, replayed=20_000, file_rows=65_536)
+QUICK = Scale(0.2, (1_000, 100_000), backlog=100_000, drained=2_000, replayed=20_000, file_rows=65_536)
 
 
 def show_progress(text: str) -> None:

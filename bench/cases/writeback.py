@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import cycle
 
-from bench.case import Case, Samples, Target, Variant
+from bench.case import Case, Samples, Skipped, Target, Variant
+from bench.cores import with_processor_times
 from bench.fixtures import BUCKET, CALLERS, Fixtures
 from bench.nodes.grpc_client import NodeServer
+from bench.peers.redis_benchmark import hot_key, redis_benchmark
+from bench.peers.redis_benchmark import why_not as why_no_load
 from bench.workload.load import with_callers
 from bench.workload.new_objects import VALUE_BYTES
 from milena_cache.objects.write_request import ENTRY_OVERHEAD
@@ -22,27 +25,36 @@ from milena_common.api.durability import THROUGH
 from tests.support.cluster import Cluster
 from tests.support.processes import Server
 
-_HOT_KEYS = [b"hot/%d" % number for number in range(100)]
+_HOT_KEYS = [hot_key(number) for number in range(100)]
+# Commands for each second of a round through the Redis port: less than a node serves, so that the backlog lasts.
+_COMMANDS = 60_000
 _LATENCIES_MS = (0, 20)
 _RECORDS = 1_000_000
 
 
 @contextmanager
-def _reads_while_flushing(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
+def _reads_while_flushing(fixtures: Fixtures) -> Iterator[Sequence[Variant | Skipped]]:
     fixtures.empty_stub.set_latency(0)
     url, seconds = fixtures.empty_stub.endpoint_url, str(fixtures.scale.seconds)
 
     def in_process(backlog: int) -> Samples:
         return fixtures.samples("bench.programs.policy_reads", url, str(CALLERS), seconds, str(backlog))
 
+    number = int(_COMMANDS * fixtures.scale.seconds)
+    by_grpc = partial(_with_server, fixtures, partial(_hits, fixtures.scale.seconds))
+    by_resp = partial(_with_server, fixtures, partial(_resp_hits, number))
     yield [
-        Variant(f"{name}_{state}", partial(read, backlog))
-        for name, read in (("in_process", in_process), ("node_grpc", partial(_with_server, fixtures)))
+        Skipped(f"{name}_{state}", missing) if missing else Variant(f"{name}_{state}", partial(read, backlog))
+        for name, read, missing in (
+            ("in_process", in_process, ""),
+            ("node_grpc", by_grpc, ""),
+            ("node_resp", by_resp, why_no_load()),
+        )
         for state, backlog in (("idle", 0), ("flushing", fixtures.scale.backlog))
     ]
 
 
-def _with_server(fixtures: Fixtures, backlog: int) -> Samples:
+def _with_server(fixtures: Fixtures, measure: Callable[[Server], Samples], backlog: int) -> Samples:
     """Measure hits of a node that was started on a journal with `backlog` writes to upload."""
     with fixtures.while_it_lasts() as directory:
         journal = str(directory / "journal")
@@ -50,29 +62,51 @@ def _with_server(fixtures: Fixtures, backlog: int) -> Samples:
         url = fixtures.empty_stub.endpoint_url
         with Cluster(directory, url, BUCKET, nodes=1, node_env={"JOURNAL_DIR": journal}) as cluster:
             node = cluster.nodes[0]
-            samples = asyncio.run(_hits(node, fixtures.scale.seconds))
+            asyncio.run(_put_hot_keys(node))
+            started, uploaded = time.perf_counter(), _uploads(node)
+            samples = with_processor_times({"server": node.pid}, lambda: measure(node))
+            uploads = (_uploads(node) - uploaded) / (time.perf_counter() - started)
             remaining = node.metrics().value("milena_writeback_dirty_entries")
             assert bool(remaining) is bool(backlog), "the backlog did not last"
-            return samples
+            samples.pop("calls", None)
+            return {**samples, "uploads_per_s": uploads}
 
 
-async def _hits(node: Server, seconds: float) -> Samples:
-    keys = cycle(_HOT_KEYS)
+async def _put_hot_keys(node: Server) -> None:
     async with NodeServer(node.address) as server:
         # Not all at once: the node is busy with its backlog, and ends calls that it cannot begin within a second.
         # Not one after the other: the backlog would push the first ones out of memory meanwhile.
-        for start in range(0, len(_HOT_KEYS), 20):
-            keys_of_part = _HOT_KEYS[start : start + 20]
+        for start in range(0, len(_HOT_KEYS), 10):
+            keys_of_part = _HOT_KEYS[start : start + 10]
             await asyncio.gather(*(server.put_object(key, bytes(VALUE_BYTES), THROUGH) for key in keys_of_part))
 
-        async def call() -> None:
-            assert (await server.get(next(keys))).outcome == "hit"
 
-        started, uploaded = time.perf_counter(), _uploads(node)
-        samples = await with_callers(call, CALLERS, seconds)
-        uploads = (_uploads(node) - uploaded) / (time.perf_counter() - started)
-    del samples["calls"]
-    return {**samples, "uploads_per_s": uploads}
+def _hits(seconds: float, node: Server) -> Samples:
+    """Read by gRPC, the node's slower port."""
+
+    async def read() -> Samples:
+        keys = cycle(_HOT_KEYS)
+        async with NodeServer(node.address) as server:
+
+            async def call() -> None:
+                assert (await server.get(next(keys))).outcome == "hit"
+
+            return await with_callers(call, CALLERS, seconds)
+
+    return asyncio.run(read())
+
+
+def _resp_hits(number: int, node: Server) -> Samples:
+    """Read by the Redis protocol, `number` times.
+
+    Reads go on for a while before: uploads need some samples of the load, one in a tenth of a second, until they
+    have given way.
+    """
+    redis_benchmark(node.resp, "get", _COMMANDS // 2, len(_HOT_KEYS))
+    hits = node.metrics().value("milena_cache_hits_total")
+    samples = redis_benchmark(node.resp, "get", number, len(_HOT_KEYS))
+    assert node.metrics().value("milena_cache_hits_total") - hits >= number, "not every GET was a hit"
+    return {**samples, "calls": float(number)}
 
 
 def _uploads(node: Server) -> float:
@@ -108,12 +142,9 @@ CASES = (
         "reads_while_flushing",
         f"read keys in memory, {CALLERS} callers, with a backlog to upload and without",
         "per_s",
-        ["in_process_idle", "node_grpc_idle"],
+        ["in_process_idle", "node_grpc_idle", "node_resp_idle"],
         _reads_while_flushing,
-        [
-            Target(f"{name}_flushing", "per_s", peer=f"{name}_idle", at_least=0.9)
-            for name in ("in_process", "node_grpc")
-        ],
+        [Target("node_resp_flushing", "per_s", peer="node_resp_idle", at_least=0.95)],
     ),
     Case(
         "flush",
@@ -121,8 +152,11 @@ CASES = (
         "per_s",
         [f"obstore_{latency_ms}ms" for latency_ms in _LATENCIES_MS],
         _flush,
-        # The upload throttle assumes 200 µs, waits for the interpreter's lock included.
-        [Target("milena_0ms", "loop_us", at_most=200)],
+        [
+            Target("milena_0ms", "per_s", peer="obstore_0ms", at_least=0.8),
+            # The upload throttle assumes 200 µs, waits for the interpreter's lock included.
+            Target("milena_0ms", "loop_us", at_most=200),
+        ],
     ),
     Case(
         "replay",

@@ -59,6 +59,9 @@ class Disk(Protocol):
     def read_record(self, seq: int) -> bytes | None:
         """Return the bytes of a committed record; None if there is none of that number."""
 
+    def read_records(self, seqs: Sequence[int]) -> dict[int, bytes]:
+        """Return the bytes of those of the committed records `seqs` that exist, by number, as of one moment."""
+
     def commit(self) -> Awaitable[None]:
         """Commit durably, and begin the next transaction; it has begun when this returns."""
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -183,6 +183,15 @@ class LmdbDisk:
         with self._env.begin(db=self._records) as txn:
             found: bytes | None = txn.get(key_of(seq))
             return found
+
+    def read_records(self, seqs: Sequence[int]) -> dict[int, bytes]:
+        found: dict[int, bytes] = {}
+        with self._env.begin(db=self._records) as txn:
+            for seq in seqs:
+                raw: bytes | None = txn.get(seq.to_bytes(8, "big"))
+                if raw is not None:
+                    found[seq] = raw
+        return found
 
     # ---- in the disk's thread
 

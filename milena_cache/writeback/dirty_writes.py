@@ -12,6 +12,7 @@ permanently, or whose record is damaged, stays as a dead letter.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from milena_cache.journal.group_commit import Journal
 from milena_cache.journal.record import Damaged
@@ -98,6 +99,10 @@ class DirtyWrites:
             f"{self.ref(entry)}: the acknowledged value is damaged in the journal, and S3 has an older one; write "
             "the object again, or discard the damaged write with `milena writeback drop`"
         )
+
+    def read_back(self, numbers: Sequence[int]) -> dict[int, bytes]:
+        """Return the values of these records of the journal, without damaged ones, which `value` reports."""
+        return self._journal.read_all(numbers)
 
     def etag(self, entry: DirtyEntry) -> str:
         """Return the ETag of an entry that is not a delete. Raises as `value` does."""

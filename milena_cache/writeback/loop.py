@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
-from functools import partial
 from math import inf
 
 from milena_cache.memory.entries import Entries
@@ -33,6 +32,7 @@ from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.dirty_writes import DirtyWrites
 from milena_cache.writeback.failing import STUCK_RETRY_SECONDS, STUCK_TRIES, Failing
 from milena_cache.writeback.flush import FlushWaiters
+from milena_cache.writeback.read_ahead import ReadAhead
 from milena_cache.writeback.recent_uploads import RecentUploads
 from milena_cache.writeback.releases import Releases
 from milena_cache.writeback.upload_load import UploadLoad
@@ -44,7 +44,6 @@ from milena_cache.writeback.uploads.upload import Conflict, Policy, Uploader, Up
 from milena_common.api.errors import FailedPrecondition
 from milena_common.cluster.slots import slot_of
 from milena_common.limits.byte_budget import ByteBudget
-from milena_common.limits.call_bytes import CallBytes
 from milena_common.runtime.backoff import Backoff
 from milena_common.runtime.clock import Clock
 from milena_common.runtime.key_locks import KeyLocks
@@ -127,6 +126,7 @@ class WriteBack:
         self._failing = failing
         self._throttle = throttle
         self._uploads: set[asyncio.Task[None]] = set()
+        self._values = ReadAhead(dirty, dirty_writes, queue)
         self._slots = UploadSlots(dirty.memory_limit)
         self._load = UploadLoad(throttle, dirty, reads, clock, delay)
         self._log = LogLimiter()
@@ -222,15 +222,40 @@ class WriteBack:
             if due is None:
                 await self._alarm.wait(now + max(wait, GRAIN_SECONDS))
                 continue
-            self._throttle.began(now, retry=due.retry)
-            task = asyncio.get_running_loop().create_task(self._upload(due.key))
+            self._take(now, due, size)
+            task = asyncio.get_running_loop().create_task(self._upload_in_turn(due, size))
             self._uploads.add(task)
-            self._slots.take(size, retry=due.retry)
-            task.add_done_callback(partial(self._task_done, size, due.retry))
+            task.add_done_callback(self._task_done)
 
-    def _task_done(self, size: int, retry: bool, task: asyncio.Task[None]) -> None:
+    def _take(self, now: float, due: QueuedUpload, size: int) -> None:
+        """Count an upload that begins, at once: the next look must not take its slot for free."""
+        self._throttle.began(now, retry=due.retry)
+        self._slots.take(size, retry=due.retry)
+
+    async def _upload_in_turn(self, due: QueuedUpload, size: int) -> None:
+        """Upload `due`, and then, as long as one is due, the next one that may begin when its slot is free.
+
+        A task for each, begun by the loop that a done one has to wake, would be a tenth of an upload's time. `size`
+        is that of its value, for which a slot has been taken.
+        """
+        while True:
+            try:
+                sent = await self._upload(due.key)
+            finally:
+                self._slots.release(size, retry=due.retry)
+            # What sends nothing has not waited: a chain of such keys would not leave the event loop to others.
+            if not sent or self.paused():
+                return
+            now = self._clock.now()
+            self._load.sample(now)
+            following, size, _ = self._next(now)
+            if following is None:
+                return
+            due = following
+            self._take(now, due, size)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
         self._uploads.discard(task)
-        self._slots.release(size, retry=retry)
         if self._held_up:
             self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -244,20 +269,21 @@ class WriteBack:
 
     # ---- one upload
 
-    async def _upload(self, key: bytes) -> None:
+    async def _upload(self, key: bytes) -> bool:
+        """Upload the newest write of `key`; return False if that has sent nothing to S3."""
         async with self._s3_locks.hold(key, None):
             entry = self._dirty.get(key)
             if entry is None:
-                return
+                return False
             entry.upload.queued = False
             if entry.dead:
-                return
+                return False
             if self.paused():  # since it was taken from the queue, while it waited for the key's lock
                 self._queue(entry, entry.upload.since)
-                return
+                return False
             if self.holds_back is not None and self.holds_back(key):
                 self._held_back.setdefault(slot_of(key), set()).add(key)
-                return
+                return False
             if self._dirty_writes.is_gone(entry) and entry.deleted and not self._may_be_in_s3(entry):
                 await self._releases.has_released(key)
                 if self._dirty.get(key) is entry:  # else a newer write came during the await, and is queued
@@ -266,13 +292,11 @@ class WriteBack:
                     self._dirty_writes.retire(entry)
                     self._entries.invalidate(key)
                     self._recent.add(key, exists=False)
-                return
-            if entry.value is None and not entry.deleted:
-                CallBytes(self._budget).set_total(entry.size)
+                return False
             try:
-                value = None if entry.deleted else self._dirty_writes.value(entry)
+                value = None if entry.deleted else self._values.value(entry)
             except FailedPrecondition:
-                return  # the record is damaged; `value` has made the entry a dead letter
+                return False  # the record is damaged; `value` has made the entry a dead letter
             except Exception as error:
                 self._retry(entry, repr(error))
                 raise
@@ -289,6 +313,9 @@ class WriteBack:
                 expires_at=entry.expires_at,
                 expired=entry.expired,
             )
+            # Beyond the limit if need be: the value is in memory already.
+            read_back = entry.size if entry.value is None and value is not None else 0
+            self._budget.add(read_back)
             self._dirty.upload_began(entry)
             try:
                 result = await self._uploader.upload(write, inf)
@@ -309,7 +336,11 @@ class WriteBack:
                     # and upload it: the deleted object would be back.
                     await self._releases.has_released(key)
                 self._uploaded(write, self._newest(key), result)
-        self._flush_waiters.progress(key)
+            finally:
+                self._budget.release(read_back)
+        if key in self._dirty:  # else `retire` has done it
+            self._flush_waiters.progress(key)
+        return True
 
     def _broken_off(self, key: bytes, error: BaseException) -> str:
         """Return the reason of an upload that ended with `error`, which is not an error of S3."""

@@ -86,6 +86,9 @@ class SimulatedDisk:
     def read_record(self, seq: int) -> bytes | None:
         return self.contents.records.get(seq)
 
+    def read_records(self, seqs: Sequence[int]) -> dict[int, bytes]:
+        return {seq: raw for seq in seqs if (raw := self.read_record(seq)) is not None}
+
     async def commit(self) -> None:
         self._committing, self._transaction = self._transaction, []
         await asyncio.sleep(self._rng.uniform(MIN_SYNC, MAX_SYNC))

@@ -89,6 +89,9 @@ class MemoryDisk:
     def read_record(self, seq: int) -> bytes | None:
         return self.committed.records.get(seq)
 
+    def read_records(self, seqs: Sequence[int]) -> dict[int, bytes]:
+        return {seq: raw for seq in seqs if (raw := self.read_record(seq)) is not None}
+
     def commit(self) -> Awaitable[None]:
         return asyncio.ensure_future(self._commit())
 

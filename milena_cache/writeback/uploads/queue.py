@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Set
 from heapq import heapify, heappop, heappush
-from itertools import count
+from itertools import count, islice
 from math import inf
 from typing import NamedTuple
 
@@ -79,6 +79,10 @@ class UploadQueue:
             else:
                 next_due = min(next_due, due)
         return fresh, retry, next_due - now
+
+    def next_fresh(self, number: int) -> list[bytes]:
+        """Return the first `number` new keys, due or not, in order."""
+        return [key for _, key in islice(self._fresh, number)]
 
     def take(self, upload: QueuedUpload) -> None:
         """Remove an upload that `due` has just returned."""

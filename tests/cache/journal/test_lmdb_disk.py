@@ -176,6 +176,31 @@ async def test_removing_takes_out_everything_that_has_the_number(opener: Opener)
     assert (numbers(disk), disk.rejections(), disk.damaged()) == ([3], {}, 0)
 
 
+async def test_a_process_takes_out_what_an_earlier_one_has_rejected_and_quarantined(opener: Opener) -> None:
+    disk = await opener.begin()
+    for seq in (1, 2, 3):
+        disk.put_record(seq, b"v")
+    disk.reject_record(1, "no", 1.0)
+    disk.quarantine(2)
+    await disk.commit()
+    disk = await opener.reopen()
+    await disk.roll_back()
+    for seq in (1, 2):
+        disk.remove_record(seq)
+    await disk.commit()
+    disk = await opener.reopen()
+    assert (numbers(disk), disk.rejections(), disk.damaged()) == ([3], {}, 0)
+
+
+async def test_several_records_are_read_at_once(opener: Opener) -> None:
+    disk = await opener.begin()
+    for seq in (1, 2, 300):
+        disk.put_record(seq, b"v%d" % seq)
+    await disk.commit()
+    disk.put_record(301, b"not committed")
+    assert disk.read_records([300, 1, 7, 301]) == {300: b"v300", 1: b"v1"}
+
+
 async def test_a_rejection_can_be_recorded_anew_and_cleared(opener: Opener) -> None:
     disk = await opener.begin()
     for seq in (1, 2):
