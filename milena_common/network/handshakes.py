@@ -2,7 +2,7 @@
 
 A connection whose client has begun a handshake waits here for its turn: `handshake_throttle` decides when the next
 handshake begins, and whose it is. Until then the connection takes no memory of TLS. No two begin in one iteration
-of the loop.
+of the loop. Threads cannot do them: aiofastnet begins each with a state of OpenSSL of its own, in the loop.
 
 At most MAX_WAITING connections wait, each MAX_WAIT_SECONDS at most. One more takes the place of the newest one of
 the source that has the most of them: those are closed, and neither accepting nor other sources wait for them.
