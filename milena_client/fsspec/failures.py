@@ -56,3 +56,14 @@ def file_errors(path: str) -> Iterator[None]:
         if raised is error:
             raise
         raise raised from error
+
+
+@contextmanager
+def created(path: str) -> Iterator[None]:
+    """Raise FileExistsError for the condition of the block, which is that there is no object."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error.__cause__, ConditionFailed):
+            raise exists(path) from None
+        raise

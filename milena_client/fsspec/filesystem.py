@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from glob import has_magic
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from fsspec.asyn import AsyncFileSystem, get_loop, sync
@@ -25,10 +24,11 @@ from fsspec.utils import stringify_path
 from milena_client.aio.client import AsyncMilena
 from milena_client.aio.files import AsyncObjectFile
 from milena_client.aio.loop_clients import LoopClients
+from milena_client.aio.object_writer import AsyncObjectWriter
 from milena_client.aio.slices import read_slice, slice_of
 from milena_client.core.url import chosen
 from milena_client.core.values import CommonPrefix, ObjectInfo, Stat
-from milena_client.fsspec.failures import exists, file_error, file_errors, not_found
+from milena_client.fsspec.failures import created, exists, file_error, file_errors, not_found
 from milena_client.fsspec.reading import CachedFile, MilenaFile
 from milena_client.fsspec.writing import WritableFile
 from milena_common.api.byte_range import ByteRange
@@ -47,6 +47,8 @@ Info = dict[str, Any]
 # Bytes of one request of a transfer from or to a local file.
 TRANSFER_BYTES = 8 * 2**20
 _MODES = "'rb', 'wb', 'xb'"
+# The modes of files for those of fsspec's calls that write.
+_MODE_OF = {"overwrite": "wb", "create": "xb"}
 
 
 class MilenaFileSystem(AsyncFileSystem):
@@ -399,16 +401,24 @@ class MilenaFileSystem(AsyncFileSystem):
     async def _pipe_file(self, path: str, value: Any, mode: str = "overwrite", **_: Any) -> None:
         path = self._strip_protocol(path)
         client, place = self._at(path)
-        if mode not in ("overwrite", "create"):
-            raise ValueError(f"mode: got {mode!r}; allowed: 'overwrite', 'create'")
-        create = mode == "create"
-        with file_errors(path):
-            try:
-                await client.set(
-                    place.key, value, durability=self._durability, if_none_match="*" if create else None
-                )
-            except ConditionFailed:
-                raise exists(path) from None
+        _check_write_mode(mode)
+        if memoryview(value).nbytes > TRANSFER_BYTES:
+            async with await self._writer(path, _MODE_OF[mode]) as writer:
+                with created(path), file_errors(path):
+                    await writer.write(value)
+                    await writer.close()
+            return
+        with created(path), file_errors(path):
+            if_none_match = "*" if mode == "create" else None
+            await client.set(place.key, value, durability=self._durability, if_none_match=if_none_match)
+
+    async def _writer(self, path: str, mode: str) -> AsyncObjectWriter:
+        """Return what writes the object, of any size. Raises FileExistsError with mode "xb"."""
+        client, place = self._at(path)
+        with created(path), file_errors(path):
+            if mode == "xb":
+                return await client.open(place.key, "xb", durability=self._durability)
+            return await client.open(place.key, "wb", durability=self._durability)
 
     async def _put_file(
         self, lpath: Any, rpath: str, callback: Any = DEFAULT_CALLBACK, mode: str = "overwrite", **_: Any
@@ -416,13 +426,27 @@ class MilenaFileSystem(AsyncFileSystem):
         """Write the local file `lpath` to the object."""
         if await asyncio.to_thread(os.path.isdir, lpath):
             return
-        value = await asyncio.to_thread(Path(lpath).read_bytes)
-        callback.set_size(len(value))
-        await self._pipe_file(rpath, value, mode)
-        callback.relative_update(len(value))
+        rpath = self._strip_protocol(rpath)
+        _check_write_mode(mode)
+        with await asyncio.to_thread(open, lpath, "rb") as source:
+            callback.set_size(os.fstat(source.fileno()).st_size)
+            async with await self._writer(rpath, _MODE_OF[mode]) as writer:
+                with created(rpath), file_errors(rpath):
+                    while chunk := await asyncio.to_thread(source.read, TRANSFER_BYTES):
+                        await writer.write(chunk)
+                        callback.relative_update(len(chunk))
+                    await writer.close()
 
     async def _cp_file(self, path1: str, path2: str, **_: Any) -> None:
-        await self._pipe_file(path2, await self._cat_file(path1))
+        path1, path2 = self._strip_protocol(path1), self._strip_protocol(path2)
+        client, place = self._at(path1)
+        with file_errors(path1):
+            source = await client.open(place.key)
+        async with source, await self._writer(path2, "wb") as writer:
+            with file_errors(path2):
+                async for chunk in source.chunks(TRANSFER_BYTES):
+                    await writer.write(chunk)
+                await writer.close()
 
     async def _rm_file(self, path: str, **_: Any) -> None:
         """Delete the object; one that does not exist is no error, as in S3."""
@@ -493,10 +517,10 @@ class MilenaFileSystem(AsyncFileSystem):
         if mode == "xb" and sync(self.loop, self._stat, path) is not None:
             raise exists(path)
 
-        def store(content: bytes) -> None:
-            sync(self.loop, self._pipe_file, path, content, "create" if mode == "xb" else "overwrite")
+        def begin() -> _Writer:
+            return _Writer(self, sync(self.loop, self._writer, path, mode), path)
 
-        return WritableFile(self, path, mode, store, autocommit=autocommit)
+        return WritableFile(self, path, mode, begin, autocommit=autocommit)
 
     def _open_to_read(
         self,
@@ -556,6 +580,31 @@ class MilenaFileSystem(AsyncFileSystem):
     async def _close_session(self) -> None:
         """Close the connections of the running event loop; later calls make new ones."""
         await self._clients.close_here()
+
+
+class _Writer:
+    """A `Writer` of open files: blocking calls to `writer`, which runs in the event loop of `fs`."""
+
+    def __init__(self, fs: MilenaFileSystem, writer: AsyncObjectWriter, path: str) -> None:
+        self._fs = fs
+        self._writer = writer
+        self._path = path
+
+    def write(self, value: bytes) -> None:
+        with file_errors(self._path):
+            sync(self._fs.loop, self._writer.write, value)
+
+    def close(self) -> None:
+        with created(self._path), file_errors(self._path):
+            sync(self._fs.loop, self._writer.close)
+
+    def abort(self) -> None:
+        sync(self._fs.loop, self._writer.abort)
+
+
+def _check_write_mode(mode: str) -> None:
+    if mode not in _MODE_OF:
+        raise ValueError(f"mode: got {mode!r}; allowed: {', '.join(map(repr, _MODE_OF))}")
 
 
 def _folder(path: str) -> Info:

@@ -58,7 +58,7 @@ def test_there_is_an_example_of_each_library() -> None:
 def test_columns_of_a_parquet_file_need_no_other_bytes(milena_fs: MilenaFileSystem, milena_path: str) -> None:
     path = f"{milena_path}/wide.parquet"
     generator = np.random.default_rng(1)
-    frame = pandas.DataFrame({f"c{number}": generator.random(50_000) for number in range(20)})
+    frame = pandas.DataFrame({f"c{number}": generator.random(20_000) for number in range(20)})
     frame.to_parquet(f"milena://{path}", storage_options=milena_fs.storage_options)
     with milena_fs.open(path) as file:
         requested: list[int] = []

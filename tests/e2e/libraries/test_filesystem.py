@@ -202,6 +202,32 @@ def test_lines_of_a_file(fs: MilenaFileSystem, path: str) -> None:
         assert [*file] == lines
 
 
+def test_files_of_any_size_are_written_copied_and_read(shared_cluster: Cluster, tmp_path: Path) -> None:
+    fs = MilenaFileSystem(router=shared_cluster.address)
+    value = os.urandom(9 * KIB * KIB + 1)
+    folder = f"{shared_cluster.bucket}/large"
+    local = tmp_path / "large"
+    local.write_bytes(value)
+    with fs.open(f"{folder}/opened", "wb") as file:
+        file.write(value)
+        assert not fs.exists(f"{folder}/opened")
+    fs.pipe_file(f"{folder}/piped", value)
+    fs.put_file(str(local), f"{folder}/put")
+    fs.cp_file(f"{folder}/put", f"{folder}/copied")
+    for name in ("opened", "piped", "put", "copied"):
+        assert fs.cat_file(f"{folder}/{name}") == value
+        with pytest.raises(FileExistsError):
+            fs.pipe_file(f"{folder}/{name}", value, mode="create")
+    with suppress(ZeroDivisionError), fs.open(f"{folder}/half", "wb") as file:
+        file.write(value)
+        raise ZeroDivisionError
+    assert fs.ls(folder, detail=False) == [f"{folder}/{name}" for name in ("copied", "opened", "piped", "put")]
+    assert fs.cat_ranges([f"{folder}/put"] * 2, [5, -7], [10, None]) == [value[5:10], value[-7:]]
+    target = tmp_path / "got"
+    fs.get_file(f"{folder}/put", str(target))
+    assert target.read_bytes() == value
+
+
 def test_instances_are_shared_by_arguments_and_pickled_by_them(fs: MilenaFileSystem) -> None:
     router = fs.storage_options["router"]
     assert fsspec.filesystem("milena", router=router) is fs
