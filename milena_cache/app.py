@@ -454,7 +454,7 @@ def build_servers(
     block_peers = Peers(
         ownership.identity_at, ownership.tls_address_at, outgoing, access.credentials, name="milena-blocks"
     )
-    cluster_blocks = ClusterBlocks(parts.blocks, ownership, links or block_peers, clock)
+    cluster_blocks = ClusterBlocks(parts.blocks, ownership, links or block_peers, parts.budget, clock)
     parts.part_reads.blocks = cluster_blocks
     status.concerns.append(copies)
     requests = Requests(

@@ -4,7 +4,10 @@ The owner of the key reads each group from the node that keeps it, over MILENA.B
 from S3 itself. The reply of another node needs no confirmation: a block's name has the ETag, so that a node with
 an older ring, or one that has lost its lease, returns the same bytes as any other.
 
-At most MAX_PIECES groups of one read are requested at a time.
+At most MAX_PIECES groups of one read are requested at a time, and each waits for room for its reply in the
+process's bytes in flight, as a fetch from S3 does: many readers of large parts are slowed down, and not buffered. A
+request waits for room before it is sent, and holds nothing while it waits, so that readers do not wait for each
+other's bytes.
 """
 
 from __future__ import annotations
@@ -16,8 +19,10 @@ from typing import Any, Protocol
 from milena_cache.blocks.block_reads import BlockReads, Piece, Replaced
 from milena_cache.blocks.layout import Version, group_slot, groups_of
 from milena_cache.membership.ownership import Ownership
+from milena_cache.origin.s3.fetch_bytes import fetch_bytes
 from milena_common.api.byte_range import ByteRange
-from milena_common.api.errors import ConditionFailed, MilenaError
+from milena_common.api.errors import ConditionFailed, InternalError, MilenaError
+from milena_common.limits.byte_budget import ByteBudget
 from milena_common.resp.encoding import command
 from milena_common.runtime.clock import Clock
 
@@ -41,11 +46,14 @@ class ClusterBlocks:
     peer_failures: groups that were read from S3 because the other node did not return them
     """
 
-    def __init__(self, local: BlockReads, ownership: Ownership, links: Links, clock: Clock) -> None:
+    def __init__(
+        self, local: BlockReads, ownership: Ownership, links: Links, budget: ByteBudget, clock: Clock
+    ) -> None:
         self.from_peers = self.peer_failures = 0
         self._local = local
         self._ownership = ownership
         self._links = links
+        self._budget = budget
         self._clock = clock
 
     def find_range(self, version: Version, part: ByteRange) -> bytes | None:
@@ -88,16 +96,19 @@ class ClusterBlocks:
         target, etag, size = version
         numbers = (size, *part, max(1, int(timeout * 1000)))
         sent = command(b"MILENA.BLOCK", target.cache_key, etag.encode(), *(b"%d" % number for number in numbers))
+        deadline = self._clock.now() + timeout
         try:
-            reply = await self._links.request(address, sent, timeout)
+            async with fetch_bytes(self._budget, part.length, timeout):
+                reply = await self._links.request(address, sent, max(0.0, deadline - self._clock.now()))
+                match reply:
+                    case [bytes(value), int(fetched), int(waited)] if len(value) == part.length:
+                        return Piece(value, fetched, bool(waited))
+                # Not after the block: the fetch from S3 that follows would wait while its reader holds these bytes.
+                raise InternalError(f"node {address} replied to MILENA.BLOCK with something else")
         except ConditionFailed:
             raise Replaced from None
         except MilenaError:
             return None
-        match reply:
-            case [bytes(value), int(fetched), int(waited)] if len(value) == part.length:
-                return Piece(value, fetched, bool(waited))
-        return None
 
 
 async def _all(tasks: Sequence[asyncio.Task[Piece]]) -> list[Piece]:

@@ -1,4 +1,4 @@
-"""Shell. Runs the tests of faults of the cluster in a few seconds each: ``python -m tests.mutants.forked``.
+"""Shell. Runs the tests of faults of the cluster and of large objects in a few seconds each: ``python -m tests.mutants.forked``.
 
 It changes the source tree that it is run in: a copy (`run.copy`). The libraries are imported once, and the source
 is compiled once; that a file has changed since is seen by its hash. For each fault a process is forked that imports
@@ -19,11 +19,12 @@ import pytest
 
 from tests.mutants.cluster_mutants import CLUSTER_BUGS
 from tests.mutants.copy_mutants import COPY_BUGS
+from tests.mutants.large_object_mutants import LARGE_OBJECT_BUGS
 from tests.mutants.mutant import Bug
 from tests.mutants.run import NO_TESTS, ROOT, USAGE_ERROR, with_bug
 
 OWN = ("milena_cache", "milena_client", "milena_common", "milena_router", "tests")
-BUGS = (*CLUSTER_BUGS, *COPY_BUGS)
+BUGS = (*CLUSTER_BUGS, *COPY_BUGS, *LARGE_OBJECT_BUGS)
 # Protobuf rejects a second registration of its messages, which no fault changes.
 KEPT = "milena_common.api.pb"
 # A fault may let a test wait for ever.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.access_mutants import ACCESS_BUGS
 from tests.mutants.cluster_mutants import CLUSTER_BUGS, MORE_CLUSTER_BUGS
 from tests.mutants.copy_mutants import COPY_BUGS
+from tests.mutants.large_object_mutants import LARGE_OBJECT_BUGS
 from tests.mutants.mutant import Bug, Change
 
 CLASSES = "tests/behaviour/test_write_classes.py"
@@ -612,4 +613,5 @@ BUGS: tuple[Bug, ...] = (
     *COPY_BUGS,
     *MORE_CLUSTER_BUGS,
     *ACCESS_BUGS,
+    *LARGE_OBJECT_BUGS,
 )

@@ -76,6 +76,38 @@ async def test_a_small_part_is_requested_of_one_node_and_only_its_blocks_are_fet
     await c.stop()
 
 
+async def test_a_reply_of_another_node_waits_for_room_in_the_bytes_in_flight() -> None:
+    block = 2**15
+    value = bytes(8 * GROUP_BLOCKS * block)
+    c = Cluster(
+        *NAMES,
+        block_threshold=1000,
+        block_bytes=block,
+        max_bytes=10**8,
+        max_in_flight_bytes=4 * GROUP_BLOCKS * block,
+    )
+    c.ring.owners = [(share_of(slot), FIRST_EPOCH) for slot in range(SLOTS)]
+    await c.start()
+    c["a"].t.in_s3(KEY, value)
+    version = Version(c["a"].t.object(KEY), etag_of(value), len(value))
+    group = next(group for group in range(8) if share_of(group_slot(version, group)) != "a")
+    offset = group * GROUP_BLOCKS * block
+    await read(c, offset, 1)
+    before = c.requests.count(b"MILENA.BLOCK")
+    budget = c["a"].t.budget
+    budget.add(budget.limit)
+    reading = asyncio.ensure_future(read(c, offset, GROUP_BLOCKS * block))
+    await run_ready_tasks()
+    assert c.requests.count(b"MILENA.BLOCK") == before
+    assert budget.queued == 1
+    budget.release(budget.limit)
+    assert (await reading).value == value[: GROUP_BLOCKS * block]
+    assert c["a"].servers.cluster_blocks.from_peers == 2
+    await run_ready_tasks()
+    assert budget.used == 0
+    await c.stop()
+
+
 async def test_what_another_node_does_not_return_is_read_from_s3() -> None:
     c = await cluster()
     c.cut = {"b"}

@@ -1,0 +1,103 @@
+"""Pure. Deliberate faults of blocks, and of objects that are written in parts; CI runs the test that notices each.
+
+Each names one test that starts no process, and notices it within a few seconds.
+"""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Bug, Change
+
+LAYOUT = "milena_cache/blocks/layout.py"
+BLOCK_READS = "milena_cache/blocks/block_reads.py"
+CLUSTER_BLOCKS = "milena_cache/blocks/cluster_blocks.py"
+MULTIPART = "milena_cache/writes/multipart.py"
+SESSIONS = "milena_cache/writes/upload_sessions.py"
+WRITE_THROUGH = "milena_cache/writes/write_through.py"
+
+BLOCK_TESTS = "tests/cache/blocks/test_block_reads.py"
+CLUSTER_TESTS = "tests/cache/blocks/test_cluster_blocks.py"
+SESSION_TESTS = "tests/cache/writes/test_upload_sessions.py"
+
+LARGE_OBJECT_BUGS: tuple[Bug, ...] = (
+    Bug(
+        "blocks of two versions have one name",
+        (
+            Change(
+                LAYOUT,
+                "return [Block(key, etag, size, number) for number in range(first, last + 1)]",
+                'return [Block(key, "", size, number) for number in range(first, last + 1)]',
+            ),
+        ),
+        (f"{BLOCK_TESTS}::test_a_read_never_mixes_versions",),
+    ),
+    Bug(
+        "a store that ignores the condition of a range is believed",
+        (
+            Change(
+                BLOCK_READS,
+                "if not isinstance(got, Stored) or got.size != size or not same_etag(got.etag, etag):",
+                "if not isinstance(got, Stored):",
+            ),
+        ),
+        (f"{BLOCK_TESTS}::test_a_store_that_ignores_conditions_is_found_out",),
+    ),
+    Bug(
+        "a block that is in flight is fetched again",
+        (
+            Change(
+                BLOCK_READS,
+                "pending = None if value is not None else self._in_flight.get(block)",
+                "pending = None",
+            ),
+        ),
+        (f"{BLOCK_TESTS}::test_reads_share_the_blocks_that_are_in_flight",),
+    ),
+    Bug(
+        "replies of other nodes have no room to wait for",
+        (
+            Change(
+                CLUSTER_BLOCKS,
+                "async with fetch_bytes(self._budget, part.length, timeout):",
+                "async with fetch_bytes(self._budget, 0, timeout):",
+            ),
+        ),
+        (f"{CLUSTER_TESTS}::test_a_reply_of_another_node_waits_for_room_in_the_bytes_in_flight",),
+    ),
+    Bug(
+        "a step that is repeated is added again",
+        (Change(SESSIONS, "memoryview(step.value)[known:]", "memoryview(step.value)"),),
+        (f"{SESSION_TESTS}::test_a_step_can_be_repeated",),
+    ),
+    Bug(
+        "an object in parts leaves the dirty write that it replaces",
+        (
+            Change(
+                WRITE_THROUGH,
+                "                self._dirty_writes.retire(entry)\n            self._recent.add(key, exists=True)",
+                "                pass\n            self._recent.add(key, exists=True)",
+            ),
+        ),
+        (f"{SESSION_TESTS}::test_writes_of_the_key_before_and_after_stay_in_order",),
+    ),
+    Bug(
+        "an object in parts leaves the entry that was in memory",
+        (
+            Change(
+                WRITE_THROUGH,
+                "            self._entries.invalidate(key)\n            if found is not None:",
+                "            if found is not None:",
+            ),
+        ),
+        (f"{SESSION_TESTS}::test_what_memory_has_of_the_object_before_is_not_served_any_more",),
+    ),
+    Bug(
+        "an object in parts is not looked for after a lost reply",
+        (Change(MULTIPART, "        if unknown:\n", "        if False:\n"),),
+        (f"{SESSION_TESTS}::test_a_lost_reply_to_the_last_request_is_resolved",),
+    ),
+    Bug(
+        "an object in parts is created over that of another writer",
+        (Change(MULTIPART, '("", True) if found is None', '("", False) if found is None'),),
+        (f"{SESSION_TESTS}::test_s3_itself_checks_that_the_object_is_new",),
+    ),
+)
