@@ -1,6 +1,8 @@
 """Shell. Runs the tests of faults of the cluster and of large objects: ``python -m tests.mutants.forked``.
 
-Each takes a few seconds. It changes the source tree that it is run in: a copy (`run.copy`). The libraries are imported once, and the source
+Each takes a few seconds.
+
+It changes the source tree that it is run in: a copy (`run.copy`). The libraries are imported once, and the source
 is compiled once; that a file has changed since is seen by its hash. For each fault a process is forked that imports
 the changed source, and runs the one test that must fail. Prints the faults that are not noticed, and exits with 1
 if there are any.

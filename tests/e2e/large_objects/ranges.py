@@ -2,8 +2,8 @@
 
     python -m tests.e2e.large_objects.ranges [NUMBER]
 
-starts S3 (moto), a router and three nodes, and reads NUMBER ranges (10,000): each must have bytes of one version only,
-the size of that version, and a later read with its ETag the same version, or ConditionFailed.
+starts S3 (moto), a router and three nodes, and reads NUMBER ranges (10,000): each must have bytes of one version
+only, the size of that version, and a later read with its ETag the same version, or ConditionFailed.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ KEY = "large"
 
 
 class Ranges(NamedTuple):
-    """What `read_ranges` has seen. changing: reads that failed because the object was replaced 3 times meanwhile."""
+    """What `read_ranges` has seen. unstable: reads that failed because the object was replaced all the time."""
 
     read: int
     mixed: int
-    changing: int
+    unstable: int
     versions: int
 
 
@@ -60,7 +60,7 @@ def read_ranges(address: str, s3: S3Client, bucket: str, number: int, seed: int 
 
     writer = threading.Thread(target=replace)
     writer.start()
-    read = mixed = changing = 0
+    read = mixed = unstable = 0
     seen = set()
     rng = random.Random(seed)
     try:
@@ -69,7 +69,7 @@ def read_ranges(address: str, s3: S3Client, bucket: str, number: int, seed: int 
                 try:
                     part = m.get_range(KEY, rng.randrange(SIZE), rng.choice((1, 5 * KIB, 200 * KIB)))
                 except OriginUnavailable:  # the other writer was faster, three times in a row
-                    changing += 1
+                    unstable += 1
                     continue
                 assert part is not None
                 read += 1
@@ -84,7 +84,7 @@ def read_ranges(address: str, s3: S3Client, bucket: str, number: int, seed: int 
     finally:
         stop.set()
         writer.join()
-    return Ranges(read, mixed, changing, len(seen))
+    return Ranges(read, mixed, unstable, len(seen))
 
 
 def main() -> int:
@@ -95,7 +95,7 @@ def main() -> int:
             found = read_ranges(cluster.address, moto.client, bucket, number)
     print(
         f"{found.read} ranges of {found.versions} versions: {found.mixed} mixed; "
-        f"{found.changing} failed because the object was replaced {MAX_CHANGES} times meanwhile"
+        f"{found.unstable} failed because the object was replaced {MAX_CHANGES} times meanwhile"
     )
     return 1 if found.mixed or found.versions < 2 else 0
 
