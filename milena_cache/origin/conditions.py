@@ -61,11 +61,12 @@ class Finding(NamedTuple):
 
 NOT_PROBED = Finding(State.UNKNOWN, "not probed yet")
 CONDITIONAL_WRITES = (Capability.CREATE, Capability.REPLACE, Capability.DELETE)
-# The consequences, for the log and /readyz. Milena writes in one piece, so MULTIPART is only reported.
+# The consequences, for the log and /readyz.
 _CONSEQUENCES = {
     Capability.CREATE: "create-only writes are decided by the node, safe only while it is the only writer",
     Capability.REPLACE: "changes by other writers are looked for before each write, and can be missed in between",
     Capability.DELETE: "deletes remove what they find, also what is written between the look and the delete",
+    Capability.MULTIPART: "create-only writes of objects over 8 MiB can replace one that is created meanwhile",
     Capability.COPY: "EXPIRE, PERSIST and GETEX write the value anew, and tags are lost",
     Capability.METADATA: "versions and expiry times of objects are lost: use no TTLs, and one writer",
     Capability.LISTING: "SCAN and listings can miss keys or return them twice",

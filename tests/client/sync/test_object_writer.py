@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import tracemalloc
 import zipfile
 
 import pytest
@@ -162,3 +163,24 @@ def test_an_abort_that_fails_is_left_to_the_nodes() -> None:
     file.write(bytes(WHOLE_BYTES + STEP_BYTES))
     file.abort()
     assert file.closed
+
+
+def test_a_writer_of_any_size_has_few_bytes_in_memory() -> None:
+    sent = 0
+
+    def send(step: UploadStep) -> Written:
+        nonlocal sent
+        sent += len(step.value)
+        return Written("", "", "")
+
+    block = bytes(STEP_BYTES)
+    tracemalloc.start()
+    try:
+        with ObjectWriter(send, 2**26) as file:
+            for _ in range(100):
+                file.write(block)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sent == 100 * STEP_BYTES
+    assert peak < 16 * 2**20
