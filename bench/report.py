@@ -15,8 +15,7 @@ from bench.summary import Result
 
 def table(result: Result) -> str:
     """Return a case's aligned rows, followed by skipped variants and targets."""
-    names = list(result.rows[0].medians)
-    names += [name for row in result.rows for name in row.medians if name not in names]
+    names = list(dict.fromkeys(name for row in result.rows for name in row.medians))
     head = ["", *names, "spread", *(f"x {peer}" for peer in result.peers)]
     lines = [head]
     for row in result.rows:

@@ -72,6 +72,16 @@ def test_the_ratio_of_a_target_is_of_its_own_sample() -> None:
     assert (verdict.measured, verdict.met) == (1.9, False)
 
 
+def test_a_sample_that_only_some_variants_have_is_one_column() -> None:
+    rounds: dict[str, list[Samples]] = {
+        "peer": [{"per_s": 1.0}],
+        "own": [{"per_s": 1.0, "server_us": 2.0}],
+        "other": [{"per_s": 1.0, "server_us": 3.0}],
+    }
+    head = table(summarize(case(), rounds)).splitlines()[1]
+    assert head.split() == ["per_s", "server_us", "spread", "x", "peer"]
+
+
 def test_a_peer_that_was_left_out_takes_its_ratios_and_targets_along() -> None:
     missing = Skipped("peer", "is not installed")
     targets = (Target("own", "per_s", peer="peer", at_least=2), Target("own", "per_s", at_least=200))
