@@ -113,7 +113,7 @@ def test_the_fields_that_others_rely_on(
 
 
 @pytest.mark.parametrize(
-    "name", ["Get", "Put", "Delete", "List", "Flush", "ListDeadLetters", "ResolveDeadLetters", "Refresh"]
+    "name", ["Get", "Put", "Delete", "Upload", "List", "Flush", "ListDeadLetters", "ResolveDeadLetters", "Refresh"]
 )
 def test_the_router_may_pass_replies_on_unchanged(name: str) -> None:
     message = f"{name}Response"
@@ -126,7 +126,7 @@ def test_the_router_may_pass_requests_on_as_they_came(name: str) -> None:
     assert fields(ROUTER.message_types_by_name[message]) == fields(CACHE.message_types_by_name[message])
 
 
-@pytest.mark.parametrize("name", ["Get", "Put", "Delete"])
+@pytest.mark.parametrize("name", ["Get", "Put", "Delete", "Upload"])
 def test_a_request_field_of_the_router_has_the_same_number_at_the_node(name: str) -> None:
     router = fields(ROUTER.message_types_by_name[f"{name}Request"])
     assert router.items() <= fields(CACHE.message_types_by_name[f"{name}Request"]).items()

@@ -102,7 +102,6 @@ class UploadSessions:
     """The sessions of one node. `make` returns the multipart upload of an object.
 
     max_sessions: how many there may be
-    aborted: how many were dropped
     """
 
     def __init__(
@@ -114,7 +113,6 @@ class UploadSessions:
         max_value_bytes: int,
     ) -> None:
         self.max_sessions = max(1, min(MAX_SESSIONS, int(budget.limit * SHARE) // MEMORY_BYTES))
-        self.aborted = 0
         self._held = min(MEMORY_BYTES, int(budget.limit * SHARE))
         self._writes = writes
         self._make = make
@@ -252,7 +250,6 @@ class UploadSessions:
         """Forget the session, and remove its parts from S3 in the background."""
         if self._sessions.pop(session.name, None) is None:
             return
-        self.aborted += 1
         task = asyncio.get_running_loop().create_task(self._abort(session))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -60,6 +60,8 @@ def test_every_method_needs_a_login_and_one_that_is_for_the_cluster_its_identity
         ("Get", "x", False),
         ("Put", "app/1", True),
         ("Put", "pub/1", False),
+        ("Upload", "app/1", True),
+        ("Upload", "pub/1", False),
         ("Delete", "app/1", True),
         ("Delete", "pub/1", False),
     ],
