@@ -164,7 +164,6 @@ CONVENTIONS: dict[str, type] = {
     "add": set,
     "open": Path,
     "read": io.RawIOBase,
-    "write": io.RawIOBase,
     "connection_made": asyncio.Protocol,
     "data_received": asyncio.Protocol,
 }
