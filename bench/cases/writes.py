@@ -174,7 +174,10 @@ CASES = (
         "p50_us",
         ["redis_py"],
         _journal_single,
-        [Target(variant, "p50_us", at_most=1000) for variant in ("in_process", "direct", "node_grpc")],
+        [
+            *(Target(variant, "p50_us", at_most=1000) for variant in ("in_process", "direct", "node_grpc")),
+            Target("direct", "p50_us", peer="redis_py", at_most=1.3),
+        ],
     ),
     Case(
         "writes_vs_boto3",
