@@ -31,7 +31,7 @@ class ReplicatedJournal:
     def next_version(self, owned_since: int) -> Version:
         return self._journal.next_version(owned_since)
 
-    def next_versions(self, owned_since: int, number: int) -> list[Version]:
+    def next_versions(self, owned_since: int, number: int) -> Version:
         return self._journal.next_versions(owned_since, number)
 
     def rejection(self, key: bytes) -> str:

@@ -148,12 +148,12 @@ class Journal(Generic[T]):
             self._reserve()
         return version
 
-    def next_versions(self, owned_since: int, number: int) -> list[Version]:
-        """Return the versions of `number` writes that begin now, in their order."""
-        versions = self.versions.next_many(owned_since, number)
+    def next_versions(self, owned_since: int, number: int) -> Version:
+        """Return the version of the first of `number` writes that begin now; the others have the `seq` after it."""
+        first = self.versions.next_many(owned_since, number)
         if self.versions.due:
             self._reserve()
-        return versions
+        return first
 
     def _reserve(self) -> None:
         if not self._storing_metadata:

@@ -11,12 +11,8 @@ its routers, whose next epochs are greater.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
-from itertools import repeat
 
 from milena_cache.objects.version import Version
-
-_VERSION_OF = partial(tuple.__new__, Version)
 
 BLOCK = 2**20
 # About the year 4200, in milliseconds and in microseconds since 1970.
@@ -46,15 +42,11 @@ class Versions:
         self.seq += 1
         return Version(self.epoch, self.seq)
 
-    def next_many(self, owned_since: int, number: int) -> list[Version]:
-        """Return the versions of `number` writes that begin now, in their order, as `next` does for one."""
-        if owned_since > self.epoch:
-            self.epoch = owned_since
-            self._reserve_from = 0  # a restart must not begin below it
-        first = self.seq + 1
-        self.seq += number
-        # `Version` itself would be called as a function of Python for each.
-        return [*map(_VERSION_OF, zip(repeat(self.epoch), range(first, first + number)))]
+    def next_many(self, owned_since: int, number: int) -> Version:
+        """Return the version of the first of `number` writes that begin now; the others have the `seq` after it."""
+        first = self.next(owned_since)
+        self.seq += number - 1
+        return first
 
     def seen(self, version: Version) -> None:
         """Make later versions greater than `version`, which has been used."""

@@ -50,9 +50,17 @@ class Buckets:
         name = self.canonical(bucket)
         if name:
             return Object(cache_key(name, key), Ref(name, key.decode()))
+        self._check_prefixed(key)
+        return Object(cache_key("", key), Ref(self.default, self.prefix + key.decode()))
+
+    def check_default(self, key: bytes) -> None:
+        """Raise InvalidRequest where `resolve` does, for a key of the default bucket without a bucket's name."""
+        check_key(key)
+        self._check_prefixed(key)
+
+    def _check_prefixed(self, key: bytes) -> None:
         if self.prefix and len(key) + len(self.prefix.encode()) > MAX_KEY_BYTES:
             raise InvalidRequest(f"key: has {len(key)} bytes; with the node's S3_PREFIX it is over {MAX_KEY_BYTES}")
-        return Object(cache_key("", key), Ref(self.default, self.prefix + key.decode()))
 
     def files_below(self, bucket: str, prefix: bytes) -> Callable[[bytes], bool]:
         """Return a predicate that is True for the cache keys of the bucket's keys that begin with `prefix`.

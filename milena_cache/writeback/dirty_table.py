@@ -16,7 +16,7 @@ closes the current epoch, and the table counts the pending entries of each epoch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from milena_cache.objects.expiry import NEVER
@@ -67,6 +67,7 @@ class UploadState:
 class DirtyEntry:
     """One key's newest acknowledged write: its value, the belief about S3 under it, and the state of its upload.
 
+    epoch, seq: its version, in two numbers: a busy key gets one with each write, and those cost no object.
     value: None for a delete (`deleted`), and for a value that is only in the journal.
     size: bytes of the value.
     etag: the ETag of the value, "" until it is computed.
@@ -88,17 +89,18 @@ class DirtyEntry:
         "belief",
         "dead",
         "deleted",
+        "epoch",
         "etag",
         "expires_at",
         "forced",
         "journaled",
         "key",
         "number",
+        "seq",
         "shadowed_seq",
         "size",
         "upload",
         "value",
-        "version",
     )
 
     upload: UploadState
@@ -119,7 +121,7 @@ class DirtyEntry:
         number: int = 0,
     ) -> None:
         self.key = key
-        self.version = version
+        self.epoch, self.seq = version
         self.number = number or version.seq
         self.value = value
         self.size = size
@@ -132,6 +134,11 @@ class DirtyEntry:
         self.shadowed_seq = 0
         self.forced = False
         self.dead: DeadLetter | None = None
+
+    @property
+    def version(self) -> Version:
+        """Return the version, which is later than those of all earlier writes of the key."""
+        return Version(self.epoch, self.seq)
 
     def records(self) -> Iterator[int]:
         """Yield the sequence numbers of the journal records that the entry represents, oldest first."""
@@ -272,32 +279,24 @@ class Dirty:
             self.on_change(entry.key)
         return old
 
-    def revalue(self, entry: DirtyEntry, value: bytes, version: Version) -> None:
-        """Replace the value of an entry that has no upload in flight; as `replace`, but the entry is kept."""
-        self.puts += 1
-        more = len(value) - entry.size
-        entry.value, entry.version, entry.etag = value, version, ""
-        if more:
-            entry.size += more
-            self.bytes += more
-            self.memory_bytes += more
-        if self.on_change is not None:
-            self.on_change(entry.key)
+    def revalue(self, entries: list[DirtyEntry], values: list[bytes], at: int, first: Version) -> None:
+        """Replace the values of entries that have no upload in flight by those from `at` on in `values`.
 
-    def revalue_all(
-        self, entries: Sequence[DirtyEntry], values: Sequence[bytes], versions: Sequence[Version]
-    ) -> None:
-        """Do what `revalue` does for each of `entries`, in order; an entry may be there more than once."""
-        self.puts += len(entries)
+        As `replace`, but the entries are kept; one may be there more than once. `first` is the version of the first
+        write, and the others have the sequence numbers after it.
+        """
+        epoch, seq = first
         grown = 0
-        for entry, value, version in zip(entries, values, versions, strict=True):
-            entry.version = version
-            entry.etag = ""
+        for entry in entries:
+            value = values[at]
+            size = len(value)
+            grown += size - entry.size
+            entry.epoch, entry.seq, entry.etag = epoch, seq, ""
+            entry.size = size
             entry.value = value
-            more = len(value) - entry.size
-            if more:
-                entry.size += more
-                grown += more
+            seq += 1
+            at += 1
+        self.puts += len(entries)
         self.bytes += grown
         self.memory_bytes += grown
         if self.on_change is not None:

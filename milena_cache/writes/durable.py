@@ -50,8 +50,8 @@ class Durable(Releases, Protocol[T]):
     def next_version(self, owned_since: int) -> Version:
         """Return the version of a write that begins now, greater than all before, whatever its class."""
 
-    def next_versions(self, owned_since: int, number: int) -> list[Version]:
-        """Return what `next_version` would return in `number` calls."""
+    def next_versions(self, owned_since: int, number: int) -> Version:
+        """Return what the first of `number` calls of `next_version` would; the others' have the `seq` after it."""
 
     def append(
         self, record: Record, token: T, on_done: Callable[[T, bool], None], timeout: float

@@ -96,14 +96,18 @@ class JournaledWrites:
         return not self.draining and self._dirty.fits_in_memory(size) and self._have_room(changes)
 
     def _has_room(self, change: Change) -> bool:
-        size = len(change.value or b"")
-        keeping = len(change.target.cache_key) + ENTRY_OVERHEAD
+        return self._has_room_for(len(change.target.cache_key), len(change.value or b""))
+
+    def _has_room_for(self, key_size: int, size: int) -> bool:
+        keeping = key_size + ENTRY_OVERHEAD
         return self._dirty.has_room(self._bytes + keeping + size, self._keeping + keeping)
 
     def fits_in_memory(self, change: Change) -> bool:
         """Return True if the change can be kept in memory only."""
-        dirty = self._dirty
-        return not self.draining and dirty.fits_in_memory(len(change.value or b"")) and self._has_room(change)
+        return self._fits_in_memory(len(change.target.cache_key), len(change.value or b""))
+
+    def _fits_in_memory(self, key_size: int, size: int) -> bool:
+        return not self.draining and self._dirty.fits_in_memory(size) and self._has_room_for(key_size, size)
 
     def append(self, change: Change, base: Base, timeout: float) -> asyncio.Future[None]:
         """Write the change to the journal; the future is done when it is durable and its dirty entry is made.
@@ -198,6 +202,25 @@ class JournaledWrites:
         self._acknowledged[MEMORY] += 1
         return Ack(MEMORY, change.etag, change.value)
 
+    def remember_value(self, key: bytes, value: bytes, owned_since: int) -> bool:
+        """Do what `remember` does for a put without options; False, with nothing changed, if it has to wait."""
+        size = len(value)
+        if key in self._last or not self._fits_in_memory(len(key), size):
+            return False
+        entry = DirtyEntry(
+            key,
+            self._durable.next_version(owned_since),
+            value,
+            size,
+            self._belief(key, UNKNOWN, owned_since),
+            deleted=False,
+            journaled=False,
+            acknowledged_at=self._clock.now(),
+        )
+        self._is_dirty(entry)
+        self._acknowledged[MEMORY] += 1
+        return True
+
     def overwrite(self, key: bytes, value: bytes, owned_since: int) -> bool:
         """Replace the value of a dirty entry that is in memory only and waits for its upload; no entry is made.
 
@@ -213,14 +236,16 @@ class JournaledWrites:
         ):
             return False
         self._entries.fence_all((key,))
-        self._dirty.revalue(entry, value, self._durable.next_version(owned_since))
+        self._dirty.revalue([entry], [value], 0, self._durable.next_version(owned_since))
         self._entries.change_feed.notify(key)
         self._entries.change_feed.event("set", key)
         self._acknowledged[MEMORY] += 1
         return True
 
-    def overwrite_many(self, keys: Sequence[bytes], values: Sequence[bytes], owned_since: Sequence[int]) -> int:
-        """Do what `overwrite` does for the first of `keys`, in order; return of how many.
+    def overwrite_many(
+        self, keys: list[bytes], values: list[bytes], owned_since: list[int], start: int, end: int
+    ) -> int:
+        """Do what `overwrite` does for the first of `keys` from `start` to `end`, in order; return of how many.
 
         The next one is of another kind, if any is left. A key may come more than once. Nothing here awaits, so the
         entries that are found are still overwritable when all of them get their values.
@@ -230,13 +255,17 @@ class JournaledWrites:
         find, last = self._dirty.get, self._last
         entries: list[DirtyEntry] = []
         more = 0
-        for key, value, since in zip(keys, values, owned_since, strict=True):
+        newest = 0
+        for at in range(start, end):
+            key, since = keys[at], owned_since[at]
             entry = find(key)
             if entry is None or not entry.overwritable(since) or (last and key in last):
                 break
-            grown = len(value) - entry.size
+            grown = len(values[at]) - entry.size
             if grown > 0:
                 more += grown
+            if since > newest:
+                newest = since
             entries.append(entry)
         number = len(entries)
         if not number or (
@@ -244,14 +273,13 @@ class JournaledWrites:
             and not (self._dirty.fits_in_memory(more) and self._dirty.has_room(self._bytes + more, self._keeping))
         ):
             return 0
-        if number < len(keys):
-            keys, values, owned_since = keys[:number], values[:number], owned_since[:number]
-        self._entries.fence_all(keys)
-        self._dirty.revalue_all(entries, values, self._durable.next_versions(max(owned_since), number))
+        written = keys if number == len(keys) else keys[start : start + number]
+        self._entries.fence_all(written)
+        self._dirty.revalue(entries, values, start, self._durable.next_versions(newest, number))
         feed = self._entries.change_feed
-        feed.notify_all(keys)
+        feed.notify_all(written)
         if feed.on_event is not None:
-            for key in keys:
+            for key in written:
                 feed.on_event("set", key)
         self._acknowledged[MEMORY] += number
         return number
@@ -263,7 +291,7 @@ class JournaledWrites:
             self._durable.next_version(change.owned_since),
             value,
             0 if value is None else len(value),
-            self._belief(change, base),
+            self._belief(change.target.cache_key, base, change.owned_since, change.conditional, change.keeps),
             deleted=value is None,
             journaled=journaled,
             acknowledged_at=self._clock.now(),
@@ -271,11 +299,12 @@ class JournaledWrites:
             expires_at=change.expires_at,
         )
 
-    def _belief(self, change: Change, base: Base) -> S3Belief:
-        owned_since, conditional, keeps = change.owned_since, change.conditional, change.keeps
+    def _belief(
+        self, key: bytes, base: Base, owned_since: int, conditional: bool = False, keeps: str = ""
+    ) -> S3Belief:
         maybe_absent = False
-        if base is UNKNOWN and self._dirty.get(change.target.cache_key) is None:
-            base, maybe_absent = self._entries.base(change.target.cache_key, owned_since)
+        if base is UNKNOWN and self._dirty.get(key) is None:
+            base, maybe_absent = self._entries.base(key, owned_since)
         if base is not UNKNOWN or maybe_absent or conditional or keeps:
             return S3Belief(base, owned_since, maybe_absent, conditional=conditional, keeps=keeps)
         if owned_since != self._nothing_known.owned_since:

@@ -227,29 +227,34 @@ class Writes:
             and self._journaled.overwrite(key, value, owned_since)
         )
 
-    def overwrite_many(self, keys: Sequence[bytes], values: Sequence[bytes], owned_since: Sequence[int]) -> int:
-        """Acknowledge the first of these puts, in order, and return how many; `keys` are cache keys.
+    def overwrite_many(self, keys: list[bytes], values: list[bytes], owned_since: list[int], start: int = 0) -> int:
+        """Acknowledge the first of these puts from `start` on, in order, and return how many.
 
         As many as `JournaledWrites.overwrite_many` can, if the node's class is `memory`: puts without options.
+        `keys` are cache keys.
         """
-        if not self.keeps_in_memory or len(max(values, key=len)) > self._max_value_bytes:
+        if not self.keeps_in_memory:
             return 0
-        locks = self._write_locks
-        if locks:
-            free = next((number for number, key in enumerate(keys) if key in locks), len(keys))
-            keys, values, owned_since = keys[:free], values[:free], owned_since[:free]
-        return self._journaled.overwrite_many(keys, values, owned_since)
+        locks, largest = self._write_locks, self._max_value_bytes
+        locked = bool(locks)
+        end = len(keys)
+        for at in range(start, end):
+            if len(values[at]) > largest or (locked and keys[at] in locks):
+                end = at
+                break
+        return self._journaled.overwrite_many(keys, values, owned_since, start, end)
 
-    def remember(self, target: Object, value: bytes, owned_since: int) -> bool:
-        """Acknowledge a put without options, if the node's class is `memory` and it need not wait; else False."""
-        key = target.cache_key
-        if not self.keeps_in_memory or len(value) > self._max_value_bytes or key in self._write_locks:
-            return False
-        change = Change(target, value, owned_since=owned_since)
-        if key in self._journaled or not self._journaled.fits_in_memory(change):
-            return False
-        self._journaled.remember(change, UNKNOWN)
-        return True
+    def remember(self, key: bytes, value: bytes, owned_since: int) -> bool:
+        """Acknowledge a put without options, if the node's class is `memory` and it need not wait; else False.
+
+        `key` is the cache key.
+        """
+        return (
+            self.keeps_in_memory
+            and len(value) <= self._max_value_bytes
+            and key not in self._write_locks
+            and self._journaled.remember_value(key, value, owned_since)
+        )
 
     def begin(self, change: Change, durability: Durability | None, timeout: float) -> Ack | asyncio.Future[Ack]:
         """Write as `put` and `delete` do, without a coroutine; return the acknowledgement at once if possible.

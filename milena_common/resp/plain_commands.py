@@ -25,9 +25,7 @@ MAX_SETS: Final = 128
 
 _NEXT = b"\r\n" + GET
 SET: Final = b"*3\r\n$3\r\nSET\r\n"
-_NEXT_SET = b"\r\n" + SET
-# More than the heads of a SET, its key and the head of its value take.
-_HEADS_BYTES = 1200
+_DOLLAR: Final = ord("$")
 # The headers of arguments up to the length of a key.
 LENGTHS: Final = tuple(b"$%d" % length for length in range(MAX_KEY_BYTES + 1))
 # Lines of the longest command, which may begin with the last line that is allowed for a beginning.
@@ -163,52 +161,64 @@ def command_of(data: bytes, max_bytes: int) -> list[bytes] | None:
 def sets_of(data: bytes, at: int, max_bytes: int) -> tuple[list[bytes], list[bytes], int]:
     """Return keys and values of the whole SETs from `at` on, where one begins, and the offset of what follows them.
 
-    At most MAX_SETS are parsed, in at most `max_bytes`. A value may have any bytes; what looks like the beginning
-    of another SET in one ends the run before it.
+    At most MAX_SETS are parsed, in at most `max_bytes`. Most SETs have keys and values as long as the one before,
+    so the bytes around them are compared with those of the one before, and parsed only where they differ.
     """
     keys: list[bytes] = []
     values: list[bytes] = []
-    end = at
-    parts = data[at + len(SET) : at + max_bytes].split(_NEXT_SET, MAX_SETS - 1)
-    last = parts.pop()
-    try:
-        for part in parts:
-            head, key, length, value = part.split(b"\r\n", 3)
-            size = len(value)
-            expected = LENGTHS[size] if size <= MAX_KEY_BYTES else b"$%d" % size
-            if head != LENGTHS[len(key)] or length != expected:
-                return keys, values, end
-            keys.append(key)
-            values.append(value)
-            end += len(part) + len(_NEXT_SET)
-        head, key, length, rest = last.split(b"\r\n", 3)
-        digits = length[1:]
-        if head == LENGTHS[len(key)] and length[:1] == b"$" and digits.isdigit() and len(digits) <= 10:
-            size = int(digits)
-            if size + 2 <= len(rest):
-                keys.append(key)
-                values.append(rest[:size])
-                end += len(last) - len(rest) + size + len(_NEXT_SET)
-    except (ValueError, IndexError):  # an incomplete command, or a key beyond the maximum length
-        pass
-    return keys, values, end
+    limit = min(len(data), at + max_bytes)
+    key_at, key_bytes, value_at, value_bytes = _after_heads(data, at, limit)
+    head = data[at:key_at]
+    between = data[key_at + key_bytes : value_at]
+    while value_at > at:
+        keys.append(data[key_at : key_at + key_bytes])
+        values.append(data[value_at : value_at + value_bytes])
+        at = value_at + value_bytes + 2
+        if len(keys) == MAX_SETS:
+            break
+        key_at = at + len(head)
+        value_at = key_at + key_bytes + len(between)
+        if (
+            value_at + value_bytes + 2 > limit
+            or data[at:key_at] != head
+            or data[key_at + key_bytes : value_at] != between
+        ):
+            key_at, key_bytes, value_at, value_bytes = _after_heads(data, at, limit)
+            head = data[at:key_at]
+            between = data[key_at + key_bytes : value_at]
+    return keys, values, at
+
+
+def _after_heads(data: bytes, at: int, limit: int) -> tuple[int, int, int, int]:
+    """Return offset and length of key and value of the SET that begins at `at` and ends before `limit`.
+
+    (`at`, 0, `at`, 0) if no such SET begins there, with a key up to 1024 bytes.
+    """
+    nothing = at, 0, at, 0
+    if not data.startswith(SET, at):
+        return nothing
+    key_at, key_bytes = _after_length(data, at + len(SET), 4)
+    if not 0 <= key_bytes <= MAX_KEY_BYTES:
+        return nothing
+    value_at, value_bytes = _after_length(data, key_at + key_bytes + 2, 10)
+    if value_bytes < 0 or value_at + value_bytes + 2 > limit:
+        return nothing
+    return key_at, key_bytes, value_at, value_bytes
+
+
+def _after_length(data: bytes, at: int, max_digits: int) -> tuple[int, int]:
+    """Return the offset behind the header ``$length`` at `at`, and the length; (`at`, -1) if there is none."""
+    end = data.find(b"\r\n", at, at + max_digits + 3)
+    if end < at + 2 or data[at] != _DOLLAR:
+        return at, -1
+    digits = data[at + 1 : end]
+    return (end + 2, int(digits)) if digits.isdigit() else (at, -1)
 
 
 def argv_of_set(data: bytes, max_bytes: int) -> list[bytes] | None:
     """Return the argv if `data` is one whole ``SET key value`` with a value up to `max_bytes`, else None."""
-    if not data.startswith(SET) or data[-2:] != b"\r\n":
+    size = len(data)
+    key_at, key_bytes, value_at, value_bytes = _after_heads(data, 0, size)
+    if not value_at or value_at + value_bytes + 2 != size or value_bytes > max_bytes or data[-2:] != b"\r\n":
         return None
-    # The value is not searched for line ends. Of a large one only the beginning is split, to copy it once.
-    tokens = data[:_HEADS_BYTES].split(b"\r\n", 6)
-    try:
-        _, _, _, head, key, length, rest = tokens
-        at = min(len(data), _HEADS_BYTES) - len(rest)
-        size = len(data) - at - 2
-        if size < 0:
-            return None
-        expected = LENGTHS[size] if size <= MAX_KEY_BYTES else b"$%d" % size
-        if head != LENGTHS[len(key)] or length != expected or size > max_bytes:
-            return None
-    except (ValueError, IndexError):  # not a SET with two arguments, or a key beyond the maximum length
-        return None
-    return [b"SET", key, data[at:-2]]
+    return [b"SET", data[key_at : key_at + key_bytes], data[value_at:-2]]

@@ -62,7 +62,7 @@ class TwoJournals:
     def next_version(self, owned_since: int) -> Version:
         return self._own.next_version(owned_since)
 
-    def next_versions(self, owned_since: int, number: int) -> list[Version]:
+    def next_versions(self, owned_since: int, number: int) -> Version:
         return self._own.next_versions(owned_since, number)
 
     def append(self, record: Record, token: Token, on_done: OnDone, timeout: float) -> asyncio.Future[None]:

@@ -85,8 +85,12 @@ class OutputBuffer:
             self._send(reply)
             return
         self.parts.extend(reply)
-        if len(reply) > 1 and sum(map(len, reply)) >= LARGE:
-            self.write_out()
+        if len(reply) > 1:
+            size = 0
+            for part in reply:
+                size += len(part)
+            if size >= LARGE:
+                self.write_out()
 
     def _send(self, reply: Reply) -> None:
         if not self.lost:

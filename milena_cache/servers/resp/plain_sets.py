@@ -6,8 +6,6 @@ only counted and replied to. The first SET of another kind ends the run, so that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from milena_cache.membership.ownership import ELSEWHERE
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
@@ -31,7 +29,7 @@ class PlainSets:
         self._now = context.clock.now
 
     def serve(
-        self, session: Session, keys: Sequence[bytes], values: Sequence[bytes], began: float, parts: list[bytes]
+        self, session: Session, keys: list[bytes], values: list[bytes], began: float, parts: list[bytes]
     ) -> int:
         """Do the first of these SETs, in order, and append their replies to `parts`; return how many.
 
@@ -59,23 +57,16 @@ class PlainSets:
             self._writes.overwrite(key, value, owned_since) or self._remember(key, value, owned_since)
         )
 
-    def _serve_many(self, keys: Sequence[bytes], values: Sequence[bytes]) -> int:
+    def _serve_many(self, keys: list[bytes], values: list[bytes]) -> int:
         ownership = self._ownership
-        if ownership.single:
-            owned_since = [ownership.since[0]] * len(keys)
-        else:
-            since = ownership.since
-            owned_since = [since[slot_of(key)] for key in keys]
+        since = ownership.since
+        owned_since = [since[0]] * len(keys) if ownership.single else [since[slot_of(key)] for key in keys]
         if ELSEWHERE in owned_since:
-            del owned_since[owned_since.index(ELSEWHERE) :]
-            keys, values = keys[: len(owned_since)], values[: len(owned_since)]
+            here = owned_since.index(ELSEWHERE)
+            keys, values, owned_since = keys[:here], values[:here], owned_since[:here]
         done, number = 0, len(keys)
         while done < number:
-            if done:
-                rest = slice(done, number)
-                some = self._writes.overwrite_many(keys[rest], values[rest], owned_since[rest])
-            else:
-                some = self._writes.overwrite_many(keys, values, owned_since)
+            some = self._writes.overwrite_many(keys, values, owned_since, done)
             if not some and not self._remember(keys[done], values[done], owned_since[done]):
                 break
             done += some or 1
@@ -85,7 +76,7 @@ class PlainSets:
         if key.startswith(SCHEME):
             return False
         try:
-            target = self._buckets.resolve("", key)
+            self._buckets.check_default(key)
         except MilenaError:
             return False  # the general path replies with the error
-        return self._writes.remember(target, value, owned_since)
+        return self._writes.remember(key, value, owned_since)

@@ -193,7 +193,10 @@ async def test_a_run_of_overwrites_has_the_effects_of_each() -> None:
     budgets_are_exact(t)
     # Not all of them fit, and none is written over the limit.
     assert t.writes.overwrite_many([b"k", b"l"], [bytes(3000), bytes(3000)], [0, 0]) == 0
-    assert t.writes.overwrite_many([b"k", b"l"], [b"1", bytes(10**6 + 1)], [0, 0]) == 0
+    assert t.writes.overwrite_many([b"k", b"l"], [b"1", bytes(10**6 + 1)], [0, 0]) == 1
+    assert t.writes.overwrite_many([b"k", b"l"], [bytes(10**6 + 1), b"1"], [0, 0]) == 0
+    assert t.writes.overwrite_many([b"k", b"l"], [bytes(3000), b"23"], [0, 0], 1) == 1
+    assert {entry.key: entry.value for entry in t.dirty.values()} == {b"k": b"1", b"l": b"23", b"m": b"d"}
     budgets_are_exact(t)
     await t.stop()
 
