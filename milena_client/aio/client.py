@@ -451,7 +451,7 @@ class AsyncMilena:
         if near is not None:
             for key in distinct:
                 near.observed(key, values[key])
-        if None not in values.values():
+        if first.all_exist:
             return values
         return {key: value for key, value in values.items() if value is not None}
 

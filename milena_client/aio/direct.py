@@ -173,7 +173,10 @@ class AsyncDirectTransport:
             if (stream := link.stream) is not None
         ]
         for places, reply in sent:
-            for place, value in zip(places, resp_wire.values(await reply, len(places)), strict=True):
+            values = resp_wire.values(await reply, len(places))
+            if len(places) == len(keys):
+                return values
+            for place, value in zip(places, values, strict=True):
                 found[place] = value
         return found
 

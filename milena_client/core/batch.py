@@ -26,6 +26,7 @@ from milena_common.api.errors import BatchError, MilenaError
 A = TypeVar("A")
 
 _PLAIN = {bytes, type(None)}
+_VALUES = {bytes}
 
 
 class Outcomes(Generic[KeyT, A]):
@@ -51,10 +52,12 @@ class FirstAttempts(Generic[KeyT, A]):
 
     - `results`: by key, for the keys that need no call.
     - `failed`: by key, the first attempts that failed.
+    - `all_exist`: True if `results` has a value for every key of `add`.
     """
 
     results: dict[KeyT, A] = field(default_factory=dict)
     failed: dict[KeyT, FailedAttempt] = field(default_factory=dict)
+    all_exist: bool = False
 
     def add(self, keys: list[KeyT], found: list[Any], began: float) -> list[KeyT]:
         """Add the results `found` for `keys`, requested at `began`; return the keys that still need a call.
@@ -62,7 +65,9 @@ class FirstAttempts(Generic[KeyT, A]):
         An element of `found` is a result, or the exception with which the attempt failed.
         """
         self.results = dict(zip(keys, found, strict=True))
-        if set(map(type, found)) <= _PLAIN:
+        kinds = set(map(type, found))
+        self.all_exist = kinds == _VALUES
+        if kinds <= _PLAIN:
             return []
         rest = [key for key, result in self.results.items() if isinstance(result, Exception)]
         for key in rest:

@@ -445,7 +445,7 @@ class Milena(ItemAccess):
         if near is not None:
             for key in distinct:
                 near.observed(key, values[key])
-        if None not in values.values():
+        if first.all_exist:
             return values
         return {key: value for key, value in values.items() if value is not None}
 

@@ -199,7 +199,10 @@ class DirectTransport:
             replies = self._send_and_receive({each: sent[each][0] for each in sent}, self._timeout)
             for connection, (reply,) in replies.items():
                 places = sent[connection][1]
-                for place, value in zip(places, resp_wire.values(reply, len(places)), strict=True):
+                values = resp_wire.values(reply, len(places))
+                if len(places) == len(keys):
+                    return values
+                for place, value in zip(places, values, strict=True):
                     found[place] = value
         return found
 
