@@ -10,6 +10,7 @@ from typing import Any
 
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
+from milena_cache.servers.resp.dispatch.subcommands import wrong_form
 from milena_cache.servers.resp.state.channels import Kind
 from milena_cache.servers.resp.state.context import Context
 from milena_common.access.glob import Glob
@@ -105,7 +106,7 @@ def shard_channels(context: Context, session: Session, argv: list[bytes]) -> lis
 
 def _active(context: Context, kind: Kind, argv: list[bytes]) -> list[bytes]:
     if len(argv) > 3:
-        raise wrong_arity(f"pubsub|{argv[1].decode(errors='replace').lower()}")
+        raise wrong_form("pubsub", argv[1])
     return context.channels.active(kind, Glob(argv[2] if len(argv) == 3 else b"*"))
 
 

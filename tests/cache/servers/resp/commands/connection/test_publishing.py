@@ -53,6 +53,9 @@ async def test_messages_reach_the_subscribers_of_channel_and_pattern(resp3: bool
     assert publisher.now(b"PUBLISH", b"other", b"x") == b":0\r\n"
     assert publisher.now(b"PUBSUB", b"CHANNELS") == array(b"news", b"sport")
     assert publisher.now(b"PUBSUB", b"CHANNELS", b"s*") == array(b"sport")
+    assert publisher.now(b"PUBSUB", b"CHANNELS", b"a", b"b") == (
+        b"-ERR unknown subcommand or wrong number of arguments for 'CHANNELS'. Try PUBSUB HELP.\r\n"
+    )
     assert publisher.now(b"PUBSUB", b"NUMSUB", b"news", b"none") == array(b"news", 1, b"none", 0)
     assert publisher.now(b"PUBSUB", b"NUMPAT") == b":1\r\n"
     assert publisher.now(b"PUBSUB", b"SHARDCHANNELS") == array(b"news")
