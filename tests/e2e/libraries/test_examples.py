@@ -9,7 +9,9 @@ import pytest
 import xarray
 
 from milena_client import Milena
+from milena_client.core.files.read_ahead import MIN_WINDOW
 from milena_client.fsspec import MilenaFileSystem
+from milena_client.sync.files import BUFFER_BYTES
 from tests.docs.documents import DOCUMENTS, Block, blocks
 from tests.e2e.libraries.conftest import BUCKET
 from tests.support.cluster import Cluster
@@ -55,7 +57,7 @@ def test_there_is_an_example_of_each_library() -> None:
         assert f"import {library}" in text or f"from {library}" in text
 
 
-def test_columns_of_a_parquet_file_need_no_other_bytes(milena_fs: MilenaFileSystem, milena_path: str) -> None:
+def test_columns_of_a_parquet_file_need_few_other_bytes(milena_fs: MilenaFileSystem, milena_path: str) -> None:
     path = f"{milena_path}/wide.parquet"
     generator = np.random.default_rng(1)
     frame = pandas.DataFrame({f"c{number}": generator.random(20_000) for number in range(20)})
@@ -66,7 +68,8 @@ def test_columns_of_a_parquet_file_need_no_other_bytes(milena_fs: MilenaFileSyst
         file.raw._read_range = lambda part: requested.append(part.length) or read_range(part)
         found = pandas.read_parquet(file, columns=["c3", "c7"])
     assert found.equals(frame[["c3", "c7"]])
-    assert sum(requested) < 0.2 * milena_fs.size(path)
+    # `io` splits a read in two, the second of which is sequential: at most one window is read ahead.
+    assert sum(requested) < 0.1 * milena_fs.size(path) + MIN_WINDOW + 2 * BUFFER_BYTES
     assert pandas.read_parquet(
         f"milena://{path}", columns=["c3", "c7"], storage_options=milena_fs.storage_options
     ).equals(found)
