@@ -74,7 +74,9 @@ LEVELS = (
     ("milena_cache/servers/resp/dispatch",),
     ("milena_cache/servers/resp/statistics",),
     ("milena_cache/servers/resp/state",),
-    ("milena_cache/servers/resp/commands/data", "milena_cache/servers/resp/commands/connection"),
+    ("milena_cache/servers/resp/commands/data",),
+    # Transactions carry out commands on data.
+    ("milena_cache/servers/resp/commands/connection",),
     ("milena_cache/servers/resp/commands/server",),
     ("milena_cache/servers/resp/commands",),
     # On one level: neither protocol knows the other.

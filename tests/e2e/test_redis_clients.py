@@ -219,22 +219,37 @@ def test_redis_py(one: Address, protocol: int) -> None:
 
 
 @PROTOCOLS
-def test_redis_py_writes_nothing_in_a_transaction_that_it_reports_as_failed(one: Address, protocol: int) -> None:
-    key = f"transaction:{protocol}"
+def test_redis_py_carries_out_transactions(one: Address, protocol: int) -> None:
+    prefix = f"transaction:{protocol}:"
+    key, other = prefix + "a", prefix + "b"
     with redis.Redis(
         host=one.host, port=one.port, protocol=protocol, decode_responses=True, single_connection_client=True
     ) as client:
-        with pytest.raises(redis.ResponseError, match="transactions are not supported"):
-            client.pipeline().set(key, "written").get(key).execute()
-        with pytest.raises(redis.ResponseError, match="transactions are not supported"):
-            client.transaction(lambda pipeline: pipeline.multi(), key)
-        # A caller that waits for each reply, and gives up, goes on with the connection.
-        assert client.execute_command("MULTI") == "OK"
-        with pytest.raises(redis.ResponseError, match="transactions are not supported"):
-            client.set(key, "written")
-        assert client.execute_command("DISCARD") == "OK"
-        assert client.get(key) is None
-        assert client.set(key, "later")
+        assert client.pipeline().set(key, "1").get(key).setex(other, 100, "x").incr(key).execute() == [
+            True,
+            "1",
+            True,
+            2,
+        ]
+
+        def add(pipeline: Any) -> None:
+            before = int(pipeline.get(key))
+            pipeline.multi()
+            pipeline.set(key, before + 1)
+
+        assert client.transaction(add, key) == [True]
+        with pytest.raises(redis.ResponseError, match="not an integer"):
+            client.pipeline().set(other, "y").incr(other).execute()
+        with pytest.raises(redis.ResponseError, match="unknown command"):
+            client.pipeline().set(key, "written").execute_command("NOSUCH").execute()
+        with client.pipeline() as pipeline:
+            pipeline.watch(key)
+            client.incr(key)
+            pipeline.multi()
+            pipeline.set(key, "lost")
+            with pytest.raises(redis.WatchError):
+                pipeline.execute()
+        assert client.mget(key, other) == ["4", "y"]
 
 
 def test_redis_py_hears_of_changed_keys_on_one_resp2_connection(one: Address) -> None:

@@ -277,7 +277,7 @@ class Connection(asyncio.Protocol):
         unsent = self._out.unsent
         if not self.session.principal.authenticated and unsent >= LOGIN_BYTES:
             return True
-        self._in_flight.hold(COPIES * self._running.in_flight.bytes + unsent)
+        self._in_flight.hold(COPIES * self._running.held_bytes + unsent)
         return unsent >= self._max_unsent or (unsent >= HIGH_WATER and self._in_flight.over)
 
     def _reply_gets(self, keys: list[bytes], now: float) -> bool:
@@ -441,7 +441,7 @@ class Connection(asyncio.Protocol):
         session, in_flight = self.session, self._running.in_flight
         if self._limited or not session.plain or session.closing or in_flight.full:
             return 0
-        if session.logging_in or session.flushing:
+        if session.logging_in or session.flushing or session.executing:
             return 0
         if not self._out.writable and self._is_behind():
             return 0
@@ -481,7 +481,7 @@ class Connection(asyncio.Protocol):
 
     def _count(self) -> bool:
         """Count the bytes that this connection holds; False if nothing may be read until the budget has room."""
-        in_flight, begun, needed = self._in_flight, self._running.in_flight.bytes, self._reader.needed
+        in_flight, begun, needed = self._in_flight, self._running.held_bytes, self._reader.needed
         if not in_flight.counted and self._out.writable and begun < SMALL and needed < SMALL:
             return True
         in_flight.hold(COPIES * begun + self._out.unsent)

@@ -9,7 +9,7 @@ Replies in order are not enough, commands must also take effect in order: (1) SE
 after the SET's. So a command that conflicts with one in flight on the same key is *parked* until that is done
 (`command_ordering`), while commands on other keys go on. While any is parked, commands without keys wait too: (1) a
 GET is parked; (2) HELLO or MULTI behind it would begin; (3) the GET would run under the new protocol, or be
-rejected as part of a transaction that came after it.
+queued as part of a transaction that came after it. In a transaction commands are queued, and conflict with nothing.
 
 Parked commands have a place in `pending` and count as in flight: together at most MAX_PENDING. The connection
 begins them in its slices, not in the callback that made them ready.
@@ -39,7 +39,9 @@ from milena_cache.servers.resp.unknown_command import UNKNOWN
 from milena_common.api.errors import Moved, TryAgain
 from milena_common.resp.command_ordering import Access, CommandOrdering
 from milena_common.resp.encoding import Raw
-from milena_common.resp.redis_replies import wrong_arity
+from milena_common.resp.redis_replies import unknown_command, wrong_arity
+
+QUEUED = Raw(b"+QUEUED\r\n")
 
 
 class Running:
@@ -76,12 +78,13 @@ class Running:
     def begin_or_park(self, argv: list[bytes]) -> bool:
         """Begin or park a command; False if it must wait for those before it."""
         if self.in_flight.number:
-            if self._session.logging_in or self._session.flushing:
-                # The commands behind a login are made by whoever it logs in, and those behind a FLUSHDB come after
-                # its deletes.
+            session = self._session
+            if session.logging_in or session.flushing or session.executing:
+                # The commands behind a login are made by whoever it logs in, and those behind a FLUSHDB or EXEC
+                # come after its writes.
                 return False
             command = find(self._context.commands, argv)
-            if command is not None:
+            if command is not None and (session.transaction is None or command.allowed_in_transaction):
                 if command.behind_all:
                     # Replies that are due would be encoded for the new protocol, or mixed with its messages.
                     return False
@@ -129,6 +132,7 @@ class Running:
         session.last_command = command.name
         waited = session.waited if place is None else started - max(place.started, self.slow_until)
         begun = repeated = False
+        result: Any
         work: Work | None = None
         try:
             if not session.plain:
@@ -147,7 +151,11 @@ class Running:
                     context.requests.admit()
                 if len(keys) > 1:
                     check_keys(keys)
-                if (forwarder := self._forwarder()) is not None:
+                # WATCH and what is queued stay here: a transaction has one owner, which has the whole of it.
+                if (
+                    not (session.transaction is not None or command.allowed_in_transaction)
+                    and (forwarder := self._forwarder()) is not None
+                ):
                     if forwarder.is_elsewhere(keys):
                         begun = True
                         future = forwarder.forward(session, argv, started)
@@ -162,13 +170,16 @@ class Running:
                         context.check_slots(session, keys)
                 elif len(keys) > 1:
                     context.check_slots(session, keys)
-            begun = True
-            if not session.plain and session.tracking:
-                work = context.tracking.begin(session.id, *context.touched(command, argv))
-            try:
-                result = command.handler(context, session, argv)
-            except TryAgain as error:
-                result, repeated = self._repeat(command, argv, error), True
+            if not (session.plain or session.transaction is None or command.allowed_in_transaction):
+                result = self._queue(command, argv, keys)
+            else:
+                begun = True
+                if not session.plain and session.tracking:
+                    work = context.tracking.begin(session.id, *context.touched(command, argv))
+                try:
+                    result = command.handler(context, session, argv)
+                except TryAgain as error:
+                    result, repeated = self._repeat(command, argv, error), True
             # Not `CoroutineType`, which the coroutines of compiled modules are not of.
             if type(result) is not bytes and isinstance(result, Coroutine | asyncio.Future):
                 pending = place or PendingReply(None, command, session.last_command, argv, started)
@@ -184,6 +195,8 @@ class Running:
             reply = (line,)
             if work is not None:
                 work.failed = True
+            if session.transaction is not None and not begun:
+                session.transaction.failed = True
         self._command_metrics.replied(command, session.last_command, argv, session, started)
         if place is not None:
             self.in_flight.end(argv)
@@ -265,9 +278,34 @@ class Running:
         session = self._session
         if session.over_limit:
             check_member(session, command)
-        if session.in_transaction:
-            check_transaction(session, command)
         check_subscriber(session, command)
+
+    def _queue(self, command: Command[Context], argv: list[bytes], keys: list[bytes]) -> Raw:
+        """Add a command to the transaction. Raises CommandError or MilenaError if EXEC could not carry it out."""
+        context, session = self._context, self._session
+        transaction = session.transaction
+        assert transaction is not None
+        found = find(context.commands, argv)
+        if found is None or (found.subcommands and len(argv) > 1):
+            command.handler(context, session, argv)  # raises: there is no such command
+            raise unknown_command(argv)
+        if not found.accepts(len(argv)):
+            raise wrong_arity(found.name)
+        check_transaction(found, argv)
+        for key in keys:
+            context.place(key)
+        if keys and not context.ownership.single:
+            # One slot for all: compared with the first command that has keys.
+            transaction.key = transaction.key or keys[0]
+            context.check_slots(session, [transaction.key, *keys])
+        transaction.queue(found, argv)
+        return QUEUED
+
+    @property
+    def held_bytes(self) -> int:
+        """Return the bytes of the arguments of commands that are in flight, or queued for a transaction."""
+        transaction = self._session.transaction
+        return self.in_flight.bytes + (0 if transaction is None else transaction.bytes)
 
     def _finish_work(self, work: Work | None) -> None:
         """End the tracking of a command whose reply has been added to the output.

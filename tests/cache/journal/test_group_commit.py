@@ -644,3 +644,13 @@ async def test_metadata_that_is_needed_now_is_durable_when_that_is_reported() ->
     await clock.advance(2 * PROBE_SECONDS)
     assert disk.committed.metadata["promises"] == "8:6", "tried again, as all deferred operations are"
     await journal.close()
+
+
+async def test_writes_that_are_appended_together_are_in_one_commit_whatever_their_size(
+    under: Under, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "MAX_BATCH_BYTES", 100)
+    versions = under.journal.next_versions(0, 3)
+    records = [Record(b"%d" % number, version, bytes(80)) for number, version in enumerate(versions)]
+    await asyncio.gather(*under.journal.append_all(records, [1, 2, 3], lambda *_: None, 60.0))
+    assert [entry.split()[0] for entry in under.disk.log] == ["put", "put", "put", "commit"]

@@ -115,7 +115,13 @@ class Commands:
             case 22:
                 return [pick((b"EXISTS", b"TOUCH")), *self._keys()]
             case 23:
-                return [pick((b"EXPIRE", b"PEXPIRE")), key, pick(SECONDS), *self._conditions()]
+                # Not GT and LT: the two servers do not get the command in the same millisecond.
+                return [
+                    pick((b"EXPIRE", b"PEXPIRE")),
+                    key,
+                    pick(SECONDS),
+                    *pick(((), (b"NX",), (b"xx",), (b"BAD",))),
+                ]
             case 24 | 25:
                 name = pick((b"EXPIREAT", b"PEXPIREAT"))
                 return [name, key, self._time(name), *self._conditions()]

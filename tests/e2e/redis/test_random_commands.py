@@ -12,7 +12,8 @@ from tests.e2e.redis.fuzz import compare
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(bool(why_not(client=False)), reason=why_not(client=False))]
 
 
+@pytest.mark.parametrize("transactions", [False, True])
 @pytest.mark.parametrize("protocol", [2, 3])
-async def test_a_node_replies_as_redis_does(tmp_path: Path, protocol: int) -> None:
+async def test_a_node_replies_as_redis_does(tmp_path: Path, protocol: int, transactions: bool) -> None:
     with RedisServer(tmp_path, durable=False) as redis:
-        assert await compare(redis.address, 25_000, protocol, protocol, transactions=False) == []
+        assert await compare(redis.address, 12_500, protocol, protocol, transactions=transactions) == []

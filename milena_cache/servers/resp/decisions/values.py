@@ -18,6 +18,10 @@ from milena_common.resp.redis_replies import CommandError
 TOO_LONG = "ERR string exceeds maximum allowed size (proto-max-bulk-len)"
 
 
+class Unread(Exception):
+    """A command looks at an object that was not read, since the command before it was to replace it, and failed."""
+
+
 class _State:
     """An object as the commands so far have left it.
 
@@ -43,7 +47,7 @@ class Values:
     """
 
     def __init__(self, found: Mapping[bytes, Entry], now_ms: int, max_bytes: int) -> None:
-        """`found`: the objects that were read; the others must be put before they are looked at."""
+        """`found`: the objects that were read. To look at another one that is not assigned yet raises Unread."""
         self.now_ms = now_ms
         self.max_bytes = max_bytes
         self._states = {
@@ -52,8 +56,11 @@ class Values:
         }
 
     def value_of(self, key: bytes) -> bytes | None:
-        """Return the value of a key; None if it does not exist."""
-        return self._states[key].data
+        """Return the value of a key; None if it does not exist. Raises Unread."""
+        state = self._states.get(key)
+        if state is None:
+            raise Unread
+        return state.data
 
     def expires_ms(self, key: bytes) -> int:
         """Return when an object expires, in milliseconds since 1970; 0: never."""
@@ -86,7 +93,9 @@ class Values:
 
     def delete(self, key: bytes, *, surely: bool = False) -> bool:
         """Delete an object; True if it existed. `surely`: also if it seems not to exist, see DEL."""
-        state = self._states[key]
+        state = self._states.get(key)
+        if state is None:
+            raise Unread
         existed = state.data is not None
         if existed or surely:
             state.data, state.expires_ms = None, 0

@@ -14,8 +14,6 @@ from milena_common.access.commands import CLUSTER_COMMANDS
 from milena_common.api.errors import Overloaded
 from milena_common.resp.redis_replies import CommandError
 
-NO_TRANSACTIONS: Final = "transactions are not supported"
-
 # Milliseconds that a client should wait after a rejection for overload.
 RETRY_AFTER_MS: Final = 500
 
@@ -28,6 +26,17 @@ MAX_CLIENTS: Final = "ERR max number of clients reached"
 _HANDSHAKE: Final = frozenset(("hello", "auth", "client", "milena.hello"))
 # A node that hands slots over sends PING to find a moment in which round trips are short.
 _BETWEEN_NODES: Final = CLUSTER_COMMANDS | {"ping"}
+
+# Commands that change what the connection is, while the replies of a transaction are one reply; and those that take
+# long.
+_NOT_QUEUED: Final = frozenset(
+    (
+        *("client|reply", "client|defer", "client|tracking", "client|caching"),
+        *("flushdb", "flushall", "keys", "scan", "wait", "waitaof"),
+    )
+)
+# Options of SET that are about one write by itself.
+_OF_ONE_WRITE: Final = frozenset((b"DURABILITY", b"RECEIPT", b"WITHIN"))
 
 # Maximum number of keys of one command: the work that is not divided takes some milliseconds then.
 MAX_KEYS: Final = 65_536
@@ -46,12 +55,20 @@ def check_member(session: Session, command: Command[Any]) -> None:
         raise CommandError(MAX_CLIENTS)
 
 
-def check_transaction(session: Session, command: Command[Any]) -> None:
-    """Raise CommandError for a command between MULTI and EXEC or DISCARD, and have EXEC report it."""
-    if not command.allowed_in_transaction:
-        session.transaction_rejected = True
+def check_transaction(command: Command[Any], argv: list[bytes]) -> None:
+    """Raise CommandError for a command that cannot be in a transaction."""
+    if (
+        (command.keys[0] and command.decide is None)
+        or command.about is not None
+        or command.behind_all
+        or command.name in _NOT_QUEUED
+        or (command.while_subscribed and command.group == "pubsub")
+    ):
+        raise CommandError(f"ERR '{command.name}' is not available in a transaction; nothing of it will be done")
+    if command.name == "set" and any(word.upper() in _OF_ONE_WRITE for word in argv[3:]):
         raise CommandError(
-            f"ERR {NO_TRANSACTIONS}: every command from MULTI to EXEC or DISCARD is rejected; nothing was done"
+            "ERR 'set' with DURABILITY, RECEIPT or WITHIN is not available in a transaction; nothing of it will be "
+            "done"
         )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from milena_cache.servers.resp.dispatch.transaction import Transaction, Watched
 from milena_common.access.principals import EVERYONE, Principal
 from milena_common.access.rules import User
 from milena_common.network.security import PeerChain
@@ -45,23 +46,24 @@ class Session:
     deferring: True if replies that have to wait come later, as pushes (CLIENT DEFER)
     no_evict, no_touch: as given by CLIENT NO-EVICT and NO-TOUCH; without effect
     mute: how many commands, the present one included, get no reply; negative: all (CLIENT REPLY)
-    in_transaction: True between MULTI and EXEC or DISCARD, where every command is rejected
-    transaction_rejected: True if one was
+    transaction: what was queued between MULTI and EXEC or DISCARD; None outside of one
+    watched: the keys that are watched, by cache key
+    executing: True while an EXEC or WATCH is in flight; the commands behind it wait
     subscribed: True if it gets invalidations on the channel __redis__:invalidate
     tracking: True if its reads are tracked
     restricted: True if GET and SET of some object are not allowed, or limited
-    plain: True if none of the modes is on: over_limit, mute, in_transaction, subscribed, tracking, restricted. It
+    plain: True if none of the modes is on: over_limit, mute, transaction, subscribed, tracking, restricted. It
         is read for every command, they are set by few
     """
 
     __slots__ = (
-        "_in_transaction",
         "_mute",
         "_over_limit",
         "_principal",
         "_restricted",
         "_subscribed",
         "_tracking",
+        "_transaction",
         "addr",
         "anonymous",
         "certificate",
@@ -72,6 +74,7 @@ class Session:
         "created_at",
         "deferring",
         "encrypted",
+        "executing",
         "flushing",
         "forwards",
         "guard",
@@ -90,8 +93,8 @@ class Session:
         "protocol",
         "received",
         "sent",
-        "transaction_rejected",
         "waited",
+        "watched",
     )
 
     def __init__(self, number: int, addr: str, laddr: str, now: float, anonymous: Principal = EVERYONE) -> None:
@@ -109,7 +112,8 @@ class Session:
         self.sent = 0  # bytes
         self._over_limit = False
         self._mute = 0
-        self._in_transaction = False
+        self._transaction: Transaction | None = None
+        self.executing = False
         self._subscribed = False
         self._tracking = False
         self._restricted = False
@@ -141,9 +145,9 @@ class Session:
         self.tracking = False  # its options are in `Tracking`
 
     def end_transaction(self) -> None:
-        """End the state in which every command is rejected."""
-        self.in_transaction = False
-        self.transaction_rejected = False
+        """Drop what was queued and is watched."""
+        self.transaction = None
+        self.watched: dict[bytes, Watched] = {}
 
     @property
     def principal(self) -> Principal:
@@ -185,12 +189,12 @@ class Session:
         self._update_plain()
 
     @property
-    def in_transaction(self) -> bool:
-        return self._in_transaction
+    def transaction(self) -> Transaction | None:
+        return self._transaction
 
-    @in_transaction.setter
-    def in_transaction(self, value: bool) -> None:
-        self._in_transaction = value
+    @transaction.setter
+    def transaction(self, value: Transaction | None) -> None:
+        self._transaction = value
         self._update_plain()
 
     @property
@@ -224,7 +228,7 @@ class Session:
         self.plain = not (
             self._over_limit
             or self._mute
-            or self._in_transaction
+            or self._transaction is not None
             or self._subscribed
             or self._tracking
             or self._restricted
