@@ -153,6 +153,14 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     if config.resp_tls is not None and certificates is not None:
         resp_listens.append(resp.start_tls(config.resp_tls, certificates, handshakes))
         addresses[RESP_TLS] = advertised_resp(resp_listens[-1], parse_address(advertised), "RESP_TLS_ADDR")
+    endpoint = None
+    if config.s3_endpoint is not None:
+        # Imported where it is served: its libraries take a tenth of a second of each start, and memory.
+        from milena_cache.servers.s3.assembly import S3Endpoint
+
+        security = certificates if tls.mode != "off" else None
+        endpoint = S3Endpoint(config, config.s3_endpoint, servers.objects, access, parts.budget, clock, security)
+        log.info("S3 endpoint on %s", endpoint.server.start(config.s3_endpoint.listen, "S3_LISTEN_ADDR"))
     metrics = await ops.start(config.metrics, "METRICS_PORT")
     member = NodeDescription(
         address=advertised,
@@ -192,6 +200,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     background += [asyncio.create_task(each.run()) for each in membership.registrations]
     background.append(asyncio.create_task(membership.promise_requests.run()))
     background.append(asyncio.create_task(membership.ring_offers.run()))
+    if endpoint is not None:
+        background.append(asyncio.create_task(endpoint.keys.watch(clock)))
     if certificates is not None:
         background.append(asyncio.create_task(certificates.run(clock, tls.reload_seconds)))
     background.append(asyncio.create_task(guarding.files.watch(access, clock)))
@@ -221,6 +231,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         await asyncio.gather(
             server.stop(STOP_GRACE_SECONDS),
             resp.stop(STOP_GRACE_SECONDS),
+            *(() if endpoint is None else (endpoint.server.shut_down(STOP_GRACE_SECONDS),)),
             _hand_in(servers.handover, parts.dirty, membership, clock, hand_in_seconds),
         )
         undone = await parts.writes.finish(FINISH_SECONDS)
@@ -228,6 +239,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
             log.error("%d writes, none of them acknowledged, were abandoned: S3 did not respond", undone)
         await parts.node.finish()
         await parts.uploads.close()
+        await parts.property_reads.cancel_heads()
         await parts.blocks.cancel_all()
     finally:
         for task in (*background, *watching):
@@ -238,7 +250,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         await membership.late_writes.cancel()
         servers.peer_listings.cancel()
         await servers.copies.replication.close()
-        await asyncio.gather(servers.peers.close(), servers.copy_peers.close(), servers.block_peers.close())
+        links = (servers.peers, servers.copy_peers, servers.block_peers, servers.s3_peers)
+        await asyncio.gather(*(each.close() for each in links))
         await asyncio.gather(*(each.close() for each in membership.registrations))
         await parts.origin.close()
         await ops.stop()

@@ -73,11 +73,13 @@ from milena_cache.origin.s3.clock import CorrectedClock
 from milena_cache.reads.cluster_listing import ClusterListings
 from milena_cache.reads.part_reads import PartReads
 from milena_cache.reads.peer_listings import PeerListings
+from milena_cache.reads.property_reads import PropertyReads
 from milena_cache.reads.reader import FetchResult, Node
 from milena_cache.servers.api_methods import ApiMethods, Named
 from milena_cache.servers.grpc.methods import grpc_methods
 from milena_cache.servers.resp.assembly import resp_server
 from milena_cache.servers.resp.server import RespServer
+from milena_cache.servers.s3.cluster_objects import ClusterObjects
 from milena_cache.service.requests import Requests
 from milena_cache.service.status import Status
 from milena_cache.writeback.dead_letters import DeadLetters
@@ -156,6 +158,7 @@ class NodeParts:
     blocks: BlockReads
     part_reads: PartReads
     uploads: UploadSessions  # objects that are written in steps
+    property_reads: PropertyReads
 
     async def replay(self, directory: str) -> Replay:
         """Replay the journal into the dirty table; to be called before serving. `directory` is for messages.
@@ -182,6 +185,8 @@ class Servers:
     copy_peers: Peers
     block_peers: Peers
     cluster_blocks: ClusterBlocks
+    s3_peers: Peers
+    objects: ClusterObjects
     peer_listings: PeerListings
     handover: Handover
     copies: HeldCopies
@@ -359,6 +364,7 @@ def build(
         blocks=blocks,
         part_reads=PartReads(node, origin, entries.existence, blocks, config.max_value_bytes),
         uploads=UploadSessions(writes, multipart, budget, clock, config.max_value_bytes),
+        property_reads=PropertyReads(origin, entries.existence, dirty, dirty_writes, config.freshness, clock),
     )
 
 
@@ -456,12 +462,16 @@ def build_servers(
     )
     cluster_blocks = ClusterBlocks(parts.blocks, ownership, links or block_peers, parts.budget, clock)
     parts.part_reads.blocks = cluster_blocks
+    s3_peers = Peers(
+        ownership.identity_at, ownership.tls_address_at, outgoing, access.credentials, name="milena-s3"
+    )
     status.concerns.append(copies)
     requests = Requests(
         parts.node,
         ClusterListings(ownership, peers, config.buckets, clock),
         parts.part_reads,
         parts.uploads,
+        parts.property_reads,
         parts.flush_waiters,
         parts.failed_writes,
         config.buckets,
@@ -497,6 +507,7 @@ def build_servers(
     # Over gRPC a router, or another node, may leave out since when this node owns the object.
     api = ApiMethods(requests, status, member_check, address, believes_owner=True)
     methods = grpc_methods(api, requests, parts.budget, clock, slot_waiters)
+    objects = ClusterObjects(requests, links or s3_peers, config.buckets, calls, clock, address)
     fence.on_change.append(resp.fence_changed)
     handover.source.on_change = resp.slots_changed
     copies.promotion.on_served = resp.fence_changed
@@ -514,6 +525,8 @@ def build_servers(
         copy_peers,
         block_peers,
         cluster_blocks,
+        s3_peers,
+        objects,
         peer_listings,
         handover,
         copies,

@@ -42,6 +42,8 @@ LEVELS = (
     ("milena_common/access",),
     ("milena_common/tls",),
     ("milena_common/metrics", "milena_common/resp"),
+    ("milena_common/s3/wire",),
+    ("milena_common/s3",),
     ("milena_common/rpc", "milena_common/forwarding"),
     ("milena_client/core/files",),
     ("milena_client/core",),
@@ -80,7 +82,7 @@ LEVELS = (
     ("milena_cache/servers/resp/commands/server",),
     ("milena_cache/servers/resp/commands",),
     # On one level: neither protocol knows the other.
-    ("milena_cache/servers/resp", "milena_cache/servers/grpc"),
+    ("milena_cache/servers/resp", "milena_cache/servers/grpc", "milena_cache/servers/s3"),
     ("milena_cache/workers",),
     ("milena_cache",),
 )
@@ -94,6 +96,8 @@ OTHER_TESTS = {"behaviour", "contracts", "docs", "e2e", "faults", "mutants", "si
 # Which modules import which library. A library that is not here is not used.
 LIBRARIES = {
     "aiofastnet": ["milena_common.network.encrypted"],
+    "anycrc": ["milena_common.s3.checksums"],
+    "httptools": ["milena_common.s3.http_server"],
     "aiohttp": ["milena_common.metrics.http_server", "milena_common.metrics.ops_client"],
     "boto3": [
         "milena_cache.origin.clients.boto3_session",
@@ -157,6 +161,7 @@ LIBRARIES = {
 OF_EXTRAS = ("milena_client.fsspec", "milena_client.zarr")
 # These do no I/O, or none where they are used.
 HARMLESS = {
+    ("anycrc", "*"),
     ("cachetools", "*"),
     ("google", "*"),
     ("pytest", "milena_client.testing"),
@@ -180,6 +185,7 @@ WIRED_HERE = {
 PARTS_OF_A_NODE = {
     "ApiMethods",
     "BucketCheck",
+    "ClusterObjects",
     "Dirty",
     "Entries",
     "GrpcServer",

@@ -165,6 +165,7 @@ CONVENTIONS: dict[str, type] = {
     "open": Path,
     "read": io.RawIOBase,
     "connection_made": asyncio.Protocol,
+    "connection_lost": asyncio.Protocol,
     "data_received": asyncio.Protocol,
 }
 

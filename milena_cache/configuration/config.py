@@ -26,6 +26,7 @@ from milena_common.limits.memory_shares import dirty_share, in_flight_share, lru
 from milena_common.network.addresses import ALLOWED, Address, Port, parse_address
 from milena_common.process import logs
 from milena_common.process.env import Environment
+from milena_common.s3.settings import EndpointSettings, load_endpoint
 from milena_common.tls.settings import TlsConfig
 from milena_common.tls.variables import check_cluster_identity, load_tls
 
@@ -56,8 +57,8 @@ class Config:
     """The settings from the environment; `docs/configuration.md` explains each variable and its consequence.
 
     `advertise` is None where the advertised address must be derived, `resp` where the RESP server has no plain
-    port, `resp_tls` where it has no encrypted one. With several `workers` the limits are those of all together, and
-    the ports those of the first.
+    port, `resp_tls` where it has no encrypted one, `s3_endpoint` where there is none. With several `workers` the
+    limits are those of all together, and the ports those of the first.
     """
 
     workers: int
@@ -66,6 +67,7 @@ class Config:
     metrics: Address
     resp: Address | None
     resp_tls: Address | None
+    s3_endpoint: EndpointSettings | None
     tls: TlsConfig
     resp_max_connections: int
     resp_idle: float
@@ -138,7 +140,8 @@ class Config:
         resp = () if self.resp is None else (Port(self.resp, "RESP_ADDR", ", or to off"),)
         tls = ((self.tls.listen, "TLS_LISTEN_ADDR"), (self.resp_tls, "RESP_TLS_ADDR"))
         encrypted = (Port(address, variable) for address, variable in tls if address is not None)
-        return Port(self.listen, "LISTEN_ADDR"), *resp, *encrypted, Port(self.metrics, "METRICS_PORT")
+        s3 = () if self.s3_endpoint is None else (Port(self.s3_endpoint.listen, "S3_LISTEN_ADDR"),)
+        return Port(self.listen, "LISTEN_ADDR"), *resp, *encrypted, *s3, Port(self.metrics, "METRICS_PORT")
 
     @property
     def hedge_after(self) -> float:
@@ -181,6 +184,7 @@ def load(env: Environment, memory_limit: int, cores: int = 1) -> Config:
         metrics=Address(env.host("METRICS_HOST", listen.host), env.integer("METRICS_PORT", 9091, 0, 65535)),
         resp=_resp(env),
         resp_tls=resp_tls,
+        s3_endpoint=load_endpoint(env),
         tls=tls,
         resp_max_connections=env.integer("RESP_MAX_CONNECTIONS", 10_000, 1, 10**6),
         resp_idle=env.seconds("RESP_IDLE_SECONDS", 0, 0, YEAR),

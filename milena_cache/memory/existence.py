@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from milena_cache.memory.freshness import Freshness
+from milena_cache.memory.known_properties import KnownProperties, PropertyTable
 from milena_cache.memory.single_flight import SingleFlight
 from milena_cache.objects.entry import Entry, entry_of
 from milena_cache.objects.expiry import is_expired
@@ -59,6 +60,9 @@ class Existence:
 
     def __init__(self, freshness: Freshness, clock: Clock, late_after: float) -> None:
         self.heads: SingleFlight[Known] = SingleFlight(late_after)
+        # The same for what S3 keeps with objects; its HEADs are others, since not every client reports it.
+        self.properties = PropertyTable()
+        self.describing: SingleFlight[KnownProperties | None] = SingleFlight(late_after)
         self._freshness = freshness
         self._clock = clock
         self._known: OrderedDict[bytes, Known] = OrderedDict()
@@ -98,7 +102,11 @@ class Existence:
         return bool(self._known or self.heads.by_key)
 
     def clear_known(self, key: bytes) -> None:
-        """Drop the result, and detach the HEAD in flight."""
+        """Drop the results, and detach the HEADs in flight."""
+        if self.properties:
+            self.properties.clear_properties(key)
+        if self.describing.by_key:
+            self.describing.detach(key)
         if self._known:
             self._known.pop(key, None)
         if self.heads.by_key:

@@ -12,7 +12,7 @@ from math import ceil
 from typing import Final
 
 from milena_cache.objects.object_store import Ref
-from milena_cache.objects.version import VERSION, WRITTEN_AS, written_here
+from milena_cache.objects.version import LINEAGE, VERSION, WRITTEN_AS, written_here
 from milena_common.api.errors import InvalidRequest
 
 EXPIRES = "milena-expires"
@@ -33,7 +33,7 @@ def expires_metadata(expires_at: float) -> dict[str, str]:
 
 def without_milenas(metadata: Mapping[str, str]) -> dict[str, str]:
     """Return the part of an object's metadata that was set by users."""
-    return {name: text for name, text in metadata.items() if name not in (VERSION, WRITTEN_AS, EXPIRES)}
+    return {name: text for name, text in metadata.items() if name not in (VERSION, LINEAGE, WRITTEN_AS, EXPIRES)}
 
 
 def expiry_of(metadata: Mapping[str, str], ref: Ref) -> float:

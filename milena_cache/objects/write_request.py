@@ -5,11 +5,13 @@ Both are independent of protocols and of the journal, so that servers and the wr
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, Protocol
 
 from milena_cache.objects.etags import same_etag
 from milena_cache.objects.expiry import NEVER
 from milena_cache.objects.names import Object
+from milena_cache.objects.object_store import NO_ATTRIBUTES, NO_METADATA
 from milena_cache.objects.version import ABSENT, Base
 from milena_common.api.durability import Durability
 from milena_common.api.etags import etag_of
@@ -70,6 +72,7 @@ class Change(NamedTuple):
 
     `expires_at`: when the object expires, in seconds since 1970. `keeps`: the ETag of the object whose value is
     `value`, if only its expiry time changes, so that its other properties in S3 are kept; "" for a new object.
+    `metadata` and `attributes`: what S3 is to keep with it, as in `ObjectStore.put`; only of writes through to S3.
     """
 
     target: Object
@@ -80,6 +83,8 @@ class Change(NamedTuple):
     if_none_match: str = ""
     expires_at: float = NEVER
     keeps: str = ""
+    metadata: Mapping[str, str] = NO_METADATA
+    attributes: Mapping[str, Any] = NO_ATTRIBUTES
 
     @property
     def conditional(self) -> bool:

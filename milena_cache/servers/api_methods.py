@@ -18,9 +18,10 @@ from milena_cache.writes.upload_sessions import Received, Step
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.durability import check_durability
 from milena_common.api.errors import InvalidRequest
-from milena_common.api.keys import split_cache_key
+from milena_common.api.keys import MAX_VALUE_BYTES, split_cache_key
 from milena_common.api.methods import ABANDON_MOVES, CHECK_MEMBER, INVALIDATE, handlers_of, served_by_node
 from milena_common.api.pb import cache_server_pb2 as pb
+from milena_common.api.properties import Properties
 from milena_common.rpc.server import Message, Method
 
 # The operation under which a method is counted, the class of its request, and the method.
@@ -84,6 +85,8 @@ class ApiMethods:
     ) -> bytes | Coroutine[Any, Any, bytes]:
         """Return the response to a Get that has begun, or an awaitable of it if the object is not in memory."""
         requests = self._requests
+        if request.properties:
+            return self._get_with_properties(request, place, remaining)
         if request.offset or request.length or request.if_match:
             if request.metadata_only:
                 raise InvalidRequest("offset, length, if_match: allowed are none of them with metadata_only")
@@ -98,10 +101,28 @@ class ApiMethods:
             got = requests.get(place, remaining, metadata_only=request.metadata_only, max_bytes=request.max_bytes)
         return self._got(got) if isinstance(got, Got) else self._fetched(got)
 
+    def _get_with_properties(
+        self, request: pb.GetRequest, place: Place, remaining: float | None
+    ) -> bytes | Coroutine[Any, Any, bytes]:
+        if request.metadata_only:
+            found = self._requests.describe(place, remaining)
+        else:
+            found = self._requests.get_with_properties(
+                place,
+                remaining,
+                ByteRange(request.offset, request.length),
+                request.max_bytes or MAX_VALUE_BYTES,
+                if_match=request.if_match,
+            )
+        return self._got(*found) if isinstance(found, tuple) else self._fetched_with_properties(found)
+
+    async def _fetched_with_properties(self, fetching: Awaitable[tuple[Got, Properties]]) -> bytes:
+        return self._got(*await fetching)
+
     async def _fetched(self, fetching: Awaitable[Got]) -> bytes:
         return self._got(await fetching)
 
-    def _got(self, got: Got) -> bytes:
+    def _got(self, got: Got, properties: Properties | None = None) -> bytes:
         outcome, exists, value, omitted, size, etag, age, dirty, ttl_ms = got
         return pb.GetResponse(
             successful=exists,
@@ -114,6 +135,9 @@ class ApiMethods:
             dirty=dirty,
             ttl_ms=ttl_ms,
             omitted=omitted,
+            last_modified=0.0 if properties is None else properties.last_modified,
+            headers=None if properties is None else properties.headers,
+            metadata=None if properties is None else properties.metadata,
         ).SerializeToString()
 
     # The next four are not `async`: they check the request when they are called, and the coroutine that waits
@@ -129,6 +153,7 @@ class ApiMethods:
             if_match=request.if_match,
             if_none_match=request.if_none_match,
             ttl_ms=request.ttl_ms,
+            properties=Properties(0.0, dict(request.headers), dict(request.metadata)),
         )
         return self._written(writing)
 

@@ -12,7 +12,7 @@ Bounds on memory are not here: each protocol has its own number of copies of a m
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from milena_cache.membership.identity import NodeIdentity
@@ -21,17 +21,20 @@ from milena_cache.membership.ownership import ELSEWHERE, Ownership
 from milena_cache.objects.expiry import NEVER, expires_after, remaining_ms
 from milena_cache.objects.names import Buckets, Object
 from milena_cache.objects.object_store import Page
+from milena_cache.objects.properties import attributes_of
 from milena_cache.objects.write_request import Ack
 from milena_cache.reads.cluster_listing import ClusterListings
 from milena_cache.reads.part_reads import Part, PartReads, RangeOf
+from milena_cache.reads.property_reads import PropertyReads
 from milena_cache.reads.reader import FENCED, Node, Reply
 from milena_cache.reads.refresh import Refreshed
 from milena_cache.writeback.flush import Flushed, FlushWaiters
 from milena_cache.writeback.unfinished import FailedWrite, FailedWrites
 from milena_cache.writes.upload_sessions import Received, Step, UploadSessions
 from milena_common.api.byte_range import ByteRange
-from milena_common.api.durability import check_condition, check_durability
-from milena_common.api.errors import InvalidRequest, NoNodes
+from milena_common.api.durability import THROUGH, check_condition, check_durability
+from milena_common.api.errors import InvalidRequest, NoNodes, OriginUnavailable
+from milena_common.api.properties import Properties
 from milena_common.cluster.slots import SLOTS
 from milena_common.limits.token_bucket import TokenBucket, over_limit
 from milena_common.resp.identity import Identity
@@ -42,6 +45,11 @@ Place = tuple[Object, int]
 
 # Maximum number of keys in a page of a list, and of failed writes in a reply.
 MAX_LIST = 1000
+
+# How often an object may change between a read and the HEAD for its properties.
+MAX_CHANGES = 3
+
+_NO_PROPERTIES = Properties()
 
 
 class Got(NamedTuple):
@@ -83,6 +91,7 @@ class Requests:
         listings: ClusterListings,
         parts: PartReads,
         uploads: UploadSessions,
+        properties: PropertyReads,
         flush_waiters: FlushWaiters,
         failed_writes: FailedWrites,
         buckets: Buckets,
@@ -100,6 +109,7 @@ class Requests:
         self._listings = listings
         self._parts = parts
         self._uploads = uploads
+        self._properties = properties
         self._flush_waiters = flush_waiters
         self._failed_writes = failed_writes
         self._buckets = buckets
@@ -199,6 +209,76 @@ class Requests:
         target, owned_since = place
         return self._parts.read_part(target, range_of, self._timeout(remaining), owned_since, if_match)
 
+    def get_with_properties(
+        self, place: Place, remaining: float | None, byte_range: ByteRange, max_bytes: int, *, if_match: str = ""
+    ) -> tuple[Got, Properties] | Coroutine[Any, Any, tuple[Got, Properties]]:
+        """Return at most `max_bytes` of a range of the object, and its properties. Raises as `get_part` does."""
+        check_condition(if_match, "")
+
+        def range_of(size: int) -> ByteRange:
+            start, length = byte_range.within(size)
+            return ByteRange(start, min(length, max_bytes))
+
+        def read() -> Got | Coroutine[Any, Any, Got]:
+            part = self.part(place, range_of, remaining, if_match)
+            return self._got_part(part, 0) if isinstance(part, Part) else self._fetched_part(part, 0)
+
+        got = read()
+        if isinstance(got, Got):
+            properties = self._known_properties(place, got)
+            if properties is not None:
+                return got, properties
+        return self._with_properties(place, got, remaining, read)
+
+    def describe(
+        self, place: Place, remaining: float | None
+    ) -> tuple[Got, Properties] | Coroutine[Any, Any, tuple[Got, Properties]]:
+        """Return the object without its value, and its properties. Raises as `get` does."""
+
+        def look() -> Got | Coroutine[Any, Any, Got]:
+            return self.get(place, remaining, metadata_only=True)
+
+        got = look()
+        if isinstance(got, Got):
+            properties = self._known_properties(place, got)
+            if properties is not None:
+                return got, properties
+        return self._with_properties(place, got, remaining, look)
+
+    def _known_properties(self, place: Place, got: Got) -> Properties | None:
+        if not got.exists:
+            return _NO_PROPERTIES
+        target, owned_since = place
+        return self._properties.find(target, got.etag, got.outcome, owned_since, dirty=got.dirty)
+
+    async def _with_properties(
+        self,
+        place: Place,
+        got: Got | Coroutine[Any, Any, Got],
+        remaining: float | None,
+        read: Callable[[], Got | Coroutine[Any, Any, Got]],
+    ) -> tuple[Got, Properties]:
+        """Return the result of a read with the properties of the same version.
+
+        If S3 has another version than the entry, the entry is dropped, and the object read once more.
+        """
+        target, owned_since = place
+        deadline = self._clock.now() + self._timeout(remaining)
+        for _ in range(MAX_CHANGES):
+            if not isinstance(got, Got):
+                got = await got
+            properties = self._known_properties(place, got)
+            if properties is None:
+                timeout = max(0.0, deadline - self._clock.now())
+                properties = await self._properties.read(target, got.etag, timeout, owned_since)
+            if properties is not None:
+                return got, properties
+            self._node.refresher.now((target.cache_key,))
+            got = read()
+        if not isinstance(got, Got):
+            got.close()
+        raise OriginUnavailable(f"{target.ref}: was replaced {MAX_CHANGES} times while it was read")
+
     async def _fetched_part(self, reading: Awaitable[Part], max_bytes: int) -> Got:
         return self._got_part(await reading, max_bytes)
 
@@ -254,8 +334,12 @@ class Requests:
         if_match: str,
         if_none_match: str,
         ttl_ms: int,
+        properties: Properties = _NO_PROPERTIES,
     ) -> Coroutine[Any, Any, Ack]:
-        """Store the object. `ttl_ms`: milliseconds until it expires; 0: never. Raises as `Writes.put` does."""
+        """Store the object. `ttl_ms`: milliseconds until it expires; 0: never. Raises as `Writes.put` does.
+
+        With `properties` the write goes through to S3, which keeps them: the journal does not.
+        """
         check_condition(if_match, if_none_match)
         self.received_bytes += len(value)
         target, owned_since = place
@@ -264,9 +348,11 @@ class Requests:
             value,
             self._timeout(remaining),
             owned_since=owned_since,
-            durability=check_durability(durability),
+            durability=THROUGH if properties.headers or properties.metadata else check_durability(durability),
             if_match=if_match,
             if_none_match=if_none_match,
+            metadata=properties.metadata,
+            attributes=attributes_of(properties.headers),
             expires_at=expires_after(ttl_ms, self._clock.wall()) if ttl_ms else NEVER,
         )
 

@@ -38,6 +38,7 @@ def worker_variables(config: Config, index: int, machine: str) -> dict[str, str]
         "RESP_ADDR": config.resp,
         "RESP_TLS_ADDR": config.resp_tls,
         "TLS_LISTEN_ADDR": config.tls.listen,
+        "S3_LISTEN_ADDR": None if config.s3_endpoint is None else config.s3_endpoint.listen,
     }
     return {
         **{

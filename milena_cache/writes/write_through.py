@@ -241,7 +241,17 @@ class WriteThrough:
             # a new object, this one is new too, and no attributes are preserved.
             belief = belief.replacing(entry.belief, deleted=entry.deleted, dead=entry.dead is not None)
         policy: Policy | None = "fail" if conditional else None
-        return Write(change.target.ref, version, change.value, belief, policy, strict, change.expires_at)
+        return Write(
+            change.target.ref,
+            version,
+            change.value,
+            belief,
+            policy,
+            strict,
+            change.expires_at,
+            metadata=change.metadata,
+            attributes=change.attributes,
+        )
 
     async def _attempts(self, write: Write, deadline: float) -> UploadResult:
         failures = 0

@@ -29,7 +29,7 @@ from milena_cache.memory.entries import Entries
 from milena_cache.objects.expiry import NEVER, is_expired, to_the_millisecond
 from milena_cache.objects.lineage import Lineages
 from milena_cache.objects.names import Object
-from milena_cache.objects.object_store import OriginFailure
+from milena_cache.objects.object_store import NO_ATTRIBUTES, NO_METADATA, OriginFailure
 from milena_cache.objects.version import ABSENT, UNKNOWN, Base
 from milena_cache.objects.write_request import LARGE_BYTES, Ack, Change, NotDurable, Receipt
 from milena_cache.origin.conditions import Capability
@@ -166,10 +166,13 @@ class Writes:
         if_match: str = "",
         if_none_match: str = "",
         expires_at: float = NEVER,
+        metadata: Mapping[str, str] = NO_METADATA,
+        attributes: Mapping[str, Any] = NO_ATTRIBUTES,
     ) -> Ack:
         """Store the object within `timeout` seconds, in the requested durability class or a stronger one.
 
         The object expires at `expires_at`, in seconds since 1970; if that time has passed, this is a delete.
+        S3 keeps `metadata` and `attributes` with it: with any of them the class must be `through`.
 
         Raises InvalidRequest for a value that is too large; ConditionFailed; DeadlineExceeded after `timeout`, in
         which case the write may still take effect; OriginUnavailable, AccessDenied or FailedPrecondition with S3's
@@ -177,7 +180,18 @@ class Writes:
         """
         check_value_size(len(value), self._max_value_bytes)
         etag = await asyncio.to_thread(etag_of, value) if len(value) >= LARGE_BYTES else ""
-        change = Change(target, value, etag, owned_since, if_match, if_none_match, expires_at)
+        assert durability == THROUGH or not (metadata or attributes), "the journal has no room for them"
+        change = Change(
+            target,
+            value,
+            etag,
+            owned_since,
+            if_match,
+            if_none_match,
+            expires_at,
+            metadata=metadata,
+            attributes=attributes,
+        )
         return await self._make(change, durability or self._mode, timeout)
 
     async def delete(

@@ -128,6 +128,21 @@ class Access:
                 return self._of(user, "certificate")
         return self.anonymous
 
+    def principal_of_key(self, name: str) -> Principal | None:
+        """Return the principal of the user who has an access key of S3; None if there is no such user.
+
+        Without a file of users it is that of everybody, since all may do everything.
+        """
+        if self.users is OPEN:
+            return Principal(name, None, "signature")
+        user = self.users.get(name)
+        return self._of(user, "signature") if user is not None and user.enabled else None
+
+    def key_rejected(self, name: str, reason: str, address: str, port: str) -> None:
+        """Count and record a request whose signature was not accepted. `name`: of the user, "" if not known."""
+        self.failures[port, "signature"] += 1
+        self._audit("login_failed", {"user": name[:128], "address": address, "port": port, "reason": reason})
+
     def _of(self, user: User, how: How = "none", credential: str = "") -> Principal:
         # Who may do everything may still not send what is for nodes, which is checked for a principal with a guard.
         guard = None if user.may_all and not self.protects_cluster else user

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from milena_common.access.rules import User
 
-How = Literal["none", "password", "token", "certificate", "router"]
+How = Literal["none", "password", "token", "certificate", "router", "signature"]
 
 DEFAULT: Final = "default"
 # The name of the cluster's own processes in lists and logs; no user has it, because of the parentheses.

@@ -192,6 +192,7 @@ class SimulatedNode:
         await servers.peers.close()
         await servers.copy_peers.close()
         await servers.block_peers.close()
+        await servers.s3_peers.close()
         await asyncio.gather(*(each.close() for each in membership.registrations))
         await parts.journal.close()
         listening.close()

@@ -254,14 +254,17 @@ class Server(Process):
 class Node(Server):
     """A cache node, which has a RESP server too, at `resp`, unless `variables` say otherwise.
 
-    With certificates it has one with TLS too, at `resp_tls`.
+    With certificates it has one with TLS too, at `resp_tls`, and with access keys an S3 endpoint, at `s3`.
     """
 
     def __init__(self, name: str, variables: Mapping[str, str], directory: Path, build: Path = ROOT) -> None:
-        self._resp_ports = (ReservedPort(), ReservedPort())
+        self._resp_ports = (ReservedPort(), ReservedPort(), ReservedPort())
         self.resp = self._resp_ports[0].address
         self.resp_tls = self._resp_ports[1].address
+        self.s3 = self._resp_ports[2].address
         own = {"RESP_ADDR": self.resp}
+        if "S3_KEYS_FILE" in variables or "S3_ANONYMOUS" in variables:
+            own["S3_LISTEN_ADDR"] = self.s3
         if "TLS_CERT_FILE" in variables:
             own["RESP_TLS_ADDR"] = self.resp_tls
         super().__init__(name, "milena_cache", {**own, **variables}, directory, build)

@@ -21,14 +21,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from milena_cache.objects.etags import same_etag
 from milena_cache.objects.expiry import NEVER, expires_metadata, without_milenas
 from milena_cache.objects.lineage import Lineages
-from milena_cache.objects.object_store import NO_ATTRIBUTES, Fault, Info, OriginFailure, Ref
+from milena_cache.objects.object_store import NO_ATTRIBUTES, NO_METADATA, Fault, Info, OriginFailure, Ref
 from milena_cache.objects.version import ABSENT, UNKNOWN, Base, Version, lineage_of, stamp
 from milena_cache.origin.conditions import Capability, Conditions
 from milena_cache.origin.requests import Origin
@@ -88,6 +88,7 @@ class Write:
     expires_at: when the object expires, in seconds since 1970.
     expired: True for a delete of an object that expired before it was in S3; another writer's object, written since
         the base, is not deleted by it.
+    metadata, attributes: what S3 is to keep with it, besides what Milena needs.
     """
 
     ref: Ref
@@ -98,6 +99,8 @@ class Write:
     strict: bool = False
     expires_at: float = NEVER
     expired: bool = False
+    metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA)
+    attributes: Mapping[str, Any] = field(default_factory=lambda: NO_ATTRIBUTES)
 
 
 class Conflict(Exception):
@@ -270,7 +273,8 @@ class Uploader:
         if write.value is None:
             await self._origin.delete(write.ref, deadline, if_match=etag)
             return UploadResult(UploadOutcome.DELETED, ABSENT)
-        metadata = {**self._stamp(write, write.ref), **expires_metadata(write.expires_at)}
+        own = {**self._stamp(write, write.ref), **expires_metadata(write.expires_at)}
+        metadata = {**write.metadata, **own}
         if keeps and found is not None:
             metadata = {**without_milenas(found.metadata), **metadata}
             if same_etag(found.etag, keeps) and self.conditions.copies:
@@ -288,7 +292,7 @@ class Uploader:
             # Without an ETag as the base the only possible condition is that the object does not exist.
             if_absent=conditional and not isinstance(base, str),
             metadata=metadata,
-            attributes=found.attributes if keeps and found is not None else NO_ATTRIBUTES,
+            attributes=found.attributes if keeps and found is not None else write.attributes,
         )
         return UploadResult(UploadOutcome.UPLOADED, new_etag)
 

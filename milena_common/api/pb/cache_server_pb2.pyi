@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class GetRequest(_message.Message):
-    __slots__ = ("key", "bucket", "owned_since", "metadata_only", "max_bytes", "offset", "length", "if_match")
+    __slots__ = ("key", "bucket", "owned_since", "metadata_only", "max_bytes", "offset", "length", "if_match", "properties")
     KEY_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     OWNED_SINCE_FIELD_NUMBER: _ClassVar[int]
@@ -16,6 +16,7 @@ class GetRequest(_message.Message):
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     LENGTH_FIELD_NUMBER: _ClassVar[int]
     IF_MATCH_FIELD_NUMBER: _ClassVar[int]
+    PROPERTIES_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     bucket: str
     owned_since: int
@@ -24,10 +25,25 @@ class GetRequest(_message.Message):
     offset: int
     length: int
     if_match: str
-    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., owned_since: _Optional[int] = ..., metadata_only: bool = ..., max_bytes: _Optional[int] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ..., if_match: _Optional[str] = ...) -> None: ...
+    properties: bool
+    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., owned_since: _Optional[int] = ..., metadata_only: bool = ..., max_bytes: _Optional[int] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ..., if_match: _Optional[str] = ..., properties: bool = ...) -> None: ...
 
 class GetResponse(_message.Message):
-    __slots__ = ("successful", "value", "outcome", "age_seconds", "etag", "node", "size", "dirty", "ttl_ms", "omitted")
+    __slots__ = ("successful", "value", "outcome", "age_seconds", "etag", "node", "size", "dirty", "ttl_ms", "omitted", "last_modified", "headers", "metadata")
+    class HeadersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     SUCCESSFUL_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +54,9 @@ class GetResponse(_message.Message):
     DIRTY_FIELD_NUMBER: _ClassVar[int]
     TTL_MS_FIELD_NUMBER: _ClassVar[int]
     OMITTED_FIELD_NUMBER: _ClassVar[int]
+    LAST_MODIFIED_FIELD_NUMBER: _ClassVar[int]
+    HEADERS_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
     successful: bool
     value: bytes
     outcome: str
@@ -48,10 +67,27 @@ class GetResponse(_message.Message):
     dirty: bool
     ttl_ms: int
     omitted: bool
-    def __init__(self, successful: bool = ..., value: _Optional[bytes] = ..., outcome: _Optional[str] = ..., age_seconds: _Optional[float] = ..., etag: _Optional[str] = ..., node: _Optional[str] = ..., size: _Optional[int] = ..., dirty: bool = ..., ttl_ms: _Optional[int] = ..., omitted: bool = ...) -> None: ...
+    last_modified: float
+    headers: _containers.ScalarMap[str, str]
+    metadata: _containers.ScalarMap[str, str]
+    def __init__(self, successful: bool = ..., value: _Optional[bytes] = ..., outcome: _Optional[str] = ..., age_seconds: _Optional[float] = ..., etag: _Optional[str] = ..., node: _Optional[str] = ..., size: _Optional[int] = ..., dirty: bool = ..., ttl_ms: _Optional[int] = ..., omitted: bool = ..., last_modified: _Optional[float] = ..., headers: _Optional[_Mapping[str, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class PutRequest(_message.Message):
-    __slots__ = ("key", "bucket", "value", "owned_since", "durability", "if_match", "if_none_match", "ttl_ms")
+    __slots__ = ("key", "bucket", "value", "owned_since", "durability", "if_match", "if_none_match", "ttl_ms", "headers", "metadata")
+    class HeadersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     KEY_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +96,8 @@ class PutRequest(_message.Message):
     IF_MATCH_FIELD_NUMBER: _ClassVar[int]
     IF_NONE_MATCH_FIELD_NUMBER: _ClassVar[int]
     TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    HEADERS_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     bucket: str
     value: bytes
@@ -68,7 +106,9 @@ class PutRequest(_message.Message):
     if_match: str
     if_none_match: str
     ttl_ms: int
-    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., value: _Optional[bytes] = ..., owned_since: _Optional[int] = ..., durability: _Optional[str] = ..., if_match: _Optional[str] = ..., if_none_match: _Optional[str] = ..., ttl_ms: _Optional[int] = ...) -> None: ...
+    headers: _containers.ScalarMap[str, str]
+    metadata: _containers.ScalarMap[str, str]
+    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., value: _Optional[bytes] = ..., owned_since: _Optional[int] = ..., durability: _Optional[str] = ..., if_match: _Optional[str] = ..., if_none_match: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., headers: _Optional[_Mapping[str, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class PutResponse(_message.Message):
     __slots__ = ("successful", "etag", "node", "durability")

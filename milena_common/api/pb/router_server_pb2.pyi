@@ -142,7 +142,21 @@ class GetRequest(_message.Message):
     def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., metadata_only: bool = ..., offset: _Optional[int] = ..., length: _Optional[int] = ..., if_match: _Optional[str] = ...) -> None: ...
 
 class GetResponse(_message.Message):
-    __slots__ = ("successful", "value", "outcome", "age_seconds", "etag", "node", "size", "dirty", "ttl_ms", "omitted")
+    __slots__ = ("successful", "value", "outcome", "age_seconds", "etag", "node", "size", "dirty", "ttl_ms", "omitted", "last_modified", "headers", "metadata")
+    class HeadersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     SUCCESSFUL_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
@@ -153,6 +167,9 @@ class GetResponse(_message.Message):
     DIRTY_FIELD_NUMBER: _ClassVar[int]
     TTL_MS_FIELD_NUMBER: _ClassVar[int]
     OMITTED_FIELD_NUMBER: _ClassVar[int]
+    LAST_MODIFIED_FIELD_NUMBER: _ClassVar[int]
+    HEADERS_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
     successful: bool
     value: bytes
     outcome: str
@@ -163,7 +180,10 @@ class GetResponse(_message.Message):
     dirty: bool
     ttl_ms: int
     omitted: bool
-    def __init__(self, successful: bool = ..., value: _Optional[bytes] = ..., outcome: _Optional[str] = ..., age_seconds: _Optional[float] = ..., etag: _Optional[str] = ..., node: _Optional[str] = ..., size: _Optional[int] = ..., dirty: bool = ..., ttl_ms: _Optional[int] = ..., omitted: bool = ...) -> None: ...
+    last_modified: float
+    headers: _containers.ScalarMap[str, str]
+    metadata: _containers.ScalarMap[str, str]
+    def __init__(self, successful: bool = ..., value: _Optional[bytes] = ..., outcome: _Optional[str] = ..., age_seconds: _Optional[float] = ..., etag: _Optional[str] = ..., node: _Optional[str] = ..., size: _Optional[int] = ..., dirty: bool = ..., ttl_ms: _Optional[int] = ..., omitted: bool = ..., last_modified: _Optional[float] = ..., headers: _Optional[_Mapping[str, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class PutRequest(_message.Message):
     __slots__ = ("key", "bucket", "value", "durability", "if_match", "if_none_match", "ttl_ms")

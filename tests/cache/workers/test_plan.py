@@ -115,3 +115,9 @@ def test_workers_have_ports_with_tls_only() -> None:
     tls = {"TLS": "on", "TLS_CERT_FILE": "c", "TLS_KEY_FILE": "k", "ROUTER_ADDR": "https://r:1"}
     found = worker_variables(machine(WORKERS="2", RESP_TLS_ADDR="127.0.0.1:6380", **tls), 1, "here")
     assert found["RESP_TLS_ADDR"] == "127.0.0.1:6381"
+
+
+def test_each_worker_has_an_s3_endpoint_of_its_own() -> None:
+    parent = machine(WORKERS="2", S3_LISTEN_ADDR="127.0.0.1:9000", S3_ANONYMOUS="true")
+    assert worker_variables(parent, 1, "here")["S3_LISTEN_ADDR"] == "127.0.0.1:9001"
+    assert "S3_LISTEN_ADDR" not in worker_variables(machine(WORKERS="2"), 1, "here")

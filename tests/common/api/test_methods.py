@@ -28,6 +28,7 @@ TABLE = Path(methods.__file__).relative_to(ROOT)
 
 # The same words in another sense, by module.
 OTHER_SENSES = {
+    "milena_common/s3/wire/xml_input.py": {"Delete"},  # an element of S3's XML
     "milena_common/cluster/slot_assignment.py": {"Owner"},  # the owner of a key, a class
     "milena_router/ring/membership.py": {"Join", "Leave"},  # kinds of changes of the ring
     "milena_router/shared/shared_leases.py": {"Join", "Leave"},  # the same

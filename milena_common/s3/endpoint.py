@@ -1,0 +1,558 @@
+"""Coordination. What an S3 endpoint does for a request: who sent it, may they, and what is the reply.
+
+A read of an object in memory is replied to without a task or an await. Everything else runs in a coroutine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from milena_common.access.access import Access
+from milena_common.access.api_guard import LIST_COMMAND, ApiGuard
+from milena_common.access.principals import Principal
+from milena_common.api.byte_range import WHOLE, ByteRange
+from milena_common.api.durability import DURABILITIES
+from milena_common.api.errors import MilenaError, RangeNotSatisfiable
+from milena_common.api.methods import DELETE, GET, LIST, PUT
+from milena_common.limits.byte_budget import ByteBudget
+from milena_common.s3 import checksums
+from milena_common.s3.listing import list_document, list_request
+from milena_common.s3.objects import Found, Listed, Objects
+from milena_common.s3.received import Body, receive
+from milena_common.s3.signatures import Signed, Verifier
+from milena_common.s3.wire.conditions import (
+    check_read,
+    http_date,
+    matches,
+    requested_range,
+    unsatisfiable,
+    write_condition,
+)
+from milena_common.s3.wire.errors import S3Error, error_of
+from milena_common.s3.wire.kept_properties import properties_of
+from milena_common.s3.wire.request import Operation, S3Request, not_allowed, operation_of
+from milena_common.s3.wire.xml_input import MAX_BYTES, Delete, parse_delete
+from milena_common.s3.wire.xml_output import (
+    acl_document,
+    buckets_document,
+    delete_document,
+    document,
+    error_document,
+)
+
+PORT: Final = "s3"
+# Bytes that are read of an object at a time; a smaller one is read at once.
+PIECE_BYTES: Final = 8 * 2**20
+# Seconds that a write may take, if REQUEST_TIMEOUT_SECONDS is shorter: clients wait for a minute.
+WRITE_SECONDS: Final = 30.0
+# Deletes of one DeleteObjects that run at a time.
+MAX_DELETING: Final = 32
+DEFAULT_TYPE: Final = "binary/octet-stream"
+XML: Final = "application/xml"
+
+_OVERRIDES: Final = tuple(
+    (f"response-{name}", name)
+    for name in (
+        *("cache-control", "content-disposition", "content-encoding", "content-language", "content-type"),
+        "expires",
+    )
+)
+
+
+@dataclass(slots=True)
+class Reply:
+    """A reply.
+
+    length: of the whole body
+    body: all of it, or its first part
+    more: the rest of it, in parts; None if there is none. An error ends the connection, short of the length
+    release: called when the reply was sent, or its connection has ended
+    """
+
+    status: int
+    headers: list[tuple[str, str]]
+    length: int = 0
+    body: bytes = b""
+    more: AsyncIterator[bytes] | None = None
+    release: Callable[[], None] | None = field(default=None, repr=False)
+
+
+class _Named(NamedTuple):
+    """An object, as `ApiGuard` needs it of a request."""
+
+    bucket: str
+    key: bytes
+
+
+class _Caller(NamedTuple):
+    """Who makes a request. `signed`: None if nobody has signed it."""
+
+    principal: Principal
+    signed: Signed | None
+    peer: str
+
+
+class Endpoint:
+    """The endpoint of one process.
+
+    - `anonymous`: True if requests without a signature are those of the default user.
+    - `domain`: buckets may be named in its subdomains; "" if only in paths.
+    - `region`: what GetBucketLocation returns is empty in us-east-1.
+    - `wall`: returns seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        access: Access,
+        guard: ApiGuard,
+        verifier: Verifier,
+        budget: ByteBudget,
+        *,
+        anonymous: bool,
+        domain: str,
+        region: str,
+        timeout: float,
+        max_value_bytes: int,
+    ) -> None:
+        self._objects = objects
+        self._access = access
+        self._guard = guard
+        self._verifier = verifier
+        self._budget = budget
+        self._anonymous = anonymous
+        self._domain = domain
+        self._region = region
+        self._timeout = timeout
+        self._write_timeout = max(timeout, WRITE_SECONDS)
+        self._max_value_bytes = max_value_bytes
+
+    def handle(self, request: S3Request, body: Body) -> Reply | Coroutine[Any, Any, Reply]:
+        """Return the reply, or a coroutine of it. Raises nothing but what is a defect."""
+        try:
+            operation = operation_of(request, self._domain)
+            caller = self._caller(request)
+            if operation.bucket and not self._objects.serves(operation.bucket) and operation.name != "CreateBucket":
+                raise S3Error("NoSuchBucket", "The specified bucket does not exist")
+            if operation.name == "GetObject":
+                return self._get(request, operation, caller)
+            return self._caught(request, self._other(request, operation, caller, body))
+        except S3Error as error:
+            return error_reply(request, error)
+        except MilenaError as error:
+            return error_reply(request, error_of(error))
+
+    async def _caught(self, request: S3Request, replying: Awaitable[Reply]) -> Reply:
+        try:
+            return await replying
+        except S3Error as error:
+            return error_reply(request, error)
+        except MilenaError as error:
+            return error_reply(request, error_of(error))
+
+    # ---- who, and whether they may
+
+    def _caller(self, request: S3Request) -> _Caller:
+        signed = self._verified(request)
+        if signed is not None:
+            principal = self._access.principal_of_key(signed.key.user)
+            if principal is None:
+                self._access.key_rejected(signed.key.user, "user", request.peer, PORT)
+                raise S3Error("InvalidAccessKeyId", "The user of the AWS access key Id you provided is disabled.")
+            return _Caller(principal, signed, request.peer)
+        if not self._anonymous:
+            self._access.missing(request.peer, PORT)
+            raise S3Error("AccessDenied", "Access Denied: the request has no signature")
+        return _Caller(self._access.anonymous, None, request.peer)
+
+    def _verified(self, request: S3Request) -> Signed | None:
+        try:
+            return self._verifier.verify(request)
+        except S3Error as error:
+            self._access.key_rejected("", error.code, request.peer, PORT)
+            raise
+
+    def _authorize(self, caller: _Caller, method: str, bucket: str, key: bytes = b"") -> None:
+        if caller.principal.guard is not None:
+            self._guard.authorize(caller.principal, method, _Named(bucket, key), caller.peer, PORT)
+
+    def _charge(self, caller: _Caller, size: int) -> None:
+        user = caller.principal.guard
+        if user is not None and user.bytes_rate:
+            self._guard.charge(user, size)
+
+    # ---- reads
+
+    def _get(self, request: S3Request, operation: Operation, caller: _Caller) -> Reply | Coroutine[Any, Any, Reply]:
+        self._authorize(caller, GET.name, operation.bucket, operation.key)
+        requested = requested_range(request.headers.get("range", ""))
+        if (
+            "cache-control" in request.headers
+            or "x-milena-max-age" in request.headers
+            or "if-range" in request.headers
+        ):
+            return self._caught(request, self._confirmed(request, operation, caller, requested))
+        try:
+            found = self._objects.read(
+                operation.bucket, operation.key, requested or WHOLE, PIECE_BYTES, self._timeout
+            )
+        except RangeNotSatisfiable:
+            # The reply has the object's size, and its conditions come first.
+            found = self._objects.describe(operation.bucket, operation.key, self._timeout)
+        if isinstance(found, Found):
+            return self._got(request, operation, caller, requested, found)
+        return self._caught(request, self._fetched(request, operation, caller, requested, found))
+
+    async def _fetched(
+        self,
+        request: S3Request,
+        operation: Operation,
+        caller: _Caller,
+        requested: ByteRange | None,
+        reading: Awaitable[Found],
+    ) -> Reply:
+        try:
+            found = await reading
+        except RangeNotSatisfiable:
+            found = await self._objects.describe(operation.bucket, operation.key, self._timeout)
+        return self._got(request, operation, caller, requested, found)
+
+    async def _read(self, operation: Operation, requested: ByteRange | None) -> Found:
+        try:
+            found = self._objects.read(
+                operation.bucket, operation.key, requested or WHOLE, PIECE_BYTES, self._timeout
+            )
+            return found if isinstance(found, Found) else await found
+        except RangeNotSatisfiable:
+            return await self._objects.describe(operation.bucket, operation.key, self._timeout)
+
+    async def _confirmed(
+        self, request: S3Request, operation: Operation, caller: _Caller, requested: ByteRange | None
+    ) -> Reply:
+        """Return the reply to a read that has a demand on the age of what is returned, or If-Range."""
+        max_age = max_age_of(request)
+        if max_age == 0:
+            await self._objects.confirm(operation.bucket, operation.key, self._timeout)
+        found = await self._read(operation, requested)
+        if max_age and found.age > max_age:
+            await self._objects.confirm(operation.bucket, operation.key, self._timeout)
+            found = await self._read(operation, requested)
+        if_range = request.headers.get("if-range")
+        if requested is not None and if_range is not None and not matches(if_range, found.etag):
+            requested = None
+            found = await self._read(operation, None)
+        return self._got(request, operation, caller, requested, found)
+
+    def _got(
+        self,
+        request: S3Request,
+        operation: Operation,
+        caller: _Caller,
+        requested: ByteRange | None,
+        found: Found,
+    ) -> Reply:
+        if not found.exists:
+            raise S3Error("NoSuchKey", "The specified key does not exist.")
+        size, value = found.size, found.value
+        check_read(request.headers, found.etag, found.properties.last_modified)
+        start, length = _bytes_of(requested, size)
+        headers = _headers_of(found)
+        if request.parameters:
+            _override(request, headers, signed=caller.signed is not None)
+        status = 200
+        if requested is not None:
+            status = 206
+            headers.append(("Content-Range", f"bytes {start}-{start + length - 1}/{size}"))
+        self._charge(caller, length)
+        if len(value) >= length:
+            return Reply(status, headers, length, value)
+        self._budget.add(len(value))
+        held = _Held(self._budget, len(value))
+        more = self._pieces(operation, found, ByteRange(start + len(value), length - len(value)), held)
+        return Reply(status, headers, length, value, more, held.give_back)
+
+    async def _pieces(
+        self, operation: Operation, found: Found, rest: ByteRange, held: _Held
+    ) -> AsyncIterator[bytes]:
+        """Read the rest of a large object, piece by piece, each when the one before was sent.
+
+        All pieces are of one version: a read of another one fails, and the reply ends short of its length.
+        """
+        offset, missing = rest
+        while missing:
+            held.give_back()
+            await self._budget.take(min(missing, PIECE_BYTES), self._write_timeout)
+            held.size = min(missing, PIECE_BYTES)
+            piece = ByteRange(offset, min(missing, PIECE_BYTES))
+            reading = self._objects.read(
+                operation.bucket, operation.key, piece, PIECE_BYTES, self._write_timeout, found.etag
+            )
+            part = reading if isinstance(reading, Found) else await reading
+            if not part.exists or not part.value or part.size != found.size:
+                raise S3Error("InternalError", "The object was replaced while it was read")
+            offset += len(part.value)
+            missing -= len(part.value)
+            yield part.value
+
+    async def _head(self, request: S3Request, operation: Operation, caller: _Caller) -> Reply:
+        self._authorize(caller, GET.name, operation.bucket, operation.key)
+        if max_age_of(request) == 0:
+            await self._objects.confirm(operation.bucket, operation.key, self._timeout)
+        found = await self._objects.describe(operation.bucket, operation.key, self._timeout)
+        if not found.exists:
+            raise S3Error("NoSuchKey", "The specified key does not exist.")
+        check_read(request.headers, found.etag, found.properties.last_modified)
+        requested = requested_range(request.headers.get("range", ""))
+        headers, length, status = _headers_of(found), found.size, 200
+        if requested is not None:
+            start, length = _bytes_of(requested, found.size)
+            status = 206
+            headers.append(("Content-Range", f"bytes {start}-{start + length - 1}/{found.size}"))
+        if request.parameters:
+            _override(request, headers, signed=caller.signed is not None)
+        return Reply(status, headers, length)
+
+    # ---- all else
+
+    async def _other(self, request: S3Request, operation: Operation, caller: _Caller, body: Body) -> Reply:
+        match operation.name:
+            case "HeadObject":
+                return await self._head(request, operation, caller)
+            case "PutObject":
+                return await self._put(request, operation, caller, body)
+            case "DeleteObject":
+                return await self._delete(request, operation, caller)
+            case "DeleteObjects":
+                return await self._delete_objects(request, operation, caller, body)
+            case "ListObjects" | "ListObjectsV2":
+                return await self._list(request, operation, caller)
+            case "ListBuckets":
+                return _xml(buckets_document(self._objects.buckets(), caller.principal.name))
+            case "HeadBucket":
+                return Reply(200, [("x-amz-bucket-region", self._region)])
+            case "GetBucketLocation":
+                return _xml(document("LocationConstraint", "" if self._region == "us-east-1" else self._region))
+            case "GetBucketVersioning":
+                return _xml(document("VersioningConfiguration"))
+            case "GetBucketRequestPayment":
+                return _xml(document("RequestPaymentConfiguration", "<Payer>BucketOwner</Payer>"))
+            case "GetAcl":
+                return _xml(acl_document(caller.principal.name))
+            case "PutObjectAcl":
+                return Reply(200, [])
+            case "CreateBucket":
+                raise self._bucket_exists(operation.bucket)
+        raise not_allowed(request)
+
+    def _bucket_exists(self, bucket: str) -> S3Error:
+        if self._objects.serves(bucket):
+            text = "Your previous request to create the named bucket succeeded and you already own it."
+            return S3Error("BucketAlreadyOwnedByYou", text)
+        return S3Error("AccessDenied", "Buckets cannot be created here: S3_BUCKETS says which are served")
+
+    async def _put(self, request: S3Request, operation: Operation, caller: _Caller, body: Body) -> Reply:
+        self._authorize(caller, PUT.name, operation.bucket, operation.key)
+        if_match, if_none_match = write_condition(request.headers)
+        properties = properties_of(request.headers)
+        durability = _durability(request)
+        payload = caller.signed.payload if caller.signed is not None else request.header("x-amz-content-sha256")
+        chunks = caller.signed.chunks if caller.signed is not None else None
+        async with receive(
+            request, body, payload, chunks, self._budget, self._max_value_bytes, self._timeout
+        ) as received:
+            verified = checksums.verify(received.value, request.headers, received.trailers, payload)
+            written = await self._objects.put(
+                operation.bucket,
+                operation.key,
+                received.value,
+                self._write_timeout,
+                durability=durability,
+                if_match=if_match,
+                if_none_match=if_none_match,
+                properties=properties,
+            )
+            self._charge(caller, len(received.value))
+        headers = [
+            ("ETag", written.etag),
+            ("x-milena-durability", written.durability),
+            ("x-milena-node", written.node),
+        ]
+        headers += [(f"{checksums.PREFIX}{algorithm}", value) for algorithm, value in verified.items()]
+        return Reply(200, headers)
+
+    async def _delete(self, request: S3Request, operation: Operation, caller: _Caller) -> Reply:
+        self._authorize(caller, DELETE.name, operation.bucket, operation.key)
+        if_match, _ = write_condition(request.headers)
+        written = await self._objects.delete(
+            operation.bucket,
+            operation.key,
+            self._write_timeout,
+            durability=_durability(request),
+            if_match=if_match,
+        )
+        return Reply(204, [("x-milena-durability", written.durability), ("x-milena-node", written.node)])
+
+    async def _delete_objects(self, request: S3Request, operation: Operation, caller: _Caller, body: Body) -> Reply:
+        payload = caller.signed.payload if caller.signed is not None else request.header("x-amz-content-sha256")
+        chunks = caller.signed.chunks if caller.signed is not None else None
+        async with receive(request, body, payload, chunks, self._budget, MAX_BYTES, self._timeout) as received:
+            checksums.verify(received.value, request.headers, received.trailers, payload)
+            deletes, quiet = parse_delete(received.value)
+        durability = _durability(request)
+        places = asyncio.Semaphore(MAX_DELETING)
+
+        async def delete(each: Delete) -> S3Error | None:
+            async with places:
+                return await self._delete_one(operation.bucket, caller, each, durability)
+
+        results = await asyncio.gather(*[delete(each) for each in deletes])
+        pairs = list(zip(deletes, results, strict=True))
+        errors = [(each.key, error) for each, error in pairs if error is not None]
+        return _xml(delete_document([] if quiet else [each.key for each, error in pairs if error is None], errors))
+
+    async def _delete_one(self, bucket: str, caller: _Caller, delete: Delete, durability: str) -> S3Error | None:
+        key = delete.key.encode()
+        try:
+            self._authorize(caller, DELETE.name, bucket, key)
+            condition = write_condition({"if-match": delete.etag})[0] if delete.etag else ""
+            await self._objects.delete(bucket, key, self._write_timeout, durability=durability, if_match=condition)
+        except S3Error as error:
+            return error
+        except MilenaError as error:
+            return error_of(error)
+        return None
+
+    async def _list(self, request: S3Request, operation: Operation, caller: _Caller) -> Reply:
+        self._authorize(caller, LIST.name, operation.bucket)
+        listing = list_request(request, operation.bucket)
+        page = Listed((), (), "")
+        if listing.limit:
+            cursor, after = listing.cursor, listing.after
+            while True:
+                page = await self._objects.list_page(
+                    operation.bucket,
+                    listing.prefix.encode(),
+                    listing.delimiter.encode(),
+                    cursor,
+                    after,
+                    listing.limit,
+                    self._write_timeout,
+                )
+                page = self._visible(caller, operation.bucket, page)
+                # A page without names would say that there is nothing: clients look for one name in this way.
+                if page.items or page.prefixes or not page.cursor:
+                    break
+                cursor, after = page.cursor, ""
+        content = list_document(listing, page, listing.cursor, caller.principal.name)
+        return _xml(content)
+
+    def _visible(self, caller: _Caller, bucket: str, page: Listed) -> Listed:
+        """Return a page without what the caller may not see."""
+        user = caller.principal.guard
+        if user is None or user.unrestricted_for(LIST_COMMAND):
+            return page
+        named = self._guard.named
+        items = [each for each in page.items if user.may_see(LIST_COMMAND, named(bucket, each.key.encode()))]
+        prefixes = [
+            each for each in page.prefixes if user.may_see_prefix(LIST_COMMAND, named(bucket, each.encode()))
+        ]
+        return Listed(items, prefixes, page.cursor)
+
+
+class _Held:
+    """Bytes of the budget that a reply holds."""
+
+    __slots__ = ("_budget", "size")
+
+    def __init__(self, budget: ByteBudget, size: int) -> None:
+        self._budget = budget
+        self.size = size
+
+    def give_back(self) -> None:
+        size, self.size = self.size, 0
+        if size:
+            self._budget.release(size)
+
+
+def _bytes_of(requested: ByteRange | None, size: int) -> ByteRange:
+    """Return the bytes of an object of `size` bytes that are asked for. Raises S3Error if there are none."""
+    if requested is not None and not size:
+        raise unsatisfiable(size)  # also for `bytes=0-`, which is no range that `within` refuses
+    try:
+        return (requested or WHOLE).within(size)
+    except RangeNotSatisfiable:
+        raise unsatisfiable(size) from None
+
+
+def _durability(request: S3Request) -> str:
+    durability = request.header("x-milena-durability")
+    if durability and durability not in DURABILITIES:
+        raise S3Error("InvalidArgument", f"x-milena-durability: allowed are {', '.join(DURABILITIES)}")
+    return durability
+
+
+def max_age_of(request: S3Request) -> float | None:
+    """Return the greatest age of a reply that the caller accepts, in seconds; None for any. Raises S3Error."""
+    if "no-cache" in request.header("cache-control").lower():
+        return 0
+    text = request.header("x-milena-max-age")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal()) or len(text) > 9:
+        raise S3Error("InvalidArgument", "x-milena-max-age: allowed are whole numbers of seconds")
+    return int(text)
+
+
+def _headers_of(found: Found) -> list[tuple[str, str]]:
+    properties = found.properties
+    headers = [
+        ("Last-Modified", http_date(properties.last_modified)),
+        ("Accept-Ranges", "bytes"),
+        ("Age", str(int(found.age))),
+        ("x-milena-outcome", found.outcome),
+        ("x-milena-node", found.node),
+    ]
+    if found.etag:
+        headers.append(("ETag", found.etag))
+    if properties.headers:
+        headers += properties.headers.items()
+    if "content-type" not in properties.headers:
+        headers.append(("content-type", DEFAULT_TYPE))
+    if properties.metadata:
+        headers += [(f"x-amz-meta-{name}", value) for name, value in properties.metadata.items()]
+    return headers
+
+
+def _override(request: S3Request, headers: list[tuple[str, str]], *, signed: bool) -> None:
+    """Apply `response-content-type` and the like, which only a signed request may have."""
+    for parameter, name in _OVERRIDES:
+        value = request.parameter(parameter)
+        if not value:
+            continue
+        if not signed:
+            raise S3Error(
+                "InvalidRequest", "Request specific response headers cannot be used for anonymous requests"
+            )
+        if not (value.isascii() and value.isprintable()):
+            raise S3Error("InvalidArgument", f"{parameter}: allowed are printable ASCII characters")
+        headers[:] = [pair for pair in headers if pair[0] != name]
+        headers.append((name, value))
+
+
+def _xml(content: bytes) -> Reply:
+    return Reply(200, [("content-type", XML)], len(content), content)
+
+
+def error_reply(request: S3Request, error: S3Error) -> Reply:
+    """Return the reply that tells an error."""
+    headers = list(error.headers.items())
+    if request.method == "HEAD" or error.status == 304:
+        return Reply(error.status, headers)
+    content = error_document(error, request.path, request.request_id)
+    return Reply(error.status, [*headers, ("content-type", XML)], len(content), content)
+
+
+__all__: Sequence[str] = ("Endpoint", "Reply", "error_reply", "max_age_of")

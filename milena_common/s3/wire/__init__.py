@@ -1,0 +1,1 @@
+"""The forms of requests and replies of S3: paths and parameters, headers, XML documents, errors."""
