@@ -68,8 +68,13 @@ class Watched(NamedTuple):
         """True if the key may have been written since, and is `now` so.
 
         A dirty write without a change of version is the same one. One that is not there any more is in S3: then the
-        object has its ETag, and was not written if it has the same.
+        object has its ETag, and was not written if it has the same. A DEL of what does not exist is a write too
+        (`decisions.keys.delete`), and no change.
         """
-        if now.owned_since != self.owned_since or (now.version is not None and now.version != self.version):
+        if now.owned_since != self.owned_since:
+            return True
+        if not (now.exists or self.exists):
+            return False
+        if now.version is not None and now.version != self.version:
             return True
         return (now.exists, now.etag, now.expires_at) != (self.exists, self.etag, self.expires_at)

@@ -166,6 +166,9 @@ async def test_it_is_done_if_watched_keys_were_only_uploaded_or_read(durability:
     await server.t.flush()
     assert await other.value(b"MGET", b"a", b"b") == [b"1", None]
     assert (await replies(client, *words("MULTI", "INCR a", "EXEC")))[-1] == "[2]"
+    await replies(client, *words("WATCH gone"))
+    await replies(other, *words("DEL gone"))
+    assert (await replies(client, *words("MULTI", "GET gone", "EXEC")))[-1] == "[None]"
     await replies(client, *words("WATCH a", "INCR a", "UNWATCH"))
     assert (await replies(client, *words("MULTI", "INCR a", "EXEC")))[-1] == "[4]"
     await server.t.stop()
