@@ -45,18 +45,18 @@ class Fixtures(AbstractFixtures):
         return f"{milena_path}/target"
 
     @pytest.fixture(scope="class")
-    def sources(self, milena_fs: Any) -> dict[str, str]:
-        folder = f"{BUCKET}/{type(self).__name__}"
-        made = {
+    @classmethod
+    def sources(cls, milena_fs: Any) -> dict[str, str]:
+        folder, made = f"{BUCKET}/{cls.__name__}", cls()
+        return {
             make.__name__: make(milena_fs, os.path.join, f"{folder}/{make.__name__}")
             for make in (
-                self._glob_edge_cases_files,
-                self._bulk_operations_scenario_0,
-                self._dir_and_file_with_same_name_prefix,
-                self._10_files_with_hashed_names,
+                made._glob_edge_cases_files,
+                made._bulk_operations_scenario_0,
+                made._dir_and_file_with_same_name_prefix,
+                made._10_files_with_hashed_names,
             )
         }
-        return made
 
     @pytest.fixture
     def fs_glob_edge_cases_files(self, sources: dict[str, str]) -> str:
