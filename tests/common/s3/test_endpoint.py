@@ -114,7 +114,7 @@ class Sent:
         return self._parts.pop(0) if self._parts else b""
 
 
-class Tested:
+class EndpointUnderTest:
     def __init__(self, *, anonymous: bool = False, users: str = "", max_value_bytes: int = 1000) -> None:
         self.objects = MemoryObjects()
         self.budget = ByteBudget(10_000)
@@ -150,7 +150,7 @@ def sign(method: str, url: str = URL, headers: dict[str, str] | None = None, bod
 
 
 async def test_a_put_and_a_get_with_what_is_kept() -> None:
-    t = Tested()
+    t = EndpointUnderTest()
     headers = {"content-type": "text/plain", "content-encoding": "aws-chunked,gzip", "x-amz-meta-a": "1"}
     headers["x-amz-checksum-crc32"] = digest_of("crc32", VALUE)
     put = await t.send(sign("PUT", headers=headers, body=VALUE), VALUE)
@@ -181,7 +181,7 @@ async def test_a_put_and_a_get_with_what_is_kept() -> None:
     ],
 )
 async def test_ranges(header: str, status: int, body: bytes | None, content_range: str | None) -> None:
-    t = Tested()
+    t = EndpointUnderTest()
     t.objects.values[b"key"] = VALUE, Properties(AT)
     got = await t.send(sign("GET", headers={"range": header}))
     assert (got.status, dict(got.headers).get("Content-Range")) == (status, content_range)
@@ -189,14 +189,14 @@ async def test_ranges(header: str, status: int, body: bytes | None, content_rang
 
 
 async def test_an_empty_object_has_no_range() -> None:
-    t = Tested()
+    t = EndpointUnderTest()
     t.objects.values[b"key"] = b"", Properties(AT)
     assert (await t.send(sign("GET"))).status == 200
     assert code_of(await t.send(sign("GET", headers={"range": "bytes=0-"}))) == "InvalidRange"
 
 
 async def test_a_missing_key() -> None:
-    t = Tested()
+    t = EndpointUnderTest()
     assert code_of(await t.send(sign("GET"))) == "NoSuchKey"
     head = await t.send(sign("HEAD"))
     assert (head.status, head.body) == (404, b"")
@@ -205,14 +205,14 @@ async def test_a_missing_key() -> None:
 
 
 async def test_errors_of_the_cluster() -> None:
-    t = Tested()
+    t = EndpointUnderTest()
     t.objects.down = True
     reply = await t.send(sign("GET"))
     assert (reply.status, code_of(reply)) == (503, "ServiceUnavailable")
 
 
 async def test_conditions() -> None:
-    t = Tested()
+    t = EndpointUnderTest()
     absent = {"if-none-match": "*"}
     assert (await t.send(sign("PUT", headers=absent, body=VALUE), VALUE)).status == 200
     assert code_of(await t.send(sign("PUT", headers=absent, body=b"2"), b"2")) == "PreconditionFailed"
@@ -223,7 +223,7 @@ async def test_conditions() -> None:
 
 
 async def test_a_reader_requires_confirmation() -> None:
-    t = Tested()
+    t = EndpointUnderTest()
     t.objects.values[b"key"] = VALUE, Properties(AT)
     for headers, confirmed in (
         ({"cache-control": "no-cache"}, 1),
@@ -280,14 +280,14 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 async def test_bad_input_stores_nothing(name: str) -> None:
     make, body, status, code = BAD[name]
-    t = Tested()
+    t = EndpointUnderTest()
     reply = await t.send(make(), body, 10 if name == "truncated body" else -1)
     assert (reply.status, code_of(reply)) == (status, code)
     assert t.objects.values == {}
 
 
 async def test_a_body_in_unsigned_chunks_with_its_checksum_behind() -> None:
-    t = Tested()
+    t = EndpointUnderTest()
     headers = {
         "x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
         "content-encoding": "aws-chunked",
@@ -296,7 +296,7 @@ async def test_a_body_in_unsigned_chunks_with_its_checksum_behind() -> None:
     for checksum, status in ((digest_of("crc32", VALUE), 200), (digest_of("crc32", b"x"), 400)):
         body = b"4\r\n0123\r\n6\r\n456789\r\n0\r\nx-amz-checksum-crc32:%s\r\n\r\n" % checksum.encode()
         t.objects.values.clear()
-        reply = await Tested.send(t, request_of("PUT", URL, headers), body, None)
+        reply = await EndpointUnderTest.send(t, request_of("PUT", URL, headers), body, None)
         assert code_of(reply) == "AccessDenied"
         t.endpoint._anonymous = True
         reply = await t.send(request_of("PUT", URL, headers), body, None)
@@ -306,7 +306,7 @@ async def test_a_body_in_unsigned_chunks_with_its_checksum_behind() -> None:
 
 
 async def test_deletes_of_one_request() -> None:
-    t = Tested()
+    t = EndpointUnderTest()
     for key in (b"a", b"b", b"c"):
         t.objects.values[key] = VALUE, Properties(AT)
     body = b"<Delete><Object><Key>a</Key></Object><Object><Key>b</Key></Object></Delete>"
@@ -317,7 +317,7 @@ async def test_deletes_of_one_request() -> None:
 
 
 async def test_a_listing_is_never_an_empty_page_while_more_follows() -> None:
-    t = Tested()
+    t = EndpointUnderTest()
     for key in (b"a b+c", b"a&b", "ä".encode()):
         t.objects.values[key] = VALUE, Properties(AT)
     reply = await t.send(sign("GET", URL.replace("/key", "?list-type=2&max-keys=1&encoding-type=url")))
@@ -330,7 +330,7 @@ async def test_a_listing_is_never_an_empty_page_while_more_follows() -> None:
 
 
 async def test_users_may_do_what_their_rules_say() -> None:
-    t = Tested(users="user default off\nuser reader on nopass ~public/* +get +scan\n")
+    t = EndpointUnderTest(users="user default off\nuser reader on nopass ~public/* +get +scan\n")
     for key in (b"public/a", b"private/a"):
         t.objects.values[key] = VALUE, Properties(AT)
     public, private = URL.replace("key", "public/a"), URL.replace("key", "private/a")
@@ -340,12 +340,12 @@ async def test_users_may_do_what_their_rules_say() -> None:
     listed = await t.send(sign("GET", URL.replace("/key", "")))
     assert b"public/a" in listed.body
     assert b"private/a" not in listed.body
-    disabled = Tested(users="user default off\nuser reader off nopass ~* +@all\n")
+    disabled = EndpointUnderTest(users="user default off\nuser reader off nopass ~* +@all\n")
     assert code_of(await disabled.send(sign("GET"))) == "InvalidAccessKeyId"
 
 
 async def test_probes_that_clients_make() -> None:
-    t = Tested()
+    t = EndpointUnderTest()
     bucket = URL.replace("/key", "")
     assert b"eu-central-1" in (await t.send(sign("GET", f"{bucket}?location"))).body
     assert code_of(await t.send(sign("PUT", bucket))) == "BucketAlreadyOwnedByYou"
