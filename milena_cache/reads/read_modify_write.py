@@ -152,7 +152,7 @@ class ReadModifyWrite:
         The awaitable waits until the writes are durable: their place in the order is decided.
         """
         places, writes, lookup = self._places, self._writes, self._node.lookup
-        if not writes.are_idle(places):
+        if not writes.are_idle(places, self._durability):
             return None
         found: dict[bytes, Entry] = {}
         for key in self._read:

@@ -364,9 +364,11 @@ class Writes:
 
     # ---- several writes of which all take effect, or none
 
-    def are_idle(self, keys: Iterable[bytes]) -> bool:
-        """True if no write of any of `keys` waits: memory has their newest versions."""
-        return not any(key in self._write_locks or key in self._journaled for key in keys)
+    def are_idle(self, keys: Iterable[bytes], durability: Durability | None) -> bool:
+        """True if writes of this class can begin at once, and no write of `keys` waits."""
+        return (durability or self._mode) != THROUGH and not any(
+            key in self._write_locks or key in self._journaled for key in keys
+        )
 
     def begin_together(
         self, changes: Sequence[Change], durability: Durability | None, timeout: float
@@ -377,8 +379,6 @@ class Writes:
         awaitable of them, which raises NotDurable if nothing of them is left. Raises as `begin` does.
         """
         durability = durability or self._mode
-        if durability == THROUGH:
-            return None
         changes = [self._checked(change) for change in changes]
         for change in changes:
             self.check_owner(change.target.cache_key)
