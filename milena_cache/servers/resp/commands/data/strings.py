@@ -33,7 +33,7 @@ from milena_cache.servers.resp.decisions.set_options import (
 )
 from milena_cache.servers.resp.decisions.timestamps import as_ms, as_timestamp, expiry_in_ms
 from milena_cache.servers.resp.dispatch.call_times import remaining_seconds
-from milena_cache.servers.resp.dispatch.command import ALL_KEYS, KEYS_WITH_VALUES, ONE_KEY
+from milena_cache.servers.resp.dispatch.command import ALL_KEYS, KEYS_WITH_VALUES, ONE_KEY, Handler
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
@@ -219,6 +219,11 @@ def is_modifying(argv: list[bytes]) -> bool:
     return len(argv) > 3 and not DEPENDS.isdisjoint(word.upper() for word in argv[3:])
 
 
+def is_blind(argv: list[bytes]) -> bool:
+    """True if a SET, SETEX or MSET writes its keys without regard to what they are."""
+    return argv[0].upper() != b"SET" or not is_modifying(argv)
+
+
 @COMMANDS.command(
     "set",
     arity=-3,
@@ -229,7 +234,7 @@ def is_modifying(argv: list[bytes]) -> bool:
     summary="Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.",
     alone=is_modifying,
     decide=decisions.set_,
-    blind=lambda argv: not is_modifying(argv),
+    blind=is_blind,
 )
 def set_(context: Context, session: Session, argv: list[bytes]) -> Any:
     options = Options() if len(argv) == 3 else set_options(argv)
@@ -248,21 +253,20 @@ def set_(context: Context, session: Session, argv: list[bytes]) -> Any:
     return _with_receipt(context, begun)
 
 
-for _name, _in_seconds, _since in (("setex", True, "2.0.0"), ("psetex", False, "2.6.0")):
+def _setex_as(name: str, *, seconds: bool) -> Handler[Context]:
+    """Return the handler of SETEX or PSETEX."""
 
-    def _setex(
-        context: Context,
-        session: Session,
-        argv: list[bytes],
-        name: str = _name,
-        in_seconds: bool = _in_seconds,
-    ) -> Any:
+    def setex(context: Context, session: Session, argv: list[bytes]) -> Any:
         now_ms = as_ms(context.clock.wall())
-        expires_ms = expiry_in_ms(argv[2], name, now_ms, seconds=in_seconds, absolute=False, positive=True)
+        expires_ms = expiry_in_ms(argv[2], name, now_ms, seconds=seconds, absolute=False, positive=True)
         target, owned_since = context.place(argv[1])
         change = Change(target, argv[3], owned_since=owned_since, expires_at=as_timestamp(expires_ms))
         return context.node.writes.begin(change, None, context.timeout)
 
+    return setex
+
+
+for _name, _in_seconds, _since in (("setex", True, "2.0.0"), ("psetex", False, "2.6.0")):
     COMMANDS.command(
         _name,
         arity=4,
@@ -273,8 +277,8 @@ for _name, _in_seconds, _since in (("setex", True, "2.0.0"), ("psetex", False, "
         since=_since,
         summary="Sets the string value and the expiration time of a key.",
         decide=decisions.setex_as(_name, seconds=_in_seconds),
-        blind=lambda argv: True,
-    )(_setex)
+        blind=is_blind,
+    )(_setex_as(_name, seconds=_in_seconds))
 
 
 def timeout_of(context: Context, session: Session, options: Options) -> float:
@@ -325,7 +329,7 @@ async def _receipt_if_written(context: Context, begun: Decided | Awaitable[Decid
     complexity="O(N) where N is the number of keys to set.",
     summary="Creates or modifies the string values of one or more keys.",
     decide=decisions.mset,
-    blind=lambda argv: True,
+    blind=is_blind,
 )
 def mset(context: Context, session: Session, argv: list[bytes]) -> Any:
     if len(argv) % 2 == 0:
