@@ -57,6 +57,12 @@ class Entries:
         self.change_feed.notify(key)
         return False
 
+    def invalidate_unless(self, key: bytes, base: Base) -> None:
+        """Drop the entry of the object, and fence its reads, unless it is what S3 was just seen to have."""
+        entry = self._memory.peek(key)
+        if entry is None or (ABSENT if entry.value is None else entry.etag) != base:
+            self.invalidate(key)
+
     def known(self) -> list[bytes]:
         """Return the keys of all objects with an entry, a HEAD result or a read in flight."""
         return [*self._memory, *self._fetches, *self.existence]

@@ -152,7 +152,9 @@ class WriteThrough:
             try:
                 etag, found = await parts.complete(change, deadline, decided=decided)
             except BaseException as error:
-                if not isinstance(error, ConditionFailed) and getattr(error, "ambiguous", True):
+                if isinstance(error, ConditionFailed):
+                    self._entries.invalidate(key)  # S3 has something else than the caller knows
+                elif getattr(error, "ambiguous", True):
                     self._parts_doubtful(key)
                 if isinstance(error, OriginFailure):
                     raise error.as_error() from None

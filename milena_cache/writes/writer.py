@@ -619,6 +619,10 @@ class Writes:
                 except OriginFailure as failure:
                     raise failure.as_error() from None
                 base = current = found.etag if found and not self.reaper.is_over(found, target.ref) else ABSENT
+                # What the caller is told of the object, a later read must not take back: (1) a put with an unknown
+                # outcome leaves the entry, to be revalidated; (2) this write is rejected, because S3 has that put;
+                # (3) S3 fails, and the entry of before would be served as stale.
+                self._entries.invalidate_unless(target.cache_key, current)
         if not change.is_met_by(current):
             has = "it does not exist" if current is ABSENT else f"its ETag is {current}"
             requested = f"if_match={change.if_match}" if change.if_match else 'if_none_match="*"'

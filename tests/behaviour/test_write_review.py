@@ -15,7 +15,7 @@ from milena_cache.objects.object_store import Fault, OriginFailure, Ref
 from milena_cache.objects.version import UNKNOWN, Version, stamp
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.uploads.s3_belief import S3Belief
-from milena_common.api.errors import DeadlineExceeded, MilenaError, Unavailable
+from milena_common.api.errors import ConditionFailed, DeadlineExceeded, MilenaError, OriginUnavailable, Unavailable
 from tests.cache.node_under_test import BUCKET, LINEAGE, NodeUnderTest
 from tests.support.fake_clock import run_ready_tasks
 from tests.support.memory_disk import Contents, MemoryDisk
@@ -302,6 +302,24 @@ async def test_a_condition_is_not_rejected_for_an_entry_that_s3_has_changed_sinc
     t.in_s3("k", b"2")  # by another writer, whose ETag is known
     ack = await t.put("k", b"3", if_match=etag_of(b"2"))
     assert ack.durability == "back"
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_a_read_takes_back_nothing_that_a_rejected_condition_has_told(*, deleted: bool) -> None:
+    t = await started()
+    t.in_s3("k", b"1")
+    await t.get("k")
+    if deleted:
+        t.in_s3("k", None)
+    else:
+        t.in_s3("k", b"2")
+    with pytest.raises(ConditionFailed, match="it does not exist" if deleted else "its ETag is"):
+        await t.put("k", b"3", if_match=etag_of(b"other"))
+    t.store.down = Fault.CONNECT
+    with pytest.raises(OriginUnavailable):
+        await t.get("k")
+    t.store.down = None
+    assert (await t.get("k")).entry.value == (None if deleted else b"2")
 
 
 async def test_the_oldest_write_is_found_behind_one_that_took_the_place_of_a_dead_letter() -> None:
