@@ -305,7 +305,7 @@ async def test_a_condition_is_not_rejected_for_an_entry_that_s3_has_changed_sinc
 
 
 @pytest.mark.parametrize("deleted", [False, True])
-async def test_a_read_takes_back_nothing_that_a_rejected_condition_has_told(*, deleted: bool) -> None:
+async def test_a_read_takes_back_nothing_that_a_rejected_condition_has_reported(*, deleted: bool) -> None:
     t = await started()
     t.in_s3("k", b"1")
     await t.get("k")
