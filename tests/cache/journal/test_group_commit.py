@@ -650,7 +650,7 @@ async def test_writes_that_are_appended_together_are_in_one_commit_whatever_thei
     under: Under, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_module, "MAX_BATCH_BYTES", 100)
-    versions = under.journal.next_versions(0, 3)
+    versions = [under.journal.next_version(0) for _ in range(3)]
     records = [Record(b"%d" % number, version, bytes(80)) for number, version in enumerate(versions)]
     await asyncio.gather(*under.journal.append_all(records, [1, 2, 3], lambda *_: None, 60.0))
     assert [entry.split()[0] for entry in under.disk.log] == ["put", "put", "put", "commit"]

@@ -33,7 +33,7 @@ async def main():
         pass
 
     async def write(number):
-        versions = journal.next_versions(0, {KEYS})
+        versions = [journal.next_version(0) for _ in range({KEYS})]
         records = [Record(b"%d.%d" % (number, each), version, b"x" * 100) for each, version in enumerate(versions)]
         for future in journal.append_all(records, records, lambda *_: None, 60.0):
             await future
