@@ -37,19 +37,22 @@ async def test_what_any_node_has_deleted_is_listed_by_no_port(
         assert [info.key async for info in am.scan("list/")] == left
     with router_stub(cluster.address) as router:
         assert keys_of(router.List(pb.ListRequest(prefix=b"list/"))) == left
-    scanned: list[str] = []
+    shares: list[str] = []
     for node in cluster.nodes:
         with cache_stub(node.address) as cache:
             request = cache_pb.ListRequest(prefix=b"list/")
             assert keys_of(cache.List(request)) == left
         at = parse_address(node.resp)
         with redis.Redis(host=at.host, port=at.port) as client:
-            scanned += [key.decode() for key in client.scan_iter("list/*")]
+            assert sorted(scanned(client)) == left, "a client of one node sees the keys of all"
             connection = client.connection_pool.get_connection()
             connection.send_packed_command([call("List", 5.0, request.SerializeToString())])
             assert keys_of(cache_pb.ListResponse.FromString(connection.read_response())) == left
             client.connection_pool.release(connection)
-    assert sorted(scanned) == left
+        with redis.Redis(host=at.host, port=at.port, single_connection_client=True) as client:
+            client.readonly()  # as a client of Redis Cluster, which scans every node
+            shares += scanned(client)
+    assert sorted(shares) == left
     assert {item["Key"] for item in s3.list_objects_v2(Bucket=bucket)["Contents"]} >= DELETED
 
 
@@ -68,6 +71,10 @@ def test_a_listing_fails_while_an_owner_of_its_keys_is_dead_and_heals_with_the_r
         assert [info.key for info in m.scan("list/")] == KEYS, "the client tries again until the lease is over"
         cluster.wait_for_ring(2)
         assert keys_of(router.List(pb.ListRequest(prefix=b"list/"))) == KEYS
+
+
+def scanned(client: redis.Redis) -> list[str]:
+    return [key.decode() for key in client.scan_iter("list/*")]
 
 
 def keys_of(response: pb.ListResponse | cache_pb.ListResponse) -> list[str]:
