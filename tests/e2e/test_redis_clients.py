@@ -155,9 +155,19 @@ def test_redis_cli_looks_through_the_keys(one: Address) -> None:
 def test_redis_cli_and_a_cluster(three: Address) -> None:
     for number in range(20):
         assert cli(three, "-c", "SET", f"cluster:{number}", str(number)) == "OK\n"
-    assert [cli(three, "-c", "GET", f"cluster:{n}") for n in range(20)] == [f"{n}\n" for n in range(20)]
-    rejected = {cli(three, "GET", f"cluster:{number}").split()[0] for number in range(20)}
-    assert "MOVED" in rejected
+    values = [str(number) for number in range(20)]
+    assert [cli(three, "-c", "GET", f"cluster:{n}").rstrip("\n") for n in values] == values
+    assert [cli(three, "GET", f"cluster:{n}").rstrip("\n") for n in values] == values, "without -c it is forwarded"
+    # A connection on which READONLY was sent is one of a client of Redis Cluster: it is redirected.
+    lines = "\n".join(["READONLY", *(f"GET cluster:{n}" for n in values)]) + "\n"
+    status, *replies = [line for line in cli(three, stdin=lines).split("\n") if line]
+    assert status == "OK"
+    assert all(reply == n or reply.startswith("MOVED ") for reply, n in zip(replies, values, strict=True)), replies
+    assert set(replies) - set(values), "of three nodes, one owns not all of these keys"
+    status, *replies = [line for line in cli(three, "-c", stdin=lines).split("\n") if line]
+    assert status == "OK"
+    assert [reply for reply in replies if not reply.startswith("-> Redirected to slot ")] == values
+    assert len(replies) > len(values), "-c follows MOVED"
     where = str(three)
     assert "in 3 masters." in cli(three, "--cluster", "info", where)
     checked = cli(three, "--cluster", "check", where)
