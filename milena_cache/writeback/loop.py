@@ -248,8 +248,11 @@ class WriteBack:
                 return
             now = self._clock.now()
             self._load.sample(now)
-            following, size, _ = self._next(now)
+            following, size, wait = self._next(now)
             if following is None:
+                # The loop may wait for a slot, without a timer: (1) every slot is taken, and it finds a key that is
+                # due; (2) this task takes that key; (3) here the next key is not due yet. Nobody would look again.
+                self._alarm.ring_by(now + max(wait, GRAIN_SECONDS))
                 return
             due = following
             self._take(now, due, size)
@@ -266,6 +269,7 @@ class WriteBack:
         for task in list(self._uploads):
             task.cancel()
         await asyncio.gather(*self._uploads, return_exceptions=True)
+        self._alarm.cancel()
 
     # ---- one upload
 

@@ -24,12 +24,16 @@ class Alarm:
 
     async def wait(self, until: float) -> None:
         """Return at `until`, in monotonic seconds, or when the event is set, or earlier; the event is cleared."""
+        self.ring_by(until)
+        await self._wake.wait()
+        self._wake.clear()
+
+    def ring_by(self, until: float) -> None:
+        """Set the event at `until`, in monotonic seconds, or earlier; whoever waits already is woken then too."""
         if until < self._due:
             self.cancel()
             self._due = until
             self._timer = asyncio.get_running_loop().create_task(self._set_at(until))
-        await self._wake.wait()
-        self._wake.clear()
 
     async def _set_at(self, due: float) -> None:
         await self._clock.sleep(due - self._clock.now())

@@ -1,4 +1,4 @@
-"""What the upload of a dirty entry takes beside it."""
+"""When dirty entries are uploaded, and what an upload takes beside its entry."""
 
 from __future__ import annotations
 
@@ -36,4 +36,21 @@ async def test_a_flush_without_time_uploads_nothing_early() -> None:
     await t.clock.advance(1)
     assert t.s3_has("k") is None
     assert (await t.flush()).flushed == 1
+    await t.stop()
+
+
+async def test_a_write_that_is_not_due_when_the_last_slot_gets_free_is_uploaded_when_it_is() -> None:
+    t = NodeUnderTest(mode="back", concurrency=1, delay=1)
+    await t.start()
+    t.store.gate.clear()
+    await t.put("in flight", b"v")
+    await t.put("waits for the slot", b"v")
+    await t.clock.advance(1.5)
+    assert t.writeback.uploads == 1
+    await t.put("not due", b"v")
+    t.store.gate.set()
+    await t.clock.advance(0.5)
+    assert [*t.dirty] == [b"not due"]
+    await t.clock.advance(1)
+    assert t.s3_has("not due") == b"v"
     await t.stop()
