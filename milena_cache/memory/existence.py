@@ -21,7 +21,9 @@ from milena_cache.memory.freshness import Freshness
 from milena_cache.memory.known_properties import KnownProperties, PropertyTable
 from milena_cache.memory.single_flight import SingleFlight
 from milena_cache.objects.entry import Entry, entry_of
-from milena_cache.objects.expiry import is_expired
+from milena_cache.objects.etags import same_etag
+from milena_cache.objects.expiry import NEVER, expiry_of, is_expired
+from milena_cache.objects.object_store import Info, Ref
 from milena_common.runtime.clock import Clock
 
 # Results that are kept; the least recently used is evicted. About 4 MB with keys of 50 bytes, 14 MB with the
@@ -45,10 +47,27 @@ class Known(NamedTuple):
     checked_at: float
     owned_since: int
 
+    def is_same(self, entry: Entry) -> bool:
+        """Return True if `entry` may be of this version of the object; without ETags, if it has the same size."""
+        if self.size is None or entry.value is None:
+            return self.size is None and entry.value is None
+        if self.expires_at != entry.expires_at:
+            return False
+        if self.etag or entry.etag:
+            return same_etag(self.etag, entry.etag)
+        return self.size == entry.size
+
     def stand_in(self) -> Entry:
         """Return an entry for replies, with an empty value in place of the one that was not read."""
         value = None if self.size is None else b""
         return entry_of(value, self.etag, self.checked_at, self.owned_since, self.expires_at)
+
+
+def known_of(found: Info | None, ref: Ref, checked_at: float, owned_since: int) -> Known:
+    """Return the result of a HEAD that was sent at `checked_at`; `found`: None if the object does not exist."""
+    if found is None:
+        return Known(None, "", NEVER, checked_at, owned_since)
+    return Known(found.size, found.etag, expiry_of(found.metadata, ref), checked_at, owned_since)
 
 
 class Existence:

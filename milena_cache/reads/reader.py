@@ -26,13 +26,13 @@ from copy import copy
 from typing import Any, NamedTuple, TypeVar
 
 from milena_cache.memory.entries import Entries
-from milena_cache.memory.existence import Known
+from milena_cache.memory.existence import Known, known_of
 from milena_cache.memory.freshness import Freshness, Window
 from milena_cache.memory.lru import Memory
 from milena_cache.memory.single_flight import SharedCall, SingleFlight
-from milena_cache.objects.entry import Entry, entry_of
+from milena_cache.objects.entry import Entry, differ, entry_of
 from milena_cache.objects.etags import same_etag
-from milena_cache.objects.expiry import NEVER, expiry_of, is_expired, to_the_millisecond
+from milena_cache.objects.expiry import expiry_of, is_expired, to_the_millisecond
 from milena_cache.objects.names import Buckets, Object
 from milena_cache.objects.object_store import Absent, Page, Readable, Ref, Stored, TooLarge
 from milena_cache.objects.read_outcomes import ReadCounts
@@ -337,7 +337,7 @@ class Node:
 
     async def _fetch(self, target: Object, owned_since: int, call: SharedCall[FetchResult]) -> FetchResult:
         """Read the object from S3, conditionally if there is an entry; keep the result if `call` is attached."""
-        cached = self.memory.get(target.cache_key)
+        before = cached = self.memory.get(target.cache_key)
         if cached is not None:
             age = self.clock.now() - cached.checked_at
             window = self._freshness.window(target.cache_key, age, negative=cached.value is None)
@@ -383,6 +383,12 @@ class Node:
             # one of them keeps it in a near cache: (1) a write detaches the call and is announced; (2) this older
             # result is returned; (3) nothing changes any more, and the near cache keeps it. So announce once more.
             self._entries.change_feed.notify(target.cache_key)
+            # Nor may the entry from before the call be served afterwards: (1) it is past its grace, and S3 has a
+            # later version; (2) a write detaches the call; (3) the readers of the call get the later version; (4)
+            # the write fails, and the entry stays; (5) S3 fails, and a read is served the entry.
+            now = self.memory.peek(target.cache_key)
+            if now is not None and before is not None and not differ(now, before) and differ(now, entry):
+                self._entries.invalidate(target.cache_key)
         else:
             # Another read of a late call may still be in flight with an older version; see `single_flight`. And no
             # later reader may join: (1) the value is too large for memory, and is announced; (2) a reader joins
@@ -515,15 +521,18 @@ class Node:
         expired = info is not None and self.writes.reaper.is_over(info, target.ref)
         if expired:
             self.writes.reaper.noticed(target, owned_since)
-        if info is None or expired:
-            known = Known(None, "", NEVER, requested_at, owned_since)
-            if call.attached and key not in self.fetches:
+        known = known_of(None if expired else info, target.ref, requested_at, owned_since)
+        attached = call.attached
+        before = self.memory.peek(key)
+        if before is not None and before.checked_at < requested_at:
+            self._entries.invalidate_unless(key, known)
+        if known.size is None:
+            if attached and key not in self.fetches:
                 self._entries.keep(key, Entry(None, "", requested_at, owned_since))
             else:
                 self.change_feed.notify(key)
             return known
-        known = Known(info.size, info.etag, expiry_of(info.metadata, target.ref), requested_at, owned_since)
-        if call.attached:
+        if attached:
             call.attached = False
             self._entries.found(key, known)
         else:

@@ -26,6 +26,7 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from milena_cache.memory.entries import Entries
+from milena_cache.memory.existence import known_of
 from milena_cache.objects.expiry import NEVER, is_expired, to_the_millisecond
 from milena_cache.objects.lineage import Lineages
 from milena_cache.objects.names import Object
@@ -614,15 +615,17 @@ class Writes:
             base = current = self._entries.current(target.cache_key, change.owned_since)
             if not change.is_met_by(current):
                 # The entry may be older than the version that the caller has seen: look in S3 before failing.
+                sent_at = self._clock.now()
                 try:
                     found = await self._origin.look(target.ref, deadline)
                 except OriginFailure as failure:
                     raise failure.as_error() from None
-                base = current = found.etag if found and not self.reaper.is_over(found, target.ref) else ABSENT
-                # What the caller is told of the object, a later read must not take back: (1) a put with an unknown
-                # outcome leaves the entry, to be revalidated; (2) this write is rejected, because S3 has that put;
-                # (3) S3 fails, and the entry of before would be served as stale.
-                self._entries.invalidate_unless(target.cache_key, current)
+                if found is not None and self.reaper.is_over(found, target.ref):
+                    found = None
+                base = current = found.etag if found is not None else ABSENT
+                self._entries.invalidate_unless(
+                    target.cache_key, known_of(found, target.ref, sent_at, change.owned_since)
+                )
         if not change.is_met_by(current):
             has = "it does not exist" if current is ABSENT else f"its ETag is {current}"
             requested = f"if_match={change.if_match}" if change.if_match else 'if_none_match="*"'

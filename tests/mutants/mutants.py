@@ -32,6 +32,7 @@ LINEAGES = "tests/behaviour/test_lineages.py"
 POISONED = "tests/cache/writeback/test_failing.py"
 LISTING = "tests/cache/reads/test_listing.py"
 OVERTAKING = "tests/behaviour/test_overtaking.py"
+WRITER = "tests/cache/writes/test_writer.py"
 CHECKER = "tests/faults/linearizability/checker.py"
 CHECKED = "tests/faults/linearizability/test_checker.py"
 
@@ -608,6 +609,39 @@ BUGS: tuple[Bug, ...] = (
             ),
         ),
         (CHECKED,),
+    ),
+    Bug(
+        "a HEAD shows another object than the entry, which is served when S3 fails",
+        (
+            Change(
+                "milena_cache/reads/reader.py",
+                "        if before is not None and before.checked_at < requested_at:\n",
+                "        if before is None:\n",
+            ),
+        ),
+        ("tests/cache/reads/test_reader.py::test_what_a_head_has_shown_is_not_followed_by_an_older_value",),
+    ),
+    Bug(
+        "a read beside a failed write shows another object than the entry, which is served when S3 fails",
+        (
+            Change(
+                "milena_cache/reads/reader.py",
+                "not differ(now, before) and differ(now, entry):\n",
+                "not differ(now, before) and not differ(now, entry):\n",
+            ),
+        ),
+        (f"{WRITER}::test_after_a_read_beside_a_failed_write_has_shown_a_version_nothing_older_is_served",),
+    ),
+    Bug(
+        "the error of a condition shows another object than the entry, which is served when S3 fails",
+        (
+            Change(
+                "milena_cache/memory/entries.py",
+                "        if entry is None or not known.is_same(entry):\n",
+                "        if entry is None:\n",
+            ),
+        ),
+        (f"{WRITER}::test_after_a_failed_condition_has_shown_a_write_nothing_older_is_served",),
     ),
     *CLUSTER_BUGS,
     *COPY_BUGS,

@@ -8,6 +8,7 @@ import pytest
 
 from milena_cache.memory.existence import MAX_KNOWN, Existence, Known
 from milena_cache.memory.freshness import Freshness
+from milena_cache.objects.entry import entry_of
 from milena_cache.objects.object_store import Fault
 from milena_common.api.errors import OriginUnavailable
 from tests.cache.node_under_test import FRESHNESS, LATE, NodeUnderTest
@@ -34,6 +35,29 @@ async def test_callers_that_check_one_cold_key_share_one_head(size: int | None) 
     outcomes = await asyncio.gather(*callers)
     assert t.store.count("head") == 1
     assert sorted(outcomes, key=str) == [("coalesced", size)] * 59 + [("miss", size)]
+
+
+@pytest.mark.parametrize(
+    ("known", "entry", "same"),
+    [
+        ((5, '"a"', 0.0), (b"value", 'W/"a"', 0.0), True),
+        ((5, '"a"', 0.0), (b"value", '"b"', 0.0), False),
+        ((5, '"a"', 7.0), (b"value", '"a"', 0.0), False),
+        ((5, "", 0.0), (b"value", "", 0.0), True),
+        ((6, "", 0.0), (b"value", "", 0.0), False),
+        ((5, "", 0.0), (b"value", '"a"', 0.0), False),
+        ((None, "", 0.0), (b"value", '"a"', 0.0), False),
+        ((5, '"a"', 0.0), (None, "", 0.0), False),
+        ((None, "", 0.0), (None, "", 0.0), True),
+    ],
+)
+def test_a_head_and_an_entry_are_of_one_version_by_etag_expiry_and_size(
+    known: tuple[int | None, str, float], entry: tuple[bytes | None, str, float], same: bool
+) -> None:
+    size, etag, expires_at = known
+    value, its_etag, its_end = entry
+    head = Known(size, etag, expires_at, NOW, 0)
+    assert head.is_same(entry_of(value, its_etag, NOW, 0, its_end)) is same
 
 
 async def test_that_an_object_is_missing_is_remembered_for_the_negative_ttl_by_gets_too() -> None:

@@ -351,6 +351,45 @@ async def test_existence_too_is_served_from_an_entry_when_s3_fails() -> None:
         assert (reply.outcome, size) == ("stale_error", 5)
 
 
+@pytest.mark.parametrize("after", [b"longer", None], ids=["changed", "gone"])
+@pytest.mark.parametrize("reading", [False, True], ids=["alone", "beside a read"])
+async def test_what_a_head_has_shown_is_not_followed_by_an_older_value(after: bytes | None, reading: bool) -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"old")
+    await t.get("k")
+    t.clock.tick(120)
+    t.in_s3("k", after)
+    t.store.reject = lambda operation, _: Fault.CONNECT if operation == "get" else None
+    if reading:
+        t.store.gate.clear()
+        reader = asyncio.create_task(t.outcome("k"))
+        await t.store.arrived("get")
+        head = asyncio.create_task(t.node.exists(t.object("k"), 1))
+        await t.store.arrived("head")
+        t.store.gate.set()
+        reply, size = await head
+        await asyncio.gather(reader, return_exceptions=True)
+    else:
+        reply, size = await t.node.exists(t.object("k"), 1)
+    assert (reply.outcome, size) == ("miss", len(after or b""))
+    if after is None:
+        assert await t.outcome("k") == ("negative_hit", None)
+    else:
+        with pytest.raises(OriginUnavailable):
+            await t.get("k")
+
+
+async def test_a_head_that_finds_the_entrys_object_leaves_it_for_an_outage() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"value")
+    await t.get("k")
+    t.clock.tick(120)
+    t.store.spell = lambda etag: f"W/{etag}"
+    assert (await t.node.exists(t.object("k"), 1))[0].outcome == "miss"
+    t.store.down = Fault.CONNECT
+    assert await t.outcome("k") == ("stale_error", b"value")
+
+
 async def test_an_outage_of_s3_is_a_line_when_it_begins_and_one_when_it_ends(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

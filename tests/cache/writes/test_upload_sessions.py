@@ -101,6 +101,18 @@ async def test_what_memory_has_of_the_object_before_is_not_served_any_more(node:
     assert await read(node) == VALUE[: 10**6]
 
 
+async def test_after_a_failed_condition_has_shown_an_object_nothing_older_is_served(node: NodeUnderTest) -> None:
+    node.in_s3("k", b"old")
+    assert await node.outcome("k") == ("miss", b"old")
+    node.clock.tick(120)
+    node.in_s3("k", b"new")
+    with pytest.raises(ConditionFailed, match="the object's ETag is"):
+        await complete(node, VALUE, if_none_match="*")
+    node.store.down = Fault.CONNECT
+    with pytest.raises(OriginUnavailable):
+        await node.outcome("k")
+
+
 async def test_no_more_than_two_parts_are_in_memory(node: NodeUnderTest) -> None:
     node.store.gate.clear()
     sent = 0

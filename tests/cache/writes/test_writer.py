@@ -9,7 +9,7 @@ import pytest
 from milena_cache.journal.commit import NotAcknowledged
 from milena_cache.objects.object_store import Fault
 from milena_cache.objects.write_request import Change
-from milena_common.api.errors import AccessDenied, DeadlineExceeded, OriginUnavailable
+from milena_common.api.errors import AccessDenied, ConditionFailed, DeadlineExceeded, OriginUnavailable
 from tests.cache.node_under_test import SOON, NodeUnderTest
 
 
@@ -131,6 +131,54 @@ async def test_after_a_write_of_unknown_outcome_the_copy_still_helps_when_s3_is_
     with pytest.raises(OriginUnavailable):
         await t.put("k", b"new")
     assert await t.outcome("k") == ("stale_error", b"old")
+
+
+@pytest.mark.parametrize("after", [b"new", None], ids=["put", "delete"])
+async def test_after_a_failed_condition_has_shown_a_write_nothing_older_is_served(after: bytes | None) -> None:
+    """The caller of the condition has seen a write of unknown outcome: from then on it has been carried out."""
+    t = NodeUnderTest(mode="back")
+    old = await t.put("k", b"old", durability="through")
+    t.store.fail(Fault.TIMEOUT, after_effect=True)
+    with pytest.raises(OriginUnavailable):
+        await t.put("k", b"new", durability="through")
+    if after is None:
+        t.in_s3("k", None)
+    with pytest.raises(ConditionFailed, match="it does not exist" if after is None else "its ETag is"):
+        await t.put("k", b"other", if_match=old.etag)
+    t.store.down = Fault.CONNECT
+    with pytest.raises(OriginUnavailable):
+        await t.get("k")
+
+
+async def test_after_a_failed_condition_an_entry_that_s3_confirms_still_helps_when_s3_is_gone() -> None:
+    t = NodeUnderTest(mode="back")
+    await t.put("k", b"old", durability="through")
+    t.store.fail(Fault.TIMEOUT)
+    with pytest.raises(OriginUnavailable):
+        await t.put("k", b"new", durability="through")
+    with pytest.raises(ConditionFailed):
+        await t.put("k", b"other", if_none_match="*")
+    t.store.down = Fault.CONNECT
+    assert await t.outcome("k") == ("stale_error", b"old")
+
+
+async def test_after_a_read_beside_a_failed_write_has_shown_a_version_nothing_older_is_served() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"old")
+    await t.get("k")
+    t.clock.tick(120)
+    t.in_s3("k", b"new")
+    t.store.read_gate.clear()
+    reader = asyncio.create_task(t.outcome("k"))
+    await t.store.arrived("get")
+    t.store.fail(Fault.DENIED)
+    with pytest.raises(AccessDenied):
+        await t.put("k", b"other")
+    t.store.read_gate.set()
+    assert await reader == ("changed", b"new")
+    t.store.down = Fault.CONNECT
+    with pytest.raises(OriginUnavailable):
+        await t.get("k")
 
 
 async def test_a_write_that_s3_rejected_leaves_the_entry_as_it_was() -> None:
