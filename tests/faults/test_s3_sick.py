@@ -19,5 +19,6 @@ def test_a_sick_s3_loses_and_corrupts_nothing_and_gets_few_more_requests(tmp_pat
         assert run.history.wrong == []
         assert run.conflicts == 0
         assert run.defects == []
+        assert 0 < run.uploads <= run.history.acknowledged
     assert sum(outcome.sick.faults.values()) > 0.2 * outcome.sick.requests.total()
     assert outcome.useful_ratio <= s3_sick.MAX_USEFUL_RATIO
