@@ -129,10 +129,13 @@ class WriteThrough:
             notified = self.wrote(key, change.owned_since)
             if notified is not None:
                 await notified
-            if not await self._let_go(key, deadline, strict=change.value is None):
+            # An object that expires leaves no version in S3 in the end, as a deleted one does.
+            deleted = change.value is None
+            if not await self._let_go(key, deadline, strict=deleted or bool(change.expires_at)):
+                what, again = ("deleted in S3", "delete") if deleted else ("S3 has it, with its expiry", "write")
                 raise Unavailable(
-                    f"{write.ref}: deleted in S3, but the journal has no room to remove the record of an earlier "
-                    "write, which a crash could bring back; delete it again when there is room"
+                    f"{write.ref}: {what}, but the journal has no room to remove the record of an earlier write, "
+                    f"which a crash could bring back; {again} it again when there is room"
                 )
             if (rejected := self.fence_error()) is not None:
                 raise _unknown(write, rejected)

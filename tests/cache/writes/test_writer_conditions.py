@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from milena_common.api.errors import DeadlineExceeded, Unavailable
 from tests.cache.node_under_test import SOON, NodeUnderTest
 from tests.support.fake_clock import run_ready_tasks
 
@@ -46,4 +47,18 @@ async def test_a_write_over_a_put_that_is_uploaded_meanwhile_takes_it_for_no_for
     assert (await writing).durability == "through"
     await flushing
     assert t.s3_has("k") == b"third"
+    await t.stop()
+
+
+async def test_a_put_that_expires_is_not_acknowledged_while_the_record_before_it_cannot_be_removed() -> None:
+    """Otherwise it expires and is deleted, which leaves no version in S3, and a crash brings the record back."""
+    t = NodeUnderTest(mode="back", delay=1000.0)
+    await t.start()
+    await t.put("k", b"before")
+    t.disk.capacity = 0
+    with pytest.raises((Unavailable, DeadlineExceeded)):
+        await t.put("k", b"expires", expires_at=t.corrected.wall() + 0.2, timeout=0.1)
+    assert t.s3_has("k") == b"expires"
+    assert (await t.put("k", b"stays", timeout=5.0)).durability == "through"
+    t = await t.crash()
     await t.stop()
