@@ -25,7 +25,7 @@ from milena_cache.objects.version import Version, stamp
 from milena_cache.reads.read_modify_write import DELETE, KEEP, NewValue, Otherwise
 from milena_cache.writeback.uploads.s3_belief import UNCONFIRMED
 from milena_common.api.errors import ConditionFailed, MilenaError
-from tests.cache.node_under_test import BUCKET, FRESHNESS, LINEAGE, OTHER_LINEAGE, NodeUnderTest
+from tests.cache.node_under_test import BUCKET, FRESHNESS, LINEAGE, OTHER_LINEAGE, SOON, NodeUnderTest
 from tests.support.fake_clock import FakeClock, run_ready_tasks
 from tests.support.s3.memory_store import WithMetadata, etag_of
 
@@ -89,7 +89,7 @@ class Truth:
         return not self.since
 
 
-# Seconds, real ones: a delete waits for room in the journal, which is not made here meanwhile.
+# Seconds, real ones: a delete, or a write that expires, waits for room in the journal, which is not made here.
 TIMEOUT = 0.1
 
 
@@ -131,7 +131,9 @@ class WriteMachine(RuleBasedStateMachine):
             if value is None:
                 ack = self.run(t.delete(key, durability=durability, timeout=TIMEOUT, **condition))
             else:
-                ack = self.run(t.put(key, value, durability=durability, expires_at=expires_at, **condition))
+                timeout = SOON if expires_at == NEVER else TIMEOUT
+                put = t.put(key, value, durability=durability, expires_at=expires_at, timeout=timeout, **condition)
+                ack = self.run(put)
         except ConditionFailed:
             assert condition
             return False
