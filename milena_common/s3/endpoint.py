@@ -88,7 +88,7 @@ class _Named(NamedTuple):
 
 
 class _Caller(NamedTuple):
-    """Who makes a request. `signed`: None if nobody has signed it."""
+    """Who makes a request. `signed`: None if it is anonymous."""
 
     principal: Principal
     signed: Signed | None

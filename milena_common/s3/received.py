@@ -1,6 +1,6 @@
 """Coordination. Receives the body of a request as one value, within the process's budget of bytes.
 
-The bytes are taken from the budget before the client is told to send them (`100 Continue`). A body whose length is
+The bytes are taken from the budget before the client is asked to send them (`100 Continue`). A body whose length is
 not known takes as much as the largest value: waiting for room in its middle would keep what it has already.
 """
 

@@ -61,7 +61,7 @@ def owner(user: str) -> str:
 
 
 def acl_document(user: str) -> bytes:
-    """Return an ACL by which `user` owns everything, and nobody else may do anything."""
+    """Return an ACL by which `user` owns everything, and no other user has any permission."""
     grantee = (
         '<Grantee xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="CanonicalUser">'
         f"{element('ID', user)}{element('DisplayName', user)}</Grantee>"
