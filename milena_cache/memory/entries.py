@@ -60,8 +60,8 @@ class Entries:
     def invalidate_unless(self, key: bytes, known: Known) -> None:
         """Drop the entry of the object, and fence its reads, unless it is what S3 was just seen to have.
 
-        What a caller is told of the object, a later read must not take back: (1) a put with an unknown outcome
-        leaves the entry, to be revalidated; (2) a HEAD finds that put, and a caller is told its ETag or size; (3)
+        What a reply has shown of the object, a later read must not take back: (1) a put with an unknown outcome
+        leaves the entry, to be revalidated; (2) a HEAD finds that put, and its reply has the ETag or size; (3)
         S3 fails, and the entry of before would be served as stale.
         """
         entry = self._memory.peek(key)

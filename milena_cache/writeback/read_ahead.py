@@ -38,7 +38,7 @@ class ReadAhead:
             if value is None:
                 values.update(self._dirty_writes.read_back(self._chosen(entry)))
                 value = values.pop(entry.number, None)
-                # Not the newest: those that nobody has asked for are of writes that later ones have replaced.
+                # Not the newest: those that no upload has asked for are of writes that later ones have replaced.
                 while len(values) > MAX_VALUES:
                     del values[next(iter(values))]
             if value is not None:

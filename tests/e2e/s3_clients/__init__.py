@@ -1,1 +1,1 @@
-"""Programs that nobody here wrote, unchanged, at the S3 endpoint of a node."""
+"""Unchanged programs of other projects at the S3 endpoint of a node."""
