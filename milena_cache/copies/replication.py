@@ -42,7 +42,7 @@ from milena_cache.copies.frames import (
 )
 from milena_cache.copies.holder_link import Group, HolderLink, Key, Links, ListedRun
 from milena_cache.copies.pending import PendingCopy
-from milena_cache.handover.frames import Range
+from milena_cache.handover.frames import Range, ranges_of
 from milena_cache.handover.tombstones import Tombstones
 from milena_cache.journal.commit import QueuedWrite
 from milena_cache.journal.group_commit import Journal
@@ -143,6 +143,8 @@ class Replication:
         self._keys: dict[Key, Key] = {}
         self._missing: int | None = None
         self._target = 0
+        # Slots of which the ring does not know yet that this node, their owner, has collected them.
+        self._collecting: list[Range] = []
         # Slots that were taken over.
         self._taken: list[_TakenRun] = []
         # The groups of the commit in progress, and its writes that wait for no holder.
@@ -169,10 +171,14 @@ class Replication:
         for first, last, _, _ in own:
             short[first : last + 1] = b"\1" * (last + 1 - first)
         parts: list[_Part] = []
+        collecting: list[Range] = []
         copies = [(*each, 0) for each in slot_map.copies]
         for first, last, owned, (_, _, holders, _) in overlaps(own, copies):
-            parts.append((first, last, holders, owned.owned_since))
-            if not is_short(target, len(holders)):
+            others = tuple(each for each in holders if each.node.address != ownership.me)
+            if len(others) < len(holders):
+                collecting.append((first, last))
+            parts.append((first, last, others, owned.owned_since))
+            if not is_short(target, len(others)):
                 short[first : last + 1] = bytes(last + 1 - first)
         parts += self._taken_parts(own, short)
         runs: dict[str, tuple[MapNode, list[ListedRun]]] = {}
@@ -191,7 +197,7 @@ class Replication:
                 found[first : last + 1] = [links] * (last + 1 - first)
                 self._parts.append((first, last, links))
         same = found == self._holders and short == self._short
-        self._holders, self._short = found, short
+        self._holders, self._short, self._collecting = found, short, collecting
         self._invalidate_reports()
         if not same:
             self._regroup()
@@ -706,7 +712,10 @@ class Replication:
         self._missing = None
 
     def completed(self) -> tuple[tuple[int, int, str], ...]:
-        """Return the slots whose listed filling holders have everything: first and last slot and address."""
+        """Return the slots whose listed filling holders have everything: first and last slot and address.
+
+        This node is one of them for those of its own slots that it had to collect, and has.
+        """
         return self._reported(False)
 
     def failed_holders(self) -> tuple[tuple[int, int, str], ...]:
@@ -715,14 +724,17 @@ class Replication:
 
     def _reported(self, failed: bool) -> tuple[tuple[int, int, str], ...]:
         if failed not in self._reports:
-            self._reports[failed] = tuple(
-                sorted(
-                    (first, last, address)
-                    for address, link in self._links.items()
-                    if bool(link.failing) == failed
-                    for first, last in (_ranges_of(link.runs) if failed else _filled(link))
-                )
-            )
+            found = [
+                (first, last, address)
+                for address, link in self._links.items()
+                if bool(link.failing) == failed
+                for first, last in (_ranges_of(link.runs) if failed else _filled(link))
+            ]
+            if self._collecting and not failed:
+                slots = {slot for first, last in self._collecting for slot in range(first, last + 1)}
+                slots.difference_update(self.unpromoted())
+                found += [(first, last, self._ownership.me) for first, last in ranges_of(slots)]
+            self._reports[failed] = tuple(sorted(found))
         return self._reports[failed]
 
     async def close(self) -> None:

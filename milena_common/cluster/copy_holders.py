@@ -2,7 +2,8 @@
 
 A write is in the journals of the slot's owner and of its holders before it is acknowledged. Each slot has an
 ordered list of holders, each *complete* (it has every acknowledged write of the slot that S3 does not have) or
-*filling*. The first complete one gets the slot if the owner is lost.
+*filling*. The first complete one gets the slot if the owner is lost. An owner that collects the slot's writes from
+the complete ones is listed too, as filling, until it has them (`milena_common.cluster.slot_assignment`).
 
 **Sticky.** Holders change only if they must: there are too few, one leaves, one is in the owner's zone although
 another zone has a node for it, or the copies are far from balanced. A holder that is to be replaced stays, and
@@ -99,13 +100,16 @@ def held_runs(runs: Iterable[Run]) -> list[CopyRun]:
 def with_owners(copies: Sequence[CopyRun], changed: Sequence[Run]) -> list[CopyRun]:
     """Return `copies` with the owners of `changed`, who hold no copies of their own slots any more.
 
-    Slots without an owner have no holders.
+    One that was no complete holder of a slot, but others are, has to collect its writes from them first: it is
+    listed as filling. Slots without an owner have no holders.
     """
     changes = []
     for first, last, run, copy in overlaps(changed, copies):
         if copy.held.owner != run.address:
             listed = copy.held.holders if run.address else ()
             holders = tuple(each for each in listed if each.address != run.address)
+            if Listed(run.address) not in listed and first_complete(holders):
+                holders = (*holders, Listed(run.address, run.owned_since))
             changes.append(CopyRun(first, last, Held(run.address, holders)))
     return replaced(copies, changes) if changes else list(copies)
 
@@ -139,6 +143,20 @@ def without_holders(copies: Sequence[CopyRun], gone: Collection[str]) -> list[Co
                 changes.append(run._replace(held=held._replace(holders=left)))
                 break
     return replaced(copies, changes) if changes else list(copies)
+
+
+def is_collecting(held: Held) -> bool:
+    """True if the owner has yet to collect the slot's writes from its complete holders: it is listed among them."""
+    return held.owner in [address for address, _ in held.holders]
+
+
+def without_own(copies: Sequence[CopyRun]) -> list[CopyRun]:
+    """Return `copies` without the owners that are listed among the holders of their own slots."""
+    changes = {
+        held: held._replace(holders=tuple(each for each in held.holders if each.address != held.owner))
+        for held in {run.held for run in copies if is_collecting(run.held)}
+    }
+    return mapped(copies, changes)
 
 
 def first_complete(holders: Iterable[Listed]) -> str:
@@ -182,7 +200,8 @@ class _Planning:
                 continue
             kept = self.kept(held)
             if len(kept) < min(self.rules.number, self.eligible(held, kept) + len(kept)):
-                if len(held.holders) < MAX_HOLDERS:
+                # One place is the owner's, which may be listed too.
+                if len(held.holders) + self.rules.number < MAX_HOLDERS:
                     short[held] = kept
                     places.append(place)
             elif len(held.holders) > self.rules.number and all(not each.since for each in self.target(held)):

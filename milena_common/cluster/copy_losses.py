@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from milena_common.cluster.copy_holders import CopyRun, first_complete
+from milena_common.cluster.copy_holders import CopyRun, Held, first_complete, is_collecting
 from milena_common.cluster.member import Member
 from milena_common.cluster.slot_runs import Run, overlaps
 
@@ -65,9 +65,21 @@ def promoted(
         changes.append(Run(first, last, address, epoch))
         if address or run.address in losses.clean:
             continue
-        complete = [each.address for each in copy.held.holders if not each.since and each.address in losses.lost]
-        processes = [losses.lost[each] for each in (run.address, *complete) if each not in losses.clean]
-        still.append(WaitingRun(first, last, tuple(processes), epoch))
+        complete = _lost_complete(copy.held, losses)
+        if is_collecting(copy.held) and complete:
+            still.append(WaitingRun(first, last, complete, epoch))
+        else:
+            owner = losses.lost[run.address]
+            others = (each for each in complete if each.address not in losses.clean)
+            still.append(WaitingRun(first, last, (owner, *others), epoch))
+    for run in copies:
+        held = run.held
+        if is_collecting(held) and held.owner not in losses.lost:
+            survivor = first_complete(each for each in held.holders if each.address not in losses.lost)
+            complete = _lost_complete(held, losses)
+            if complete and not survivor:
+                changes.append(Run(run.first, run.last, "", epoch))
+                still.append(WaitingRun(run.first, run.last, complete, epoch))
     for part in waiting:
         returned = [each.journal_id for each in part.processes if each.journal_id in losses.journals]
         left = tuple(each for each in part.processes if each.address not in losses.forgotten)
@@ -76,6 +88,16 @@ def promoted(
         elif left and part.epoch > losses.given_up:
             still.append(part._replace(processes=left))
     return changes, _joined(still)
+
+
+def _lost_complete(held: Held, losses: Losses) -> tuple[Member, ...]:
+    """Return the complete holders of `held` that are lost.
+
+    What an owner collects may be another one's writes: also a holder that left with its own in S3 has them.
+    """
+    return tuple(
+        losses.lost[each.address] for each in held.holders if not each.since and each.address in losses.lost
+    )
 
 
 def _joined(runs: list[WaitingRun]) -> list[WaitingRun]:

@@ -55,10 +55,12 @@ from milena_common.cluster.copy_holders import (
     Rules,
     first_complete,
     held_runs,
+    is_collecting,
     mapped,
     planned,
     with_owners,
     without_holders,
+    without_own,
 )
 from milena_common.cluster.copy_losses import Losses, WaitingRun, promoted
 from milena_common.cluster.member import Member
@@ -176,7 +178,7 @@ class Ring:
 
         Raises ValueError if `ranges` or `pending` do not ascend, overlap, name an address that is no member's, or
         have an `owned_since` above `epoch`; if a pending slot has no other owner, or one since a later epoch; and
-        if a slot's holders are its owner or no members, or a waiting slot has an owner.
+        if a slot has its owner as a complete holder, or one that is no member, or a waiting slot has an owner.
         """
         ordered = tuple(sorted(members, key=lambda member: member.address))
         addresses = {member.address for member in ordered}
@@ -243,6 +245,9 @@ class Ring:
             uncopied = self._without_any_copy(held, lost, living, change.clean) if moving and ordered else []
             owners, waiting = promoted(replaced(runs, uncopied), held, copies.waiting, losses, epoch)
             runs = replaced(runs, owners)
+            if pending and waiting:
+                # An owner that collects hands nothing over, so no destination has them.
+                pending = without(pending, [(part.first, part.last) for part in waiting])
         copies = replace(copies, waiting=tuple(waiting))
         if not ordered:
             left = [Run(first, last, "", epoch) for first, last, address, _ in runs if address]
@@ -313,17 +318,28 @@ class Ring:
         is `completed` of pending slots: their destination may have them, and acknowledge writes without a holder
         that was filling when it took them.
 
+        An owner that is listed itself has collected the slots of which it reports itself as completed. Until then
+        nothing else counts of them: what it has is not everything, and what it cannot reach may be.
+
         Raises ValueError for an epoch that does not grow.
         """
         if epoch <= self.epoch:
             raise ValueError(f"the epoch must grow: {epoch} after {self.epoch}")
         known = [run for run in self._runs if run.address == owner and run.owned_since <= copies_epoch]
-        staying = without(known, [run[:2] for run in self.pending]) if self.pending else known
         copies = list(self.copies.runs)
+        collected = sorted(Run(first, last, holder, 0) for first, last, holder in completed if holder == owner)
+        if collected:
+            mine = [Run(first, last, owner, 0) for first, last, _, _ in overlaps(collected, known)]
+            copies = _reported(copies, owner, mine, copies_epoch, is_complete=True)
+        collecting = [run[:2] for run in copies if run.held.owner == owner and is_collecting(run.held)]
+        if collecting:
+            known = without(known, collecting)
+        staying = without(known, [run[:2] for run in self.pending]) if self.pending else known
         for reports, is_complete, counted in ((completed, True, staying), (failed, False, known)):
             by_holder: dict[str, list[Run]] = {}
             for first, last, holder in reports:
-                by_holder.setdefault(holder, []).append(Run(first, last, holder, 0))
+                if holder != owner:
+                    by_holder.setdefault(holder, []).append(Run(first, last, holder, 0))
             for holder, ranges in by_holder.items():
                 mine = [Run(first, last, holder, 0) for first, last, _, _ in overlaps(sorted(ranges), counted)]
                 copies = _reported(copies, holder, mine, copies_epoch, is_complete)
@@ -347,7 +363,17 @@ class Ring:
             change.avoided,
             [run[:2] for run in self.pending],
         )
-        self.copies = replace(self.copies, runs=tuple(planned(copies, rules, self.epoch)))
+        marked = [run for run in copies if is_collecting(run.held)]
+        if not marked:
+            self.copies = replace(self.copies, runs=tuple(planned(copies, rules, self.epoch)))
+            return
+        # Owners that collect are no holders of what they own, and no plan regards them.
+        plan = planned(without_own(copies), rules, self.epoch)
+        again = []
+        for first, last, run, copy in overlaps(marked, plan):
+            own = next(each for each in run.held.holders if each.address == run.held.owner)
+            again.append(CopyRun(first, last, copy.held._replace(holders=(*copy.held.holders, own))))
+        self.copies = replace(self.copies, runs=tuple(replaced(plan, again)))
 
     def _copies_of(self, members: tuple[Member, ...], moving: bool, change: PlanChange) -> Copies:
         """Return this ring's copies with the numbers of a ring of `members`; without any if not all keep copies."""
@@ -584,14 +610,17 @@ def _doubted(copies: Sequence[CopyRun], epoch: int) -> list[CopyRun]:
 def _reported(
     copies: list[CopyRun], holder: str, ranges: list[Run], copies_epoch: int, is_complete: bool
 ) -> list[CopyRun]:
-    """Return `copies` with `holder` complete, or without it, in the slots of `ranges`."""
+    """Return `copies` with `holder` complete, or without it, in the slots of `ranges`.
+
+    An owner that is complete is listed among the holders of its own slots no more.
+    """
     changes = []
     for first, last, _, copy in overlaps(ranges, copies):
         holders = []
         for each in copy.held.holders:
             if each.address != holder or each.since > copies_epoch:
                 holders.append(each)
-            elif is_complete:
+            elif is_complete and holder != copy.held.owner:
                 holders.append(Listed(holder))
         if tuple(holders) != copy.held.holders:
             changes.append(CopyRun(first, last, copy.held._replace(holders=tuple(holders))))
@@ -610,7 +639,8 @@ def _restored_copies(copies: Copies, runs: list[Run], addresses: Collection[str]
     found = []
     for first, last, run, copy in overlaps(runs, copies.runs):
         for each in copy.held.holders:
-            if each.address not in addresses or each.address == run.address or not 0 <= each.since <= epoch:
+            complete_owner = each.address == run.address and not each.since
+            if each.address not in addresses or complete_owner or not 0 <= each.since <= epoch:
                 raise ValueError(f"slots {first} to {last} of {run.address!r} have the holder {each}")
         if run.address:
             found.append(CopyRun(first, last, Held(run.address, copy.held.holders)))

@@ -331,7 +331,8 @@ class Membership:
             self.failing.completed(address, holder)
         self.ring = ring
         reasons = [f"{each} failed as its holder" for each in failed] + [
-            f"{each} has its copies" for each in completed
+            f"{each} has its copies" if each != address else "it has collected the writes of a lost owner"
+            for each in completed
         ]
         return Change("Copy", address, "; ".join(reasons[:5]), ring)
 

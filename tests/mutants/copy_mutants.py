@@ -15,6 +15,7 @@ HOLDER = "milena_cache/copies/holder.py"
 OWNER_TESTS = "tests/cache/copies/test_replication.py"
 PROMOTION_TESTS = "tests/cache/copies/test_promotion.py"
 HOLDER_TESTS = "tests/cache/copies/test_holder.py"
+RING_TESTS = "tests/common/cluster/test_slot_assignment_copies.py"
 
 
 def _bug(name: str, file: str, old: str, new: str, test: str) -> Bug:
@@ -127,7 +128,35 @@ COPY_BUGS: tuple[Bug, ...] = (
         "milena_common/cluster/slot_assignment.py",
         "        staying = without(known, [run[:2] for run in self.pending]) if self.pending else known\n",
         "        staying = known\n",
-        "tests/common/cluster/test_slot_assignment_copies.py::test_no_holder_becomes_complete_while_the_slots_move",
+        f"{RING_TESTS}::test_no_holder_becomes_complete_while_the_slots_move",
+    ),
+    _bug(
+        "an owner that has yet to collect serves when the last complete holder is lost",
+        "milena_common/cluster/copy_losses.py",
+        "            if complete and not survivor:\n",
+        "            if complete and not survivor and not held:\n",
+        f"{RING_TESTS}::test_a_slot_waits_for_the_last_holder_from_which_its_owner_has_yet_to_collect",
+    ),
+    _bug(
+        "a lost owner that had yet to collect is waited for",
+        "milena_common/cluster/copy_losses.py",
+        "        if is_collecting(copy.held) and complete:\n",
+        "        if not complete:\n",
+        f"{RING_TESTS}::test_an_owner_that_left_before_it_had_collected_is_not_waited_for",
+    ),
+    _bug(
+        "an owner that has yet to collect can have its last complete holder taken off the list",
+        "milena_common/cluster/slot_assignment.py",
+        "            known = without(known, collecting)\n",
+        "            pass\n",
+        f"{RING_TESTS}::test_nothing_counts_of_the_slots_that_an_owner_collects_until_it_has_collected_them",
+    ),
+    _bug(
+        "an owner reports that it has collected before it has",
+        REPLICATION,
+        "                slots.difference_update(self.unpromoted())\n",
+        "                slots.difference_update(())\n",
+        f"{PROMOTION_TESTS}::test_an_owner_that_the_ring_lists_as_collecting_reports_when_it_has_collected",
     ),
     _bug(
         "a holder takes frames of an owner by an older ring",

@@ -9,6 +9,7 @@ import pytest
 from milena_cache.membership.ownership import ELSEWHERE
 from milena_cache.objects.object_store import Fault, Ref
 from milena_common.api.errors import TryAgain
+from milena_common.cluster.slots import SLOTS
 from tests.cache.copies.holders_under_test import HolderCluster, Owner
 from tests.cache.node_under_test import BUCKET
 from tests.support.fake_clock import run_ready_tasks
@@ -113,6 +114,23 @@ async def test_a_new_owner_whose_journal_is_full_collects_when_it_has_room(
     assert cluster["x"].ownership.since[0] != ELSEWHERE, "its ballast has made room"
     cluster.store.down = Fault.CONNECT
     assert await read(cluster, "x", "k") == bytes(1000)
+    await cluster.stop()
+
+
+async def test_an_owner_that_the_ring_lists_as_collecting_reports_when_it_has_collected() -> None:
+    cluster, owner = await started("xy", "xy")
+    await owner.send("y", owner.record("k", b"1"))
+    cluster.cut = {"y"}
+    await cluster.change("x", "yX", lost="o")
+    await cluster.clock.advance(1)
+    replication = cluster["x"].servers.copies.replication
+    assert "x:1" not in [holder for _, _, holder in replication.completed()]
+    cluster.cut.clear()
+    await cluster.clock.advance(2)
+    assert (0, SLOTS - 1, "x:1") in replication.completed()
+    await cluster.change("x", "y", same_since=True)
+    assert "x:1" not in [holder for _, _, holder in replication.completed()], "the ring knows"
+    assert await read(cluster, "x", "k") == b"1"
     await cluster.stop()
 
 

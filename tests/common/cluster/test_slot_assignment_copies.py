@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from milena_common.cluster.copy_holders import CopyRun, Held, Listed
+from milena_common.cluster.copy_holders import CopyRun, Held, Listed, is_collecting
 from milena_common.cluster.slot_assignment import Copies, Member, PlanChange, Ring
 from milena_common.cluster.slot_runs import Run
 from milena_common.cluster.slots import SLOTS
@@ -63,10 +63,84 @@ def test_a_lost_owners_slots_go_to_their_complete_holders_since_the_new_epoch() 
     assert not lost.copies.waiting
 
 
-def test_the_destination_of_a_pending_move_gets_the_slots_of_a_lost_owner_and_its_holders_stay_listed() -> None:
+def test_the_destination_of_a_pending_move_gets_the_slots_of_a_lost_owner_and_is_to_collect_them() -> None:
     lost = after(A, B)
     assert owner_of(lost, MOVING) == (A.address, 20)
-    assert lost.holders(MOVING) == listed(B)
+    assert lost.holders(MOVING) == listed(B, Listed(A.address, 20))
+    again = Ring.restored(lost.epoch, lost.members, lost.ranges(), lost.pending, lost.copies)
+    assert again.copies == lost.copies
+
+
+def collecting() -> Ring:
+    """A owns the moving slot of C, which was lost, and has yet to collect it from B."""
+    return after(A, B, D)
+
+
+def complete(ring: Ring, slot: int) -> list[str]:
+    return [each.address for each in ring.holders(slot) if not each.since]
+
+
+def collects(ring: Ring, slot: int) -> bool:
+    """True if the ring says that the owner has yet to collect."""
+    return is_collecting(Held(ring.owner(slot), ring.holders(slot)))
+
+
+def test_a_slot_waits_for_the_last_holder_from_which_its_owner_has_yet_to_collect() -> None:
+    """Interleaving: (1) the owner cannot reach that holder; (2) the holder's lease ends.
+
+    The owner would wait for it no longer, and serve what S3 has: acknowledged writes that the holder has on its
+    disk would be lost from sight.
+    """
+    lost = collecting().with_members([A, D], 30, moving=True)
+    assert lost.owner(MOVING) == ""
+    assert waiting(lost) == [(9000, SLOTS - 1, [B.address])], "and for its own slots"
+    assert not [run for run in lost.pending if run.last >= 13000]
+    back = lost.with_members([A, B, D], 31, moving=True)
+    assert owner_of(back, MOVING) == (B.address, 31)
+    assert not back.copies.waiting
+
+
+def test_an_owner_that_left_before_it_had_collected_is_not_waited_for() -> None:
+    ring = collecting()
+    assert owner_of(ring.with_members([B, D], 30, moving=True), MOVING) == (B.address, 30)
+    both = ring.with_members([D], 30, moving=True)
+    assert waiting(both)[-1] == (9000, SLOTS - 1, [B.address])
+    restarted = ring.with_members(
+        [replace(A, node_id="a-2"), D], 30, moving=True, renewed=[A.address], restarted=[A.address]
+    )
+    assert waiting(restarted)[-1] == (9000, SLOTS - 1, [B.address])
+    clean = ring.with_members([A, D], 30, moving=True, change=PlanChange(departed=1, clean=[B.address]))
+    assert waiting(clean)[-1] == (13000, SLOTS - 1, [B.address]), "it had another one's writes"
+
+
+def test_nothing_counts_of_the_slots_that_an_owner_collects_until_it_has_collected_them() -> None:
+    ring = collecting()
+    slots = (13000, SLOTS - 1)
+    assert collects(ring, MOVING)
+    assert ring.with_reports(A.address, (), [(*slots, B.address)], 21, 30, NO_CHANGE) is None
+    assert ring.with_reports(A.address, [(*slots, A.address)], (), 19, 30, NO_CHANGE) is None, "of an older ring"
+    assert ring.with_reports(B.address, [(*slots, A.address)], (), 21, 30, NO_CHANGE) is None, "not its slots"
+    part = ring.with_reports(A.address, [(13000, 13999, A.address)], (), 21, 30, NO_CHANGE)
+    assert part is not None
+    assert (collects(part, 13999), collects(part, 14000)) == (False, True)
+    done = ring.with_reports(A.address, [(*slots, A.address)], (), 21, 30, NO_CHANGE)
+    assert done is not None
+    assert (complete(done, MOVING), collects(done, MOVING)) == ([B.address], False)
+    assert done.with_members([A, D], 31, moving=True).owner(MOVING) == A.address
+
+
+def test_an_owner_that_collects_is_no_holder_that_a_plan_counts() -> None:
+    change = PlanChange(leaving=[B.address])
+    leaving = after(A, B, D, change=change)
+    first, *filling = leaving.holders(MOVING)
+    assert first == Listed(B.address)
+    assert filling == [Listed(D.address, 20), Listed(A.address, 20)]
+    report = [(13000, SLOTS - 1, D.address)]
+    assert leaving.with_reports(A.address, report, (), 20, 31, change) is None, "A has not everything to give"
+    own = (13000, SLOTS - 1, A.address)
+    done = leaving.with_reports(A.address, [*report, own], (), 20, 31, change)
+    assert done is not None
+    assert done.holders(MOVING) == listed(D)
 
 
 def test_a_pending_slot_of_a_lost_owner_waits_if_no_node_that_lives_has_its_writes() -> None:
@@ -178,7 +252,7 @@ def test_a_slot_that_was_taken_over_has_its_owner_before_as_the_complete_holder(
 def test_a_slot_that_was_taken_over_before_its_owner_was_lost_keeps_the_holders_of_that_one() -> None:
     lost = after(A, B)
     assert owner_of(lost, MOVING) == (A.address, 20)
-    assert lost.holders(MOVING) == listed(B), "it has got the writes since"
+    assert lost.holders(MOVING) == listed(B, Listed(A.address, 20)), "B has got the writes since"
     assert lost.with_taken(A.address, [Run(13000, SLOTS - 1, A.address, 8)], 21) is None
 
 
