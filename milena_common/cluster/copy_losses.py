@@ -72,14 +72,13 @@ def promoted(
             owner = losses.lost[run.address]
             others = (each for each in complete if each.address not in losses.clean)
             still.append(WaitingRun(first, last, (owner, *others), epoch))
-    for run in copies:
-        held = run.held
+    for start, stop, held, _ in copies:
         if is_collecting(held) and held.owner not in losses.lost:
             survivor = first_complete(each for each in held.holders if each.address not in losses.lost)
             complete = _lost_complete(held, losses)
             if complete and not survivor:
-                changes.append(Run(run.first, run.last, "", epoch))
-                still.append(WaitingRun(run.first, run.last, complete, epoch))
+                changes.append(Run(start, stop, "", epoch))
+                still.append(WaitingRun(start, stop, complete, epoch))
     for part in waiting:
         returned = [each.journal_id for each in part.processes if each.journal_id in losses.journals]
         left = tuple(each for each in part.processes if each.address not in losses.forgotten)
