@@ -17,7 +17,7 @@ SHARE: Final = 0.25
 # Commands count as running for this many seconds after the last one.
 BUSY_SECONDS: Final = 0.25
 # Timers are no finer than a millisecond, so that some handshakes may begin together to make up for a late timer.
-BURST_SECONDS: Final = 0.002
+BURST_SECONDS: Final = 0.005
 
 T = TypeVar("T")
 

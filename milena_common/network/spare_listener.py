@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 # Descriptors in reserve: the number of health checks that can be served at the same time when no others are free.
 SPARES = 8
 # Connections that are accepted in one iteration of the loop.
-ACCEPTED_AT_ONCE = 4
+ACCEPTED_AT_ONCE = 16
 PAUSE_SECONDS = 0.2
 LOG_AGAIN_SECONDS = 60.0
 # Connections whose clients have not sent anything; each takes some 4 KiB.
