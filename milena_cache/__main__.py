@@ -52,7 +52,6 @@ from milena_common.limits.cores import usable_cores
 from milena_common.limits.memory_limit import memory_limit
 from milena_common.metrics.http_server import OpsServer
 from milena_common.network.addresses import Address, parse_address
-from milena_common.network.handshakes import Handshakes
 from milena_common.process import run as process
 from milena_common.rpc.channel import AsyncGrpcTransport
 from milena_common.runtime.clock import Clock, SystemClock
@@ -131,15 +130,12 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
             replayed = await parts.replay(str(config.journal))
     except CannotOpen as error:
         raise ConfigError([f"JOURNAL_DIR: {error}"]) from None
-    reads, dirty = parts.node.reads, parts.dirty
-    handshakes = Handshakes(lambda: reads.hits + reads.misses + dirty.puts)
     ops = OpsServer(
         metrics_registry(parts, servers, replayed, certificates, guarding),
         status.not_ready,
         status.degraded,
         access,
         security=certificates if tls.mode != "off" else None,
-        handshakes=handshakes,
         plain_too=tls.mode == "both",
         certificate_required=tls.demands_certificates,
         remarks=servers.copies.remarks,
@@ -151,7 +147,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         resp_listens.append(await resp.start(config.resp))
         addresses[RESP] = advertised_resp(resp_listens[-1], parse_address(advertised), "RESP_ADDR")
     if config.resp_tls is not None and certificates is not None:
-        resp_listens.append(resp.start_tls(config.resp_tls, certificates, handshakes))
+        resp_listens.append(resp.start_tls(config.resp_tls, certificates))
         addresses[RESP_TLS] = advertised_resp(resp_listens[-1], parse_address(advertised), "RESP_TLS_ADDR")
     endpoint = None
     if config.s3_endpoint is not None:

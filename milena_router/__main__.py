@@ -27,7 +27,6 @@ from milena_common.metrics.call_counts import CallCounts
 from milena_common.metrics.http_server import OpsServer
 from milena_common.network.addresses import Address
 from milena_common.network.connecting import rejects_connections, resolve_host
-from milena_common.network.handshakes import Handshakes
 from milena_common.process import run as process
 from milena_common.rpc.server import GrpcServer
 from milena_common.runtime.clock import SystemClock
@@ -179,15 +178,12 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
             log.critical("the router stops, because its leases cannot be kept any more", exc_info=task.exception())
             stop.set()
 
-    counted = [calls, *([redis.calls] if redis is not None else [])]
-    handshakes = Handshakes(lambda: sum(each.requests for each in counted))
     ops = OpsServer(
         router_registry(calls, leases, limiter, watchers, budget, certificates, guarding, redis),
         not_ready,
         degraded,
         access,
         security=certificates if tls.mode != "off" else None,
-        handshakes=handshakes,
         plain_too=tls.mode == "both",
         certificate_required=tls.demands_certificates,
     )
@@ -199,7 +195,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     if redis is not None and config.resp is not None:
         redis_listens[RESP] = await redis.start(config.resp)
     if redis is not None and config.resp_tls is not None and certificates is not None:
-        redis_listens[RESP_TLS] = redis.start_tls(config.resp_tls, certificates, handshakes)
+        redis_listens[RESP_TLS] = redis.start_tls(config.resp_tls, certificates)
     watchers.own_port = own_port(redis_listens, config.resp_advertise_host)
     await server.start(service.methods(), calls, watchers.streams(), service.exchanges(), service.exchange_closed)
     expiry = asyncio.create_task(leases.run())

@@ -32,7 +32,6 @@ from milena_common.api.credentials import CurrentCredentials, no_credentials
 from milena_common.metrics.http_server import OpsServer
 from milena_common.metrics.ops_client import Encryption, fetch
 from milena_common.network.addresses import Address, Port
-from milena_common.network.handshakes import Handshakes
 from milena_common.runtime.clock import SystemClock
 from milena_common.tls.certificates import Certificates
 
@@ -217,7 +216,6 @@ async def supervise(config: Config, stop: asyncio.Event) -> int:
         fleet.degraded,
         access,
         security=certificates,
-        handshakes=Handshakes(lambda: 0),
         plain_too=tls.mode == "both",
         certificate_required=tls.demands_certificates,
         before_metrics=fleet.scrape,

@@ -6,10 +6,9 @@ IPv6 network of 64 bits count as one. The table is bounded: it drops the address
 
 from __future__ import annotations
 
+import ipaddress
 from collections import OrderedDict
 from typing import Final
-
-from milena_common.network.addresses import network_of
 
 # Failed logins a second from one address.
 RATE: Final = 5
@@ -59,4 +58,12 @@ def source_of(address: str) -> str:
     """Return the network of an address, host or host:port or as gRPC spells it, that counts as one source."""
     host = address.removeprefix("ipv4:").removeprefix("ipv6:").replace("%5B", "[").replace("%5D", "]")
     host = host[1:].partition("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host
-    return network_of(host)
+    try:
+        found = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if found.version == 4:
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((found, 64), strict=False))

@@ -30,7 +30,6 @@ from milena_common.access.principals import Principal
 from milena_common.api.credentials import AUTHORIZATION
 from milena_common.api.errors import MilenaError
 from milena_common.network.addresses import Address
-from milena_common.network.handshakes import Handshakes
 from milena_common.network.listening import bind
 from milena_common.network.security import ServerSecurity
 from milena_common.network.spare_listener import SpareListener
@@ -64,7 +63,7 @@ class OpsServer:
 
     - `access`: where a login is required, metrics and reasons are for users who may run INFO, by Basic or Bearer.
       Liveness and readiness themselves are for all, since probes of Kubernetes have no password.
-    - `security`: encrypts connections; None: they are plain. `handshakes`: those of all ports of the process.
+    - `security`: encrypts connections; None: they are plain.
     - `plain_too`: take plain connections as well.
     - `certificate_required`: metrics are shown over encrypted connections only to clients with a certificate.
       Health is shown to all, since what probes it has none, as in Kubernetes.
@@ -80,7 +79,6 @@ class OpsServer:
         access: Access | None = None,
         *,
         security: ServerSecurity | None = None,
-        handshakes: Handshakes | None = None,
         plain_too: bool = False,
         certificate_required: bool = False,
         before_metrics: Callable[[], Awaitable[None]] | None = None,
@@ -91,7 +89,6 @@ class OpsServer:
         self._before_ready = before_ready
         self._access = access
         self._security = security
-        self._handshakes = handshakes
         self._plain_too = plain_too
         self._certificate_required = certificate_required
         self._registry = registry
@@ -133,9 +130,7 @@ class OpsServer:
             return protocol
 
         sockets = bind(address, variable)
-        self._listener = SpareListener(
-            sockets, connection, self._security, self._handshakes, plain_too=self._plain_too
-        )
+        self._listener = SpareListener(sockets, connection, self._security, plain_too=self._plain_too)
         self._listener.start(BACKLOG)
         return Address(address.host, sockets[0].getsockname()[1])
 

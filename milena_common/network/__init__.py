@@ -5,8 +5,7 @@
   and for event loops.
 - `encrypted`, `tls_stream`: the same with TLS, for event loops and for threads; `security`: what they need of it.
 - `listening`: binds a port in the same way for gRPC, RESP and HTTP; `spare_listener`: accepts connections while no
-  descriptors are free; `handshakes`: the turns of its TLS handshakes, and `handshake_throttle`: when the next one
-  may begin, and whose.
+  descriptors are free.
 
 No other folder opens a connection, except that gRPC opens its own (`milena_common.rpc.opening`).
 """

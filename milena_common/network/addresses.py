@@ -94,19 +94,3 @@ def _canonical_ipv6(text: str) -> str | None:
     except ValueError:
         return None
     return str(address.ipv4_mapped or address)
-
-
-def network_of(host: str) -> str:
-    """Return the network of a client's IP address that counts as one client: itself, or 64 bits of an IPv6 address.
-
-    Another text is returned as it is.
-    """
-    try:
-        found = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if found.version == 4:
-        return str(found)
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((found, 64), strict=False))

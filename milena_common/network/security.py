@@ -39,9 +39,6 @@ class ServerSecurity(Protocol):
     def server_context(self, port: str) -> ssl.SSLContext:
         """Return what connections to `port` are accepted with."""
 
-    def handshake_seconds(self) -> float:
-        """Return the processor time that a handshake takes OpenSSL, in seconds."""
-
     def accepts(self, chain: PeerChain) -> bool:
         """Return True if a client with this chain would be accepted now."""
 

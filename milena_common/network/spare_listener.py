@@ -8,10 +8,11 @@ reserve as soon as descriptors are free again.
 Between closing and accepting another part of the process may take the descriptor. Then the next one in reserve is
 closed; with none left the listener retries after a pause, and the connection waits in the socket's backlog.
 
-With TLS, a connection gets its protocol after the handshake. That begins when the client has sent something and it
-is its turn (`handshakes`); until then the connection takes next to no memory. Silent connections and handshakes in
-progress are bounded, in number and time: beyond MAX_SILENT and MAX_HANDSHAKES, the one that has taken the longest
-is ended for a new one.
+With TLS, a connection gets its protocol after the handshake. That begins when the client has sent something, until
+when the connection takes next to no memory, and one begins in an iteration of the loop: it takes half a millisecond
+of the processor, and when a thousand clients connect at once, others would wait for all of them. Silent connections
+and handshakes in progress are bounded, in number and time: beyond MAX_SILENT and MAX_HANDSHAKES, the one that has
+taken the longest is ended for a new one. While MAX_HANDSHAKES wait for their turn, no connection is accepted.
 """
 
 from __future__ import annotations
@@ -21,18 +22,16 @@ import errno
 import logging
 import os
 import socket
-import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from milena_common.network.addresses import network_of
 from milena_common.network.encrypted import (
     HANDSHAKE_SECONDS,
     accept_encrypted,
     begins_with_tls,
     log_no_handshakes,
 )
-from milena_common.network.handshakes import Handshakes
 from milena_common.network.security import ServerSecurity
 
 log = logging.getLogger(__name__)
@@ -49,21 +48,16 @@ MAX_SILENT = 4096
 MAX_HANDSHAKES = 1024
 # What a handshake may take at least, when its client has waited for its turn.
 MIN_HANDSHAKE_SECONDS = 1.0
-# Seconds of the event loop for a handshake, beside those of OpenSSL: the transport, and the connection's objects.
-OVERHEAD_SECONDS = 0.0003
 # No descriptor is left, in the process or on the machine.
 NONE_LEFT = (errno.EMFILE, errno.ENFILE)
 # No connection is waiting, or the waiting one was closed by its client.
 NOTHING_THERE = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ECONNABORTED)
-# The state of a TCP connection that neither side has ended.
-_ESTABLISHED = 1
 
 
 class SpareListener:
     """Accepts connections on bound `sockets`, which it owns; `connection` returns each connection's protocol.
 
     - `security`: encrypts all connections; None: none.
-    - `handshakes`: those of all ports of the process; None: it has no other port with `security`.
     - `plain_too`: take connections that do not begin with a TLS handshake as they are.
     - `port`: what the port is called in metrics and logs.
     - `spares`: descriptors in reserve.
@@ -74,7 +68,6 @@ class SpareListener:
         sockets: Sequence[socket.socket],
         connection: Callable[[], asyncio.Protocol],
         security: ServerSecurity | None = None,
-        handshakes: Handshakes | None = None,
         *,
         plain_too: bool = False,
         port: str = "http",
@@ -83,7 +76,6 @@ class SpareListener:
         self._sockets = sockets
         self._connection = connection
         self._security = security
-        self._handshakes = handshakes if handshakes is not None else Handshakes(lambda: 0)
         self._plain_too = plain_too
         self._port = port
         self._number_of_spares = spares
@@ -92,8 +84,9 @@ class SpareListener:
         self._resuming: asyncio.TimerHandle | None = None
         # Silent connections and handshakes in progress, the oldest first.
         self._silent: dict[asyncio.Task[None], socket.socket] = {}
-        self._in_progress: dict[asyncio.Task[None], socket.socket] = {}
+        self._handshakes: dict[asyncio.Task[None], socket.socket] = {}
         self._log_at = float("-inf")
+        self._queued: deque[asyncio.Future[None]] = deque()  # of handshakes that may begin, the oldest first
 
     def start(self, backlog: int) -> None:
         """Listen. Raises OSError."""
@@ -140,7 +133,7 @@ class SpareListener:
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(ACCEPTED_AT_ONCE):
             try:
-                accepted, peer = listening.accept()
+                accepted, _ = listening.accept()
             except OSError as error:
                 if error.errno in NOTHING_THERE:
                     return
@@ -152,43 +145,58 @@ class SpareListener:
                 self._pause()
                 return
             self._stock()
-            task = self._loop.create_task(self._adopt(accepted, peer[0]))
+            task = self._loop.create_task(self._adopt(accepted))
             self._silent[task] = accepted
             task.add_done_callback(self._adopted)
             if len(self._silent) > MAX_SILENT:
                 _end_oldest(self._silent)
+            if len(self._queued) >= MAX_HANDSHAKES:
+                self._pause()
+                return
 
     def _adopted(self, task: asyncio.Task[None]) -> None:
         self._silent.pop(task, None)
-        self._in_progress.pop(task, None)
+        self._handshakes.pop(task, None)
 
-    async def _adopt(self, accepted: socket.socket, host: str) -> None:
-        security, handshakes = self._security, self._handshakes
+    async def _adopt(self, accepted: socket.socket) -> None:
+        security = self._security
         try:
             accepted.setblocking(False)
             until = self._loop.time() + HANDSHAKE_SECONDS
             if security is None or (not await begins_with_tls(accepted) and self._plain_too):
                 await self._loop.connect_accepted_socket(self._connection, accepted)
                 return
-            task = asyncio.current_task()
-            assert task is not None
-            # Those that wait are not among the oldest that are ended: (1) thousands of clients connect at once; (2)
-            # the first of them are about to have their turn; (3) they would be ended for the last ones, and none
-            # would get in.
-            self._silent.pop(task, None)
-            cost = security.handshake_seconds() + OVERHEAD_SECONDS
-            await handshakes.wait_turn(self._port, network_of(host), cost)
-            if _is_closed(accepted):
-                raise ConnectionResetError("the client has ended the connection while it waited")
-            self._in_progress[task] = accepted
-            if len(self._in_progress) > MAX_HANDSHAKES:
-                _end_oldest(self._in_progress)
+            await self._wait_to_begin(accepted)
             seconds = max(MIN_HANDSHAKE_SECONDS, until - self._loop.time())
             await accept_encrypted(self._connection, accepted, security.server_context(self._port), seconds)
         except OSError as error:
             if security is not None:
                 security.count_rejection(self._port, error)
             accepted.close()  # without TLS: closed by its client already
+
+    async def _wait_to_begin(self, accepted: socket.socket) -> None:
+        """Return in an iteration of the loop in which no other handshake begins."""
+        place = self._loop.create_future()
+        self._queued.append(place)
+        if len(self._queued) == 1:
+            self._loop.call_soon(self._begin_next)
+        # Those that wait are not among the oldest that are ended: (1) thousands of clients connect at once; (2) the
+        # first of them are about to have their turn; (3) they would be ended for the last ones, and none would get
+        # in.
+        task = asyncio.current_task()
+        assert task is not None
+        self._silent.pop(task, None)
+        await place
+        self._handshakes[task] = accepted
+        if len(self._handshakes) > MAX_HANDSHAKES:
+            _end_oldest(self._handshakes)
+
+    def _begin_next(self) -> None:
+        place = self._queued.popleft()
+        if not place.done():
+            place.set_result(None)
+        if self._queued:
+            self._loop.call_soon(self._begin_next)
 
     def _say(self) -> None:
         now = self._loop.time()
@@ -203,11 +211,3 @@ class SpareListener:
 def _end_oldest(connections: dict[asyncio.Task[None], socket.socket]) -> None:
     with suppress(OSError):
         next(iter(connections.values())).shutdown(socket.SHUT_RDWR)
-
-
-def _is_closed(accepted: socket.socket) -> bool:
-    """Return True if the client has ended the connection, as far as the system says; what it sent may be unread."""
-    if sys.platform != "linux":
-        return False
-    # The first byte of `struct tcp_info` is the state.
-    return accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _ESTABLISHED

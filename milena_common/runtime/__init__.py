@@ -4,7 +4,6 @@
   among hops and attempts.
 - `completion`: waits a bounded time for one future.
 - `key_locks`: one holder at a time for each key, in FIFO order; `log_limiter`: a bound on repeated log lines.
-- `spread_work`: work on many items that leaves the event loop to others in between.
 - `event_loops`, `forks`, `patched`: the event loop, process and sockets that a client belongs to.
 
 Time is an argument everywhere, so tests pass a fake clock and never sleep.

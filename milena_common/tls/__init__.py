@@ -6,7 +6,6 @@ process runs, and what a failed handshake means.
 - `certificates`: the newest valid content of the files, for new connections.
 - `chain`: the authority on which a client's certificate rests, by which open connections are ended.
 - `peer`: the names in the certificate of a connection's other side.
-- `handshake_cost`: the processor time of a handshake, by which handshakes are paced.
 - `failures`: the reasons of failed handshakes, as error texts and as labels of a metric.
 
 Connections are opened and accepted by `milena_common.network` and `milena_common.rpc`, with what is made here.

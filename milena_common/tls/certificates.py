@@ -23,7 +23,6 @@ from milena_common.api.errors import ConfigError
 from milena_common.network.security import PeerChain
 from milena_common.runtime.clock import Clock
 from milena_common.tls import failures
-from milena_common.tls.handshake_cost import handshake_seconds
 from milena_common.tls.material import (
     CertificateProblem,
     Contexts,
@@ -79,7 +78,6 @@ class Certificates:
             except CertificateProblem as error:
                 raise ConfigError([str(error)]) from None
         self._seen = self.material
-        self._measured: tuple[Contexts | None, float] = None, 0.0
         self._look_at = monotonic()
 
     def _load(self, material: Material | None = None) -> tuple[Material, Contexts]:
@@ -172,18 +170,6 @@ class Certificates:
         context = self._contexts.health if port == HEALTH_PORT else self._contexts.server
         assert context is not None
         return context
-
-    def handshake_seconds(self) -> float:
-        """Return the processor time that a handshake takes OpenSSL, in seconds. There must be a certificate.
-
-        It is measured once for each certificate, when it is first asked for, which takes some milliseconds.
-        """
-        measured, seconds = self._measured
-        if measured is not self._contexts:
-            assert self._contexts.server is not None
-            seconds = handshake_seconds(self._contexts.server)
-            self._measured = self._contexts, seconds
-        return seconds
 
     def accepts(self, chain: PeerChain) -> bool:
         """Return True if a client with this chain would be accepted now."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ssl
 from datetime import UTC, datetime
 
-from milena_common.network.handshakes import TooManyHandshakes
 from milena_common.tls.validity import Validity
 
 # Codes of OpenSSL (X509_V_ERR_*).
@@ -110,8 +109,6 @@ def rejection_reason(error: BaseException) -> str:
     if isinstance(error, ssl.SSLError):
         reason = error.reason or ""
         return next((label for word, label in _REASONS if word in reason), "other")
-    if isinstance(error, TooManyHandshakes):
-        return "too_many"
     if isinstance(error, TimeoutError | ConnectionAbortedError):
         return "timeout"
     return "closed" if isinstance(error, ConnectionError | EOFError) else "other"

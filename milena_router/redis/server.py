@@ -21,7 +21,6 @@ from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.token_bucket import TokenBucket
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.network.addresses import Address
-from milena_common.network.handshakes import Handshakes
 from milena_common.network.listening import bind, check_free, listen
 from milena_common.network.security import PeerChain, ServerSecurity
 from milena_common.network.spare_listener import SpareListener
@@ -29,7 +28,6 @@ from milena_common.process.distribution import installed_version
 from milena_common.resp.identity import Identity
 from milena_common.rpc.server import Message, Method
 from milena_common.runtime.clock import Clock
-from milena_common.runtime.spread_work import SpreadWork
 from milena_router.redis.api_calls import ApiCalls
 from milena_router.redis.connection import MAX_UNSENT, Connection
 from milena_router.redis.local_commands import Context
@@ -40,8 +38,6 @@ from milena_router.ring.membership import EXITED, EXPIRED, Change
 # Connections that the system queues until they are accepted.
 BACKLOG: Final = 1024
 SWEEP_SECONDS: Final = 1.0
-# Connections that are ended for their age in one iteration of the loop: thousands may come and go together.
-DISCONNECTED_AT_ONCE: Final = 8
 # After so many sweeps in which a client with unsent replies has read nothing, it is disconnected; the second number
 # is for while the process exceeds its budget of bytes in flight.
 STALLED_SWEEPS: Final = 20
@@ -95,7 +91,6 @@ class RedisServer:
         self.connections: dict[int, Connection] = {}
         self.disconnected = 0
         self._touched: list[Connection] = []
-        self._disconnecting = SpreadWork(self._end_silent, DISCONNECTED_AT_ONCE)
         self._stalled: dict[int, int] = {}  # by connection id, for how many sweeps it has read nothing
         self._server: asyncio.Server | None = None
         self._security: ServerSecurity | None = None
@@ -116,15 +111,12 @@ class RedisServer:
         self._begin()
         return listens
 
-    def start_tls(self, address: Address, security: ServerSecurity, handshakes: Handshakes) -> Address:
-        """Listen for connections that `security` encrypts; otherwise as `start`.
-
-        `handshakes`: those of all ports of the process.
-        """
+    def start_tls(self, address: Address, security: ServerSecurity) -> Address:
+        """Listen for connections that `security` encrypts; otherwise as `start`."""
         check_free(address, "RESP_TLS_ADDR")
         self._security = security
         sockets = bind(address, "RESP_TLS_ADDR")
-        self._tls_listener = SpareListener(sockets, self._connection, security, handshakes, port=PORT, spares=0)
+        self._tls_listener = SpareListener(sockets, self._connection, security, port=PORT, spares=0)
         self._tls_listener.start(BACKLOG)
         self._begin()
         return Address(address.host, sockets[0].getsockname()[1])
@@ -181,13 +173,13 @@ class RedisServer:
         now = self.clock.now()
         over = self.budget.used > self.budget.limit
         max_sweeps = STALLED_SWEEPS_OVER_BUDGET if over else STALLED_SWEEPS
-        silent: list[Connection] = []
         for number, connection in tuple(self.connections.items()):
             session = connection.session
             if connection.no_room_since and connection.no_room_since < now - self.timeout:
                 connection.no_room()
             if not session.principal.authenticated and session.created_at < now - LOGIN_SECONDS:
-                silent.append(connection)
+                self.permissions.access.timed_out(session.addr, PORT)
+                self._disconnect(connection)
                 continue
             if session.chain is not None and not session.closing:
                 self._check_certificate(connection, session.chain)
@@ -205,14 +197,6 @@ class RedisServer:
                 session.principal.name,
                 session.name,
             )
-            self._disconnect(connection)
-        self._disconnecting.spread(silent)
-
-    def _end_silent(self, connection: Connection) -> None:
-        """End a connection without a login, unless it has logged in or ended since that was found."""
-        session = connection.session
-        if session.id in self.connections and not session.principal.authenticated:
-            self.permissions.access.timed_out(session.addr, PORT)
             self._disconnect(connection)
 
     def _check_certificate(self, connection: Connection, chain: PeerChain) -> None:

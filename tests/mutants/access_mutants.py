@@ -91,25 +91,14 @@ ACCESS_BUGS: tuple[Bug, ...] = (
         "handshakes begin all at once",
         (
             Change(
-                "milena_common/network/handshakes.py",
-                "            turn.begins.set_result(None)\n            break\n",
-                "            turn.begins.set_result(None)\n",
+                "milena_common/network/spare_listener.py",
+                "        if self._queued:\n            self._loop.call_soon(self._begin_next)\n",
+                "        while self._queued:\n            self._queued.popleft().set_result(None)\n",
             ),
         ),
         (
             "tests/common/network/test_encrypted.py::"
             "test_clients_that_connect_at_once_begin_one_after_another_and_all_get_in",
         ),
-    ),
-    Bug(
-        "handshakes take all of the event loop while commands run",
-        (
-            Change(
-                "milena_common/network/handshakes.py",
-                "        if wait:\n",
-                "        if wait > 1e9:\n",
-            ),
-        ),
-        ("tests/common/network/test_handshakes.py::test_handshakes_have_a_share_of_the_loop_while_commands_run",),
     ),
 )

@@ -17,18 +17,16 @@ from milena_cache.servers.resp.connection import Connection
 from milena_cache.servers.resp.dispatch.admission import MAX_CLIENTS, MEMBER_SECONDS
 from milena_cache.servers.resp.invalidations import Invalidations
 from milena_cache.servers.resp.output_buffer import HIGH_WATER
-from milena_cache.servers.resp.state.client_registry import Client, Reason
+from milena_cache.servers.resp.state.client_registry import Client
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.permissions import PORT
 from milena_common.access.access import LOGIN_SECONDS
 from milena_common.access.principals import ANONYMOUS
 from milena_common.network.addresses import Address
-from milena_common.network.handshakes import Handshakes
 from milena_common.network.listening import bind, check_free, listen
 from milena_common.network.security import PeerChain, ServerSecurity
 from milena_common.network.spare_listener import SpareListener
 from milena_common.resp.encoding import error_line
-from milena_common.runtime.spread_work import SpreadWork
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +35,6 @@ BACKLOG = 1024
 SWEEP_SECONDS = 1.0
 # After so many sweeps in which a client with unsent replies has read nothing, it is disconnected.
 STALLED_SWEEPS = 20
-# Connections that are ended for their age in one iteration of the loop: thousands may come and go together.
-DISCONNECTED_AT_ONCE = 8
 # While stopping: the pause between two checks of the connections; a connection is closed after QUIET_SECONDS
 # without a command, and all of them after LISTEN_SECONDS.
 STOP_PAUSE_SECONDS = 0.02
@@ -58,7 +54,6 @@ class RespServer:
         self._tls_listener: SpareListener | None = None
         self._security: ServerSecurity | None = None
         self._sweeper: asyncio.Task[None] | None = None
-        self._disconnecting: SpreadWork[tuple[Client, Reason]] = SpreadWork(self._end, DISCONNECTED_AT_ONCE)
         self._stalled: dict[int, int] = {}  # by connection id, for how many sweeps it has read nothing
 
     async def start(self, address: Address, check: Callable[[Address, str], None] = check_free) -> Address:
@@ -80,11 +75,8 @@ class RespServer:
         self._begin()
         return listens
 
-    def start_tls(self, address: Address, security: ServerSecurity, handshakes: Handshakes) -> Address:
-        """Listen for connections that `security` encrypts; otherwise as `start`.
-
-        `handshakes`: those of all ports of the process.
-        """
+    def start_tls(self, address: Address, security: ServerSecurity) -> Address:
+        """Listen for connections that `security` encrypts; otherwise as `start`."""
         check_free(address, "RESP_TLS_ADDR")
         self._security = security
         clients = self.context.clients
@@ -93,7 +85,6 @@ class RespServer:
             sockets,
             lambda: Connection(self.context, self.context.plain_gets, clients.next_id()),
             security,
-            handshakes,
             port="resp",
             spares=0,
         )
@@ -135,7 +126,6 @@ class RespServer:
         self._stalled = stalled
         self.context.rates.sample(self.context.clock.now(), totals(self.context))
         now = self.context.clock.now()
-        overdue: list[tuple[Client, Reason]] = []
         for client in tuple(clients.by_id.values()):
             if client.no_room_since and client.no_room_since < now - self.context.timeout:
                 client.no_room()
@@ -144,36 +134,21 @@ class RespServer:
                 self._check_certificate(client, session.chain)
             no_member = session.over_limit and not session.identified
             if not session.principal.authenticated and session.created_at < now - LOGIN_SECONDS:
-                overdue.append((client, "login"))
+                self.context.permissions.access.timed_out(session.addr, PORT)
+                client.disconnect("login")
                 continue
             if no_member and session.created_at < now - MEMBER_SECONDS:
                 client.push(error_line(MAX_CLIENTS))
                 client.finish()
-            if self._is_idle(client, now):
-                overdue.append((client, "idle"))
-        self._disconnecting.spread(overdue)
-
-    def _is_idle(self, client: Client, now: float) -> bool:
-        session, seconds = client.session, self.context.config.resp_idle
-        return (
-            seconds > 0
-            and session.last_at < now - seconds
-            and not (session.tracking or session.subscribed or client.waits or session.id in self.clients.slow)
-        )
-
-    def _end(self, overdue: tuple[Client, Reason]) -> None:
-        """End a connection for its age, unless it has done something since that was found."""
-        client, reason = overdue
-        session = client.session
-        if session.id not in self.clients.by_id:
-            return
-        if reason == "login":
-            if session.principal.authenticated:
-                return
-            self.context.permissions.access.timed_out(session.addr, PORT)
-        elif not self._is_idle(client, self.context.clock.now()):
-            return
-        client.disconnect(reason)
+        idle = self.context.config.resp_idle
+        if idle:
+            latest = self.context.clock.now() - idle
+            for client in tuple(clients.by_id.values()):
+                number, session = client.session.id, client.session
+                if session.last_at < latest and not (
+                    session.tracking or session.subscribed or client.waits or number in clients.slow
+                ):
+                    client.disconnect("idle")
 
     def _check_certificate(self, client: Client, chain: PeerChain) -> None:
         """End a connection whose certificate is not accepted any more, after its commands in flight."""

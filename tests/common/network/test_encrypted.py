@@ -13,12 +13,10 @@ from typing import Any
 
 import pytest
 
-from milena_common.network import encrypted, handshakes, spare_listener
+from milena_common.network import encrypted, spare_listener
 from milena_common.network.addresses import Address
 from milena_common.network.connecting import open_connection
 from milena_common.network.encrypted import HandshakeFailed
-from milena_common.network.handshake_throttle import HandshakeThrottle
-from milena_common.network.handshakes import Handshakes
 from milena_common.network.listening import bind
 from milena_common.network.security import PeerChain
 from milena_common.network.spare_listener import SpareListener
@@ -86,8 +84,7 @@ async def listening(
     server: Certificates, *, plain_too: bool = False, connection: type[Echo] = Echo
 ) -> AsyncIterator[str]:
     sockets = bind(Address(HOST, 0), "port")
-    queue = Handshakes(lambda: 0)
-    listener = SpareListener(sockets, connection, server, queue, plain_too=plain_too, port="resp", spares=0)
+    listener = SpareListener(sockets, connection, server, plain_too=plain_too, port="resp", spares=0)
     listener.start(16)
     try:
         yield f"{HOST}:{sockets[0].getsockname()[1]}"
@@ -212,49 +209,6 @@ async def test_clients_that_connect_at_once_begin_one_after_another_and_all_get_
     assert replies == [b"tls -"] * 24
     assert len(begun) == len(set(begun)) == 24
     assert not server.rejected
-
-
-async def test_clients_that_have_ended_before_their_turn_cost_no_handshake(
-    side: Side, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    waits, go, accepted = asyncio.Event(), asyncio.Event(), []
-
-    async def wait_turn(*arguments: Any) -> None:
-        waits.set()
-        await go.wait()
-
-    async def accept(*arguments: Any) -> None:
-        accepted.append(arguments)
-
-    monkeypatch.setattr(Handshakes, "wait_turn", wait_turn)
-    monkeypatch.setattr(spare_listener, "accept_encrypted", accept)
-    server = side.certificates("server")
-    async with listening(server) as address:
-        host, _, port = address.rpartition(":")
-        with socket.create_connection((host, int(port))) as client:
-            client.sendall(b"\x16\x03\x01\x01\x00")
-            await asyncio.wait_for(waits.wait(), AT_MOST)
-        go.set()
-        await counted(server, "closed")
-    assert not accepted
-
-
-async def test_connections_beyond_those_that_may_wait_are_ended(
-    side: Side, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(handshakes, "MAX_WAITING", 2)
-    monkeypatch.setattr(
-        HandshakeThrottle, "wait", lambda self, now, served: 0.01
-    )  # as long as others need the loop
-    server = side.certificates("server")
-    async with listening(server) as address:
-        host, _, port = address.rpartition(":")
-        clients = [socket.create_connection((host, int(port))) for _ in range(3)]
-        for each in clients:
-            each.sendall(b"\x16\x03\x01\x01\x00")
-        await counted(server, "too_many")
-        for each in clients:
-            each.close()
 
 
 @pytest.mark.parametrize(("bound", "sent"), [("MAX_SILENT", b""), ("MAX_HANDSHAKES", b"\x16\x03\x01\x01\x00")])

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
-from milena_cache.servers.resp.server import DISCONNECTED_AT_ONCE
 from milena_common.access.access import LOGIN_BYTES, LOGIN_SECONDS, Tokens
 from milena_common.access.acl_file import parse_users
 from milena_common.api.errors import ConfigError
@@ -238,22 +235,6 @@ async def test_what_has_not_logged_in_is_ended_by_time_and_by_size() -> None:
     server.server.sweep()
     assert silent.transport.close_state == "aborted"
     assert server.servers.access.failures["resp", "timeout"] == 2
-
-
-async def test_thousands_that_have_not_logged_in_are_ended_a_few_at_a_time() -> None:
-    server = guarded()
-    silent = [server.connect() for _ in range(3 * DISCONNECTED_AT_ONCE)]
-    await server.t.clock.advance(LOGIN_SECONDS + 0.1)
-    server.server.sweep()
-    late = silent[-1]
-    late.send(command(b"AUTH", b"app", b"secret"))
-    assert sum(bool(each.transport.close_state) for each in silent) == DISCONNECTED_AT_ONCE
-    await asyncio.sleep(0)
-    assert sum(bool(each.transport.close_state) for each in silent) == 2 * DISCONNECTED_AT_ONCE
-    await asyncio.sleep(0)
-    assert [bool(each.transport.close_state) for each in silent] == [True] * (3 * DISCONNECTED_AT_ONCE - 1) + [
-        False
-    ]
 
 
 async def test_the_table_is_shown_as_redis_shows_it() -> None:
