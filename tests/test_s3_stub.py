@@ -14,7 +14,8 @@ import pytest
 from botocore.exceptions import ClientError
 from obstore.store import S3Store
 
-from bench.peers.s3_objects import Objects, synthetic_value
+from bench.peers.s3_objects import IN_MEMORY_BYTES, Objects, synthetic_value
+from bench.peers.s3_stub import PIECE_BYTES
 from bench.peers.stub_process import StubProcess
 from tests.support.s3.moto_server import AWS_VARIABLES, REGION, s3_client
 
@@ -55,6 +56,19 @@ def test_of_values_above_what_is_to_be_kept_the_etag_stays() -> None:
         assert put == whole.respond("PUT", name, {}, value), "the ETag is that of the value"
         assert put.fields.strip() in kept.fields
         assert kept.body == (value if len(value) <= 4 else b"")
+
+
+def test_a_large_synthetic_object_is_made_as_it_is_read() -> None:
+    size = IN_MEMORY_BYTES + 5
+    stub = Objects(synthetic=size)
+    expected = synthetic_value("/b/large", size)
+    for first, last in ((0, 20), (3, 1_000_002), (size - 9, size - 1)):
+        got = stub.respond("GET", "/b/large", {"range": f"bytes={first}-{last}"}, b"")
+        assert bytes(got.body) == expected[first : last + 1]
+        assert f"bytes {first}-{last}/{size}" in got.fields
+    assert bytes(stub.respond("GET", "/b/large", {}, b"").body) == expected
+    assert stub.respond("HEAD", "/b/large", {}, b"").content_length == size
+    assert stub.respond("GET", "/b/.milena-check/none", {}, b"").status == 404, "nodes look for what is not there"
 
 
 def test_etags_may_be_the_md5_of_the_value() -> None:
@@ -174,6 +188,18 @@ def test_requests_are_counted_and_latency_is_kept(stub: StubProcess, boto: S3Cli
     boto.list_objects_v2(Bucket="b")
     after = stub.requests()
     assert after["PUT"] - before.get("PUT", 0) == after["LIST"] - before.get("LIST", 0) == 1
+
+
+def test_large_bodies_are_sent_as_fast_as_a_connection_may(stub: StubProcess, boto: S3Client) -> None:
+    value = bytes(range(256)) * 4096
+    boto.put_object(Bucket="b", Key="large", Body=value)
+    before = stub.sent_bytes()
+    stub.set_rate(10)
+    started = time.monotonic()
+    assert boto.get_object(Bucket="b", Key="large")["Body"].read() == value
+    assert time.monotonic() - started >= (len(value) - PIECE_BYTES) / 10e6  # but for the last piece
+    stub.set_rate(0)
+    assert stub.sent_bytes() - before == len(value)
 
 
 def test_synthetic_objects_exist_until_they_are_deleted(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -167,6 +167,8 @@ CONVENTIONS: dict[str, type] = {
     "connection_made": asyncio.Protocol,
     "connection_lost": asyncio.Protocol,
     "data_received": asyncio.Protocol,
+    "pause_writing": asyncio.Protocol,
+    "resume_writing": asyncio.Protocol,
 }
 
 SPECIAL = re.compile(r"__\w+__")

@@ -19,6 +19,29 @@ _DATE = "Wed, 01 Jan 2025 00:00:00 GMT"
 _ISO_DATE = "2025-01-01T00:00:00.000Z"
 _XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _PAGE = 1000
+# Larger synthetic values are not made as a whole.
+IN_MEMORY_BYTES = 64 * 2**20
+
+
+class Repeated:
+    """`seed` repeated up to `size` bytes, as a sequence of bytes that is not in memory. Slices have a step of 1."""
+
+    __slots__ = ("_first", "_seed", "_size")
+
+    def __init__(self, seed: bytes, size: int, first: int = 0) -> None:
+        self._seed = seed
+        self._size = size
+        self._first = first
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> Repeated:
+        start, stop, _ = part.indices(self._size)
+        return Repeated(self._seed, max(0, stop - start), (self._first + start) % len(self._seed))
+
+    def __bytes__(self) -> bytes:
+        return (self._seed * (self._size // len(self._seed) + 2))[self._first : self._first + self._size]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +50,7 @@ class Response:
 
     status: int
     fields: str = ""
-    body: bytes = b""
+    body: bytes | Repeated = b""
     content_length: int | None = None
 
 
@@ -35,7 +58,7 @@ class Response:
 class _Object:
     """An object. `metadata` is kept as encoded header fields of responses."""
 
-    value: bytes
+    value: bytes | Repeated
     etag: str
     metadata: str = ""
 
@@ -72,9 +95,11 @@ def _unchunked(body: bytes) -> bytes:
 
 
 class Objects:
-    """Buckets of objects. With `synthetic` bytes, every key that was not written or deleted exists, that size.
+    """Buckets of objects. With `synthetic` bytes, every key that was not written or deleted exists, that size,
+    except those by which nodes check what the store can do.
 
     Of values above `kept` bytes only the ETag is kept, for bursts of more bytes than the machine has memory for.
+    Synthetic values above IN_MEMORY_BYTES are made piece by piece, and have an ETag of their path and size.
     With `md5_etags` ETags are S3's: a node then compares values with them, and what is dirty has the ETag that it
     has in S3 afterwards. Otherwise they cost less, and a condition on the ETag of what is dirty fails afterwards.
     """
@@ -105,8 +130,11 @@ class Objects:
     def _find(self, path: str) -> _Object | None:
         if path in self._objects:
             return self._objects[path]
-        if self._synthetic is None:
+        if self._synthetic is None or "/.milena-" in path:
             return None
+        if self._synthetic > IN_MEMORY_BYTES:
+            seed = synthetic_seed(path)
+            return _Object(Repeated(seed, self._synthetic), f'"{seed.decode()}{self._synthetic:024x}"')
         value = synthetic_value(path, self._synthetic)
         return _Object(value, self._etag_of(value))
 
@@ -202,5 +230,8 @@ class Objects:
 
 def synthetic_value(path: str, size: int) -> bytes:
     """Return the content of a path, the same in every process: its checksum, repeated."""
-    seed = b"%08x" % zlib.crc32(path.encode())
-    return (seed * (size // len(seed) + 1))[:size]
+    return bytes(Repeated(synthetic_seed(path), size))
+
+
+def synthetic_seed(path: str) -> bytes:
+    return b"%08x" % zlib.crc32(path.encode())

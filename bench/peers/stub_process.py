@@ -56,5 +56,13 @@ class StubProcess(Process):
         counts: dict[str, int] = json.loads(self._request("GET", "/_stub/stats"))
         return counts
 
+    def sent_bytes(self) -> int:
+        """Return the bytes of the bodies of responses since the start."""
+        return int(self._request("GET", "/_stub/sent"))
+
     def set_latency(self, seconds: float) -> None:
         self._request("POST", f"/_stub/latency?ms={seconds * 1000:g}")
+
+    def set_rate(self, megabytes: float) -> None:
+        """Send at most so many megabytes (10**6 bytes) a second over each connection; 0: any number."""
+        self._request("POST", f"/_stub/rate?mb_s={megabytes:g}")

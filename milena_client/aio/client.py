@@ -308,7 +308,7 @@ class AsyncMilena:
         - `durability`: that of `set`, for an object of up to 8 MiB. A larger one is in S3 when `close` returns.
 
         All that is read is of the version that there is now: ConditionFailed is raised when bytes are missing and
-        the object was replaced. Sequential reads request up to 8 MiB ahead, others what they read. Raises
+        the object was replaced. Sequential reads request up to 2 MiB ahead, others what they read. Raises
         KeyNotFound if there is no such object, FailedPrecondition for an object without an ETag.
 
         What is written is visible when the file is closed, and not at all after an error. Raises ConditionFailed if

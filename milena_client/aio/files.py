@@ -21,7 +21,7 @@ class AsyncObjectFile:
 
     - `stat`: size and ETag of that version.
 
-    It keeps at most 8 MiB, which sequential reads have requested ahead.
+    It keeps at most 2 MiB, which sequential reads have requested ahead.
     """
 
     def __init__(self, read_range: ReadRange, stat: Stat, max_request: int) -> None:
@@ -38,11 +38,14 @@ class AsyncObjectFile:
         """
         remaining = max(0, self._ahead.size - self._ahead.position)
         length = remaining if length < 0 else min(length, remaining)
-        parts: list[memoryview] = []
+        parts: list[bytes | memoryview] = []
+        self._ahead.start_read()
         while length > 0:
             part = await self._read_some(length)
-            parts.append(part)
             length -= len(part)
+            # A view of what is kept would keep all of it in memory while the next bytes are received.
+            parts.append(bytes(part) if length else part)
+            del part
         self._check_open()
         return b"".join(parts)
 

@@ -44,7 +44,7 @@ from milena_common.api.object_path import ObjectPath, parse_path, strip_scheme
 
 Info = dict[str, Any]
 
-# Bytes of one request of a transfer from or to a local file.
+# Bytes that are read of a local file at a time, and of the largest value that is written as a whole.
 TRANSFER_BYTES = 8 * 2**20
 _MODES = "'rb', 'wb', 'xb'"
 # The modes of files for those of fsspec's calls that write.
@@ -444,7 +444,7 @@ class MilenaFileSystem(AsyncFileSystem):
             source = await client.open(place.key)
         async with source, await self._writer(path2, "wb") as writer:
             with file_errors(path2):
-                async for chunk in source.chunks(TRANSFER_BYTES):
+                async for chunk in source.chunks():
                     await writer.write(chunk)
                 await writer.close()
 
@@ -644,7 +644,7 @@ def _partial_file(path: Any) -> BinaryIO:
 
 
 async def _copy_to(source: AsyncObjectFile, target: Any, callback: Any) -> None:
-    async for chunk in source.chunks(TRANSFER_BYTES):
+    async for chunk in source.chunks():
         await asyncio.to_thread(target.write, chunk)
         callback.relative_update(len(chunk))
 

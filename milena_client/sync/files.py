@@ -12,7 +12,7 @@ from milena_client.core.values import Stat
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import FailedPrecondition
 
-# Bytes that a small read requests at least.
+# Bytes that a small read requests at least, unless they are of another block.
 BUFFER_BYTES = 64 * 1024
 
 # Returns bytes of the version that was opened. Raises MilenaError, ConditionFailed if there is another one.
@@ -23,6 +23,12 @@ class _RawObject(io.RawIOBase):
     def __init__(self, read_range: ReadRange, size: int, max_request: int) -> None:
         self._read_range = read_range
         self._ahead = ReadAhead(size, max_request)
+        self._needed = 0  # bytes that the read in progress still needs
+
+    def start_read(self, length: int) -> None:
+        """Begin a read of `length` bytes, for which `readinto` may be called several times."""
+        self._ahead.start_read()
+        self._needed = length
 
     def readable(self) -> bool:
         return True
@@ -33,8 +39,11 @@ class _RawObject(io.RawIOBase):
     def readinto(self, buffer: Any, /) -> int:
         self._check_open()
         view = memoryview(buffer).cast("B")
+        if not self._needed:  # a buffer is filled for a line, or for `peek`
+            self.start_read(1)
+        needed = self._needed
         part = self._ahead.consume(len(view))
-        while not part and (request := self._ahead.next_request(len(view))) is not None:
+        while not part and (request := self._ahead.next_request(needed, len(view))) is not None:
             try:
                 self._ahead.fill(self._read_range(request))
             except FailedPrecondition as error:
@@ -42,19 +51,21 @@ class _RawObject(io.RawIOBase):
                     raise
             part = self._ahead.consume(len(view))
         view[: len(part)] = part
+        self._needed = max(0, needed - len(part))
         return len(part)
 
     def readall(self) -> bytes:
-        remaining = max(0, self._ahead.size - self._ahead.position)
         # Not `RawIOBase.readall`, which reads some KiB at a time.
-        value = bytearray(remaining)
+        value = bytearray(max(0, self._ahead.size - self._ahead.position))
         view = memoryview(value)
+        self.start_read(len(value))
         while view:
             view = view[self.readinto(view) :]
         return bytes(value)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         self._check_open()
+        self._needed = 0
         return self._ahead.seek(offset, whence)
 
     def tell(self) -> int:
@@ -75,13 +86,33 @@ class ObjectFile(io.BufferedReader):
 
     - `stat`: size and ETag of that version.
 
-    It keeps at most 8 MiB, which sequential reads have requested ahead, and 64 KiB of `io`. Reads raise
+    It keeps at most 2 MiB, which sequential reads have requested ahead, and 64 KiB of `io`. Reads raise
     ConditionFailed if the object was replaced or deleted since it was opened, and bytes of it are missing.
     """
 
     def __init__(self, read_range: ReadRange, stat: Stat, max_request: int) -> None:
-        super().__init__(_RawObject(read_range, stat.size, max_request), BUFFER_BYTES)
+        self._object = _RawObject(read_range, stat.size, max_request)
+        super().__init__(self._object, BUFFER_BYTES)
         self.stat = stat
+
+    # `io` reads what it needs in several steps: the raw file learns from these what belongs to one read.
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size >= 0:
+            self._object.start_read(size)
+        return super().read(size)
+
+    def read1(self, size: int = -1, /) -> bytes:
+        self._object.start_read(size if size >= 0 else BUFFER_BYTES)
+        return super().read1(size)
+
+    def readinto(self, buffer: Any, /) -> int:
+        self._object.start_read(memoryview(buffer).nbytes)
+        return super().readinto(buffer)
+
+    def readinto1(self, buffer: Any, /) -> int:
+        self._object.start_read(memoryview(buffer).nbytes)
+        return super().readinto1(buffer)
 
     def chunks(self, length: int = MIN_WINDOW) -> Iterator[bytes]:
         """Iterate over the rest of the object, `length` bytes at a time."""

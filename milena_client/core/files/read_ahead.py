@@ -1,8 +1,13 @@
 """Pure. Which bytes of an object a file object requests, and which of them it has already.
 
 A read that begins where the one before has ended is sequential. From the second such read on more is requested than
-is read: MIN_WINDOW bytes, and twice as many with each request, up to MAX_WINDOW. Any other read requests what it
-reads and no more, so that random reads fetch no bytes in vain.
+is read: MIN_WINDOW bytes, and twice as many with each request, up to MAX_REQUEST. Any other read requests what it
+reads, so that random reads fetch no bytes in vain, and as much as its caller has room for of the block that it ends
+in.
+
+What is a read is said by its caller (`start_read`), which may take the bytes in several steps. Each step alone would
+look sequential: (1) a reader of 100 KiB somewhere in the object takes them as 64 KiB and 36 KiB, as `io` does; (2)
+the second step begins where the first has ended; (3) a megabyte is requested for 36 KiB.
 
 At most the bytes of one request are kept, and they are dropped before the next one is sent.
 """
@@ -12,9 +17,11 @@ from __future__ import annotations
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import ConditionFailed, FailedPrecondition, InvalidRequest
 
-# Bytes of a sequential reader's first and largest requests. The largest are also those of any other reader.
+# Bytes of a sequential reader's first requests. Also those of a block, unless the nodes have another BLOCK_BYTES.
 MIN_WINDOW = 2**20
-MAX_WINDOW = 8 * 2**20
+# Bytes of the largest requests. A client has a response up to five times while it is received, so that a reader
+# takes 16 MiB at most, what the allocator does not return at once included.
+MAX_REQUEST = 2 * 2**20
 # A rejected request is halved down to so many bytes at least.
 MIN_REQUEST = 1024
 
@@ -29,30 +36,44 @@ class ReadAhead:
     def __init__(self, size: int, max_request: int) -> None:
         self.size = size
         self.position = 0
-        self.max_request = min(MAX_WINDOW, max_request)
+        self.max_request = min(MAX_REQUEST, max_request)
         self._kept_from = 0
         self._kept = b""
         self._last_end = -1  # where the last read has ended
         self._window = 0
+        self._sequential = False
+
+    def start_read(self) -> None:
+        """Begin a read at `position`."""
+        self._sequential = self.position == self._last_end
+        if not self._sequential:
+            self._window = 0
 
     def consume(self, length: int) -> memoryview:
         """Return the next bytes that are kept, at most `length`, and pass over them; none if none are kept."""
         at = self.position - self._kept_from
         part = memoryview(self._kept)[at : at + length] if 0 <= at < len(self._kept) else memoryview(b"")
-        self._passed(len(part))
+        if part:
+            self.position += len(part)
+            self._last_end = self.position
         return part
 
-    def next_request(self, length: int) -> ByteRange | None:
-        """Return what to request so that `length` bytes, or fewer, can be read; None at the end of the object."""
+    def next_request(self, length: int, room: int = 0) -> ByteRange | None:
+        """Return what to request so that `length` bytes, or fewer, can be read; None at the end of the object.
+
+        `room`: bytes that the caller has a buffer for.
+        """
         remaining = self.size - self.position
         if remaining <= 0 or length <= 0:
             return None
-        if self.position == self._last_end:
-            self._window = min(max(2 * self._window, MIN_WINDOW), MAX_WINDOW)
+        if self._sequential:
+            self._window = min(max(2 * self._window, MIN_WINDOW), MAX_REQUEST)
+            more = self._window
         else:
-            self._window = 0
+            last = self.position + length - 1
+            more = min(room, (last // MIN_WINDOW + 1) * MIN_WINDOW - self.position)
         self._kept = b""
-        return ByteRange(self.position, min(max(length, self._window), self.max_request, remaining))
+        return ByteRange(self.position, min(max(length, more), self.max_request, remaining))
 
     def requests_less(self, request: ByteRange, error: FailedPrecondition) -> bool:
         """Return True if the next request is to be a smaller one than `request`, which was rejected with `error`.
@@ -67,13 +88,6 @@ class ReadAhead:
     def fill(self, value: bytes) -> None:
         """Take the bytes of the last request."""
         self._kept_from, self._kept = self.position, value
-
-    def _passed(self, length: int) -> None:
-        if length:
-            if self.position != self._last_end:
-                self._window = 0
-            self.position += length
-            self._last_end = self.position
 
     def seek(self, offset: int, whence: int) -> int:
         """Move to `offset`, counted from the beginning (`whence` 0), the position (1) or the end (2); return it.

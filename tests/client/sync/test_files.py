@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from milena_client.core.files.read_ahead import MAX_WINDOW, MIN_WINDOW
+from milena_client.core.files.read_ahead import MAX_REQUEST, MIN_WINDOW
 from milena_client.core.values import Stat
 from milena_client.sync.files import BUFFER_BYTES, ObjectFile
 from milena_common.api.byte_range import ByteRange
@@ -58,7 +58,7 @@ def test_the_whole_object_takes_few_requests_and_random_reads_small_ones() -> No
     it = Object()
     file = it.open()
     assert file.read() == VALUE
-    assert it.requests == [ByteRange(0, MAX_WINDOW), ByteRange(MAX_WINDOW, MAX_WINDOW)]
+    assert it.requests == [ByteRange(offset, MAX_REQUEST) for offset in range(0, len(VALUE), MAX_REQUEST)]
     it.requests.clear()
     for offset in (5_000_000, 100, 2_000_000):
         file.seek(offset)
@@ -66,11 +66,31 @@ def test_the_whole_object_takes_few_requests_and_random_reads_small_ones() -> No
     assert it.requests == [ByteRange(offset, BUFFER_BYTES) for offset in (5_000_000, 100, 2_000_000)]
 
 
+@pytest.mark.parametrize("length", [BUFFER_BYTES, 100_000, 300_000])
+@pytest.mark.parametrize("how", ["read", "readinto", "read1", "readinto1"])
+def test_random_reads_request_what_they_read(length: int, how: str) -> None:
+    it = Object()
+    file = it.open()
+    offsets = (5_000_000, 100, 2_000_000, 2**20 - 10)
+    for offset in offsets:
+        file.seek(offset)
+        if how.startswith("read1"):
+            assert VALUE.startswith(file.read1(length), offset)
+        elif how == "read":
+            assert file.read(length) == VALUE[offset : offset + length]
+        else:
+            buffer = bytearray(length)
+            got = getattr(file, how)(buffer)
+            assert VALUE.startswith(buffer[:got], offset)
+    # `io` takes 100,000 bytes as 65,536 and the rest; that is no sequential read.
+    assert it.requests == [ByteRange(offset, length) for offset in offsets]
+
+
 def test_chunks_are_requested_ahead() -> None:
     it = Object()
     assert b"".join(it.open().chunks(100_000)) == VALUE
-    assert len(it.requests) < 10
-    assert max(request.length for request in it.requests) == MAX_WINDOW
+    assert len(it.requests) < 12
+    assert max(request.length for request in it.requests) == MAX_REQUEST
     assert it.requests[1].length == MIN_WINDOW
 
 
@@ -96,7 +116,7 @@ def test_another_rejection_is_raised_after_a_few_requests() -> None:
 
     with pytest.raises(FailedPrecondition, match="damaged"):
         ObjectFile(read_range, Stat(len(VALUE), '"e"', 0.0, dirty=False), 2**30).read()
-    assert tried == [2**23 >> halved for halved in range(14)]
+    assert tried == [MAX_REQUEST >> halved for halved in range(12)]
 
 
 def test_the_error_of_a_request_is_raised_and_the_position_stays() -> None:

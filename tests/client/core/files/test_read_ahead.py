@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milena_client.core.files.read_ahead import MAX_WINDOW, MIN_WINDOW, ReadAhead
+from milena_client.core.files.read_ahead import MAX_REQUEST, MIN_WINDOW, ReadAhead
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import InvalidRequest
 
@@ -24,10 +24,15 @@ class Reader:
         self.ahead = ReadAhead(size if value is None else len(value), max_request)
         self.requests: list[ByteRange] = []
 
-    def read(self, length: int) -> bytes:
+    def read(self, length: int, room: int = 0) -> bytes:
         """Return at most `length` bytes, as one read of a raw file does."""
+        self.ahead.start_read()
+        return self.read_on(length, room)
+
+    def read_on(self, length: int, room: int = 0) -> bytes:
+        """Return at most `length` further bytes of the same read."""
         part = self.ahead.consume(length)
-        if not part and (request := self.ahead.next_request(length)) is not None:
+        if not part and (request := self.ahead.next_request(length, room)) is not None:
             self.requests.append(request)
             self.ahead.fill(bytes(request.length) if self.value is None else request.of(self.value))
             part = self.ahead.consume(length)
@@ -38,15 +43,8 @@ def test_a_sequential_reader_requests_more_and_more_up_to_a_limit() -> None:
     reader = Reader()
     for _ in range(300):
         assert len(reader.read(100_000)) > 0
-    assert [request.length for request in reader.requests] == [
-        100_000,
-        MIN_WINDOW,
-        2 * MIN_WINDOW,
-        4 * MIN_WINDOW,
-        MAX_WINDOW,
-        MAX_WINDOW,
-        MAX_WINDOW,
-    ]
+    assert [request.length for request in reader.requests][:3] == [100_000, MIN_WINDOW, 2 * MIN_WINDOW]
+    assert {request.length for request in reader.requests[2:]} == {MAX_REQUEST}
     assert all(a.offset + a.length == b.offset for a, b in zip(reader.requests, reader.requests[1:], strict=False))
 
 
@@ -61,6 +59,24 @@ def test_a_random_reader_requests_what_it_reads() -> None:
     reader.ahead.seek(5, os.SEEK_SET)
     reader.read(1000)
     assert reader.requests[-1] == ByteRange(5, 1000), "it is random again"
+
+
+def test_a_read_in_several_steps_is_not_sequential() -> None:
+    reader = Reader(max_request=100_000)
+    for offset in (50_000_000, 3, 70_000_000):
+        reader.ahead.seek(offset, os.SEEK_SET)
+        got = len(reader.read(150_000))
+        while got < 150_000:
+            got += len(reader.read_on(150_000 - got))
+    assert [request.length for request in reader.requests] == [100_000, 50_000] * 3
+
+
+def test_a_small_read_fills_its_callers_buffer_up_to_the_end_of_the_block() -> None:
+    reader = Reader()
+    for offset in (5000, MIN_WINDOW - 1000, 3 * MIN_WINDOW - 10, 2 * MIN_WINDOW - 100):
+        reader.ahead.seek(offset, os.SEEK_SET)
+        reader.read(100, 65536)
+    assert [request.length for request in reader.requests] == [65536, 1000, 65536, 100]
 
 
 def test_no_request_is_larger_than_it_may_be_or_behind_the_end() -> None:
