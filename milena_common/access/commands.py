@@ -234,7 +234,10 @@ ALWAYS_ALLOWED: Final = frozenset(
 # Commands between nodes, with their subcommands: no rule allows them, only the cluster's own identity does.
 CLUSTER_COMMANDS: Final = frozenset(
     f"milena.{name}"
-    for name in ("block", "publish", "handover", "merge", "copy", "collect", "promise", "ring", "listing", "peek")
+    for name in (
+        *("block", "publish", "handover", "merge", "copy", "collect", "promise", "ring", "listing", "peek"),
+        *("watch", "exec"),
+    )
 )
 
 

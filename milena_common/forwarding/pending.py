@@ -90,13 +90,14 @@ class Request(Pending):
     """A command for the owner of one key.
 
     key: by which the owner is found; `data`: what is sent
+    more_keys: the others of a command that is not split, in the same slot
     writes: True if it may change something
     ring: the ring by which it was sent; None: not yet
     resent: True if it has been sent to another node after its first one was lost
     run_here: carries it out in this process, where that may serve the key by now (`Topology.take`); else not set
     """
 
-    __slots__ = ("data", "key", "resent", "ring", "run_here", "writes")
+    __slots__ = ("data", "key", "more_keys", "resent", "ring", "run_here", "writes")
 
     run_here: Callable[[], None]
 
@@ -117,6 +118,7 @@ class Request(Pending):
         self.placed = True
         self.muted = False
         self.key = key
+        self.more_keys = _NO_KEYS
         self.data = data
         self.writes = command.access != "read"
         self.ring: Any = None

@@ -52,9 +52,11 @@ from milena_common.runtime.clock import Clock
 from milena_common.tls.chain import peer_chain
 from milena_common.tls.peer import of_transport
 from milena_router.redis.api_calls import RETRY_AFTER_MS, ApiCalls
-from milena_router.redis.local_commands import NO_TRANSACTIONS, Context, Local, find_local
+from milena_router.redis.context import Context, Local
+from milena_router.redis.local_commands import find_local
 from milena_router.redis.permissions import PORT, Permissions
 from milena_router.redis.session import Session
+from milena_router.redis.transactions import queue
 
 # Bytes that a command may have beyond its values.
 OVERHEAD_BYTES: Final = 2**20
@@ -247,7 +249,7 @@ class Connection(asyncio.Protocol):
             and not self._limited
             and self._number_in_flight < MAX_IN_FLIGHT
             and (session.deferring or not (ordering.parked or ordering.has("modify")))
-            and not session.logging_in
+            and not (session.logging_in or session.executing)
             and not self._is_behind()
         )
 
@@ -329,7 +331,8 @@ class Connection(asyncio.Protocol):
                     self._begin_parked(parked)
                     continue
             if commands:
-                if session.closing or session.logging_in or self._full or self._is_behind():
+                waits = session.logging_in or session.executing
+                if waits or session.closing or self._full or self._is_behind():
                     return False
                 if not self._begin(commands[0]):
                     return False
@@ -362,6 +365,10 @@ class Connection(asyncio.Protocol):
         muted = self._muted()
         try:
             self._check(argv, forwarded, local, now)
+            if session.transaction is not None and not (local is not None and local.in_transaction):
+                reply = queue(self._server.context, session, self._known(argv, forwarded or local), argv)
+                self._put(b"" if muted else reply)
+                return True
             if forwarded is not None:
                 self._begin_forwarded(forwarded, argv, now, muted)
                 return True
@@ -376,6 +383,8 @@ class Connection(asyncio.Protocol):
                 return True
             reply = encode(result, session.protocol)
         except Exception as error:
+            if session.transaction is not None and not (local is not None and local.in_transaction):
+                session.transaction.failed = True
             reply = self._error(error, forwarded.operation if forwarded is not None else "other")
         self._observe(forwarded.operation if forwarded is not None else "other", now)
         self._put(b"" if muted else reply)
@@ -395,11 +404,6 @@ class Connection(asyncio.Protocol):
         known = forwarded or local
         name = known.name if known is not None else ("milena.call" if argv[0].upper() == _CALL else "")
         session.last_command = name
-        if session.in_transaction and not (local is not None and local.in_transaction):
-            session.transaction_rejected = True
-            raise CommandError(
-                f"ERR {NO_TRANSACTIONS}: every command from MULTI to EXEC or DISCARD is rejected; nothing was done"
-            )
         if session.guard is not None:
             self._server.permissions.check_command(session, session.guard, name, forwarded, argv)
         if known is not None and not known.accepts(len(argv)):
@@ -413,6 +417,20 @@ class Connection(asyncio.Protocol):
             raise self._too_late(waited)
         if self._limited and (wait := self._server.limiter.take_tokens(now)):
             raise over_limit("the router's", self._server.limiter.rate, wait)
+
+    def _known(self, argv: list[bytes], known: Forwarded | Local | None) -> Forwarded | Local:
+        """Return what can be queued as `argv`. Raises the error for a value that is too large, or no command."""
+        if known is None:
+            raise self._unknown(argv)
+        if isinstance(known, Forwarded):
+            self._check_values(argv)
+        return known
+
+    def _check_values(self, argv: list[bytes]) -> None:
+        """Raise InvalidRequest for a value that is too large."""
+        for value in argv[2:]:
+            if len(value) > self._server.max_value_bytes:
+                check_value_size(len(value), self._server.max_value_bytes)
 
     def _too_late(self, waited: float) -> Overloaded:
         return Overloaded(
@@ -438,9 +456,7 @@ class Connection(asyncio.Protocol):
 
     def _begin_forwarded(self, forwarded: Forwarded, argv: list[bytes], now: float, muted: bool) -> None:
         """Send a command to the owners of its keys, or park it. Raises CommandError or InvalidRequest."""
-        for value in argv[2:]:
-            if len(value) > self._server.max_value_bytes:
-                check_value_size(len(value), self._server.max_value_bytes)
+        self._check_values(argv)
         default = self._server.default_bucket
         parts = split(forwarded, argv)
         size = sum(map(len, argv))
@@ -450,6 +466,7 @@ class Connection(asyncio.Protocol):
             if len(keys) > 1:
                 check_one_slot(keys)
             pending = Request(self, forwarded, keys[0], command(*argv), now, size)
+            pending.more_keys = keys[1:]
         else:
             pending = Gathered(self, forwarded, now, size, len(parts), self.session.protocol, MAX_REPLY_BYTES)
             keys = [canonical(key, default) for key, _ in parts]
@@ -649,7 +666,9 @@ class Connection(asyncio.Protocol):
 
     def _count(self) -> bool:
         """Count the bytes that this connection holds; False if nothing may be read until the budget has room."""
-        in_flight, begun, needed = self._in_flight, self._bytes_in_flight, self._reader.needed
+        transaction = self.session.transaction
+        begun = self._bytes_in_flight + (0 if transaction is None else transaction.bytes)
+        in_flight, needed = self._in_flight, self._reader.needed
         unsent = self.unsent
         if not in_flight.counted and unsent < SMALL and begun < SMALL and needed < SMALL:
             return True

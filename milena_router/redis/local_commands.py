@@ -7,16 +7,12 @@ rejected with what to use instead.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
-from milena_common.access.access import Access
 from milena_common.access.commands import CATEGORIES_OF
 from milena_common.access.principals import DEFAULT, Principal
 from milena_common.api.errors import Unauthenticated
-from milena_common.cluster.slot_assignment import Ring
 from milena_common.forwarding.routing import FORWARDED, find
-from milena_common.metrics.call_counts import CallCounts
 from milena_common.resp.encoding import OK, RESP2, RESP3, Raw, Simple, Verbatim
 from milena_common.resp.identity import Identity
 from milena_common.resp.redis_replies import (
@@ -31,71 +27,18 @@ from milena_common.resp.redis_replies import (
     unknown_subcommand,
     wrong_arity,
 )
-from milena_common.runtime.clock import Clock, monotonic_ms
+from milena_common.runtime.clock import monotonic_ms
+from milena_router.redis import transactions
+from milena_router.redis.context import Context, Handler, Local
 from milena_router.redis.permissions import PORT
 from milena_router.redis.session import Session
 
-NO_TRANSACTIONS: Final = "transactions are not supported"
 NO_CLUSTER: Final = "ERR This instance has cluster support disabled"
 _AT_A_NODE: Final = "is not available through a router; connect to a node, which serves the Redis protocol as well"
 _NO_MESSAGES: Final = (
     "is not available through a router: messages, and the invalidations of CLIENT TRACKING, come from nodes; "
     "connect to a node"
 )
-
-
-@dataclass(slots=True)
-class Context:
-    """What the commands need.
-
-    access: users and logins
-    clock: the time, monotonic and of day
-    ring: returns the newest ring
-    identity: returns what this router is: cluster, default bucket, ""
-    calls: counts and durations by operation
-    version: of Milena
-    max_connections: how many clients may be connected
-    sessions: the open connections by id, and their unsent and unread bytes
-    opened, rejected: connections so far, and those of them over the limit
-    """
-
-    access: Access
-    clock: Clock
-    ring: Callable[[], Ring]
-    identity: Callable[[], Identity]
-    calls: CallCounts
-    version: str
-    max_connections: int
-    sessions: dict[int, tuple[Session, Callable[[], tuple[int, int]]]] = field(default_factory=dict)
-    opened: int = 0
-    rejected: int = 0
-    started_at: float = 0.0
-
-
-# Returns a reply (see `milena_common.resp.encoding`) or an awaitable of one. Raises CommandError or MilenaError.
-Handler = Callable[[Context, Session, list[bytes]], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Local:
-    """A command of the router's own.
-
-    name: in lower case, of a subcommand with its parent's
-    arity: the number of arguments with the name; negative: the minimum
-    handler: see `Handler`
-    behind_all: True if it begins only when every command before it has its reply
-    in_transaction: True if it is carried out between MULTI and EXEC
-    """
-
-    name: str
-    arity: int
-    handler: Handler
-    behind_all: bool = False
-    in_transaction: bool = False
-
-    def accepts(self, number: int) -> bool:
-        """True if `number` arguments, the name included, are allowed."""
-        return number == self.arity if self.arity >= 0 else number >= -self.arity
 
 
 def _ping(context: Context, session: Session, argv: list[bytes]) -> Any:
@@ -303,39 +246,6 @@ def _client_option(context: Context, session: Session, argv: list[bytes]) -> Raw
     return Raw(OK)
 
 
-# ---- transactions
-
-
-def _multi(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    session.in_transaction = True
-    return Raw(OK)
-
-
-def _exec(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    if not session.in_transaction:
-        raise CommandError("ERR EXEC without MULTI")
-    rejected = session.transaction_rejected
-    session.end_transaction()
-    if rejected:
-        raise CommandError("EXECABORT Transaction discarded because of previous errors.")
-    return Raw(b"*0\r\n")
-
-
-def _discard(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    if not session.in_transaction:
-        raise CommandError("ERR DISCARD without MULTI")
-    session.end_transaction()
-    return Raw(OK)
-
-
-def _watch(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    raise CommandError(f"ERR {NO_TRANSACTIONS}, so there is nothing that WATCH could guard")
-
-
-def _ok(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    return Raw(OK)
-
-
 # ---- the server
 
 
@@ -500,46 +410,46 @@ def _object(name: str) -> Handler:
 
 def _table() -> Mapping[bytes, Local]:
     commands = [
-        Local("ping", -1, _ping),
-        Local("echo", 2, _echo),
-        Local("select", 2, _select),
+        Local("ping", -1, _ping, queued=True),
+        Local("echo", 2, _echo, queued=True),
+        Local("select", 2, _select, queued=True),
         Local("quit", -1, _quit, in_transaction=True),
         Local("reset", 1, _reset, behind_all=True, in_transaction=True),
         Local("hello", -1, _hello, behind_all=True),
         Local("auth", -2, _auth, behind_all=True),
-        Local("milena.hello", 4, _milena_hello),
-        Local("client", -2, _client),
-        Local("client|id", 2, _client_id),
-        Local("client|getname", 2, _client_getname),
-        Local("client|setname", 3, _client_setname),
-        Local("client|setinfo", 4, _client_setinfo),
-        Local("client|info", 2, _client_info),
-        Local("client|list", -2, _client_list),
+        Local("milena.hello", 4, _milena_hello, queued=True),
+        Local("client", -2, _client, rejects=True),
+        Local("client|id", 2, _client_id, queued=True),
+        Local("client|getname", 2, _client_getname, queued=True),
+        Local("client|setname", 3, _client_setname, queued=True),
+        Local("client|setinfo", 4, _client_setinfo, queued=True),
+        Local("client|info", 2, _client_info, queued=True),
+        Local("client|list", -2, _client_list, queued=True),
         Local("client|reply", 3, _client_reply),
         Local("client|defer", 3, _client_defer, behind_all=True),
-        Local("client|no-evict", 3, _client_option),
-        Local("client|no-touch", 3, _client_option),
-        Local("multi", 1, _multi),
-        Local("exec", 1, _exec, in_transaction=True),
-        Local("discard", 1, _discard, in_transaction=True),
-        Local("watch", -2, _watch),
-        Local("unwatch", 1, _ok),
-        Local("time", 1, _time),
-        Local("role", 1, _role),
-        Local("info", -1, _info),
-        Local("acl", -2, _parent("acl")),
-        Local("acl|whoami", 2, _whoami),
-        Local("command", -1, _command),
-        Local("command|count", 2, _command_count),
-        Local("command|list", -2, _command_list),
-        Local("command|info", -2, _command_info),
-        Local("command|docs", -2, _command_docs),
-        Local("command|getkeys", -3, _command_getkeys),
+        Local("client|no-evict", 3, _client_option, queued=True),
+        Local("client|no-touch", 3, _client_option, queued=True),
+        Local("multi", 1, transactions.multi, in_transaction=True),
+        Local("exec", 1, transactions.exec_, behind_all=True, in_transaction=True),
+        Local("discard", 1, transactions.discard, in_transaction=True),
+        Local("watch", -2, transactions.watch, behind_all=True, in_transaction=True),
+        Local("unwatch", 1, transactions.unwatch, queued=True),
+        Local("time", 1, _time, queued=True),
+        Local("role", 1, _role, queued=True),
+        Local("info", -1, _info, queued=True),
+        Local("acl", -2, _parent("acl"), rejects=True),
+        Local("acl|whoami", 2, _whoami, queued=True),
+        Local("command", -1, _command, queued=True),
+        Local("command|count", 2, _command_count, queued=True),
+        Local("command|list", -2, _command_list, queued=True),
+        Local("command|info", -2, _command_info, queued=True),
+        Local("command|docs", -2, _command_docs, queued=True),
+        Local("command|getkeys", -3, _command_getkeys, queued=True),
         Local("cluster", -2, _no_cluster),
         *(Local(name, 1, _no_cluster) for name in ("asking", "readonly", "readwrite")),
-        Local("object", -2, _object("object")),
-        Local("memory", -2, _object("memory")),
-        *(Local(name, -2, _parent(name)) for name in ("config", "debug", "latency", "slowlog")),
+        Local("object", -2, _object("object"), rejects=True),
+        Local("memory", -2, _object("memory"), rejects=True),
+        *(Local(name, -2, _parent(name), rejects=True) for name in ("config", "debug", "latency", "slowlog")),
         *(
             Local(name, -1, _without(_NO_MESSAGES))
             for name in (

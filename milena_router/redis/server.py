@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Final
 
 from milena_common.access.access import LOGIN_SECONDS, Access
 from milena_common.access.api_guard import ApiGuard
 from milena_common.access.principals import ANONYMOUS
+from milena_common.forwarding.call import request_to_owner
+from milena_common.forwarding.routing import Forwarded
 from milena_common.forwarding.topology import LEAVE_GRACE_SECONDS
 from milena_common.forwarding.upstreams import Upstreams
 from milena_common.limits.byte_budget import ByteBudget
@@ -30,7 +32,7 @@ from milena_common.rpc.server import Message, Method
 from milena_common.runtime.clock import Clock
 from milena_router.redis.api_calls import ApiCalls
 from milena_router.redis.connection import MAX_UNSENT, Connection
-from milena_router.redis.local_commands import Context
+from milena_router.redis.context import Context
 from milena_router.redis.permissions import PORT, Permissions
 from milena_router.ring.leases import Leases
 from milena_router.ring.membership import EXITED, EXPIRED, Change
@@ -86,6 +88,8 @@ class RedisServer:
             calls=self.calls,
             version=installed_version(),
             max_connections=max_connections,
+            request=self._request,
+            default_bucket=lambda: membership.default_bucket,
             started_at=clock.now(),
         )
         self.connections: dict[int, Connection] = {}
@@ -101,6 +105,11 @@ class RedisServer:
     @property
     def default_bucket(self) -> str:
         return self._leases.membership.default_bucket
+
+    def _request(self, forwarded: Forwarded, keys: list[bytes], argv: list[bytes]) -> Awaitable[bytes]:
+        request, reply = request_to_owner(self.budget, forwarded, keys, argv, self.clock.now())
+        self.upstreams.send_request(request)
+        return reply
 
     # ---- listening
 

@@ -5,8 +5,11 @@ RESET brings it back to that of a new connection, but for identity and counts.
 
 from __future__ import annotations
 
+from typing import Any
+
 from milena_common.access.principals import EVERYONE, Principal
 from milena_common.access.rules import User
+from milena_common.forwarding.transactions import Transaction
 from milena_common.network.security import PeerChain
 from milena_common.resp.encoding import RESP2
 from milena_common.tls.peer import PeerCertificate
@@ -30,8 +33,9 @@ class Session:
     name, lib_name, lib_ver: as given by CLIENT SETNAME and CLIENT SETINFO
     deferring: True if replies that have to wait come later, as pushes (CLIENT DEFER)
     mute: how many commands, the present one included, get no reply; negative: all (CLIENT REPLY)
-    in_transaction: True between MULTI and EXEC or DISCARD, where every command is rejected
-    transaction_rejected: True if one was
+    transaction: what was queued between MULTI and EXEC or DISCARD; None outside of one
+    watched: what the keys are that are watched, by cache key, as their owner says it
+    executing: True while an EXEC or WATCH is in flight; the commands behind it wait
     """
 
     __slots__ = (
@@ -45,9 +49,9 @@ class Session:
         "commands",
         "created_at",
         "deferring",
+        "executing",
         "guard",
         "id",
-        "in_transaction",
         "laddr",
         "last_at",
         "last_command",
@@ -59,7 +63,8 @@ class Session:
         "protocol",
         "received",
         "sent",
-        "transaction_rejected",
+        "transaction",
+        "watched",
     )
 
     def __init__(self, number: int, addr: str, laddr: str, now: float, anonymous: Principal = EVERYONE) -> None:
@@ -78,6 +83,7 @@ class Session:
         self.anonymous = anonymous
         self.guard: User | None = None
         self.logging_in = False
+        self.executing = False
         self.closing = False
         self.reset_modes()
 
@@ -93,14 +99,14 @@ class Session:
         self.end_transaction()
 
     def end_transaction(self) -> None:
-        """End the state in which every command is rejected."""
-        self.in_transaction = False
-        self.transaction_rejected = False
+        """Drop what was queued and is watched."""
+        self.transaction: Transaction[Any] | None = None
+        self.watched: dict[bytes, bytes] = {}
 
     @property
     def plain(self) -> bool:
         """True if its GETs need no check, and get a reply."""
-        return self.guard is None and not self.mute and not self.in_transaction
+        return self.guard is None and not self.mute and self.transaction is None
 
     @property
     def principal(self) -> Principal:
@@ -126,8 +132,8 @@ class Session:
             "sub": 0,
             "psub": 0,
             "ssub": 0,
-            "multi": 0 if self.in_transaction else -1,
-            "watch": 0,
+            "multi": -1 if self.transaction is None else len(self.transaction.commands),
+            "watch": len(self.watched),
             "qbuf": unread,
             "qbuf-free": 0,
             "argv-mem": 0,

@@ -77,14 +77,15 @@ class RouterTopology:
         return self._allowed.to_call(called)
 
     async def confirm(self, request: Request, deadline: float) -> None:
-        """Have each owner since `request` was sent drop what it has read of the key; see `Forwarder`."""
+        """Have each owner since `request` was sent drop what it has read of the keys; see `Forwarder`."""
         owner = request.ring.find(request.key)
         while True:
             newer = self.epoch.find(request.key)
             if newer.owned_since == owner.owned_since or not newer.address:
                 return
-            bucket, key = split_cache_key(request.key)
-            invalidate = cache_pb.InvalidateRequest(key=key, bucket=bucket).SerializeToString()
-            remaining = max(deadline - self._clock.now(), MIN_SECONDS)
-            await self._forwarder.request(newer.address, INVALIDATE.name, invalidate, remaining)
+            for each in (request.key, *request.more_keys):
+                bucket, key = split_cache_key(each)
+                invalidate = cache_pb.InvalidateRequest(key=key, bucket=bucket).SerializeToString()
+                remaining = max(deadline - self._clock.now(), MIN_SECONDS)
+                await self._forwarder.request(newer.address, INVALIDATE.name, invalidate, remaining)
             owner = newer

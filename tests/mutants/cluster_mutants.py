@@ -25,6 +25,7 @@ HANDOVER_TESTS = "tests/cache/handover/test_handover.py"
 FORMER_OWNER_TESTS = "tests/cache/handover/test_former_owner.py"
 RELEASE_TESTS = "tests/router/ring/losses/test_releases.py"
 MOVE_TESTS = "tests/router/ring/test_membership_moves.py"
+EXEC_TESTS = "tests/cache/servers/resp/commands/connection/test_milena_exec.py"
 
 COUNTED_LEASE = f"{FENCE_TESTS}::test_a_lease_counts_from_its_request_and_ends_before_it_does_at_the_router"
 IN_QUEUE = f"{HANDOVER_TESTS}::test_a_write_in_the_journals_queue_goes_with_the_slot"
@@ -307,5 +308,27 @@ MORE_CLUSTER_BUGS: tuple[Bug, ...] = (
         "if taken is None or key in self._written or not",
         "if taken is None or not",
         f"{HANDOVER_TESTS}::test_the_old_owner_gets_no_request_for_what_was_written_since",
+    ),
+    # ---- transactions on keys of other nodes
+    _bug(
+        "a transaction does not see that another process has had its watched keys",
+        "milena_cache/servers/resp/dispatch/transaction.py",
+        "        if (now.process, now.owned_since) != (self.process, self.owned_since):\n",
+        "        if now.owned_since != self.owned_since:\n",
+        f"{EXEC_TESTS}::test_what_was_watched_at_another_process_or_in_another_time_has_changed",
+    ),
+    _bug(
+        "a transaction on keys of another node does not send what is watched",
+        "milena_cache/servers/resp/commands/connection/milena_exec.py",
+        "commands, {key: Watched.decode(state) for key, state in watched.items()})\n",
+        "commands, {})\n",
+        f"{EXEC_TESTS}::test_it_is_carried_out_by_one_commit_if_what_is_watched_is_unchanged",
+    ),
+    _bug(
+        "a write of several keys is confirmed for the first one only",
+        "milena_router/redis/topology.py",
+        "            for each in (request.key, *request.more_keys):\n",
+        "            for each in (request.key,):\n",
+        "tests/router/redis/test_connection.py::test_a_new_owner_drops_what_it_has_of_every_key_of_a_write",
     ),
 )

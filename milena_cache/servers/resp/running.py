@@ -32,7 +32,6 @@ from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.subcommands import find
 from milena_cache.servers.resp.output_buffer import OutputBuffer
 from milena_cache.servers.resp.state.context import Context
-from milena_cache.servers.resp.state.forwarder import Forwarder
 from milena_cache.servers.resp.state.pending_replies import CommandsInFlight, Large, PendingReply, Reply, encoded
 from milena_cache.servers.resp.state.tracking import Work
 from milena_cache.servers.resp.unknown_command import UNKNOWN
@@ -151,10 +150,10 @@ class Running:
                     context.requests.admit()
                 if len(keys) > 1:
                     check_keys(keys)
-                # WATCH and what is queued stay here: a transaction has one owner, which has the whole of it.
+                # Not WATCH and what is queued: a transaction has one owner, which gets the whole of it from EXEC.
                 if (
                     not (session.transaction is not None or command.allowed_in_transaction)
-                    and (forwarder := self._forwarder()) is not None
+                    and (forwarder := context.forwarder_for(session)) is not None
                 ):
                     if forwarder.is_elsewhere(keys):
                         begun = True
@@ -292,8 +291,13 @@ class Running:
         if not found.accepts(len(argv)):
             raise wrong_arity(found.name)
         check_transaction(found, argv)
+        forwarder = context.forwarder_for(session)
+        elsewhere = forwarder is not None and forwarder.is_elsewhere(keys)
         for key in keys:
-            context.place(key)
+            if elsewhere:
+                context.check_key(key)
+            else:
+                context.place(key)
         if keys and not context.ownership.single:
             # One slot for all: compared with the first command that has keys.
             transaction.key = transaction.key or keys[0]
@@ -332,21 +336,11 @@ class Running:
 
         It has had no effect here; one on several keys is repeated as a whole, as by a client that follows MOVED.
         """
-        forwarder = self._forwarder()
+        forwarder = self._context.forwarder_for(self._session)
         if forwarder is None or pending.forwarded:
             return None
         pending.forwarded = True
         return forwarder.forward(self._session, pending.argv, pending.started)
-
-    def _forwarder(self) -> Forwarder | None:
-        """Return what sends the client's commands to other nodes; None if there are none, or it is redirected.
-
-        A client that tracks keys is: its invalidations come from the nodes that it reads from.
-        """
-        session = self._session
-        if not session.forwards or session.tracking or self._context.ownership.single:
-            return None
-        return self._context.forwarder
 
     def _touched(self, command: Command[Context], argv: list[bytes]) -> tuple[Access, list[bytes]]:
         """Return what the command does to its objects, for the ordering.
@@ -356,7 +350,9 @@ class Running:
         second. The slot may also move while a write of this node waits, so this is so for every key then.
         """
         access, keys = self._context.touched(command, argv)
-        return "modify" if access == "write" and self._forwarder() is not None else access, keys
+        if access == "write" and self._context.forwarder_for(self._session) is not None:
+            access = "modify"
+        return access, keys
 
     def _wait(self, pending: PendingReply, result: Any, *, parked: bool) -> None:
         """Wait for `result` in a task or future of its own. `parked`: the command has its place already."""

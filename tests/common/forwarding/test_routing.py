@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from milena_cache.servers.resp.commands.registry import command_registry
 from milena_common.api.errors import InvalidRequest
+from milena_common.forwarding import transactions
 from milena_common.forwarding.routing import FORWARDED, MAX_KEYS, canonical, find, merge, split
 from milena_common.resp.encoding import encode
 from milena_common.resp.redis_replies import CommandError
@@ -103,14 +104,15 @@ def test_the_table_is_that_of_a_node() -> None:
     for command in command_registry().values():
         node[command.name] = command
         node.update({each.name: each for each in command.subcommands})
-    for command in FORWARDED.values():
+    for command in (*FORWARDED.values(), transactions.WATCH, transactions.EXEC):
         theirs = node[command.name]
         assert command.arity == theirs.arity, command.name
         assert (command.first, command.last, command.step) == theirs.keys, command.name
         assert command.access == theirs.access, command.name
         assert command.operation == theirs.operation, command.name
-    with_keys = {name for name, each in node.items() if each.keys[0] and not each.subcommands} - {"watch"}
-    assert with_keys == {command.name for command in FORWARDED.values()}
+    with_keys = {name for name, each in node.items() if each.keys[0] and not each.subcommands}
+    by_transactions = {"watch", transactions.WATCH.name, transactions.EXEC.name}
+    assert with_keys - by_transactions == {command.name for command in FORWARDED.values()}
 
 
 def test_every_command_of_a_node_is_known_or_only_for_the_cluster() -> None:

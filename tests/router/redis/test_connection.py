@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from milena_common.api.pb import cache_server_pb2 as cache_pb
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.network.addresses import Address
 from milena_common.resp.encoding import command
@@ -227,3 +228,76 @@ async def test_deferred_replies_come_as_pushes_and_hold_up_no_others(port: Port)
     assert (await client.replies(4))[2:] == [b"-DEFERRED 1\r\n", b"$3\r\nv-b\r\n"]
     port.node.release()
     assert await client.replies(1) == [b">3\r\n+deferred\r\n:1\r\n$6\r\nv-slow\r\n"]
+
+
+async def test_a_transaction_is_one_command_that_is_never_sent_twice(port: Port) -> None:
+    says = {b"MILENA.EXEC": b"*2\r\n+OK\r\n_\r\n", b"MILENA.WATCH": b"*1\r\n$5\r\nstate\r\n"}
+    port.node.says = lambda argv: says.get(argv[0])
+    client = await port.connect()
+    client.send(b"WATCH a", b"MULTI", b"SET a 1", b"PING", b"GET {a}b", b"EXEC", b"GET a")
+    assert await client.replies(7) == [
+        *[b"+OK\r\n"] * 2,
+        *[b"+QUEUED\r\n"] * 3,
+        b"*3\r\n+OK\r\n+PONG\r\n$-1\r\n",
+        b"$3\r\nv-a\r\n",
+    ]
+    sent = b"MILENA.EXEC a 1 a state 3 SET a 1 2 GET {a}b".split()
+    assert port.node.received == [[b"MILENA.WATCH", b"a"], sent, [b"GET", b"a"]]
+    # What was watched is forgotten, and a node that is lost may have carried it out.
+    says[b"MILENA.EXEC"] = b""
+    port.node.defers = lambda argv: argv[0] == b"MILENA.EXEC"
+    client.send(b"MULTI", b"SET a 2", b"EXEC", b"GET a")
+    assert await client.replies(2) == [b"+OK\r\n", b"+QUEUED\r\n"]
+    await port.until(lambda: bool(port.node.held))
+    port.node.disconnect()
+    lost, read = await client.replies(2)
+    assert lost.startswith(b"-NODELOST")
+    assert b"may or may not have been done" in lost
+    assert read == b"$3\r\nv-a\r\n"
+    assert port.node.commands.count(b"MILENA.EXEC") == 2
+    assert [argv for argv in port.node.received if argv[0] == b"MILENA.EXEC"][1][2] == b"0"
+
+
+async def test_a_transaction_follows_a_slot_that_has_moved(port: Port) -> None:
+    replies = [b"-TRYAGAIN retry-after-ms=100 it moves\r\n", b"_\r\n"]
+    port.node.says = lambda argv: replies.pop(0) if argv[0] == b"MILENA.EXEC" else None
+    client = await port.connect()
+    client.send(b"MULTI", b"SET a 1", b"EXEC")
+    reply = asyncio.create_task(client.replies(3))
+    await port.goes_on_until(reply)
+    assert reply.result()[2] == b"*-1\r\n"
+    assert replies == []
+
+
+async def test_commands_of_a_rejected_transaction_reach_no_node(port: Port) -> None:
+    client = await port.connect()
+    client.send(
+        b"MULTI", b"SET a 1", b"HELLO 3", b"EXEC", b"MULTI", b"SET a 1", b"MEMORY USAGE a", b"DISCARD", b"EXEC"
+    )
+    replies = await client.replies(9)
+    assert replies[2] == b"-ERR 'hello' is not available in a transaction; nothing of it will be done\r\n"
+    assert replies[3] == b"-EXECABORT Transaction discarded because of previous errors.\r\n"
+    assert replies[7:] == [b"+OK\r\n", b"-ERR EXEC without MULTI\r\n"]
+    assert port.node.received == []
+
+
+async def test_a_new_owner_drops_what_it_has_of_every_key_of_a_write(port: Port) -> None:
+    port.node.defers = lambda argv: argv[0] in (b"MSETNX", b"MILENA.EXEC")
+    said = {b"MSETNX": b":1\r\n", b"MILENA.EXEC": b"*2\r\n+OK\r\n+OK\r\n"}
+    port.node.says = lambda argv: said.get(argv[0])
+    client, other = await port.connect(), await port.connect()
+    client.send(b"MSETNX {a}1 v {a}2 v")
+    other.send(b"MULTI", b"SET {a}3 v", b"SET {a}4 v", b"EXEC")
+    assert (await other.replies(3))[2] == b"+QUEUED\r\n"
+    await port.until(lambda: len(port.node.held) == 2)
+    stub = port.router.stub
+    await stub.Leave(pb.LeaveRequest(address="node:1", node_id="id"), timeout=SOON)
+    addresses = {"resp": port.node.address}
+    join = pb.JoinRequest(address="node:2", node_id="id2", default_bucket="photos", addresses=addresses)
+    await stub.Join(join, timeout=SOON)
+    port.node.release()
+    assert await client.replies(1) == [b":1\r\n"]
+    assert await other.replies(1) == [b"*2\r\n+OK\r\n+OK\r\n"]
+    calls = port.router.nodes["node:2"].calls
+    dropped = [cache_pb.InvalidateRequest.FromString(request).key for _, request, _ in calls]
+    assert sorted(dropped) == [b"{a}1", b"{a}2", b"{a}3", b"{a}4"]

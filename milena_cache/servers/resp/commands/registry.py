@@ -17,6 +17,7 @@ from milena_cache.servers.resp.commands.connection import (
     transactions,
 )
 from milena_cache.servers.resp.commands.connection import client_tracking as tracking_commands
+from milena_cache.servers.resp.commands.connection import milena_exec as executing
 from milena_cache.servers.resp.commands.connection import milena_hello as identity
 from milena_cache.servers.resp.commands.data import all_keys, expiry, keyspace, renaming, scan, strings, updates
 from milena_cache.servers.resp.commands.data import refresh as refreshing
@@ -56,6 +57,7 @@ MODULES = (
     command_docs,
     config_commands,
     copying,
+    executing,
     handing_over,
     handshake,
     identity,

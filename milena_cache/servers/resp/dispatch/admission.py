@@ -12,6 +12,7 @@ from milena_cache.servers.resp.dispatch.command import Command
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_common.access.commands import CLUSTER_COMMANDS
 from milena_common.api.errors import Overloaded
+from milena_common.forwarding.transactions import check_options, not_available
 from milena_common.resp.redis_replies import CommandError
 
 # Milliseconds that a client should wait after a rejection for overload.
@@ -35,9 +36,6 @@ _NOT_QUEUED: Final = frozenset(
         *("flushdb", "flushall", "keys", "scan", "wait", "waitaof"),
     )
 )
-# Options of SET that are about one write by itself.
-_OF_ONE_WRITE: Final = frozenset((b"DURABILITY", b"RECEIPT", b"WITHIN"))
-
 # Maximum number of keys of one command: the work that is not divided takes some milliseconds then.
 MAX_KEYS: Final = 65_536
 
@@ -55,6 +53,12 @@ def check_member(session: Session, command: Command[Any]) -> None:
         raise CommandError(MAX_CLIENTS)
 
 
+def check_identified(session: Session) -> None:
+    """Raise CommandError unless the connection has named this process."""
+    if not session.identified:
+        raise CommandError("NOPERM only nodes of the cluster may send this, after MILENA.HELLO with this node's id")
+
+
 def check_transaction(command: Command[Any], argv: list[bytes]) -> None:
     """Raise CommandError for a command that cannot be in a transaction."""
     if (
@@ -64,12 +68,8 @@ def check_transaction(command: Command[Any], argv: list[bytes]) -> None:
         or command.name in _NOT_QUEUED
         or (command.while_subscribed and command.group == "pubsub")
     ):
-        raise CommandError(f"ERR '{command.name}' is not available in a transaction; nothing of it will be done")
-    if command.name == "set" and any(word.upper() in _OF_ONE_WRITE for word in argv[3:]):
-        raise CommandError(
-            "ERR 'set' with DURABILITY, RECEIPT or WITHIN is not available in a transaction; nothing of it will be "
-            "done"
-        )
+        raise not_available(command.name)
+    check_options(command.name, argv)
 
 
 def check_deadline(command: Command[Any], waited: float, timeout: float) -> None:

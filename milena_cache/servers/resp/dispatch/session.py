@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from milena_cache.servers.resp.dispatch.transaction import Transaction, Watched
+from milena_cache.servers.resp.dispatch.transaction import CommandQueue, Watched
 from milena_common.access.principals import EVERYONE, Principal
 from milena_common.access.rules import User
 from milena_common.network.security import PeerChain
@@ -112,7 +112,7 @@ class Session:
         self.sent = 0  # bytes
         self._over_limit = False
         self._mute = 0
-        self._transaction: Transaction | None = None
+        self._transaction: CommandQueue | None = None
         self.executing = False
         self._subscribed = False
         self._tracking = False
@@ -189,11 +189,11 @@ class Session:
         self._update_plain()
 
     @property
-    def transaction(self) -> Transaction | None:
+    def transaction(self) -> CommandQueue | None:
         return self._transaction
 
     @transaction.setter
-    def transaction(self, value: Transaction | None) -> None:
+    def transaction(self, value: CommandQueue | None) -> None:
         self._transaction = value
         self._update_plain()
 

@@ -1,68 +1,55 @@
-"""Pure. The commands of a transaction, from MULTI to EXEC, and the keys that are watched for it; their bounds."""
+"""Pure. What a watched key was, also in the form in which nodes send it to each other (MILENA.WATCH)."""
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from milena_cache.objects.version import Version
+from milena_common.forwarding.transactions import Queued, Transaction
 from milena_common.resp.redis_replies import CommandError
 
-# Of one transaction: commands, and bytes of their arguments, which count as bytes in flight until its end.
-MAX_COMMANDS: Final = 4096
-MAX_BYTES: Final = 16 * 2**20
-# Keys that one connection may watch.
-MAX_WATCHED: Final = 256
-
-
-class Queued(NamedTuple):
-    """A command of a transaction, a `Command` (a subcommand if there is one), and its arguments."""
-
-    command: Any
-    argv: list[bytes]
-
-
-class Transaction:
-    """What was queued since MULTI.
-
-    commands: in their order
-    bytes: of their arguments
-    failed: True if a command was rejected, for which EXEC will fail
-    key: the first key of its commands, with whose slot the others are compared; empty without one
-    """
-
-    __slots__ = ("bytes", "commands", "failed", "key")
-
-    def __init__(self) -> None:
-        self.commands: list[Queued] = []
-        self.bytes = 0
-        self.failed = False
-        self.key = b""
-
-    def queue(self, command: Any, argv: list[bytes]) -> None:
-        """Add a `Command`. Raises CommandError if the transaction would be too large."""
-        size = sum([len(word) for word in argv])
-        if len(self.commands) >= MAX_COMMANDS or self.bytes + size > MAX_BYTES:
-            raise CommandError(
-                f"ERR a transaction has at most {MAX_COMMANDS} commands and {MAX_BYTES} bytes of arguments; "
-                "nothing of it will be done"
-            )
-        self.commands.append(Queued(command, argv))
-        self.bytes += size
+# Of commands as this server describes them (`Command`).
+QueuedCommand = Queued[Any]
+CommandQueue = Transaction[Any]
 
 
 class Watched(NamedTuple):
     """A key as it was when it was watched.
 
-    owned_since: the ring epoch since which this node owned its slot
+    process: the node's that owned its slot
+    owned_since: the ring epoch since which it did
     version: of its dirty write; None if it had none
     exists, etag, expires_at: of the object
     """
 
+    process: str
     owned_since: int
     version: Version | None
     exists: bool
     etag: str
     expires_at: float
+
+    def encode(self) -> bytes:
+        version = "-" if self.version is None else str(self.version)
+        fields = self.process or "-", self.owned_since, version, int(self.exists), repr(self.expires_at), self.etag
+        return " ".join(map(str, fields)).encode()
+
+    @classmethod
+    def decode(cls, encoded: bytes) -> Watched:
+        """Return what `encode` was called for. Raises CommandError for anything else."""
+        try:
+            process, since, version, exists, expires_at, etag = encoded.decode().split(" ", 5)
+            epoch, _, seq = version.partition("-")
+            return cls(
+                "" if process == "-" else process,
+                int(since),
+                None if version == "-" else Version(int(epoch), int(seq)),
+                exists == "1",
+                etag,
+                float(expires_at),
+            )
+        except ValueError:
+            raise CommandError("ERR malformed state of a watched key; nothing was done") from None
 
     def is_changed(self, now: Watched) -> bool:
         """True if the key may have been written since, and is `now` so.
@@ -71,7 +58,7 @@ class Watched(NamedTuple):
         object has its ETag, and was not written if it has the same. A DEL of what does not exist is a write too
         (`decisions.keys.delete`), and no change.
         """
-        if now.owned_since != self.owned_since:
+        if (now.process, now.owned_since) != (self.process, self.owned_since):
             return True
         if not (now.exists or self.exists):
             return False

@@ -151,6 +151,19 @@ class Context:
         """
         return self.requests.place(*_named(key))
 
+    def check_key(self, key: bytes) -> None:
+        """Raise InvalidRequest or AccessDenied if `key` names no object, of whichever node."""
+        self.buckets.resolve(*_named(key))
+
+    def forwarder_for(self, session: Session) -> Forwarder | None:
+        """Return what sends the client's commands to other nodes; None if there are none, or it is redirected.
+
+        A client that tracks keys is: its invalidations come from the nodes that it reads from.
+        """
+        if not session.forwards or session.tracking or self.ownership.single:
+            return None
+        return self.forwarder
+
     def place_to_read(self, key: bytes) -> Place:
         """As `place`, for a read: while the fence is closed, see `Requests.place_to_read`."""
         return self.requests.place_to_read(*_named(key))
@@ -168,10 +181,11 @@ class Context:
             return access, []
         keys = command.keys_in(argv)
         if any(key.startswith(SCHEME) for key in keys):
-            keys = [self._cache_key(key) if key.startswith(SCHEME) else key for key in keys]
+            keys = [self.cache_key(key) if key.startswith(SCHEME) else key for key in keys]
         return access, keys
 
-    def _cache_key(self, key: bytes) -> bytes:
+    def cache_key(self, key: bytes) -> bytes:
+        """Return the cache key of the object that `key` names; `key` itself if it names none."""
         try:
             bucket, object_key = split_cache_key(key)
             return self.buckets.resolve(bucket, object_key).cache_key

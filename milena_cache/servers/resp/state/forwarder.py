@@ -22,60 +22,19 @@ from milena_cache.objects.names import Buckets
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.pending_replies import encoded
 from milena_cache.servers.resp.statistics.command_metrics import encoded_error
-from milena_common.api.errors import InternalError, InvalidRequest, Moved, TryAgain
+from milena_common.api.errors import Moved, TryAgain
 from milena_common.cluster.slots import slot_of
-from milena_common.forwarding.pending import Gathered, Part, Pending, Request
-from milena_common.forwarding.routing import canonical, check_one_slot, find, in_protocol, split
+from milena_common.forwarding.call import Call, request_to_owner
+from milena_common.forwarding.pending import Gathered, Part, Request
+from milena_common.forwarding.routing import Forwarded, canonical, check_one_slot, find, split
 from milena_common.forwarding.upstreams import Upstreams
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.resp.encoding import RESP3, Raw, command
-from milena_common.resp.errors import from_resp
-from milena_common.resp.in_flight import SMALL
-from milena_common.resp.redis_replies import CommandError
 
 # Bytes of the reply to one command on several keys.
 MAX_REPLY_BYTES: Final = 64 * 2**20
 # Parts of one command that begin in one step of the event loop.
 PARTS_AT_ONCE: Final = 512
-_ERROR: Final = ord("-")
-# Their code words are those of other errors too.
-_AS_IT_IS: Final = (InternalError, InvalidRequest)
-
-
-class _Call:
-    """The client of one forwarded command, see `milena_common.forwarding.pending.Client`.
-
-    reply: the encoded reply, in the client's protocol
-    """
-
-    __slots__ = ("_budget", "_protocol", "reply")
-
-    def __init__(self, protocol: int, budget: ByteBudget) -> None:
-        self._protocol = protocol
-        self._budget = budget
-        self.reply: asyncio.Future[Raw] = asyncio.get_running_loop().create_future()
-
-    def finished(self, pending: Pending, reply: bytes) -> None:
-        if self.reply.done():
-            return
-        if reply[0] == _ERROR:
-            self.reply.set_exception(_error(reply[1:-2].decode(errors="replace")))
-        elif isinstance(pending, Gathered):
-            self.reply.set_result(Raw(reply))
-        else:
-            self.reply.set_result(Raw(in_protocol(reply, self._protocol)))
-
-    def deferred(self, pending: Pending) -> None:
-        """Do nothing: a command that waits holds up only those that conflict with it."""
-
-    def keep(self, size: int) -> bool:
-        return size < SMALL or self._budget.used <= self._budget.limit
-
-
-def _error(line: str) -> Exception:
-    """Return the error that another node replied with, which is to reach the client as it is."""
-    error = from_resp(line)
-    return CommandError(line) if isinstance(error, _AS_IT_IS) else error
 
 
 class Forwarder:
@@ -97,6 +56,11 @@ class Forwarder:
         self._run = run
         self._tasks: set[asyncio.Future[Any]] = set()
         self.upstreams = upstreams
+
+    def cache_keys(self, keys: list[bytes]) -> list[bytes]:
+        """Return the cache keys of the objects that a client calls `keys`."""
+        default = self._buckets.default
+        return [canonical(key, default) for key in keys]
 
     def is_elsewhere(self, keys: list[bytes]) -> bool:
         """True if another node owns one of `keys`."""
@@ -125,12 +89,14 @@ class Forwarder:
         default = self._buckets.default
         parts = split(routed, argv)
         size = sum(map(len, argv))
-        call = _Call(session.protocol, self._budget)
+        call = Call(session.protocol, self._budget)
         if routed.merge == "only":
             keys = [canonical(key, default) for key in routed.keys_in(argv)]
             check_one_slot(keys)
             key = keys[0]
-            self._begin(Request(call, routed, key, command(*argv), now, size), session, argv)
+            request = Request(call, routed, key, command(*argv), now, size)
+            request.more_keys = keys[1:]
+            self._begin(request, session, argv)
             return call.reply
         whole = Gathered(call, routed, now, size, len(parts), session.protocol, MAX_REPLY_BYTES)
         self._begin_parts(
@@ -142,6 +108,20 @@ class Forwarder:
         )
         return call.reply
 
+    def request(
+        self, routed: Forwarded, keys: list[bytes], argv: list[bytes], now: float, run_here: Callable[[], Any]
+    ) -> asyncio.Future[Raw]:
+        """Have the owner of `keys`, cache keys of one slot, carry out a command between nodes.
+
+        `run_here`: carries it out here, if this node owns them by now. The reply is in RESP3.
+        Otherwise as `forward`.
+        """
+        request, reply = request_to_owner(self._budget, routed, keys, argv, now)
+        request.run_here = partial(self._run_part, request, run_here)
+        if not self._topology.take(request):
+            self.upstreams.send_request(request)
+        return reply
+
     def _begin_parts(self, session: Session, parts: list[tuple[Part, list[bytes]]]) -> None:
         for part, argv in parts[:PARTS_AT_ONCE]:
             self._begin(part, session, argv)
@@ -149,16 +129,16 @@ class Forwarder:
             asyncio.get_running_loop().call_soon(self._begin_parts, session, parts[PARTS_AT_ONCE:])
 
     def _begin(self, request: Request, session: Session, argv: list[bytes]) -> None:
-        request.run_here = partial(self._run_part, request, session, argv)
+        request.run_here = partial(self._run_part, request, partial(self._run, session, argv))
         if not self._topology.take(request):
             self.upstreams.send_request(request)
 
     # ---- what this node owns
 
-    def _run_part(self, request: Request, session: Session, argv: list[bytes]) -> None:
+    def _run_part(self, request: Request, run: Callable[[], Any]) -> None:
         """Carry out a request whose key this node owns."""
         try:
-            result = self._run(session, argv)
+            result = run()
         except Exception as error:
             self._failed(request, error)
             return

@@ -4,8 +4,8 @@
   connections.
 - `client`, `client_list`, `client_kill`: CLIENT, its LIST and its KILL.
 - `client_tracking`: invalidations; `subscriptions`, `publishing`: publish/subscribe; `replication`: WAIT.
-- `transactions`: MULTI and EXEC, which carry out commands on data.
+- `transactions`: MULTI and EXEC, which carry out commands on data; `milena_exec`: those of other nodes' clients.
 
-All but `transactions` change the session and no object. Those that change the form of replies wait for all before
+All but the last two change the session and no object. Those that change the form of replies wait for all before
 them (`behind_all`).
 """

@@ -11,7 +11,7 @@ from typing import Any
 
 from milena_cache.blocks.block_reads import Replaced
 from milena_cache.blocks.layout import Version
-from milena_cache.servers.resp.commands.server.milena_handover import check_identified
+from milena_cache.servers.resp.dispatch.admission import check_identified
 from milena_cache.servers.resp.dispatch.call_times import timeout_ms
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from milena_cache.copies.frames import decode_sender
-from milena_cache.servers.resp.commands.server.milena_handover import check_identified
+from milena_cache.servers.resp.dispatch.admission import check_identified
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context

@@ -13,11 +13,12 @@ from milena_cache.handover.destination import MERGE_SECONDS
 from milena_cache.handover.frames import decode_ranges, decode_write
 from milena_cache.handover.hot_entries import FIELDS
 from milena_cache.objects.version import Version
+from milena_cache.servers.resp.dispatch.admission import check_identified
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.api.errors import InvalidRequest
-from milena_common.resp.redis_replies import CommandError, integer
+from milena_common.resp.redis_replies import integer
 
 COMMANDS = CommandTable[Context](
     categories=("keyspace",), since="7.0.0", complexity="O(N) where N is the number of writes."
@@ -31,12 +32,6 @@ COMMANDS.parent(
     complexity="Depends on the subcommand.",
     summary="A container for what the owner of moving slots sends to their destination.",
 )
-
-
-def check_identified(session: Session) -> None:
-    """Raise CommandError unless the connection has named this process."""
-    if not session.identified:
-        raise CommandError("NOPERM only nodes of the cluster may send this, after MILENA.HELLO with this node's id")
 
 
 @COMMANDS.command(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hiredis
 import pytest
 
-from milena_cache.servers.resp.dispatch.transaction import MAX_COMMANDS, MAX_WATCHED
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.cluster.slots import slot_of
+from milena_common.forwarding.transactions import MAX_COMMANDS, MAX_WATCHED
 from milena_common.resp.encoding import command
 from tests.cache.servers.resp.server_under_test import ME, ServerUnderTest, WireClient, ring
 from tests.support.fake_clock import run_ready_tasks
