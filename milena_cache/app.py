@@ -95,6 +95,8 @@ from milena_cache.writeback.unfinished import FailedWrites
 from milena_cache.writeback.uploads.queue import UploadQueue
 from milena_cache.writeback.uploads.throttle import UploadThrottle
 from milena_cache.writeback.uploads.upload import Uploader
+from milena_cache.writes.assembly import Assembly
+from milena_cache.writes.client_uploads import ClientUploads
 from milena_cache.writes.durable import Durable
 from milena_cache.writes.multipart import Multipart
 from milena_cache.writes.upload_sessions import UploadSessions
@@ -158,6 +160,7 @@ class NodeParts:
     blocks: BlockReads
     part_reads: PartReads
     uploads: UploadSessions  # objects that are written in steps
+    client_uploads: ClientUploads
     property_reads: PropertyReads
 
     async def replay(self, directory: str) -> Replay:
@@ -306,17 +309,10 @@ def build(
         max_value_bytes=config.max_value_bytes,
     )
 
+    assembly = Assembly(origin, conditions, journal.lineages, writes.reaper.is_over, rng, config.s3_retries)
+
     def multipart(target: Object, owned_since: int) -> Multipart:
-        return Multipart(
-            target.ref,
-            lambda: durable.next_version(owned_since),
-            origin,
-            conditions,
-            journal.lineages,
-            writes.reaper.is_over,
-            rng,
-            config.s3_retries,
-        )
+        return Multipart(target.ref, lambda: durable.next_version(owned_since), assembly)
 
     node = Node(
         store=origin,
@@ -364,6 +360,7 @@ def build(
         blocks=blocks,
         part_reads=PartReads(node, origin, entries.existence, blocks, config.max_value_bytes),
         uploads=UploadSessions(writes, multipart, budget, clock, config.max_value_bytes),
+        client_uploads=ClientUploads(origin, writes, assembly, clock),
         property_reads=PropertyReads(origin, entries.existence, dirty, dirty_writes, config.freshness, clock),
     )
 
@@ -471,6 +468,7 @@ def build_servers(
         ClusterListings(ownership, peers, config.buckets, clock),
         parts.part_reads,
         parts.uploads,
+        parts.client_uploads,
         parts.property_reads,
         parts.flush_waiters,
         parts.failed_writes,

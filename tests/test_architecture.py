@@ -43,6 +43,8 @@ LEVELS = (
     ("milena_common/tls",),
     ("milena_common/metrics", "milena_common/resp"),
     ("milena_common/s3/wire",),
+    ("milena_common/s3/signing",),
+    ("milena_common/s3/body",),
     ("milena_common/s3",),
     ("milena_common/rpc", "milena_common/forwarding"),
     ("milena_client/core/files",),
@@ -96,7 +98,7 @@ OTHER_TESTS = {"behaviour", "contracts", "docs", "e2e", "faults", "mutants", "si
 # Which modules import which library. A library that is not here is not used.
 LIBRARIES = {
     "aiofastnet": ["milena_common.network.encrypted"],
-    "anycrc": ["milena_common.s3.checksums"],
+    "anycrc": ["milena_common.s3.body.checksums"],
     "httptools": ["milena_common.s3.http_server"],
     "aiohttp": ["milena_common.metrics.http_server", "milena_common.metrics.ops_client"],
     "boto3": [
@@ -138,6 +140,7 @@ LIBRARIES = {
         "milena_cache.origin.clients.boto3_bodies",
         "milena_cache.origin.clients.boto3_client",
         "milena_cache.origin.clients.boto3_session",
+        "milena_cache.origin.clients.boto3_uploads",
         "milena_client.cli.local.s3",
     ],
     "obstore": ["milena_cache.origin.clients.obstore_client"],

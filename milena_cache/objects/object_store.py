@@ -16,9 +16,12 @@ from typing import Any, NamedTuple, Protocol
 from milena_common.api import errors
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import MilenaError
+from milena_common.api.uploads import PartsPage, UploadedPart, UploadsPage
 
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
 NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
+# Parts that a store sends at a time while they come, each by a thread and a connection of its own.
+MAX_STREAMS = 32
 
 
 class Ref(NamedTuple):
@@ -208,6 +211,25 @@ class Readable(Protocol):
         """
 
 
+class PartStream(Protocol):
+    """A part that comes while it is sent, as a file that a thread reads."""
+
+    @property
+    def length(self) -> int:
+        """Return its length in bytes, at least 1."""
+
+    @property
+    def started(self) -> bool:
+        """True if something of it was read, which is not there a second time."""
+
+    @property
+    def md5(self) -> str:
+        """Return the MD5 of what was read, in hexadecimal digits."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return at most `size` bytes, b"" at the end. Blocks. Raises OSError if the rest does not come."""
+
+
 class ObjectStore(Readable, Protocol):
     """The operations of S3 that the node needs. Every method may raise OriginFailure."""
 
@@ -266,10 +288,40 @@ class ObjectStore(Readable, Protocol):
         such upload.
         """
 
+    async def stream_part(self, ref: Ref, upload: str, number: int, body: PartStream) -> str:
+        """Do `upload_part` with a part that comes meanwhile: one attempt, of which nothing is left if it fails."""
+
+    async def copy_part(
+        self, ref: Ref, upload: str, number: int, source: Ref, byte_range: ByteRange, *, if_match: str = ""
+    ) -> UploadedPart:
+        """Store a range of the object `source` as a part, inside S3. WHOLE is all of it; a range has its exact
+        length. With `if_match` only of the object with that ETag: otherwise the failure is CHANGED.
+        """
+
+    async def list_parts(self, ref: Ref, upload: str, after: int, limit: int) -> PartsPage:
+        """Return at most `limit` parts of an upload, those with numbers over `after`. Fails if there is none."""
+
+    async def list_uploads(
+        self, bucket: str, prefix: str, delimiter: str, after: tuple[str, str], limit: int
+    ) -> UploadsPage:
+        """Return at most `limit` uploads of keys that begin with `prefix`, behind a key and an upload of it.
+
+        An empty key is the beginning, and without an upload all of the key's are left out.
+        """
+
     async def complete_multipart(
-        self, ref: Ref, upload: str, etags: Sequence[str], *, if_match: str = "", if_absent: bool = False
+        self,
+        ref: Ref,
+        upload: str,
+        etags: Sequence[str],
+        *,
+        numbers: Sequence[int] = (),
+        if_match: str = "",
+        if_absent: bool = False,
     ) -> str:
-        """Make the object of the parts with these ETags, which are all, and return its ETag.
+        """Make the object of the parts with these ETags, and return its ETag.
+
+        `numbers`: those of the parts, ascending; (): from 1 on, without a gap.
 
         `if_match` and `if_absent` as in `put`, where the store supports them on this request. Fails if there
         is no such upload, as after an earlier call that succeeded.

@@ -18,6 +18,7 @@ from math import inf
 from typing import Any, TypeVar
 
 from milena_cache.objects.object_store import (
+    MAX_STREAMS,
     NO_ATTRIBUTES,
     NO_METADATA,
     Absent,
@@ -26,6 +27,7 @@ from milena_cache.objects.object_store import (
     ObjectStore,
     OriginFailure,
     Page,
+    PartStream,
     Ref,
     Stored,
     ignore,
@@ -33,6 +35,7 @@ from milena_cache.objects.object_store import (
 from milena_cache.origin.hedging import Hedge
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import MilenaError, OriginUnavailable
+from milena_common.api.uploads import PartsPage, UploadedPart, UploadsPage
 from milena_common.metrics.histogram import Histogram
 from milena_common.runtime.backoff import Backoff
 from milena_common.runtime.clock import Clock
@@ -106,6 +109,8 @@ class Origin:
         self._retries = retries
         self._places_to_read = asyncio.Semaphore(concurrency)
         self._places_to_write = asyncio.Semaphore(concurrency)
+        # Of requests that last as long as a caller takes to send their bodies: they must not hold up uploads.
+        self._places_to_stream = asyncio.Semaphore(min(concurrency, MAX_STREAMS))
         self._place_timeout = place_timeout
 
     async def _attempts(
@@ -117,9 +122,12 @@ class Origin:
         *,
         writing: bool = False,
         repeatable: bool = False,
+        streaming: bool = False,
         deadline: float = inf,
     ) -> T:
         places = self._places_to_write if writing else self._places_to_read
+        if streaming:
+            places = self._places_to_stream
         retries = 0 if writing and not repeatable else self._retries
         failures = 0
         store = self._store
@@ -339,6 +347,61 @@ class Origin:
         self.counts.bytes_written += len(value)
         return etag
 
+    async def stream_part(self, ref: Ref, upload: str, number: int, body: PartStream, deadline: float) -> str:
+        """Do `ObjectStore.stream_part`, not started after `deadline`; repeated while nothing of it was read."""
+        failures = 0
+        while True:
+            try:
+                etag = await self._attempts(
+                    "part",
+                    ref,
+                    lambda store, _: store.stream_part(ref, upload, number, body),
+                    writing=True,
+                    streaming=True,
+                    deadline=deadline,
+                )
+            except OriginFailure as failure:
+                failures += 1
+                if body.started or not failure.fault.retryable or failures > self._retries:
+                    raise
+            else:
+                self.counts.bytes_written += body.length
+                return etag
+            await self.clock.sleep(BACKOFF.delay(failures, self._rng))
+
+    async def copy_part(
+        self,
+        ref: Ref,
+        upload: str,
+        number: int,
+        source: Ref,
+        byte_range: ByteRange,
+        deadline: float,
+        *,
+        if_match: str = "",
+    ) -> UploadedPart:
+        """Do `ObjectStore.copy_part`, with retries: the same part again has no other effect."""
+        return await self._attempts(
+            "part",
+            ref,
+            lambda store, _: store.copy_part(ref, upload, number, source, byte_range, if_match=if_match),
+            writing=True,
+            repeatable=True,
+            deadline=deadline,
+        )
+
+    async def list_parts(self, ref: Ref, upload: str, after: int, limit: int) -> PartsPage:
+        return await self._attempts("list", ref, lambda store, _: store.list_parts(ref, upload, after, limit))
+
+    async def list_uploads(
+        self, bucket: str, prefix: str, delimiter: str, after: tuple[str, str], limit: int
+    ) -> UploadsPage:
+        return await self._attempts(
+            "list",
+            Ref(bucket, prefix),
+            lambda store, _: store.list_uploads(bucket, prefix, delimiter, after, limit),
+        )
+
     async def complete_multipart(
         self,
         ref: Ref,
@@ -346,6 +409,7 @@ class Origin:
         etags: Sequence[str],
         deadline: float,
         *,
+        numbers: Sequence[int] = (),
         if_match: str = "",
         if_absent: bool = False,
     ) -> str:
@@ -353,7 +417,9 @@ class Origin:
         return await self._attempts(
             "multipart",
             ref,
-            lambda store, _: store.complete_multipart(ref, upload, etags, if_match=if_match, if_absent=if_absent),
+            lambda store, _: store.complete_multipart(
+                ref, upload, etags, numbers=numbers, if_match=if_match, if_absent=if_absent
+            ),
             writing=True,
             deadline=deadline,
         )

@@ -23,6 +23,7 @@ from milena_cache.objects.object_store import (
     Info,
     OriginFailure,
     Page,
+    PartStream,
     Ref,
     Stored,
     ignore,
@@ -36,6 +37,7 @@ from milena_cache.origin.s3.digest import Md5Etags, md5_named_by
 from milena_cache.origin.s3.responses import REGION_LOOKUP_CODES
 from milena_cache.origin.s3.settings import S3Settings
 from milena_common.api.byte_range import ByteRange
+from milena_common.api.uploads import PartsPage, UploadedPart, UploadsPage
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.runtime.clock import Clock
 
@@ -351,11 +353,59 @@ class S3:
 
         return await self._noticed(self._in_its_region(ref, send))
 
+    async def stream_part(self, ref: Ref, upload: str, number: int, body: PartStream) -> str:
+        first: list[OriginFailure] = []
+
+        async def send() -> str:
+            if first and body.started:
+                raise first[0]  # in the right region, or with new credentials, there would be no body any more
+            try:
+                return await self.thorough.stream_part(ref, upload, number, body)
+            except OriginFailure as failure:
+                first.append(failure)
+                raise
+
+        try:
+            return await self._noticed(self._in_its_region(ref, send))
+        finally:
+            first.clear()  # else they and these frames would be reference cycles, as in `obstore_client`
+
+    async def copy_part(
+        self, ref: Ref, upload: str, number: int, source: Ref, byte_range: ByteRange, *, if_match: str = ""
+    ) -> UploadedPart:
+        def send() -> Awaitable[UploadedPart]:
+            return self.thorough.copy_part(ref, upload, number, source, byte_range, if_match=if_match)
+
+        return await self._noticed(self._in_its_region(ref, send))
+
+    async def list_parts(self, ref: Ref, upload: str, after: int, limit: int) -> PartsPage:
+        def send() -> Awaitable[PartsPage]:
+            return self.thorough.list_parts(ref, upload, after, limit)
+
+        return await self._noticed(self._in_its_region(ref, send))
+
+    async def list_uploads(
+        self, bucket: str, prefix: str, delimiter: str, after: tuple[str, str], limit: int
+    ) -> UploadsPage:
+        def send() -> Awaitable[UploadsPage]:
+            return self.thorough.list_uploads(bucket, prefix, delimiter, after, limit)
+
+        return await self._noticed(self._in_its_region(Ref(bucket, prefix), send))
+
     async def complete_multipart(
-        self, ref: Ref, upload: str, etags: Sequence[str], *, if_match: str = "", if_absent: bool = False
+        self,
+        ref: Ref,
+        upload: str,
+        etags: Sequence[str],
+        *,
+        numbers: Sequence[int] = (),
+        if_match: str = "",
+        if_absent: bool = False,
     ) -> str:
         def send() -> Awaitable[str]:
-            return self.thorough.complete_multipart(ref, upload, etags, if_match=if_match, if_absent=if_absent)
+            return self.thorough.complete_multipart(
+                ref, upload, etags, numbers=numbers, if_match=if_match, if_absent=if_absent
+            )
 
         self._absence.clear_known(ref)
         try:

@@ -22,6 +22,7 @@ from milena_common.api.keys import MAX_VALUE_BYTES, split_cache_key
 from milena_common.api.methods import ABANDON_MOVES, CHECK_MEMBER, INVALIDATE, handlers_of, served_by_node
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.api.properties import Properties
+from milena_common.api.uploads import UploadedPart
 from milena_common.rpc.server import Message, Method
 
 # The operation under which a method is counted, the class of its request, and the method.
@@ -174,6 +175,17 @@ class ApiMethods:
         return pb.DeleteResponse(successful=True, node=self.address, durability=ack.durability).SerializeToString()
 
     def upload(self, request: pb.UploadRequest, remaining: float | None) -> Coroutine[Any, Any, bytes]:
+        if request.store_upload:
+            parts = [UploadedPart(each.number, each.etag) for each in request.parts]
+            completing = self._requests.complete_upload(
+                self.admit_object(request),
+                request.store_upload,
+                parts,
+                remaining,
+                if_match=request.if_match,
+                if_none_match=request.if_none_match,
+            )
+            return self._completed(completing)
         step = Step(
             request.upload,
             request.offset,
@@ -185,6 +197,12 @@ class ApiMethods:
             request.if_none_match,
         )
         return self._received(self._requests.upload(self.admit_object(request), step, remaining))
+
+    async def _completed(self, completing: Awaitable[Ack]) -> bytes:
+        ack = await completing
+        return pb.UploadResponse(
+            successful=True, etag=ack.etag, node=self.address, durability=ack.durability
+        ).SerializeToString()
 
     async def _received(self, receiving: Awaitable[Received]) -> bytes:
         size, ack = await receiving

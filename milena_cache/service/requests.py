@@ -22,7 +22,7 @@ from milena_cache.objects.expiry import NEVER, expires_after, remaining_ms
 from milena_cache.objects.names import Buckets, Object
 from milena_cache.objects.object_store import Page
 from milena_cache.objects.properties import attributes_of
-from milena_cache.objects.write_request import Ack
+from milena_cache.objects.write_request import Ack, Change
 from milena_cache.reads.cluster_listing import ClusterListings
 from milena_cache.reads.part_reads import Part, PartReads, RangeOf
 from milena_cache.reads.property_reads import PropertyReads
@@ -30,11 +30,13 @@ from milena_cache.reads.reader import FENCED, Node, Reply
 from milena_cache.reads.refresh import Refreshed
 from milena_cache.writeback.flush import Flushed, FlushWaiters
 from milena_cache.writeback.unfinished import FailedWrite, FailedWrites
+from milena_cache.writes.client_uploads import ClientUploads
 from milena_cache.writes.upload_sessions import Received, Step, UploadSessions
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.durability import THROUGH, check_condition, check_durability
 from milena_common.api.errors import InvalidRequest, NoNodes, OriginUnavailable
 from milena_common.api.properties import Properties
+from milena_common.api.uploads import UploadedPart
 from milena_common.cluster.slots import SLOTS
 from milena_common.limits.token_bucket import TokenBucket, over_limit
 from milena_common.resp.identity import Identity
@@ -91,6 +93,7 @@ class Requests:
         listings: ClusterListings,
         parts: PartReads,
         uploads: UploadSessions,
+        client_uploads: ClientUploads,
         properties: PropertyReads,
         flush_waiters: FlushWaiters,
         failed_writes: FailedWrites,
@@ -109,6 +112,7 @@ class Requests:
         self._listings = listings
         self._parts = parts
         self._uploads = uploads
+        self.client_uploads = client_uploads
         self._properties = properties
         self._flush_waiters = flush_waiters
         self._failed_writes = failed_writes
@@ -362,6 +366,22 @@ class Requests:
         self.received_bytes += len(step.value)
         target, owned_since = place
         return self._uploads.step(target, owned_since, step, self._timeout(remaining))
+
+    def complete_upload(
+        self,
+        place: Place,
+        upload: str,
+        parts: Sequence[UploadedPart],
+        remaining: float | None,
+        *,
+        if_match: str,
+        if_none_match: str,
+    ) -> Coroutine[Any, Any, Ack]:
+        """Make the object of the parts that S3 has. Raises as `Writes.store_parts` does."""
+        check_condition(if_match, if_none_match)
+        target, owned_since = place
+        change = Change(target, b"", "", owned_since, if_match, if_none_match)
+        return self.client_uploads.complete(change, upload, parts, self._timeout(remaining))
 
     def delete(
         self, place: Place, remaining: float | None, *, durability: str, if_match: str

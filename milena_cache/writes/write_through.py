@@ -27,8 +27,8 @@ from milena_cache.writeback.dirty_writes import DirtyWrites
 from milena_cache.writeback.recent_uploads import RecentUploads
 from milena_cache.writeback.uploads.s3_belief import S3Belief
 from milena_cache.writeback.uploads.upload import Conflict, Policy, Uploader, UploadOutcome, UploadResult, Write
+from milena_cache.writes.assembly import StoredParts
 from milena_cache.writes.durable import Durable
-from milena_cache.writes.multipart import Multipart
 from milena_common.api.durability import THROUGH
 from milena_common.api.errors import ConditionFailed, MilenaError, Unavailable
 from milena_common.runtime.clock import Clock
@@ -141,11 +141,12 @@ class WriteThrough:
                 raise _unknown(write, rejected)
             return Ack(THROUGH, etag, None)
 
-    async def store_parts(self, change: Change, parts: Multipart, deadline: float, *, decided: bool) -> Ack:
+    async def store_parts(self, change: Change, parts: StoredParts, deadline: float, *, decided: bool) -> Ack:
         """Make the object whose bytes S3 has in `parts`; no request begins after `deadline` (monotonic seconds).
 
         `decided` and errors are as in `write`. The version in S3 may be smaller than that of an earlier write of
-        the key (see `multipart`), so this is acknowledged only when no record and no copy of such a write is left.
+        the key (see `multipart`), or there is none (see `client_uploads`), so this is acknowledged only when no
+        record and no copy of such a write is left.
         """
         target, key = change.target, change.target.cache_key
         async with self._s3_locks.hold(key, max(0.0, deadline - self._clock.now())):

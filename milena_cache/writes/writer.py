@@ -40,9 +40,9 @@ from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.dirty_writes import DirtyWrites
 from milena_cache.writeback.expired_objects import ExpiredObjectReaper
 from milena_cache.writeback.loop import WriteBack
+from milena_cache.writes.assembly import StoredParts
 from milena_cache.writes.durable import Durable, NotCopied
 from milena_cache.writes.journaled import JournaledWrites
-from milena_cache.writes.multipart import Multipart
 from milena_cache.writes.ownership_revalidation import OwnershipRevalidation
 from milena_cache.writes.write_through import WriteThrough
 from milena_common.api.durability import BACK, DURABILITIES, MEMORY, THROUGH, Durability
@@ -208,14 +208,14 @@ class Writes:
         change = Change(target, None, owned_since=owned_since, if_match=if_match)
         return await self._make(change, durability or self._mode, timeout)
 
-    async def store_parts(self, change: Change, parts: Multipart, timeout: float) -> Ack:
+    async def store_parts(self, change: Change, parts: StoredParts, timeout: float) -> Ack:
         """Make the object whose bytes S3 has in `parts`, as a put of class `through`. Raises as `put` does.
 
         `change` has its condition; the value of it does not count.
         """
         return await self.wait_for(self._store_parts_locked(change, parts, timeout), change.target, timeout)
 
-    async def _store_parts_locked(self, change: Change, parts: Multipart, timeout: float) -> Ack:
+    async def _store_parts_locked(self, change: Change, parts: StoredParts, timeout: float) -> Ack:
         deadline, key = self._clock.now() + timeout, change.target.cache_key
         async with self.lock(key, timeout):
             self.check_fence()

@@ -6,23 +6,24 @@ A read of an object in memory is replied to without a task or an await. Everythi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from typing import Any, Final
 
 from milena_common.access.access import Access
-from milena_common.access.api_guard import LIST_COMMAND, ApiGuard
-from milena_common.access.principals import Principal
+from milena_common.access.api_guard import ApiGuard
 from milena_common.api.byte_range import WHOLE, ByteRange
 from milena_common.api.durability import DURABILITIES
 from milena_common.api.errors import MilenaError, RangeNotSatisfiable
 from milena_common.api.methods import DELETE, GET, LIST, PUT
 from milena_common.limits.byte_budget import ByteBudget
-from milena_common.s3 import checksums
+from milena_common.s3.body import checksums
+from milena_common.s3.body.received import Body, receive
+from milena_common.s3.callers import Caller, Callers
 from milena_common.s3.listing import list_document, list_request
+from milena_common.s3.multipart import MultipartUploads
 from milena_common.s3.objects import Found, Listed, Objects
-from milena_common.s3.received import Body, receive
-from milena_common.s3.signatures import Signed, Verifier
+from milena_common.s3.replies import Reply, error_reply, xml_reply
+from milena_common.s3.signing.signatures import Verifier
 from milena_common.s3.wire.conditions import (
     check_read,
     http_date,
@@ -35,15 +36,8 @@ from milena_common.s3.wire.errors import S3Error, error_of
 from milena_common.s3.wire.kept_properties import properties_of
 from milena_common.s3.wire.request import Operation, S3Request, not_allowed, operation_of
 from milena_common.s3.wire.xml_input import MAX_BYTES, Delete, parse_delete
-from milena_common.s3.wire.xml_output import (
-    acl_document,
-    buckets_document,
-    delete_document,
-    document,
-    error_document,
-)
+from milena_common.s3.wire.xml_output import acl_document, buckets_document, delete_document, document
 
-PORT: Final = "s3"
 # Bytes that are read of an object at a time; a smaller one is read at once.
 PIECE_BYTES: Final = 8 * 2**20
 # Seconds that a write may take, if REQUEST_TIMEOUT_SECONDS is shorter: clients wait for a minute.
@@ -51,7 +45,6 @@ WRITE_SECONDS: Final = 30.0
 # Deletes of one DeleteObjects that run at a time.
 MAX_DELETING: Final = 32
 DEFAULT_TYPE: Final = "binary/octet-stream"
-XML: Final = "application/xml"
 
 _OVERRIDES: Final = tuple(
     (f"response-{name}", name)
@@ -60,39 +53,6 @@ _OVERRIDES: Final = tuple(
         "expires",
     )
 )
-
-
-@dataclass(slots=True)
-class Reply:
-    """A reply.
-
-    length: of the whole body
-    body: all of it, or its first part
-    more: the rest of it, in parts; None if there is none. An error ends the connection, short of the length
-    release: called when the reply was sent, or its connection has ended
-    """
-
-    status: int
-    headers: list[tuple[str, str]]
-    length: int = 0
-    body: bytes = b""
-    more: AsyncIterator[bytes] | None = None
-    release: Callable[[], None] | None = field(default=None, repr=False)
-
-
-class _Named(NamedTuple):
-    """An object, as `ApiGuard` needs it of a request."""
-
-    bucket: str
-    key: bytes
-
-
-class _Caller(NamedTuple):
-    """Who makes a request. `signed`: None if it is anonymous."""
-
-    principal: Principal
-    signed: Signed | None
-    peer: str
 
 
 class Endpoint:
@@ -119,22 +79,22 @@ class Endpoint:
         max_value_bytes: int,
     ) -> None:
         self._objects = objects
-        self._access = access
-        self._guard = guard
-        self._verifier = verifier
+        self._callers = Callers(access, guard, verifier, anonymous=anonymous)
         self._budget = budget
-        self._anonymous = anonymous
         self._domain = domain
         self._region = region
         self._timeout = timeout
         self._write_timeout = max(timeout, WRITE_SECONDS)
         self._max_value_bytes = max_value_bytes
+        self._uploads = MultipartUploads(
+            objects, self._callers, budget, timeout, self._write_timeout, max_value_bytes
+        )
 
     def handle(self, request: S3Request, body: Body) -> Reply | Coroutine[Any, Any, Reply]:
         """Return the reply, or a coroutine of it. Raises nothing but what is a defect."""
         try:
             operation = operation_of(request, self._domain)
-            caller = self._caller(request)
+            caller = self._callers.identify(request)
             if operation.bucket and not self._objects.serves(operation.bucket) and operation.name != "CreateBucket":
                 raise S3Error("NoSuchBucket", "The specified bucket does not exist")
             if operation.name == "GetObject":
@@ -153,41 +113,10 @@ class Endpoint:
         except MilenaError as error:
             return error_reply(request, error_of(error))
 
-    # ---- who, and whether they may
-
-    def _caller(self, request: S3Request) -> _Caller:
-        signed = self._verified(request)
-        if signed is not None:
-            principal = self._access.principal_of_key(signed.key.user)
-            if principal is None:
-                self._access.key_rejected(signed.key.user, "user", request.peer, PORT)
-                raise S3Error("InvalidAccessKeyId", "The user of the AWS access key Id you provided is disabled.")
-            return _Caller(principal, signed, request.peer)
-        if not self._anonymous:
-            self._access.missing(request.peer, PORT)
-            raise S3Error("AccessDenied", "Access Denied: the request has no signature")
-        return _Caller(self._access.anonymous, None, request.peer)
-
-    def _verified(self, request: S3Request) -> Signed | None:
-        try:
-            return self._verifier.verify(request)
-        except S3Error as error:
-            self._access.key_rejected("", error.code, request.peer, PORT)
-            raise
-
-    def _authorize(self, caller: _Caller, method: str, bucket: str, key: bytes = b"") -> None:
-        if caller.principal.guard is not None:
-            self._guard.authorize(caller.principal, method, _Named(bucket, key), caller.peer, PORT)
-
-    def _charge(self, caller: _Caller, size: int) -> None:
-        user = caller.principal.guard
-        if user is not None and user.bytes_rate:
-            self._guard.charge(user, size)
-
     # ---- reads
 
-    def _get(self, request: S3Request, operation: Operation, caller: _Caller) -> Reply | Coroutine[Any, Any, Reply]:
-        self._authorize(caller, GET.name, operation.bucket, operation.key)
+    def _get(self, request: S3Request, operation: Operation, caller: Caller) -> Reply | Coroutine[Any, Any, Reply]:
+        self._callers.authorize(caller, GET.name, operation.bucket, operation.key)
         requested = requested_range(request.headers.get("range", ""))
         if (
             "cache-control" in request.headers
@@ -210,7 +139,7 @@ class Endpoint:
         self,
         request: S3Request,
         operation: Operation,
-        caller: _Caller,
+        caller: Caller,
         requested: ByteRange | None,
         reading: Awaitable[Found],
     ) -> Reply:
@@ -230,7 +159,7 @@ class Endpoint:
             return await self._objects.describe(operation.bucket, operation.key, self._timeout)
 
     async def _confirmed(
-        self, request: S3Request, operation: Operation, caller: _Caller, requested: ByteRange | None
+        self, request: S3Request, operation: Operation, caller: Caller, requested: ByteRange | None
     ) -> Reply:
         """Return the reply to a read that has a demand on the age of what is returned, or If-Range."""
         max_age = max_age_of(request)
@@ -250,7 +179,7 @@ class Endpoint:
         self,
         request: S3Request,
         operation: Operation,
-        caller: _Caller,
+        caller: Caller,
         requested: ByteRange | None,
         found: Found,
     ) -> Reply:
@@ -266,7 +195,7 @@ class Endpoint:
         if requested is not None:
             status = 206
             headers.append(("Content-Range", f"bytes {start}-{start + length - 1}/{size}"))
-        self._charge(caller, length)
+        self._callers.count_bytes(caller, length)
         if len(value) >= length:
             return Reply(status, headers, length, value)
         self._budget.add(len(value))
@@ -297,8 +226,8 @@ class Endpoint:
             missing -= len(part.value)
             yield part.value
 
-    async def _head(self, request: S3Request, operation: Operation, caller: _Caller) -> Reply:
-        self._authorize(caller, GET.name, operation.bucket, operation.key)
+    async def _head(self, request: S3Request, operation: Operation, caller: Caller) -> Reply:
+        self._callers.authorize(caller, GET.name, operation.bucket, operation.key)
         if max_age_of(request) == 0:
             await self._objects.confirm(operation.bucket, operation.key, self._timeout)
         found = await self._objects.describe(operation.bucket, operation.key, self._timeout)
@@ -317,7 +246,7 @@ class Endpoint:
 
     # ---- all else
 
-    async def _other(self, request: S3Request, operation: Operation, caller: _Caller, body: Body) -> Reply:
+    async def _other(self, request: S3Request, operation: Operation, caller: Caller, body: Body) -> Reply:
         match operation.name:
             case "HeadObject":
                 return await self._head(request, operation, caller)
@@ -327,20 +256,36 @@ class Endpoint:
                 return await self._delete(request, operation, caller)
             case "DeleteObjects":
                 return await self._delete_objects(request, operation, caller, body)
+            case "CreateMultipartUpload":
+                return await self._uploads.create(request, operation, caller)
+            case "UploadPart":
+                return await self._uploads.add_part(request, operation, caller, body)
+            case "UploadPartCopy":
+                return await self._uploads.copy_part(request, operation, caller)
+            case "CompleteMultipartUpload":
+                return await self._uploads.complete(request, operation, caller, body)
+            case "AbortMultipartUpload":
+                return await self._uploads.abort_upload(request, operation, caller)
+            case "ListParts":
+                return await self._uploads.list_parts(request, operation, caller)
+            case "ListMultipartUploads":
+                return await self._uploads.list_uploads(request, operation, caller)
             case "ListObjects" | "ListObjectsV2":
                 return await self._list(request, operation, caller)
             case "ListBuckets":
-                return _xml(buckets_document(self._objects.buckets(), caller.principal.name))
+                return xml_reply(buckets_document(self._objects.buckets(), caller.principal.name))
             case "HeadBucket":
                 return Reply(200, [("x-amz-bucket-region", self._region)])
             case "GetBucketLocation":
-                return _xml(document("LocationConstraint", "" if self._region == "us-east-1" else self._region))
+                return xml_reply(
+                    document("LocationConstraint", "" if self._region == "us-east-1" else self._region)
+                )
             case "GetBucketVersioning":
-                return _xml(document("VersioningConfiguration"))
+                return xml_reply(document("VersioningConfiguration"))
             case "GetBucketRequestPayment":
-                return _xml(document("RequestPaymentConfiguration", "<Payer>BucketOwner</Payer>"))
+                return xml_reply(document("RequestPaymentConfiguration", "<Payer>BucketOwner</Payer>"))
             case "GetAcl":
-                return _xml(acl_document(caller.principal.name))
+                return xml_reply(acl_document(caller.principal.name))
             case "PutObjectAcl":
                 return Reply(200, [])
             case "CreateBucket":
@@ -353,15 +298,14 @@ class Endpoint:
             return S3Error("BucketAlreadyOwnedByYou", text)
         return S3Error("AccessDenied", "Buckets cannot be created here: S3_BUCKETS says which are served")
 
-    async def _put(self, request: S3Request, operation: Operation, caller: _Caller, body: Body) -> Reply:
-        self._authorize(caller, PUT.name, operation.bucket, operation.key)
+    async def _put(self, request: S3Request, operation: Operation, caller: Caller, body: Body) -> Reply:
+        self._callers.authorize(caller, PUT.name, operation.bucket, operation.key)
         if_match, if_none_match = write_condition(request.headers)
         properties = properties_of(request.headers)
         durability = _durability(request)
-        payload = caller.signed.payload if caller.signed is not None else request.header("x-amz-content-sha256")
-        chunks = caller.signed.chunks if caller.signed is not None else None
+        payload = caller.payload(request)
         async with receive(
-            request, body, payload, chunks, self._budget, self._max_value_bytes, self._timeout
+            request, body, payload, caller.chunks, self._budget, self._max_value_bytes, self._timeout
         ) as received:
             verified = checksums.verify(received.value, request.headers, received.trailers, payload)
             written = await self._objects.put(
@@ -374,7 +318,7 @@ class Endpoint:
                 if_none_match=if_none_match,
                 properties=properties,
             )
-            self._charge(caller, len(received.value))
+            self._callers.count_bytes(caller, len(received.value))
         headers = [
             ("ETag", written.etag),
             ("x-milena-durability", written.durability),
@@ -383,8 +327,8 @@ class Endpoint:
         headers += [(f"{checksums.PREFIX}{algorithm}", value) for algorithm, value in verified.items()]
         return Reply(200, headers)
 
-    async def _delete(self, request: S3Request, operation: Operation, caller: _Caller) -> Reply:
-        self._authorize(caller, DELETE.name, operation.bucket, operation.key)
+    async def _delete(self, request: S3Request, operation: Operation, caller: Caller) -> Reply:
+        self._callers.authorize(caller, DELETE.name, operation.bucket, operation.key)
         if_match, _ = write_condition(request.headers)
         written = await self._objects.delete(
             operation.bucket,
@@ -395,10 +339,11 @@ class Endpoint:
         )
         return Reply(204, [("x-milena-durability", written.durability), ("x-milena-node", written.node)])
 
-    async def _delete_objects(self, request: S3Request, operation: Operation, caller: _Caller, body: Body) -> Reply:
-        payload = caller.signed.payload if caller.signed is not None else request.header("x-amz-content-sha256")
-        chunks = caller.signed.chunks if caller.signed is not None else None
-        async with receive(request, body, payload, chunks, self._budget, MAX_BYTES, self._timeout) as received:
+    async def _delete_objects(self, request: S3Request, operation: Operation, caller: Caller, body: Body) -> Reply:
+        payload = caller.payload(request)
+        async with receive(
+            request, body, payload, caller.chunks, self._budget, MAX_BYTES, self._timeout
+        ) as received:
             checksums.verify(received.value, request.headers, received.trailers, payload)
             deletes, quiet = parse_delete(received.value)
         durability = _durability(request)
@@ -411,12 +356,14 @@ class Endpoint:
         results = await asyncio.gather(*[delete(each) for each in deletes])
         pairs = list(zip(deletes, results, strict=True))
         errors = [(each.key, error) for each, error in pairs if error is not None]
-        return _xml(delete_document([] if quiet else [each.key for each, error in pairs if error is None], errors))
+        return xml_reply(
+            delete_document([] if quiet else [each.key for each, error in pairs if error is None], errors)
+        )
 
-    async def _delete_one(self, bucket: str, caller: _Caller, delete: Delete, durability: str) -> S3Error | None:
+    async def _delete_one(self, bucket: str, caller: Caller, delete: Delete, durability: str) -> S3Error | None:
         key = delete.key.encode()
         try:
-            self._authorize(caller, DELETE.name, bucket, key)
+            self._callers.authorize(caller, DELETE.name, bucket, key)
             condition = write_condition({"if-match": delete.etag})[0] if delete.etag else ""
             await self._objects.delete(bucket, key, self._write_timeout, durability=durability, if_match=condition)
         except S3Error as error:
@@ -425,8 +372,8 @@ class Endpoint:
             return error_of(error)
         return None
 
-    async def _list(self, request: S3Request, operation: Operation, caller: _Caller) -> Reply:
-        self._authorize(caller, LIST.name, operation.bucket)
+    async def _list(self, request: S3Request, operation: Operation, caller: Caller) -> Reply:
+        self._callers.authorize(caller, LIST.name, operation.bucket)
         listing = list_request(request, operation.bucket)
         page = Listed((), (), "")
         if listing.limit:
@@ -447,19 +394,13 @@ class Endpoint:
                     break
                 cursor, after = page.cursor, ""
         content = list_document(listing, page, listing.cursor, caller.principal.name)
-        return _xml(content)
+        return xml_reply(content)
 
-    def _visible(self, caller: _Caller, bucket: str, page: Listed) -> Listed:
+    def _visible(self, caller: Caller, bucket: str, page: Listed) -> Listed:
         """Return a page without what the caller may not see."""
-        user = caller.principal.guard
-        if user is None or user.unrestricted_for(LIST_COMMAND):
-            return page
-        named = self._guard.named
-        items = [each for each in page.items if user.may_see(LIST_COMMAND, named(bucket, each.key.encode()))]
-        prefixes = [
-            each for each in page.prefixes if user.may_see_prefix(LIST_COMMAND, named(bucket, each.encode()))
-        ]
-        return Listed(items, prefixes, page.cursor)
+        sees, sees_prefix = self._callers.sight(caller, bucket)
+        items = [each for each in page.items if sees(each.key)]
+        return Listed(items, [each for each in page.prefixes if sees_prefix(each)], page.cursor)
 
 
 class _Held:
@@ -540,19 +481,3 @@ def _override(request: S3Request, headers: list[tuple[str, str]], *, signed: boo
             raise S3Error("InvalidArgument", f"{parameter}: allowed are printable ASCII characters")
         headers[:] = [pair for pair in headers if pair[0] != name]
         headers.append((name, value))
-
-
-def _xml(content: bytes) -> Reply:
-    return Reply(200, [("content-type", XML)], len(content), content)
-
-
-def error_reply(request: S3Request, error: S3Error) -> Reply:
-    """Return the reply that tells an error."""
-    headers = list(error.headers.items())
-    if request.method == "HEAD" or error.status == 304:
-        return Reply(error.status, headers)
-    content = error_document(error, request.path, request.request_id)
-    return Reply(error.status, [*headers, ("content-type", XML)], len(content), content)
-
-
-__all__: Sequence[str] = ("Endpoint", "Reply", "error_reply", "max_age_of")

@@ -29,8 +29,9 @@ from milena_common.network.listening import bind
 from milena_common.network.security import ServerSecurity
 from milena_common.network.spare_listener import SpareListener
 from milena_common.runtime.clock import Clock
-from milena_common.s3.endpoint import PORT, Reply, error_reply
-from milena_common.s3.received import Body
+from milena_common.s3.body.received import Body
+from milena_common.s3.callers import PORT
+from milena_common.s3.replies import Reply, error_reply
 from milena_common.s3.wire.conditions import http_date
 from milena_common.s3.wire.errors import S3Error
 from milena_common.s3.wire.request import S3Request

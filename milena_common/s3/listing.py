@@ -1,17 +1,96 @@
-"""Pure. The parameters and replies of ListObjects and ListObjectsV2."""
+"""Pure. The parameters and replies of ListObjects, ListObjectsV2 and ListMultipartUploads."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from milena_common.api.keys import MAX_KEY_BYTES
+from milena_common.api.uploads import UploadsPage
 from milena_common.s3.objects import Listed
 from milena_common.s3.wire.errors import S3Error
 from milena_common.s3.wire.request import S3Request
 from milena_common.s3.wire.xml_output import document, element, escaped, owner, timestamp
 
 MAX_KEYS: Final = 1000
+
+
+class UploadsRequest(NamedTuple):
+    """What ListMultipartUploads lists: at most `limit` uploads behind a key and an upload of it (`after`)."""
+
+    bucket: str
+    prefix: str
+    delimiter: str
+    limit: int
+    after: tuple[str, str]
+    encoded: bool
+
+
+def uploads_request(request: S3Request, bucket: str) -> UploadsRequest:
+    """Return what a request lists. Raises S3Error."""
+    _check_names(request, ("prefix", "delimiter", "key-marker"))
+    return UploadsRequest(
+        bucket,
+        request.parameter("prefix"),
+        request.parameter("delimiter"),
+        max(1, min(whole_number(request, "max-uploads", MAX_KEYS), MAX_KEYS)),
+        (request.parameter("key-marker"), request.parameter("upload-id-marker")),
+        _is_encoded(request),
+    )
+
+
+def uploads_document(listing: UploadsRequest, page: UploadsPage, user: str) -> bytes:
+    """Return the reply to ListMultipartUploads."""
+
+    def name(text: str) -> str:
+        return quote(text, safe="/-_.~") if listing.encoded else escaped(text)
+
+    content = [
+        element("Bucket", listing.bucket),
+        f"<KeyMarker>{name(listing.after[0])}</KeyMarker>",
+        element("UploadIdMarker", listing.after[1]),
+        f"<Prefix>{name(listing.prefix)}</Prefix>",
+        element("MaxUploads", str(listing.limit)),
+        element("IsTruncated", "true" if page.next_key else "false"),
+    ]
+    if listing.delimiter:
+        content.append(f"<Delimiter>{name(listing.delimiter)}</Delimiter>")
+    if listing.encoded:
+        content.append("<EncodingType>url</EncodingType>")
+    if page.next_key:
+        content.append(f"<NextKeyMarker>{name(page.next_key)}</NextKeyMarker>")
+        content.append(element("NextUploadIdMarker", page.next_upload))
+    owned = owner(user).replace("Owner>", "Initiator>") + owner(user)
+    for each in page.uploads:
+        content.append(
+            f"<Upload><Key>{name(each.key)}</Key>{element('UploadId', each.upload)}{owned}"
+            f"<StorageClass>STANDARD</StorageClass>{element('Initiated', timestamp(each.initiated))}</Upload>"
+        )
+    content += [f"<CommonPrefixes><Prefix>{name(prefix)}</Prefix></CommonPrefixes>" for prefix in page.prefixes]
+    return document("ListMultipartUploadsResult", *content)
+
+
+def whole_number(request: S3Request, name: str, default: int) -> int:
+    """Return a parameter that is a number from 0. Raises S3Error."""
+    text = request.parameter(name) or str(default)
+    if not (text.isascii() and text.isdecimal()) or len(text) > 10:
+        raise S3Error("InvalidArgument", f"{name}: allowed are whole numbers from 0")
+    return int(text)
+
+
+def _is_encoded(request: S3Request) -> bool:
+    encoding = request.parameter("encoding-type")
+    if encoding not in ("", "url"):
+        raise S3Error("InvalidArgument", "Invalid Encoding Method specified in Request")
+    return encoding == "url"
+
+
+def _check_names(request: S3Request, names: Sequence[str]) -> None:
+    for name in names:
+        value = request.parameter(name)
+        if len(value.encode()) > MAX_KEY_BYTES or "\0" in value:
+            raise S3Error("InvalidArgument", f"{name}: allowed are at most {MAX_KEY_BYTES} bytes without NUL")
 
 
 class ListRequest(NamedTuple):
@@ -41,16 +120,9 @@ class ListRequest(NamedTuple):
 def list_request(request: S3Request, bucket: str) -> ListRequest:
     """Return what a request lists. Raises S3Error."""
     version = 2 if request.parameter("list-type") == "2" else 1
-    text = request.parameter("max-keys") or str(MAX_KEYS)
-    if not (text.isascii() and text.isdecimal()) or len(text) > 10:
-        raise S3Error("InvalidArgument", "max-keys: allowed are whole numbers from 0")
-    encoding = request.parameter("encoding-type")
-    if encoding not in ("", "url"):
-        raise S3Error("InvalidArgument", "Invalid Encoding Method specified in Request")
-    for name in ("prefix", "delimiter", "marker", "start-after"):
-        value = request.parameter(name)
-        if len(value.encode()) > MAX_KEY_BYTES or "\0" in value:
-            raise S3Error("InvalidArgument", f"{name}: allowed are at most {MAX_KEY_BYTES} bytes without NUL")
+    requested = whole_number(request, "max-keys", MAX_KEYS)
+    encoded = _is_encoded(request)
+    _check_names(request, ("prefix", "delimiter", "marker", "start-after"))
     token = request.parameter("continuation-token")
     if version == 2 and not token and any(name == "continuation-token" for name, _ in request.parameters):
         raise S3Error("InvalidArgument", "The continuation token provided is incorrect")
@@ -59,11 +131,11 @@ def list_request(request: S3Request, bucket: str) -> ListRequest:
         bucket=bucket,
         prefix=request.parameter("prefix"),
         delimiter=request.parameter("delimiter"),
-        limit=min(int(text), MAX_KEYS),
-        requested=int(text),
+        limit=min(requested, MAX_KEYS),
+        requested=requested,
         after=request.parameter("start-after" if version == 2 else "marker"),
         cursor=token if version == 2 else "",
-        encoded=encoding == "url",
+        encoded=encoded,
         with_owner=version == 1 or request.parameter("fetch-owner") == "true",
     )
 

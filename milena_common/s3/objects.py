@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.properties import Properties
+from milena_common.api.uploads import PartsPage, UploadedPart, UploadsPage
 
 
 class Found(NamedTuple):
@@ -54,6 +55,25 @@ class Listed(NamedTuple):
     items: Sequence[Item]
     prefixes: Sequence[str]
     cursor: str
+
+
+class PartBody(Protocol):
+    """The body of a part that a thread reads while it comes."""
+
+    @property
+    def length(self) -> int:
+        """Return its length in bytes."""
+
+    @property
+    def started(self) -> bool:
+        """True if something of it was read, which is not there a second time."""
+
+    @property
+    def md5(self) -> str:
+        """Return the MD5 of what was read, in hexadecimal digits."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return at most `size` bytes, b"" at the end. Blocks. Raises OSError if the body does not come."""
 
 
 class Objects(Protocol):
@@ -107,3 +127,56 @@ class Objects(Protocol):
         """Return a page of at most `limit` keys and common prefixes: that at `cursor`, or the first one behind the
         key `after`. It may be empty although others follow.
         """
+
+    # ---- uploads in parts, which S3 has until they are completed
+
+    async def create_upload(self, bucket: str, key: bytes, timeout: float, *, properties: Properties) -> str:
+        """Begin an upload, and return its id, which is S3's."""
+
+    async def upload_part(
+        self, bucket: str, key: bytes, upload: str, number: int, value: bytes | PartBody, timeout: float
+    ) -> str:
+        """Store a part, and return its ETag. `timeout`: for its beginning, if the value comes while it is sent."""
+
+    async def copy_part(
+        self,
+        bucket: str,
+        key: bytes,
+        upload: str,
+        number: int,
+        source: tuple[str, bytes],
+        byte_range: ByteRange,
+        timeout: float,
+        *,
+        if_match: str,
+    ) -> UploadedPart:
+        """Store a part of what the object `source` has in S3, which gets its newest write before.
+
+        `byte_range` has its exact length. Raises ConditionFailed if the source's ETag is not `if_match`.
+        """
+
+    async def complete_upload(
+        self,
+        bucket: str,
+        key: bytes,
+        upload: str,
+        parts: Sequence[UploadedPart],
+        timeout: float,
+        *,
+        if_match: str,
+        if_none_match: str,
+    ) -> Written:
+        """Make the object of its parts, in place of all earlier writes of the key. Conditions are as in `put`."""
+
+    async def abort_upload(self, bucket: str, key: bytes, upload: str, timeout: float) -> None:
+        """Drop an upload and its parts."""
+
+    async def list_parts(
+        self, bucket: str, key: bytes, upload: str, after: int, limit: int, timeout: float
+    ) -> PartsPage:
+        """Return at most `limit` parts of an upload, those with numbers over `after`."""
+
+    async def list_uploads(
+        self, bucket: str, prefix: str, delimiter: str, after: tuple[str, str], limit: int, timeout: float
+    ) -> UploadsPage:
+        """Return at most `limit` uploads of keys that begin with `prefix`, behind a key and an upload of it."""

@@ -10,7 +10,8 @@ from tests.mutants.mutant import Bug, Change
 LAYOUT = "milena_cache/blocks/layout.py"
 BLOCK_READS = "milena_cache/blocks/block_reads.py"
 CLUSTER_BLOCKS = "milena_cache/blocks/cluster_blocks.py"
-MULTIPART = "milena_cache/writes/multipart.py"
+ASSEMBLY = "milena_cache/writes/assembly.py"
+STREAMED = "milena_common/s3/body/streamed.py"
 SESSIONS = "milena_cache/writes/upload_sessions.py"
 WRITE_THROUGH = "milena_cache/writes/write_through.py"
 
@@ -92,12 +93,17 @@ LARGE_OBJECT_BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "an object in parts is not looked for after a lost reply",
-        (Change(MULTIPART, "        if unknown:\n", "        if False:\n"),),
+        (Change(ASSEMBLY, "        if unknown:\n", "        if False:\n"),),
         (f"{SESSION_TESTS}::test_a_lost_reply_to_the_last_request_is_resolved",),
     ),
     Bug(
         "an object in parts is created over that of another writer",
-        (Change(MULTIPART, '("", True) if found is None', '("", False) if found is None'),),
+        (Change(ASSEMBLY, '("", True) if found is None', '("", False) if found is None'),),
         (f"{SESSION_TESTS}::test_s3_itself_checks_that_the_object_is_new",),
+    ),
+    Bug(
+        "S3 gets the end of a part before all of it has come",
+        (Change(STREAMED, "if not is_last or self._trailers is not None:", "if True:"),),
+        ("tests/common/s3/body/test_streamed.py::test_a_checksum_behind_the_body_counts",),
     ),
 )

@@ -16,6 +16,7 @@ import botocore.exceptions as botocore_errors
 from cachetools import LRUCache
 
 from milena_cache.objects.object_store import (
+    MAX_STREAMS,
     NO_ATTRIBUTES,
     NO_METADATA,
     Absent,
@@ -23,6 +24,7 @@ from milena_cache.objects.object_store import (
     Info,
     OriginFailure,
     Page,
+    PartStream,
     Ref,
     Stored,
     ignore,
@@ -32,6 +34,13 @@ from milena_cache.objects.object_store import (
 from milena_cache.origin.clients.boto3_bodies import has_body_end, read_all, size_by_reading
 from milena_cache.origin.clients.boto3_errors import judge, region_of
 from milena_cache.origin.clients.boto3_session import THREADS, make_client
+from milena_cache.origin.clients.boto3_uploads import (
+    copy_part,
+    list_parts,
+    list_uploads,
+    seconds_of,
+    stream_part,
+)
 from milena_cache.origin.s3.attributes import attributes_of, sendable
 from milena_cache.origin.s3.clock import S3Clock, date_of
 from milena_cache.origin.s3.credentials import Credentials, CredentialsUnavailable, Held
@@ -40,6 +49,7 @@ from milena_cache.origin.s3.ranges import range_header, whole_size
 from milena_cache.origin.s3.responses import error_document, is_error_document, meaning
 from milena_cache.origin.s3.settings import S3Settings
 from milena_common.api.byte_range import ByteRange
+from milena_common.api.uploads import PartsPage, UploadedPart, UploadsPage
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.runtime.clock import SystemClock
 
@@ -79,8 +89,10 @@ class Boto3Store:
         self._settings = settings
         self._budget = budget or ByteBudget(UNBOUNDED)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="boto3")
+        # Threads are made as they are needed. Those of parts wait for the clients that send them.
+        self._streams = ThreadPoolExecutor(MAX_STREAMS, thread_name_prefix="boto3-parts")
         # By region; few, since only regions that S3 has named are used.
-        self._clients: dict[str, S3Client] = {}
+        self._clients: dict[tuple[str, bool], S3Client] = {}
         self._regions: LRUCache[str, str] = LRUCache(MAX_BUCKETS)
         # True if this S3 adds request ids to its responses: then one without is not from S3.
         self._gives_request_ids = False
@@ -93,18 +105,21 @@ class Boto3Store:
         """Sign later requests about `bucket` for `region`; without an endpoint they are also sent there."""
         self._regions[bucket] = region
 
-    def _client(self, region: str, held: Held) -> S3Client:
-        """Return the client for a region with these credentials, created at their first use."""
+    def _client(self, region: str, held: Held, *, streaming: bool = False) -> S3Client:
+        """Return the client for a region with these credentials, created at their first use.
+
+        `streaming`: it signs no bodies, which are not known when their requests begin.
+        """
         with self._credentials.making:
             proxy = self._credentials.proxy.url()
             if self._held is None or self._held[:3] != held[:3] or self._proxy != proxy:
                 self._held, self._proxy = held, proxy
                 self._clients.clear()
-            made = self._clients.get(region)
+            made = self._clients.get((region, streaming))
             if made is None:
-                made = make_client(self._settings, region, held, proxy)
+                made = make_client(self._settings, region, held, proxy, signs_bodies=not streaming)
                 made.meta.events.register("after-call.s3", self._from_response)
-                self._clients[region] = made
+                self._clients[region, streaming] = made
             return made
 
     def _from_response(self, http_response: Any, **_: Any) -> None:
@@ -122,6 +137,7 @@ class Boto3Store:
         *,
         conditional: bool = False,
         ranged: bool = False,
+        streaming: bool = False,
     ) -> T | Absent:
         """Run `work` on a thread; return its result, or an Absent by S3's error code.
 
@@ -135,14 +151,15 @@ class Boto3Store:
             raise OriginFailure(Fault.ACCOUNT, operation, ref, "NoCredentials", "local", str(error)) from None
 
         def run() -> T:
-            client = self._client(region, held)
+            client = self._client(region, held, streaming=streaming)
             if not self._pooled:
                 client.close()  # closes idle connections; those in use are closed when their requests end
             self._response.requested_at, self._response.date = SystemClock.now(), None
             return work(client)
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+            threads = self._streams if streaming else self._threads
+            return await asyncio.get_running_loop().run_in_executor(threads, run)
         except Exception as error:
             said = judge(operation, ref, error, conditional=conditional, ranged=ranged)
             if said is None:
@@ -155,10 +172,16 @@ class Boto3Store:
                 del said  # else it and this frame would be a reference cycle, as in `obstore_client`
 
     async def _write(
-        self, operation: str, ref: Ref, work: Callable[[S3Client], T], *, conditional: bool = False
+        self,
+        operation: str,
+        ref: Ref,
+        work: Callable[[S3Client], T],
+        *,
+        conditional: bool = False,
+        streaming: bool = False,
     ) -> T:
         """Run a write, as `_call`, where an Absent is impossible."""
-        done = await self._call(operation, ref, work, conditional=conditional)
+        done = await self._call(operation, ref, work, conditional=conditional, streaming=streaming)
         assert not isinstance(done, Absent)
         return done
 
@@ -286,7 +309,7 @@ class Boto3Store:
             ref.key,
             size,
             response.get("ETag", ""),
-            _seconds(response.get("LastModified")),
+            seconds_of(response.get("LastModified")),
             _own(response["Metadata"]),
             attributes_of(response),
         )
@@ -359,12 +382,45 @@ class Boto3Store:
 
         return await self._write("part", ref, work)
 
+    async def stream_part(self, ref: Ref, upload: str, number: int, body: PartStream) -> str:
+        def work(client: S3Client) -> str:
+            return stream_part(client, ref, upload, number, body, _has_opaque_etag)
+
+        return await self._write("part", ref, work, streaming=True)
+
+    async def copy_part(
+        self, ref: Ref, upload: str, number: int, source: Ref, byte_range: ByteRange, *, if_match: str = ""
+    ) -> UploadedPart:
+        def work(client: S3Client) -> UploadedPart:
+            return copy_part(client, ref, upload, number, source, byte_range, if_match)
+
+        return await self._write("part", ref, work, conditional=bool(if_match))
+
+    async def list_parts(self, ref: Ref, upload: str, after: int, limit: int) -> PartsPage:
+        return await self._write("list", ref, lambda client: list_parts(client, ref, upload, after, limit))
+
+    async def list_uploads(
+        self, bucket: str, prefix: str, delimiter: str, after: tuple[str, str], limit: int
+    ) -> UploadsPage:
+        def work(client: S3Client) -> UploadsPage:
+            return list_uploads(client, bucket, prefix, delimiter, after, limit)
+
+        return await self._write("list", Ref(bucket, prefix), work)
+
     async def complete_multipart(
-        self, ref: Ref, upload: str, etags: Sequence[str], *, if_match: str = "", if_absent: bool = False
+        self,
+        ref: Ref,
+        upload: str,
+        etags: Sequence[str],
+        *,
+        numbers: Sequence[int] = (),
+        if_match: str = "",
+        if_absent: bool = False,
     ) -> str:
         def work(client: S3Client) -> str:
             condition: Any = {"IfNoneMatch": "*"} if if_absent else {"IfMatch": if_match} if if_match else {}
-            parts: Any = [{"ETag": etag, "PartNumber": number} for number, etag in enumerate(etags, 1)]
+            numbered = zip(numbers or range(1, len(etags) + 1), etags, strict=True)
+            parts: Any = [{"ETag": etag, "PartNumber": number} for number, etag in numbered]
             response = client.complete_multipart_upload(
                 Bucket=ref.bucket, Key=ref.key, UploadId=upload, MultipartUpload={"Parts": parts}, **condition
             )
@@ -403,7 +459,7 @@ class Boto3Store:
             if "Name" not in response and "KeyCount" not in response and "IsTruncated" not in response:
                 raise OriginFailure(Fault.UNEXPECTED, "list", Ref(bucket, prefix), "no listing", "200")
             objects = [
-                Info(item["Key"], item["Size"], item.get("ETag", ""), _seconds(item.get("LastModified")))
+                Info(item["Key"], item["Size"], item.get("ETag", ""), seconds_of(item.get("LastModified")))
                 for item in response.get("Contents", [])
             ]
             prefixes = [item["Prefix"] for item in response.get("CommonPrefixes", [])]
@@ -441,6 +497,7 @@ class Boto3Store:
 
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._streams.shutdown(wait=False, cancel_futures=True)
 
 
 def _check_done(operation: str, ref: Ref, response: Any) -> None:
@@ -475,10 +532,6 @@ def _part(whole: Stored, byte_range: ByteRange) -> Stored | Absent:
 
 def _own(metadata: Mapping[str, str]) -> Mapping[str, str]:
     return {name.lower(): text for name, text in metadata.items()}
-
-
-def _seconds(timestamp: Any) -> float:
-    return float(timestamp.timestamp()) if timestamp is not None else 0.0
 
 
 def _has_opaque_etag(response: Any) -> bool:

@@ -39,7 +39,9 @@ def make_session(settings: S3Settings) -> boto3.Session:
         raise ConfigError([f"AWS_PROFILE: {error}"]) from None
 
 
-def make_client(settings: S3Settings, region: str, held: Held, proxy: str = "") -> S3Client:
+def make_client(
+    settings: S3Settings, region: str, held: Held, proxy: str = "", *, signs_bodies: bool = True
+) -> S3Client:
     """Return a client for `region` with the credentials `held`, by the proxy, "" for none.
 
     It follows no redirects and does not retry.
@@ -67,7 +69,7 @@ def make_client(settings: S3Settings, region: str, held: Held, proxy: str = "") 
                 "addressing_style": "path" if settings.endpoint_url else "auto",
                 "us_east_1_regional_endpoint": "regional",
                 "use_accelerate_endpoint": False,
-                "payload_signing_enabled": True,
+                "payload_signing_enabled": signs_bodies,
             },
             # Not every S3-compatible store supports the newer checksums.
             request_checksum_calculation="when_required",

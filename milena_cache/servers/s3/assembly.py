@@ -11,9 +11,9 @@ from milena_common.network.security import ServerSecurity
 from milena_common.runtime.clock import Clock
 from milena_common.s3.endpoint import Endpoint
 from milena_common.s3.http_server import S3Server
-from milena_common.s3.keys_file import KeysFile
 from milena_common.s3.settings import EndpointSettings
-from milena_common.s3.signatures import Verifier
+from milena_common.s3.signing.keys_file import KeysFile
+from milena_common.s3.signing.signatures import Verifier
 
 
 class S3Endpoint:

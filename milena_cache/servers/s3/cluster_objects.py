@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
-from milena_cache.objects.names import ANY_BUCKET, Buckets
+from milena_cache.objects.names import ANY_BUCKET, Buckets, Object
+from milena_cache.origin.requests import within
 from milena_cache.reads.merged_page import Position
 from milena_cache.service.requests import Got, Place, Requests
 from milena_common.api.byte_range import ByteRange
@@ -29,14 +30,15 @@ from milena_common.api.errors import (
     WrongNode,
 )
 from milena_common.api.keys import canonical_bucket
-from milena_common.api.methods import DELETE, FLUSH, GET, LIST, PUT, REFRESH, ApiMethod
+from milena_common.api.methods import DELETE, FLUSH, GET, LIST, PUT, REFRESH, UPLOAD, ApiMethod
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.api.properties import Properties
+from milena_common.api.uploads import PartsPage, UploadedPart, UploadsPage
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.resp.client_commands import call
 from milena_common.runtime.clock import Clock
 from milena_common.runtime.deadlines import inner
-from milena_common.s3.objects import Found, Item, Listed, Written
+from milena_common.s3.objects import Found, Item, Listed, PartBody, Written
 
 PAUSE_SECONDS: Final = 0.05
 # The share of a conditional write's time for the upload of the key's write before it.
@@ -59,6 +61,7 @@ class ClusterObjects:
         self, requests: Requests, links: Links, buckets: Buckets, calls: CallCounts, clock: Clock, address: str
     ) -> None:
         self._requests = requests
+        self._uploads = requests.client_uploads
         self._links = links
         self._buckets = buckets
         self._calls = calls
@@ -226,6 +229,108 @@ class ClusterObjects:
             return Written("", response.durability, response.node)
 
         return await self._at_owner(DELETE, bucket, key, request, here, there, deadline - self._clock.now())
+
+    # ---- uploads in parts: through this node to S3, and to the owner to be completed
+
+    async def create_upload(self, bucket: str, key: bytes, timeout: float, *, properties: Properties) -> str:
+        creating = self._uploads.create(self._target(bucket, key), inner(timeout), properties)
+        return await self._awaited(UPLOAD, creating, self._clock.now())
+
+    async def upload_part(
+        self, bucket: str, key: bytes, upload: str, number: int, value: bytes | PartBody, timeout: float
+    ) -> str:
+        adding = self._uploads.add_part(self._target(bucket, key), upload, number, value, inner(timeout))
+        etag = await self._awaited(UPLOAD, adding, self._clock.now())
+        self._requests.received_bytes += len(value) if isinstance(value, bytes) else value.length
+        return etag
+
+    async def copy_part(
+        self,
+        bucket: str,
+        key: bytes,
+        upload: str,
+        number: int,
+        source: tuple[str, bytes],
+        byte_range: ByteRange,
+        timeout: float,
+        *,
+        if_match: str,
+    ) -> UploadedPart:
+        deadline = self._clock.now() + timeout
+        await self._flush(self._named(source[0]), source[1], timeout * FLUSH_SHARE)
+        copying = self._uploads.copy_part(
+            self._target(bucket, key),
+            upload,
+            number,
+            self._target(*source).ref,
+            byte_range,
+            inner(deadline - self._clock.now()),
+            if_match,
+        )
+        return await self._awaited(UPLOAD, copying, self._clock.now())
+
+    async def complete_upload(
+        self,
+        bucket: str,
+        key: bytes,
+        upload: str,
+        parts: Sequence[UploadedPart],
+        timeout: float,
+        *,
+        if_match: str,
+        if_none_match: str,
+    ) -> Written:
+        bucket = self._named(bucket)
+        deadline = self._clock.now() + timeout
+        if if_match or if_none_match:
+            await self._flush(bucket, key, timeout * FLUSH_SHARE)  # as in `put`
+        request = pb.UploadRequest(
+            key=key,
+            bucket=bucket,
+            store_upload=upload,
+            parts=[pb.UploadedPart(number=part.number, etag=part.etag) for part in parts],
+            if_match=if_match,
+            if_none_match=if_none_match,
+        )
+
+        async def here(place: Place, seconds: float) -> Written:
+            ack = await self._requests.complete_upload(
+                place, upload, parts, seconds, if_match=if_match, if_none_match=if_none_match
+            )
+            return Written(ack.etag, ack.durability, self._address)
+
+        def there(reply: bytes) -> Written:
+            response = pb.UploadResponse.FromString(reply)
+            return Written(response.etag, response.durability, response.node)
+
+        return await self._at_owner(UPLOAD, bucket, key, request, here, there, deadline - self._clock.now())
+
+    async def abort_upload(self, bucket: str, key: bytes, upload: str, timeout: float) -> None:
+        aborting = self._uploads.abandon_upload(self._target(bucket, key), upload, inner(timeout))
+        await self._awaited(UPLOAD, aborting, self._clock.now())
+
+    async def list_parts(
+        self, bucket: str, key: bytes, upload: str, after: int, limit: int, timeout: float
+    ) -> PartsPage:
+        listing = self._uploads.list_parts(self._target(bucket, key), upload, after, limit)
+        return await self._awaited(LIST, within(listing, inner(timeout), "a listing of uploads"), self._clock.now())
+
+    async def list_uploads(
+        self, bucket: str, prefix: str, delimiter: str, after: tuple[str, str], limit: int, timeout: float
+    ) -> UploadsPage:
+        self._requests.admit()
+        name = self._named(bucket)
+        own = self._buckets.prefix_of(name)
+        if after[0]:
+            after = own + after[0], after[1]
+        listing = self._uploads.list_uploads(name or self._buckets.default, own + prefix, delimiter, after, limit)
+        page = await self._awaited(LIST, within(listing, inner(timeout), "a listing of uploads"), self._clock.now())
+        return page.without_prefix(own)
+
+    def _target(self, bucket: str, key: bytes) -> Object:
+        """Admit a request that needs no owner, and return its object. Raises RateLimited, InvalidRequest."""
+        self._requests.admit()
+        return self._buckets.resolve(self._named(bucket), key)
 
     # ---- listings
 

@@ -147,7 +147,7 @@ class DeleteResponse(_message.Message):
     def __init__(self, successful: bool = ..., node: _Optional[str] = ..., durability: _Optional[str] = ...) -> None: ...
 
 class UploadRequest(_message.Message):
-    __slots__ = ("key", "bucket", "owned_since", "upload", "offset", "value", "complete", "abort", "durability", "if_match", "if_none_match")
+    __slots__ = ("key", "bucket", "owned_since", "upload", "offset", "value", "complete", "abort", "durability", "if_match", "if_none_match", "store_upload", "parts")
     KEY_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     OWNED_SINCE_FIELD_NUMBER: _ClassVar[int]
@@ -159,6 +159,8 @@ class UploadRequest(_message.Message):
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
     IF_MATCH_FIELD_NUMBER: _ClassVar[int]
     IF_NONE_MATCH_FIELD_NUMBER: _ClassVar[int]
+    STORE_UPLOAD_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     bucket: str
     owned_since: int
@@ -170,7 +172,17 @@ class UploadRequest(_message.Message):
     durability: str
     if_match: str
     if_none_match: str
-    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., owned_since: _Optional[int] = ..., upload: _Optional[str] = ..., offset: _Optional[int] = ..., value: _Optional[bytes] = ..., complete: bool = ..., abort: bool = ..., durability: _Optional[str] = ..., if_match: _Optional[str] = ..., if_none_match: _Optional[str] = ...) -> None: ...
+    store_upload: str
+    parts: _containers.RepeatedCompositeFieldContainer[UploadedPart]
+    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., owned_since: _Optional[int] = ..., upload: _Optional[str] = ..., offset: _Optional[int] = ..., value: _Optional[bytes] = ..., complete: bool = ..., abort: bool = ..., durability: _Optional[str] = ..., if_match: _Optional[str] = ..., if_none_match: _Optional[str] = ..., store_upload: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[UploadedPart, _Mapping]]] = ...) -> None: ...
+
+class UploadedPart(_message.Message):
+    __slots__ = ("number", "etag")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    etag: str
+    def __init__(self, number: _Optional[int] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class UploadResponse(_message.Message):
     __slots__ = ("successful", "etag", "node", "durability", "received")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -16,12 +17,15 @@ STATUS: Final[Mapping[str, int]] = {
     "BucketAlreadyExists": 409,
     "BucketAlreadyOwnedByYou": 409,
     "EntityTooLarge": 400,
+    "EntityTooSmall": 400,
     "IncompleteBody": 400,
     "InternalError": 500,
     "InvalidAccessKeyId": 403,
     "InvalidArgument": 400,
     "InvalidBucketName": 400,
     "InvalidDigest": 400,
+    "InvalidPart": 400,
+    "InvalidPartOrder": 400,
     "InvalidRange": 416,
     "InvalidRequest": 400,
     "InvalidURI": 400,
@@ -36,6 +40,7 @@ STATUS: Final[Mapping[str, int]] = {
     "NoSuchCORSConfiguration": 404,
     "NoSuchKey": 404,
     "NoSuchLifecycleConfiguration": 404,
+    "NoSuchUpload": 404,
     "NotModified": 304,
     "PreconditionFailed": 412,
     "RequestTimeTooSkewed": 403,
@@ -45,6 +50,14 @@ STATUS: Final[Mapping[str, int]] = {
     "SlowDown": 503,
     "XAmzContentSHA256Mismatch": 400,
 }
+
+
+# S3's own error code in the text of an error, where the client needs it.
+_STATED: Final = re.compile(
+    r"S3 \w+ of .*?: (EntityTooLarge|EntityTooSmall|InvalidPart|InvalidPartOrder|InvalidRange|NoSuchUpload)"
+    r"(?:: (.*))? \([^()]*\)",
+    re.DOTALL,
+)
 
 
 class S3Error(Exception):
@@ -81,7 +94,8 @@ def error_of(error: api.MilenaError) -> S3Error:
         case api.ConditionFailed():
             return S3Error("PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
         case api.FailedPrecondition():
-            return S3Error("InvalidRequest", text)
+            stated = _STATED.fullmatch(text)
+            return S3Error(stated[1], stated[2] or stated[1]) if stated else S3Error("InvalidRequest", text)
         case api.Unavailable() | api.DeadlineExceeded():
             return S3Error("ServiceUnavailable", text)
     return S3Error("InternalError", "We encountered an internal error. Please try again.")

@@ -16,6 +16,7 @@ from milena_common.api.keys import check_bucket, check_key
 from milena_common.s3.wire.errors import S3Error
 
 MAX_PARAMETERS: Final = 100
+COPY_SOURCE: Final = "x-amz-copy-source"
 
 
 @dataclass(slots=True)
@@ -138,18 +139,32 @@ def _on_bucket(request: S3Request, method: str, named: frozenset[str]) -> str:
             raise S3Error(_BUCKET_PROBES[only], "There is no such configuration")
         if method == "GET" and only in _BUCKET_READS:
             return _BUCKET_READS[only]
+        if method == "GET" and only == "uploads":
+            return "ListMultipartUploads"
     raise not_allowed(request)
 
 
 def _on_object(request: S3Request, method: str, named: frozenset[str]) -> str:
     if not named:
-        if method == "PUT" and "x-amz-copy-source" in request.headers:
+        if method == "PUT" and COPY_SOURCE in request.headers:
             raise not_allowed(request)
         found = {"GET": "GetObject", "HEAD": "HeadObject", "PUT": "PutObject", "DELETE": "DeleteObject"}.get(method)
         if found:
             return found
     elif named == {"acl"} and method in ("GET", "PUT"):
         return "GetAcl" if method == "GET" else "PutObjectAcl"
+    elif named == {"uploads"} and method == "POST":
+        return "CreateMultipartUpload"
+    elif named == {"partNumber", "uploadId"} and method == "PUT":
+        return "UploadPartCopy" if COPY_SOURCE in request.headers else "UploadPart"
+    elif named == {"uploadId"}:
+        found = {
+            "GET": "ListParts",
+            "POST": "CompleteMultipartUpload",
+            "DELETE": "AbortMultipartUpload",
+        }.get(method)
+        if found:
+            return found
     raise not_allowed(request)
 
 
@@ -173,6 +188,12 @@ def address_of(request: S3Request, domain: str) -> tuple[str, bytes]:
             raise S3Error("InvalidBucketName", "The specified bucket is not valid.")
         return "", b""
     key = unquote_to_bytes(rest) if "%" in rest else rest.encode("latin-1")
+    _check_address(bucket, key)
+    return bucket, key
+
+
+def _check_address(bucket: str, key: bytes) -> None:
+    """Check a bucket's name, and a key; b"" is none. Raises S3Error."""
     try:
         check_bucket(bucket)
     except InvalidRequest as error:
@@ -183,6 +204,23 @@ def address_of(request: S3Request, domain: str) -> tuple[str, bytes]:
     except InvalidRequest as error:
         code = "KeyTooLongError" if key[1024:] else "InvalidURI"
         raise S3Error(code, str(error)) from None
+
+
+def copy_source(request: S3Request) -> tuple[str, bytes]:
+    """Return bucket and key of the object that is copied. Raises S3Error.
+
+    Some clients encode a space as `+` here, and others begin with a slash.
+    """
+    text, _, query = request.header(COPY_SOURCE).partition("?")
+    if query and query != "versionId=null":
+        raise S3Error("InvalidArgument", "x-amz-copy-source: versions of objects are not served here")
+    bucket, _, rest = text.removeprefix("/").partition("/")
+    key = unquote_to_bytes(rest.replace("+", " ").encode("latin-1"))
+    if not bucket or not key:
+        raise S3Error(
+            "InvalidArgument", "Copy Source must mention the source bucket and key: sourcebucket/sourcekey"
+        )
+    _check_address(bucket, key)
     return bucket, key
 
 

@@ -6,15 +6,19 @@ Names of elements are taken without their namespace, which clients send or leave
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 from xml.parsers import expat
 
+from milena_common.api.uploads import MAX_PARTS, UploadedPart
+from milena_common.s3.wire.conditions import quoted
 from milena_common.s3.wire.errors import S3Error
 
 # Of a document with 1000 keys of 1024 bytes, of which each may take six.
 MAX_BYTES: Final = 8 * 2**20
 MAX_DEPTH: Final = 8
-MAX_ELEMENTS: Final = 50_000
+# Enough for MAX_PARTS parts, each with its number, its ETag and a checksum.
+MAX_ELEMENTS: Final = 60_000
 MAX_DELETES: Final = 1000
 
 
@@ -100,3 +104,22 @@ def parse_delete(body: bytes) -> tuple[list[Delete], bool]:
         raise malformed()
     deletes = [Delete(each.child("Key"), each.child("ETag").strip()) for each in objects]
     return deletes, root.child("Quiet").strip().lower() == "true"
+
+
+def parse_parts(body: bytes) -> list[UploadedPart]:
+    """Return the parts, by number and ETag, of which CompleteMultipartUpload makes the object. Raises S3Error."""
+    root = parse(body, "CompleteMultipartUpload")
+    listed = [each for each in root.children if each.name == "Part"]
+    if not 0 < len(listed) <= MAX_PARTS:
+        raise malformed()
+    parts: list[UploadedPart] = []
+    for each in listed:
+        number, etag = each.child("PartNumber").strip(), each.child("ETag").strip()
+        if not (number.isascii() and number.isdecimal() and len(number) <= 5) or not etag:
+            raise malformed()
+        parts.append(UploadedPart(int(number), quoted(etag)))
+    if any(one.number >= other.number for one, other in pairwise(parts)):
+        raise S3Error("InvalidPartOrder", "The list of parts was not in ascending order by part number.")
+    if not 0 < parts[0].number <= parts[-1].number <= MAX_PARTS:
+        raise S3Error("InvalidArgument", f"Part number must be an integer between 1 and {MAX_PARTS}, inclusive")
+    return parts

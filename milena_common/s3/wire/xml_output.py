@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+from milena_common.api.uploads import PartsPage
 from milena_common.s3.wire.errors import S3Error
 
 HEAD: Final = '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -46,6 +47,46 @@ def error_document(error: S3Error, resource: str, request_id: str) -> bytes:
         )
     )
     return f"{HEAD}<Error>{content}</Error>".encode()
+
+
+def created_document(bucket: str, key: str, upload: str) -> bytes:
+    """Return the reply to CreateMultipartUpload."""
+    names = element("Bucket", bucket) + element("Key", key)
+    return document("InitiateMultipartUploadResult", names, element("UploadId", upload))
+
+
+def completed_document(location: str, bucket: str, key: str, etag: str) -> bytes:
+    """Return the reply to CompleteMultipartUpload."""
+    names = element("Location", location) + element("Bucket", bucket) + element("Key", key)
+    return document("CompleteMultipartUploadResult", names, element("ETag", etag))
+
+
+def copied_document(name: str, etag: str, last_modified: float) -> bytes:
+    """Return the reply to a copy: CopyObjectResult or CopyPartResult."""
+    return document(name, element("LastModified", timestamp(last_modified)), element("ETag", etag))
+
+
+def parts_document(bucket: str, key: str, upload: str, after: int, limit: int, page: PartsPage, user: str) -> bytes:
+    """Return the reply to ListParts."""
+    content = [
+        element("Bucket", bucket),
+        element("Key", key),
+        element("UploadId", upload),
+        owner(user).replace("Owner>", "Initiator>"),
+        owner(user),
+        element("StorageClass", "STANDARD"),
+        element("PartNumberMarker", str(after)),
+        element("MaxParts", str(limit)),
+        element("IsTruncated", "true" if page.truncated else "false"),
+    ]
+    if page.truncated:
+        content.append(element("NextPartNumberMarker", str(page.parts[-1].number if page.parts else after)))
+    for part in page.parts:
+        content.append(
+            f"<Part><PartNumber>{part.number}</PartNumber>{element('LastModified', timestamp(part.last_modified))}"
+            f"{element('ETag', part.etag)}<Size>{part.size}</Size></Part>"
+        )
+    return document("ListPartsResult", *content)
 
 
 def buckets_document(names: Sequence[str], user: str) -> bytes:

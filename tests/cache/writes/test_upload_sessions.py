@@ -217,7 +217,7 @@ async def test_a_lost_reply_to_the_last_request_is_resolved(
 
     def make_with_retries(target: Object, owned_since: int) -> Multipart:
         parts = make(target, owned_since)
-        parts._retries = retries
+        parts._assembly._retries = retries
         return parts
 
     node.parts.uploads._make = make_with_retries

@@ -8,7 +8,7 @@ from botocore.auth import HmacV1QueryAuth, S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from milena_common.s3.identities import AccessKey
+from milena_common.s3.signing.identities import AccessKey
 from milena_common.s3.wire.request import S3Request
 
 KEY = AccessKey("reader", "a-secret-of-twenty-five..", "reader")

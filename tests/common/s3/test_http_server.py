@@ -11,9 +11,9 @@ import pytest
 
 from milena_common.network.addresses import Address
 from milena_common.runtime.clock import SystemClock
-from milena_common.s3.endpoint import Reply, error_reply
+from milena_common.s3.body.received import Body
 from milena_common.s3.http_server import MAX_HEAD_BYTES, WRITE_BYTES, S3Server
-from milena_common.s3.received import Body
+from milena_common.s3.replies import Reply, error_reply
 from milena_common.s3.wire.errors import S3Error
 from milena_common.s3.wire.request import S3Request
 

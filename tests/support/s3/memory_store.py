@@ -17,6 +17,7 @@ from milena_cache.objects.object_store import (
     Info,
     OriginFailure,
     Page,
+    PartStream,
     Ref,
     Stored,
     ignore,
@@ -24,6 +25,7 @@ from milena_cache.objects.object_store import (
     too_large,
 )
 from milena_common.api.byte_range import ByteRange
+from milena_common.api.uploads import PartsPage, Upload, UploadedPart, UploadsPage
 
 
 def etag_of(value: bytes) -> str:
@@ -258,8 +260,55 @@ class MemoryStore:
         self.uploads[ref, upload][1][number] = bytes(value)
         return etag_of(bytes(value))
 
+    async def stream_part(self, ref: Ref, upload: str, number: int, body: PartStream) -> str:
+        def read() -> bytes:
+            return b"".join(iter(lambda: body.read(2**16), b""))
+
+        try:
+            value = await asyncio.to_thread(read)
+        except OSError as error:
+            raise OriginFailure(Fault.INCOMPLETE, "part", ref, str(error), "incomplete") from None
+        return await self.upload_part(ref, upload, number, value)
+
+    async def copy_part(
+        self, ref: Ref, upload: str, number: int, source: Ref, byte_range: ByteRange, *, if_match: str = ""
+    ) -> UploadedPart:
+        value = self.objects.get(source)
+        self._meets("part", ref, value is not None and if_match in ("", etag_of(value)))
+        assert value is not None
+        part = byte_range.of(bytes(value))
+        return UploadedPart(number, await self.upload_part(ref, upload, number, part), len(part))
+
+    async def list_parts(self, ref: Ref, upload: str, after: int, limit: int) -> PartsPage:
+        await self._enter("list", ref)
+        if (ref, upload) not in self.uploads:
+            raise OriginFailure(Fault.REJECTED, "list", ref, "NoSuchUpload", "404")
+        parts = self.uploads[ref, upload][1]
+        found = [UploadedPart(n, etag_of(parts[n]), len(parts[n])) for n in sorted(parts) if n > after]
+        return PartsPage(found[:limit], len(found) > limit)
+
+    async def list_uploads(
+        self, bucket: str, prefix: str, delimiter: str, after: tuple[str, str], limit: int
+    ) -> UploadsPage:
+        await self._enter("list", Ref(bucket, prefix))
+        found = [
+            Upload(ref.key, upload, 0.0)
+            for ref, upload in sorted(self.uploads)
+            if ref.bucket == bucket and ref.key.startswith(prefix) and (ref.key, upload) > after
+        ]
+        page, last = found[:limit], found[limit - 1 : limit]
+        more = len(found) > limit
+        return UploadsPage(page, (), last[0].key if more else "", last[0].upload if more else "")
+
     async def complete_multipart(
-        self, ref: Ref, upload: str, etags: Sequence[str], *, if_match: str = "", if_absent: bool = False
+        self,
+        ref: Ref,
+        upload: str,
+        etags: Sequence[str],
+        *,
+        numbers: Sequence[int] = (),
+        if_match: str = "",
+        if_absent: bool = False,
     ) -> str:
         failure = await self._enter("complete", ref)
         if (ref, upload) not in self.uploads:
@@ -270,7 +319,7 @@ class MemoryStore:
         if if_match:
             self._meets("replace", ref, before is not None and etag_of(before) == if_match)
         begun, parts = self.uploads[ref, upload]
-        chosen = [parts.get(number, b"") for number in range(1, len(etags) + 1)]
+        chosen = [parts.get(number, b"") for number in numbers or range(1, len(etags) + 1)]
         if [etag_of(part) for part in chosen] != list(etags):
             raise OriginFailure(Fault.REJECTED, "multipart", ref, "InvalidPart", "400")
         if any(len(part) < MIN_PART_BYTES for part in chosen[:-1]):

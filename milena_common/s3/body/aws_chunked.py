@@ -12,7 +12,7 @@ import re
 from hashlib import sha256
 from typing import Final
 
-from milena_common.s3.signatures import ChunkSignatures
+from milena_common.s3.signing.signatures import ChunkSignatures
 from milena_common.s3.wire.errors import S3Error
 
 # Bytes of the line before a chunk, and of all trailers.

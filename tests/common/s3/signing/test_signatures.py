@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from milena_common.s3.identities import AccessKey
-from milena_common.s3.signatures import UNSIGNED, Verifier
+from milena_common.s3.signing.identities import AccessKey
+from milena_common.s3.signing.signatures import UNSIGNED, Verifier
 from milena_common.s3.wire.errors import S3Error
 from tests.common.s3.requests_made import KEY, KEYS, request_of, signed
 

@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 from typing import Final, NamedTuple, Protocol
 
 from milena_common.limits.byte_budget import ByteBudget
-from milena_common.s3.aws_chunked import AwsChunked
-from milena_common.s3.signatures import STREAMING, ChunkSignatures
+from milena_common.s3.body.aws_chunked import AwsChunked
+from milena_common.s3.signing.signatures import STREAMING, ChunkSignatures
 from milena_common.s3.wire.errors import S3Error
 from milena_common.s3.wire.kept_properties import AWS_CHUNKED
 from milena_common.s3.wire.request import S3Request
@@ -58,16 +58,8 @@ async def receive(
     `payload`: what the request says of its body (x-amz-content-sha256). `timeout`: seconds to wait for room. Raises
     S3Error, Overloaded, ConnectionError.
     """
-    decoder = None
-    streaming = payload.startswith(STREAMING)
-    if streaming and payload not in _STREAMING:
-        raise S3Error(
-            "InvalidArgument", f"x-amz-content-sha256: got {payload[:80]}; allowed: {', '.join(_STREAMING)}"
-        )
-    encodings = [each.strip().lower() for each in request.header("content-encoding").split(",")]
-    if streaming or AWS_CHUNKED in encodings:
-        decoder = AwsChunked(signatures, signed_trailers=payload.endswith("-TRAILER"))
-    length = _length(request, body, decoder)
+    decoder = decoder_of(request, payload, signatures)
+    length = length_of(request, body, decoder)
     size = max_bytes if length is None else length
     if size > max_bytes:
         raise S3Error(
@@ -81,7 +73,21 @@ async def receive(
         budget.release(COPIES * size)
 
 
-def _length(request: S3Request, body: Body, decoder: AwsChunked | None) -> int | None:
+def decoder_of(request: S3Request, payload: str, signatures: ChunkSignatures | None) -> AwsChunked | None:
+    """Return what decodes the body, None if it is sent as it is. Raises S3Error."""
+    streaming = payload.startswith(STREAMING)
+    if streaming and payload not in _STREAMING:
+        raise S3Error(
+            "InvalidArgument", f"x-amz-content-sha256: got {payload[:80]}; allowed: {', '.join(_STREAMING)}"
+        )
+    encodings = [each.strip().lower() for each in request.header("content-encoding").split(",")]
+    if not streaming and AWS_CHUNKED not in encodings:
+        return None
+    return AwsChunked(signatures, signed_trailers=payload.endswith("-TRAILER"))
+
+
+def length_of(request: S3Request, body: Body, decoder: AwsChunked | None) -> int | None:
+    """Return the length of the decoded body in bytes; None if it is not known. Raises S3Error."""
     if decoder is None:
         return body.length
     text = request.header("x-amz-decoded-content-length")
@@ -104,8 +110,13 @@ async def _received(body: Body, decoder: AwsChunked | None, length: int | None, 
                 raise S3Error("EntityTooLarge", f"The body has more than {max_bytes} bytes (MAX_VALUE_BYTES)")
             raise S3Error("InvalidRequest", "The body is longer than its announced length")
     if (length is not None and size != length) or (decoder is not None and not decoder.complete):
-        raise S3Error(
-            "IncompleteBody", "You did not provide the number of bytes specified by the Content-Length HTTP header"
-        )
+        raise incomplete()
     value = parts[0] if len(parts) == 1 else b"".join(parts)
     return Received(value, decoder.trailers if decoder is not None else {})
+
+
+def incomplete() -> S3Error:
+    """Return the error for a body that ends before its announced length."""
+    return S3Error(
+        "IncompleteBody", "You did not provide the number of bytes specified by the Content-Length HTTP header"
+    )

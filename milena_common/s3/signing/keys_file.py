@@ -14,7 +14,7 @@ from typing import Final
 
 from milena_common.api.errors import ConfigError
 from milena_common.runtime.clock import Clock
-from milena_common.s3.identities import MAX_BYTES, AccessKey, parse_keys
+from milena_common.s3.signing.identities import MAX_BYTES, AccessKey, parse_keys
 
 log = logging.getLogger(__name__)
 

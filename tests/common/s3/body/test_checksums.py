@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from milena_common.s3.checksums import LENGTHS, digest_of, named_checksums, verify
+from milena_common.s3.body.checksums import LENGTHS, digest_of, named_checksums, verify
 from milena_common.s3.wire.errors import S3Error
 
 BODY = b"123456789"

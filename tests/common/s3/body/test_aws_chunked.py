@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milena_common.s3.aws_chunked import AwsChunked
-from milena_common.s3.signatures import ChunkSignatures
+from milena_common.s3.body.aws_chunked import AwsChunked
+from milena_common.s3.signing.signatures import ChunkSignatures
 from milena_common.s3.wire.errors import S3Error
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"

@@ -18,7 +18,7 @@ from hashlib import sha256
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
-from milena_common.s3.identities import AccessKey
+from milena_common.s3.signing.identities import AccessKey
 from milena_common.s3.wire.conditions import seconds_of
 from milena_common.s3.wire.errors import S3Error
 from milena_common.s3.wire.request import S3Request, virtual_host
