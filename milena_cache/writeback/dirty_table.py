@@ -303,6 +303,12 @@ class Dirty:
             for entry in entries:
                 self.on_change(entry.key)
 
+    def keep_in_memory(self, entry: DirtyEntry, value: bytes | None) -> None:
+        """Keep the entry, whose `value` this is, without its records: None for a delete."""
+        self._uncount(entry)
+        entry.value, entry.journaled, entry.shadowed_seq = value, False, 0
+        self._count(entry)
+
     def expire(self, entry: DirtyEntry) -> None:
         """Turn the entry into a delete, because its object has expired."""
         self._uncount(entry)

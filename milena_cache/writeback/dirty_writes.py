@@ -124,6 +124,22 @@ class DirtyWrites:
             for seq in records:
                 self._releases.release(seq, entry.key)
 
+    def release_records(self, entry: DirtyEntry) -> bool:
+        """Release the records of an entry that stays, in memory; False if its value has no room there."""
+        value = None
+        if not entry.deleted:
+            if entry.value is None and not self._dirty.fits_in_memory(entry.size):
+                return False
+            try:
+                value = self.value(entry)
+            except FailedPrecondition:
+                return False  # damaged: there is nothing that a read could get
+        records = tuple(entry.records())
+        self._dirty.keep_in_memory(entry, value)
+        for seq in records:
+            self._releases.release(seq, entry.key)
+        return True
+
     def retire(self, entry: DirtyEntry) -> None:
         """Remove an entry and its records, because S3 has its version or a later one, or an operator dropped it.
 

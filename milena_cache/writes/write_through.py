@@ -3,9 +3,9 @@
 A write holds its key's lock on S3 from its first attempt to its end, so that no upload of an older write runs
 concurrently. If it succeeds, it replaces a dirty entry, whose record is removed before the acknowledgement. If the
 journal has no room for the removal, a crash may bring the record back: a put is acknowledged all the same, because
-its version in S3 is the later one; a delete leaves no version in S3, so it is not acknowledged. If the write fails,
-the dirty entry stays, and its upload finds out whether S3 has the write; without a dirty entry, the clean entry is
-marked stale, because S3 may have changed.
+its version in S3 is the later one; a delete leaves no version in S3, so it fails, and the dirty entry stays. If the
+write fails, the dirty entry stays, and its upload finds out whether S3 has the write; without a dirty entry, the
+clean entry is marked stale, because S3 may have changed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from milena_cache.memory.entries import Entries
 from milena_cache.memory.existence import Known
 from milena_cache.objects.entry import entry_of
 from milena_cache.objects.expiry import NEVER
-from milena_cache.objects.object_store import OriginFailure
+from milena_cache.objects.object_store import OriginFailure, Ref
 from milena_cache.objects.version import ABSENT, UNKNOWN, Base, Version
 from milena_cache.objects.write_request import Ack, Change
 from milena_cache.origin.conditions import Capability
@@ -91,7 +91,12 @@ class WriteThrough:
         if `refusal` has an error by the end; that error if it has one before S3 may have got the write.
         """
         key = change.target.cache_key
+        deleted = change.value is None
+        # An object that expires leaves no version in S3 in the end, as a deleted one does.
+        strict = deleted or bool(change.expires_at)
         async with self._s3_locks.hold(key, max(0.0, deadline - self._clock.now())):
+            if strict and not await self._let_go(key, deadline):
+                raise _no_room(change.target.ref)
             self._entries.fence_reads(key)
             write = self._prepare(change, base, decided)
             try:
@@ -111,11 +116,15 @@ class WriteThrough:
                     f"{write.ref}: S3 has the write, and its outcome is unknown: a node that holds a copy of an "
                     "earlier write of the key has not confirmed that it gives it up"
                 )
-            if change.value is None and result.outcome is not UploadOutcome.SUPERSEDED:
+            if deleted and result.outcome is not UploadOutcome.SUPERSEDED:
                 self.deleted(key, write.version)
-            entry = self._dirty.get(key)
-            if entry is not None:
-                self._dirty_writes.retire(entry)
+            if not await self._retire_earlier(key, deadline, strict=strict):
+                self._is_doubtful(write, key)
+                what, again = ("deleted in S3", "delete") if deleted else ("S3 has it, with its expiry", "write")
+                raise Unavailable(
+                    f"{write.ref}: {what}, but the journal has no room to remove the record of an earlier write, "
+                    f"which stays; {again} it again when there is room"
+                )
             etag = result.base if isinstance(result.base, str) else ""
             if result.outcome is UploadOutcome.SUPERSEDED:
                 self._entries.invalidate(key)
@@ -129,14 +138,7 @@ class WriteThrough:
             notified = self.wrote(key, change.owned_since)
             if notified is not None:
                 await notified
-            # An object that expires leaves no version in S3 in the end, as a deleted one does.
-            deleted = change.value is None
-            if not await self._let_go(key, deadline, strict=deleted or bool(change.expires_at)):
-                what, again = ("deleted in S3", "delete") if deleted else ("S3 has it, with its expiry", "write")
-                raise Unavailable(
-                    f"{write.ref}: {what}, but the journal has no room to remove the record of an earlier write, "
-                    f"which a crash could bring back; {again} it again when there is room"
-                )
+            await self._let_go(key, min(deadline, self._clock.now() + self._put_timeout))
             if (rejected := self.fence_error()) is not None:
                 raise _unknown(write, rejected)
             return Ack(THROUGH, etag, None)
@@ -150,6 +152,8 @@ class WriteThrough:
         """
         target, key = change.target, change.target.cache_key
         async with self._s3_locks.hold(key, max(0.0, deadline - self._clock.now())):
+            if not await self._let_go(key, deadline):
+                raise _no_room(target.ref)
             self._entries.fence_reads(key)
             if (rejected := self.fence_error()) is not None:
                 raise rejected
@@ -171,9 +175,12 @@ class WriteThrough:
                     f"{target.ref}: S3 has the write, and its outcome is unknown: a node that holds a copy of an "
                     "earlier write of the key has not confirmed that it gives it up"
                 )
-            entry = self._dirty.get(key)
-            if entry is not None:
-                self._dirty_writes.retire(entry)
+            if not await self._retire_earlier(key, deadline, strict=True):
+                self._parts_doubtful(key)
+                raise Unavailable(
+                    f"{target.ref}: S3 has the write, and its outcome is unknown: the journal has no room to "
+                    "remove the record of an earlier write, which stays"
+                )
             self._recent.add(key, exists=True)
             self._entries.invalidate(key)
             if found is not None:
@@ -182,11 +189,6 @@ class WriteThrough:
             notified = self.wrote(key, change.owned_since)
             if notified is not None:
                 await notified
-            if not await self._let_go(key, deadline, strict=True):
-                raise Unavailable(
-                    f"{target.ref}: S3 has the write, and its outcome is unknown: the journal has no room to "
-                    "remove the record of an earlier write, which a crash could bring back"
-                )
             if (rejected := self.fence_error()) is not None:
                 why = str(rejected).removesuffix("; nothing was done")
                 raise Unavailable(f"{target.ref}: the outcome of the write is unknown: {why}")
@@ -214,17 +216,29 @@ class WriteThrough:
         except TimeoutError:
             return False
 
-    async def _let_go(self, key: bytes, deadline: float, *, strict: bool) -> bool:
-        """Return True if the journal's records of earlier writes allow the acknowledgement of this one.
+    async def _retire_earlier(self, key: bytes, deadline: float, *, strict: bool) -> bool:
+        """Retire the dirty entry of the key, which S3 has superseded; False if its records cannot be removed.
 
-        `strict`: they must be removed, since S3 has no version of this write that shows it to be the later one.
+        `strict`: they must be, since S3 has no version of this write that shows it to be the later one. Then no
+        reader sees the write before they are: (1) a delete over a dirty put; (2) a read returns no object; (3) the
+        process is killed, and the next one serves the put that its journal has. If they cannot be removed in time,
+        the entry stays, as if this write had not been.
         """
-        timeout = max(0.0, deadline - self._clock.now()) if strict else self._put_timeout
+        entry = self._dirty.get(key)
+        first = strict and entry is not None and self._dirty_writes.release_records(entry)
+        if first and not await self._let_go(key, deadline):
+            return False
+        if entry is not None:
+            self._dirty_writes.retire(entry)
+        return not strict or await self._let_go(key, deadline)
+
+    async def _let_go(self, key: bytes, deadline: float) -> bool:
+        """Return True once no released record of the key can come back; False if one still can at `deadline`."""
         try:
-            async with asyncio.timeout(timeout):
-                return await self._durable.has_released(key) or not strict
+            async with asyncio.timeout(max(0.0, deadline - self._clock.now())):
+                return await self._durable.has_released(key)
         except TimeoutError:
-            return not strict
+            return False
 
     def _prepare(self, change: Change, base: Base, decided: bool) -> Write:
         key = change.target.cache_key
@@ -293,6 +307,14 @@ class WriteThrough:
             self._entries.invalidate(key)
         elif not isinstance(error, OriginFailure) or error.ambiguous:
             self._entries.mark_stale(key)
+
+
+def _no_room(ref: Ref) -> Unavailable:
+    """Return the error for a write that begins while a crash could bring back an earlier one, which is over."""
+    return Unavailable(
+        f"{ref}: the journal has no room to remove the record of an earlier write, which a crash could bring back; "
+        "nothing was done"
+    )
 
 
 def _unknown(write: Write, rejected: MilenaError) -> Unavailable:

@@ -74,8 +74,8 @@ LARGE_OBJECT_BUGS: tuple[Bug, ...] = (
         (
             Change(
                 WRITE_THROUGH,
-                "                self._dirty_writes.retire(entry)\n            self._recent.add(key, exists=True)",
-                "                pass\n            self._recent.add(key, exists=True)",
+                "if not await self._retire_earlier(key, deadline, strict=True):",
+                "if not self:",
             ),
         ),
         (f"{SESSION_TESTS}::test_writes_of_the_key_before_and_after_stay_in_order",),

@@ -8,6 +8,7 @@ from tests.mutants.copy_mutants import COPY_BUGS
 from tests.mutants.large_object_mutants import LARGE_OBJECT_BUGS
 from tests.mutants.mutant import Bug, Change
 
+CONDITIONS = "tests/cache/writes/test_writer_conditions.py"
 CLASSES = "tests/behaviour/test_write_classes.py"
 ORDER = "tests/behaviour/test_write_order.py"
 MACHINE = "tests/behaviour/test_write_state_machine.py"
@@ -255,11 +256,35 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/writes/write_through.py",
-                "                self._dirty_writes.retire(entry)\n            etag = result.base",
-                "                self._dirty.pop(entry)\n            etag = result.base",
+                "            self._dirty_writes.retire(entry)\n        return not strict",
+                "            self._dirty.pop(entry)\n        return not strict",
             ),
         ),
         (CLASSES, MACHINE, KILLS),
+    ),
+    Bug(
+        "a delete is seen before a crash can no longer undo it",
+        (
+            Change(
+                "milena_cache/writes/write_through.py",
+                "first = strict and entry is not None and self._dirty_writes.release_records(entry)",
+                "first = False",
+            ),
+        ),
+        (
+            f"{CONDITIONS}::test_a_delete_whose_earlier_record_cannot_be_removed_is_not_seen_and_then_undone_by_a_crash",
+        ),
+    ),
+    Bug(
+        "a delete begins while a crash could bring back what it deletes",
+        (
+            Change(
+                "milena_cache/writes/write_through.py",
+                "if strict and not await self._let_go(key, deadline):",
+                "if strict and not strict:",
+            ),
+        ),
+        (f"{CONDITIONS}::test_a_delete_does_not_begin_while_a_crash_could_bring_back_what_s3_had",),
     ),
     Bug(
         "a write in the class memory takes out the record below it",

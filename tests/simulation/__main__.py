@@ -32,6 +32,8 @@ from tests.simulation.run import SeedResult, Verdict, print_line, run_seed
 
 # The seed that is run before the others, without a result.
 WARM_UP = 0
+# Seconds between two lines about the progress, on standard error.
+PROGRESS_SECONDS = 30.0
 # Violations that are printed in full.
 MAX_REPORTS = 10
 # Verdicts of seeds that are reported, with their operations.
@@ -64,12 +66,26 @@ def _one(seed: int, routers: int, copies: int, histories: Path) -> int:
 
 def _many(run: Callable[[int], SeedResult], seeds: range, processes: int, histories: Path) -> int:
     started = time.perf_counter()
-    code = _summary(_results(run, seeds, processes), histories)
+    code = _summary(_with_progress(_results(run, seeds, processes), len(seeds)), histories)
     took = time.perf_counter() - started
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = used.ru_utime + used.ru_stime
     print(f"{took:.1f} s, {took / len(seeds):.2f} s and {cpu / len(seeds):.2f} CPU s a seed, {processes} processes")
     return code
+
+
+def _with_progress(results: Iterable[SeedResult], number: int) -> Iterator[SeedResult]:
+    """Yield `results`, and tell on standard error how many of `number` are done, and how long the rest takes."""
+    began = told = time.perf_counter()
+    violations = 0
+    for done, result in enumerate(results, 1):
+        yield result
+        violations += result.verdict in REPORTED
+        now = time.perf_counter()
+        if now - told >= PROGRESS_SECONDS and done < number:
+            told = now
+            minutes = (now - began) * (number - done) / done / 60
+            print(f"{done} of {number} seeds, {violations} violations; {minutes:.0f} minutes left", file=sys.stderr)
 
 
 def _results(run: Callable[[int], SeedResult], seeds: range, processes: int) -> Iterator[SeedResult]:

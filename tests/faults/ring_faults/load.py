@@ -37,8 +37,8 @@ ERROR_SECONDS = 0.2
 REDIS_REGISTERS = 6
 
 # How calls fail. redis-py 8.1.0 raises a KeyError for a slot that is in no node's table, as slots are that wait for
-# their lost holders.
-FAILURES = (MilenaError, RedisError, RedisClusterException, OSError, TimeoutError, LookupError)
+# their lost holders, and an AttributeError for a connection that another call has closed meanwhile.
+FAILURES = (MilenaError, RedisError, RedisClusterException, OSError, TimeoutError, LookupError, AttributeError)
 
 # Replies of Redis clients that say that nothing was done.
 _NOTHING_DONE = (ClusterDownError, MovedError, TryAgainError)
