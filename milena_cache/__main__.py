@@ -236,6 +236,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         await parts.node.finish()
         await parts.uploads.close()
         await parts.property_reads.cancel_heads()
+        await servers.cluster_blocks.cancel_all()
         await parts.blocks.cancel_all()
     finally:
         for task in (*background, *watching):

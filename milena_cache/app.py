@@ -358,7 +358,7 @@ def build(
         writes=writes,
         node=node,
         blocks=blocks,
-        part_reads=PartReads(node, origin, entries.existence, blocks, config.max_value_bytes),
+        part_reads=PartReads(node, origin, entries.existence, blocks, config.max_value_bytes, budget),
         uploads=UploadSessions(writes, multipart, budget, clock, config.max_value_bytes),
         client_uploads=ClientUploads(origin, writes, assembly, clock),
         property_reads=PropertyReads(origin, entries.existence, dirty, dirty_writes, config.freshness, clock),

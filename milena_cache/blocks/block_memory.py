@@ -18,6 +18,8 @@ from milena_common.runtime.clock import Clock
 BLOCK_SHARE = 1 / 2
 # Seconds after which an unused block gives way to an entry.
 IDLE_SECONDS = 600.0
+# The share of `max_bytes` that blocks may have that were read ahead, and that nothing has read yet.
+AHEAD_SHARE = 1 / 4
 # Bytes that a block takes beyond its value, key and ETag: objects, and its place in the dictionary.
 BLOCK_OVERHEAD = 600
 
@@ -27,12 +29,14 @@ class BlockMemory:
 
     bytes: those of the blocks, overhead included; at most `max_bytes`
     evictions: blocks that were dropped to make room
+    ahead: blocks that were read ahead and that nothing has read yet
     """
 
     def __init__(self, memory: Memory, clock: Clock) -> None:
         self.max_bytes = int(memory.max_bytes * BLOCK_SHARE)
         self.bytes = 0
         self.evictions = 0
+        self.ahead: set[Block] = set()
         self._memory = memory
         self._clock = clock
         # With when each was last used, monotonic seconds.
@@ -50,6 +54,7 @@ class BlockMemory:
         found = self._blocks.get(block)
         if found is None:
             return None
+        self.ahead.discard(block)
         self._blocks[block] = found[0], self._clock.now()
         self._blocks.move_to_end(block)
         return found[0]
@@ -74,6 +79,7 @@ class BlockMemory:
 
     def _evict(self) -> None:
         block, (value, _) = self._blocks.popitem(last=False)
+        self.ahead.discard(block)
         self.evictions += 1
         self._lend(-_cost(block, value))
 

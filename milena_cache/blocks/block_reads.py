@@ -4,6 +4,10 @@ Blocks that are missing in a row, GROUP_BLOCKS at most, take one ranged GET, wit
 fetched once, however many reads need it: a read waits for the blocks that another one has requested. A read has at
 most MAX_RUNS requests in flight. They run in tasks of the node's own: a reader that gives up cancels nothing, and
 what it has requested is kept.
+
+What is read ahead takes a request for each block, all of them at once: many small requests have the rate of as many
+connections. Blocks that were read ahead and that nothing has read yet are bounded by a share of the memory, so that
+readers who stop, or are many, do not fill it with what nothing reads.
 """
 
 from __future__ import annotations
@@ -12,8 +16,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from milena_cache.blocks.block_memory import BlockMemory
+from milena_cache.blocks.block_memory import AHEAD_SHARE, BlockMemory
 from milena_cache.blocks.layout import GROUP_BLOCKS, Block, Version, blocks_of, bytes_of, part_of_blocks
+from milena_cache.blocks.sequential_reads import MAX_BLOCKS
 from milena_cache.objects.etags import same_etag
 from milena_cache.objects.object_store import Fault, OriginFailure, Readable, Stored
 from milena_common.api.byte_range import ByteRange
@@ -57,6 +62,7 @@ class BlockReads:
         self._store = store
         self._clock = clock
         self._in_flight: dict[Block, asyncio.Future[bytes]] = {}
+        self._ahead: set[Block] = set()  # those in flight for which no read waits yet
         self._tasks: set[asyncio.Task[None]] = set()
 
     def find_range(self, version: Version, part: ByteRange) -> bytes | None:
@@ -90,6 +96,7 @@ class BlockReads:
                 self.hits += 1
                 values.append(value)
                 continue
+            self._ahead.discard(block)
             if pending is None:
                 pending = self._in_flight[block] = asyncio.get_running_loop().create_future()
                 missing.append(block)
@@ -103,6 +110,19 @@ class BlockReads:
         ]
         waited = any(not isinstance(value, bytes) for value in values)
         return Piece(part_of_blocks(got, part, self.block_bytes), fetched, waited)
+
+    def read_ahead(self, version: Version, part: ByteRange) -> None:
+        """Begin to read the blocks of `part` that are missing, as far as there is room for what is read ahead."""
+        limit = int(self.memory.max_bytes * AHEAD_SHARE)
+        places = asyncio.Semaphore(MAX_BLOCKS)
+        for block in blocks_of(version, part, self.block_bytes):
+            if block in self.memory or block in self._in_flight:
+                continue
+            if (len(self.memory.ahead) + len(self._ahead) + 1) * self.block_bytes > limit:
+                return
+            self._in_flight[block] = asyncio.get_running_loop().create_future()
+            self._ahead.add(block)
+            self._fetch(version, (block,), places)
 
     async def _result(self, version: Version, pending: asyncio.Future[bytes], deadline: float) -> bytes:
         remaining = max(0.0, deadline - self._clock.now())
@@ -127,6 +147,7 @@ class BlockReads:
                 value = await self._request(version, bytes_of(blocks[0], len(blocks), self.block_bytes))
         except BaseException as error:
             for block in blocks:
+                self._ahead.discard(block)
                 pending = self._in_flight.pop(block)
                 if isinstance(error, asyncio.CancelledError):
                     pending.cancel()
@@ -139,7 +160,9 @@ class BlockReads:
         self.fetched += len(blocks)
         for at, block in enumerate(blocks):
             one = value if len(blocks) == 1 else value[at * self.block_bytes : (at + 1) * self.block_bytes]
-            self.memory.store(block, one)
+            if self.memory.store(block, one) and block in self._ahead:
+                self.memory.ahead.add(block)
+            self._ahead.discard(block)
             self._in_flight.pop(block).set_result(one)
 
     async def _request(self, version: Version, part: ByteRange) -> bytes:

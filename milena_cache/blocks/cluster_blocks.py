@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from milena_cache.blocks.block_reads import BlockReads, Piece, Replaced
@@ -28,6 +29,9 @@ from milena_common.runtime.clock import Clock
 
 # Groups of one read that are requested at a time.
 MAX_PIECES = 4
+# Requests to read ahead that other nodes have not replied to, at most; and the seconds that they may take to.
+MAX_AHEAD = 64
+AHEAD_SECONDS = 1.0
 # The share of a read's timeout that another node may take: with the rest the group is read from S3.
 PEER_SHARE = 1 / 2
 
@@ -55,6 +59,7 @@ class ClusterBlocks:
         self._links = links
         self._budget = budget
         self._clock = clock
+        self._ahead: set[asyncio.Task[None]] = set()
 
     def find_range(self, version: Version, part: ByteRange) -> bytes | None:
         """Return the bytes of `part` if this node's memory has all of them, else None. Never awaits."""
@@ -79,11 +84,30 @@ class ClusterBlocks:
             any(waited for _, _, waited in pieces),
         )
 
+    def read_ahead(self, version: Version, part: ByteRange) -> None:
+        """Have the nodes that keep the blocks of `part` begin to read those that they do not have."""
+        for group, piece in groups_of(part, self._local.block_bytes):
+            address = self._peer(version, group)
+            if not address:
+                self._local.read_ahead(version, piece)
+            elif len(self._ahead) < MAX_AHEAD:
+                task = asyncio.get_running_loop().create_task(self._request_ahead(address, version, piece))
+                self._ahead.add(task)
+                task.add_done_callback(self._ahead.discard)
+
+    async def _request_ahead(self, address: str, version: Version, part: ByteRange) -> None:
+        with suppress(MilenaError):
+            await self._links.request(address, _block(version, part, AHEAD_SECONDS, b"AHEAD"), AHEAD_SECONDS)
+
+    def _peer(self, version: Version, group: int) -> str:
+        """Return the RESP address of the node that keeps a group; "" if it is this node, or has none."""
+        owner = self._ownership.slot_map.target(group_slot(version, group))
+        return owner.resp_address if owner.address != self._ownership.me else ""
+
     async def _piece(self, version: Version, group: int, part: ByteRange, deadline: float) -> Piece:
         remaining = max(0.0, deadline - self._clock.now())
-        owner = self._ownership.slot_map.target(group_slot(version, group))
-        if owner.resp_address and owner.address != self._ownership.me:
-            piece = await self._from_peer(owner.resp_address, version, part, remaining * PEER_SHARE)
+        if address := self._peer(version, group):
+            piece = await self._from_peer(address, version, part, remaining * PEER_SHARE)
             if piece is not None:
                 self.from_peers += 1
                 return piece
@@ -91,11 +115,16 @@ class ClusterBlocks:
             remaining = max(0.0, deadline - self._clock.now())
         return await self._local.read_range(version, part, remaining)
 
+    async def cancel_all(self) -> None:
+        """Cancel the requests to read ahead, at the end of the process."""
+        tasks = list(self._ahead)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     async def _from_peer(self, address: str, version: Version, part: ByteRange, timeout: float) -> Piece | None:
         """Return the bytes from the node at `address`; None if it does not return them. Raises Replaced."""
-        target, etag, size = version
-        numbers = (size, *part, max(1, int(timeout * 1000)))
-        sent = command(b"MILENA.BLOCK", target.cache_key, etag.encode(), *(b"%d" % number for number in numbers))
+        sent = _block(version, part, timeout)
         deadline = self._clock.now() + timeout
         try:
             async with fetch_bytes(self._budget, part.length, timeout):
@@ -109,6 +138,13 @@ class ClusterBlocks:
             raise Replaced from None
         except MilenaError:
             return None
+
+
+def _block(version: Version, part: ByteRange, timeout: float, *more: bytes) -> bytes:
+    """Return a MILENA.BLOCK."""
+    target, etag, size = version
+    numbers = [b"%d" % number for number in (size, *part, max(1, int(timeout * 1000)))]
+    return command(b"MILENA.BLOCK", target.cache_key, etag.encode(), *numbers, *more)
 
 
 async def _all(tasks: Sequence[asyncio.Task[Piece]]) -> list[Piece]:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from milena_cache.blocks.block_reads import BlockReads, Piece, Replaced
 from milena_cache.blocks.cluster_blocks import ClusterBlocks
 from milena_cache.blocks.layout import Version
+from milena_cache.blocks.sequential_reads import SequentialReads
 from milena_cache.memory.existence import Existence, Known
 from milena_cache.objects.entry import Entry
 from milena_cache.objects.etags import same_etag
@@ -32,7 +33,15 @@ from milena_cache.origin.requests import within
 from milena_cache.reads.reader import FENCED, Node, Reply
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import ConditionFailed, MilenaError, OriginUnavailable, RangeNotSatisfiable
+from milena_common.limits.byte_budget import ByteBudget
+from milena_common.limits.call_bytes import CallBytes
 
+# Bytes of the largest part that is put together without waiting for room first.
+LARGE_PART_BYTES = 8 * 2**20
+# Of a large part: its blocks, and what they are put together to.
+PART_COPIES = 2
+# The share of a read's time that it may wait for each of its two kinds of room.
+ROOM_SHARE = 1 / 3
 # How often an object may change under one read of a part of it.
 MAX_CHANGES = 3
 
@@ -55,13 +64,21 @@ class Part(NamedTuple):
 
 
 class PartReads:
-    """The reads of parts of one node, each counted once in its `reads`. `max_value_bytes`: MAX_VALUE_BYTES.
+    """The reads of parts of one node, each counted once in its `reads`.
 
     blocks: those of this node, or of the nodes of its ring
+    max_value_bytes: MAX_VALUE_BYTES
+    budget: the process's bytes in flight
     """
 
     def __init__(
-        self, node: Node, store: Readable, existence: Existence, blocks: BlockReads, max_value_bytes: int
+        self,
+        node: Node,
+        store: Readable,
+        existence: Existence,
+        blocks: BlockReads,
+        max_value_bytes: int,
+        budget: ByteBudget,
     ) -> None:
         self.blocks: BlockReads | ClusterBlocks = blocks
         self._node = node
@@ -69,6 +86,9 @@ class PartReads:
         self._existence = existence
         self._clock = node.clock
         self._max_value_bytes = max_value_bytes
+        self._budget = budget
+        self._large = ByteBudget(budget.limit // 2)
+        self._sequential = SequentialReads(blocks.block_bytes)
 
     def read_part(
         self, target: Object, range_of: RangeOf, timeout: float, owned_since: int = 0, if_match: str = ""
@@ -97,11 +117,13 @@ class PartReads:
         return known if known is not None and (known.size or 0) > self._node.max_whole_bytes else None
 
     def bytes_in_memory(self, target: Object, byte_range: ByteRange, owned_since: int = 0) -> int:
-        """Return how many bytes of blocks in memory a read of `byte_range` returns at most."""
+        """Return how many bytes of blocks in memory a read of `byte_range` returns at most, without waiting."""
         known = None if owned_since == FENCED else self._known_large(target.cache_key, owned_since)
         if known is None:
             return 0
-        return min(byte_range.max_bytes(known.size or 0), self._max_value_bytes, self._node.memory.lent)
+        size = min(byte_range.max_bytes(known.size or 0), self._max_value_bytes, self._node.memory.lent)
+        # A larger part waits for room by itself: its caller must hold none then.
+        return size if size <= LARGE_PART_BYTES else 0
 
     def _from_block_memory(self, known: Known, target: Object, range_of: RangeOf, if_match: str) -> Part | None:
         """Return the part if this node's memory has its blocks, and count the read; None in all other cases."""
@@ -114,11 +136,13 @@ class PartReads:
             part = range_of(size)
         except RangeNotSatisfiable:
             return None  # of a newer version it may be satisfiable: see `_read`
-        if not 0 < part.length <= self._max_value_bytes:
+        if not 0 < part.length <= min(self._max_value_bytes, LARGE_PART_BYTES):
             return None
-        value = self.blocks.find_range(Version(target, known.etag, size), part)
+        version = Version(target, known.etag, size)
+        value = self.blocks.find_range(version, part)
         if value is None:
             return None
+        self._read_ahead(version, part)
         self._count("hit", len(value))
         self._node.change_feed.notify(target.cache_key)  # as in `_read`
         return Part(Reply("hit", known.stand_in(), self._clock.now() - known.checked_at), value, size)
@@ -231,11 +255,32 @@ class PartReads:
         remaining = max(0.0, deadline - self._clock.now())
         if not known.etag:
             return await self._without_etag(target, part, known, remaining)
+        version = Version(target, known.etag, size)
+        self._read_ahead(version, part)
         try:
-            piece = await self.blocks.read_range(Version(target, known.etag, size), part, remaining)
+            if part.length > LARGE_PART_BYTES:
+                await self._room(part.length, remaining)
+                remaining = max(0.0, deadline - self._clock.now())
+            piece = await self.blocks.read_range(version, part, remaining)
         except Replaced:
             return None
         return Part(_reply(piece, known, self._clock.now()), piece.value, size)
+
+    def _read_ahead(self, version: Version, part: ByteRange) -> None:
+        ahead = self._sequential.next_ahead(version, part)
+        if ahead is not None:
+            self.blocks.read_ahead(version, ahead)
+
+    async def _room(self, size: int, timeout: float) -> None:
+        """Wait until a large part of `size` bytes may be put together; the running task holds its bytes.
+
+        Such parts have half of the bytes in flight. With all of them: (1) parts that are put together have all the
+        bytes; (2) their blocks wait for room to be fetched in; (3) nothing makes room. Raises Overloaded.
+        """
+        size = min(PART_COPIES * size, self._large.limit)
+        deadline = self._clock.now() + timeout
+        await CallBytes(self._large).take(size, timeout * ROOM_SHARE)
+        await CallBytes(self._budget).take(size, max(0.0, deadline - self._clock.now()) * ROOM_SHARE)
 
     async def _without_etag(self, target: Object, part: ByteRange, known: Known, remaining: float) -> Part | None:
         """Return the part of an object of a store that gives no ETags, so that nothing of it can be kept.

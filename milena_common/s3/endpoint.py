@@ -6,7 +6,7 @@ A read of an object in memory is replied to without a task or an await. Everythi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
 from typing import Any, Final
 
 from milena_common.access.access import Access
@@ -38,8 +38,8 @@ from milena_common.s3.wire.request import Operation, S3Request, not_allowed, ope
 from milena_common.s3.wire.xml_input import MAX_BYTES, Delete, parse_delete
 from milena_common.s3.wire.xml_output import acl_document, buckets_document, delete_document, document
 
-# Bytes that are read of an object at a time; a smaller one is read at once.
-PIECE_BYTES: Final = 8 * 2**20
+# Bytes that are read of an object at a time; a smaller one is read at once. The next ones are read ahead meanwhile.
+PIECE_BYTES: Final = 2**20
 # Seconds that a write may take, if REQUEST_TIMEOUT_SECONDS is shorter: clients wait for a minute.
 WRITE_SECONDS: Final = 30.0
 # Deletes of one DeleteObjects that run at a time.
@@ -81,6 +81,7 @@ class Endpoint:
         self._objects = objects
         self._callers = Callers(access, guard, verifier, anonymous=anonymous)
         self._budget = budget
+        self._pieces_budget = ByteBudget(budget.limit // 2)
         self._domain = domain
         self._region = region
         self._timeout = timeout
@@ -199,7 +200,8 @@ class Endpoint:
         if len(value) >= length:
             return Reply(status, headers, length, value)
         self._budget.add(len(value))
-        held = _Held(self._budget, len(value))
+        self._pieces_budget.add(len(value))
+        held = _Held((self._pieces_budget, self._budget), len(value))
         more = self._pieces(operation, found, ByteRange(start + len(value), length - len(value)), held)
         return Reply(status, headers, length, value, more, held.give_back)
 
@@ -209,12 +211,14 @@ class Endpoint:
         """Read the rest of a large object, piece by piece, each when the one before was sent.
 
         All pieces are of one version: a read of another one fails, and the reply ends short of its length.
+
+        Pieces have half of the bytes in flight. With all of them: (1) slow readers' pieces have all the bytes; (2)
+        the next pieces wait for room to be fetched in; (3) nothing makes room.
         """
         offset, missing = rest
         while missing:
             held.give_back()
-            await self._budget.take(min(missing, PIECE_BYTES), self._write_timeout)
-            held.size = min(missing, PIECE_BYTES)
+            await held.take_all(min(missing, PIECE_BYTES), self._write_timeout)
             piece = ByteRange(offset, min(missing, PIECE_BYTES))
             reading = self._objects.read(
                 operation.bucket, operation.key, piece, PIECE_BYTES, self._write_timeout, found.etag
@@ -404,18 +408,32 @@ class Endpoint:
 
 
 class _Held:
-    """Bytes of the budget that a reply holds."""
+    """Bytes that a reply holds, of each of the budgets."""
 
-    __slots__ = ("_budget", "size")
+    __slots__ = ("_budgets", "_size")
 
-    def __init__(self, budget: ByteBudget, size: int) -> None:
-        self._budget = budget
-        self.size = size
+    def __init__(self, budgets: Sequence[ByteBudget], size: int) -> None:
+        self._budgets = budgets
+        self._size = size
+
+    async def take_all(self, size: int, timeout: float) -> None:
+        """Wait up to `timeout` seconds for room for `size` bytes in each. Raises Overloaded."""
+        taken: list[ByteBudget] = []
+        try:
+            for budget in self._budgets:
+                await budget.take(size, timeout / len(self._budgets))
+                taken.append(budget)
+        except BaseException:
+            for budget in taken:
+                budget.release(size)
+            raise
+        self._size = size
 
     def give_back(self) -> None:
-        size, self.size = self.size, 0
+        size, self._size = self._size, 0
         if size:
-            self._budget.release(size)
+            for budget in self._budgets:
+                budget.release(size)
 
 
 def _bytes_of(requested: ByteRange | None, size: int) -> ByteRange:

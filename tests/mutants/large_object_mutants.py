@@ -12,6 +12,7 @@ BLOCK_READS = "milena_cache/blocks/block_reads.py"
 CLUSTER_BLOCKS = "milena_cache/blocks/cluster_blocks.py"
 ASSEMBLY = "milena_cache/writes/assembly.py"
 STREAMED = "milena_common/s3/body/streamed.py"
+PART_READS = "milena_cache/reads/part_reads.py"
 SESSIONS = "milena_cache/writes/upload_sessions.py"
 WRITE_THROUGH = "milena_cache/writes/write_through.py"
 
@@ -52,6 +53,22 @@ LARGE_OBJECT_BUGS: tuple[Bug, ...] = (
             ),
         ),
         (f"{BLOCK_TESTS}::test_reads_share_the_blocks_that_are_in_flight",),
+    ),
+    Bug(
+        "a block that is in flight is read ahead again",
+        (
+            Change(
+                BLOCK_READS,
+                "if block in self.memory or block in self._in_flight:",
+                "if block in self.memory:",
+            ),
+        ),
+        (f"{BLOCK_TESTS}::test_what_is_read_ahead_is_fetched_once_and_in_memory_when_it_is_read",),
+    ),
+    Bug(
+        "large parts have no room to wait for",
+        (Change(PART_READS, "if part.length > LARGE_PART_BYTES:", "if False:"),),
+        (f"{CLUSTER_TESTS}::test_large_parts_wait_for_each_other_before_they_are_put_together",),
     ),
     Bug(
         "replies of other nodes have no room to wait for",

@@ -187,6 +187,7 @@ class SimulatedNode:
         await servers.handover.cancel_moves()
         await servers.copies.promotion.cancel_promoting()
         await servers.copies.replication.close()
+        await servers.cluster_blocks.cancel_all()
         await membership.late_writes.cancel()
         servers.peer_listings.cancel()
         await servers.peers.close()

@@ -5,9 +5,9 @@ is read: MIN_WINDOW bytes, and twice as many with each request, up to MAX_REQUES
 reads, so that random reads fetch no bytes in vain, and as much as its caller has room for of the block that it ends
 in.
 
-What is a read is said by its caller (`start_read`), which may take the bytes in several steps. Each step alone would
-look sequential: (1) a reader of 100 KiB somewhere in the object takes them as 64 KiB and 36 KiB, as `io` does; (2)
-the second step begins where the first has ended; (3) a megabyte is requested for 36 KiB.
+The caller says what is one read (`start_read`), and may take its bytes in several steps. Each step alone would look
+sequential: (1) a reader of 100 KiB somewhere in the object takes them as 64 KiB and 36 KiB, as `io` does; (2) the
+second step begins where the first has ended; (3) a megabyte is requested for 36 KiB.
 
 At most the bytes of one request are kept, and they are dropped before the next one is sent.
 """

@@ -94,6 +94,39 @@ async def test_a_reader_that_gives_up_cancels_nothing_for_others() -> None:
     assert t.gets == 1
 
 
+async def test_what_is_read_ahead_is_fetched_once_and_in_memory_when_it_is_read() -> None:
+    t = Reads()
+    t.store.gate.clear()
+    t.blocks.read_ahead(version(), ByteRange(0, 80))
+    t.blocks.read_ahead(version(), ByteRange(0, 80))
+    joined = asyncio.create_task(t.read(0, 15))
+    await run_ready_tasks()
+    assert t.gets == 8, "each block has a request of its own, and all are sent at once"
+    t.store.gate.set()
+    assert await joined == Piece(VALUE[:15], 0, True)
+    await run_ready_tasks()
+    assert len(t.blocks.memory.ahead) == 6, "those that nothing has read yet"
+    assert t.blocks.find_range(version(), ByteRange(0, 80)) == VALUE[:80]
+    assert (t.gets, len(t.blocks.memory.ahead)) == (8, 0)
+
+
+async def test_blocks_that_nothing_reads_take_a_share_of_the_memory() -> None:
+    t = Reads(max_bytes=800)  # of which blocks have half, and those that are not read yet a quarter of that
+    for number in range(5):
+        t.blocks.read_ahead(version(), ByteRange(20 * number, 20))
+        await run_ready_tasks()
+    assert t.gets == 10
+
+
+async def test_a_read_ahead_that_fails_is_forgotten() -> None:
+    t = Reads()
+    del t.store.objects[REF]
+    t.blocks.read_ahead(version(), ByteRange(0, 20))
+    await run_ready_tasks()
+    t.store.objects[REF] = VALUE
+    assert await t.read(0, 20) == Piece(VALUE[:20], 2, True)
+
+
 async def test_a_read_whose_time_is_over_ends_and_what_it_requested_is_kept() -> None:
     t = Reads()
     t.store.gate.clear()

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from milena_cache.blocks.layout import GROUP_BLOCKS, Version, group_slot
+from milena_cache.reads import part_reads
 from milena_cache.reads.part_reads import Part
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import ConditionFailed
@@ -73,6 +74,55 @@ async def test_a_small_part_is_requested_of_one_node_and_only_its_blocks_are_fet
     assert part.value == VALUE[3000:3020]
     assert sum(kept(c).values()) == 2
     assert c.requests.count(b"MILENA.BLOCK") <= 1
+    await c.stop()
+
+
+async def test_a_sequential_reader_finds_what_was_read_ahead_on_all_nodes() -> None:
+    c = await cluster()
+    outcomes = []
+    for offset in range(0, len(VALUE), 40):
+        outcomes.append((await read(c, offset, 40)).reply.outcome)
+        await run_ready_tasks()
+        await run_ready_tasks()
+    assert set(outcomes[4:]) == {"hit"}
+    assert c.store.count("get") <= GROUPS * GROUP_BLOCKS + 1, "no block is fetched twice"
+    assert all(kept(c).values())
+    await c.stop()
+
+
+async def test_random_reads_have_nothing_read_ahead() -> None:
+    c = await cluster()
+    touched = set()
+    for offset in (2000, 100, 3000, 500, 1700):
+        await read(c, offset, 40)
+        await run_ready_tasks()
+        touched.update(range(offset // BLOCK, (offset + 39) // BLOCK + 1))
+    assert sum(kept(c).values()) == len(touched)
+    await c.stop()
+
+
+async def test_large_parts_wait_for_each_other_before_they_are_put_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    block = 2**15
+    value = bytes(2 * GROUP_BLOCKS * block)
+    monkeypatch.setattr(part_reads, "LARGE_PART_BYTES", len(value) - 1)
+    limit = 7 * len(value)  # half of it is for the first part, and not for another one
+    c = Cluster(*NAMES, block_threshold=1000, block_bytes=block, max_bytes=10**8, max_in_flight_bytes=limit)
+    c.ring.owners = [(share_of(slot), FIRST_EPOCH) for slot in range(SLOTS)]
+    await c.start()
+    c["a"].t.in_s3(KEY, value)
+    await read(c, 0, len(value) - 1)  # all of it is in memory from now on
+    budget = c["a"].t.budget
+    budget.add(limit - len(value))
+    readings = [asyncio.ensure_future(read(c, 0, len(value))) for _ in range(3)]
+    await run_ready_tasks()
+    assert not any(reading.done() for reading in readings)
+    assert budget.queued == 1, "the others wait for this one"
+    budget.release(limit - len(value))
+    assert [len((await reading).value) for reading in readings] == [len(value)] * 3
+    await run_ready_tasks()
+    assert budget.used == 0
     await c.stop()
 
 

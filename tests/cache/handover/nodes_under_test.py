@@ -221,6 +221,7 @@ class Cluster:
         for member in self.members.values():
             await member.handover.cancel_moves()
             await member.servers.copies.replication.close()
+            await member.servers.cluster_blocks.cancel_all()
             await member.t.stop()
 
     # ---- the links

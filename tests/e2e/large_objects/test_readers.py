@@ -13,6 +13,7 @@ import pytest
 from bench.peers.s3_objects import Repeated, synthetic_seed
 from bench.peers.stub_process import StubProcess
 from milena_client import Milena
+from tests.e2e.large_objects.slow_readers import READERS, read_slowly
 from tests.support.cluster import Cluster
 from tests.support.processes import ROOT
 
@@ -67,3 +68,11 @@ def test_a_reader_takes_16_mib(cluster: Cluster, kind: str) -> None:
         check=True,
     )
     assert 0 < int(done.stdout) <= READER_BYTES
+
+
+@pytest.mark.parametrize("port", READERS)
+def test_slow_readers_take_bounded_memory_of_a_node(tmp_path: Path, port: str) -> None:
+    found = read_slowly(tmp_path, port, 50, 1.5)
+    assert found.peak <= found.allowed
+    assert not found.wrong
+    assert found.read > 0 or port == "resp, 64 MiB"

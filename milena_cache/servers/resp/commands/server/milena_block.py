@@ -19,14 +19,14 @@ from milena_cache.servers.resp.state.context import Context
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import ConditionFailed, InvalidRequest
 from milena_common.api.keys import split_cache_key
-from milena_common.resp.redis_replies import integer
+from milena_common.resp.redis_replies import SYNTAX, CommandError, integer
 
 COMMANDS = CommandTable[Context](categories=("keyspace",), since="7.0.0")
 
 
 @COMMANDS.command(
     "milena.block",
-    arity=7,
+    arity=-7,
     flags=("readonly",),
     complexity="O(N) where N is the length of the returned bytes.",
     summary="Returns bytes of one version of a large object.",
@@ -36,9 +36,13 @@ def block(
 ) -> list[bytes | int] | Coroutine[Any, Any, list[bytes | int]]:
     """Return the bytes, how many blocks S3 returned for them, and 1 if they waited for S3.
 
-    `MILENA.BLOCK key etag size offset length timeout_ms`. Raises ConditionFailed if S3 has another version.
+    `MILENA.BLOCK key etag size offset length timeout_ms [AHEAD]`; with AHEAD no bytes, and at once: a read of them
+    will come, and what is missing begins to be read. Raises ConditionFailed if S3 has another version.
     """
     check_identified(session)
+    ahead = len(argv) == 8
+    if len(argv) > 8 or (ahead and argv[7].upper() != b"AHEAD"):
+        raise CommandError(SYNTAX)
     try:
         etag, (bucket, key) = argv[2].decode(), split_cache_key(argv[1])
     except UnicodeDecodeError:
@@ -48,6 +52,9 @@ def block(
     limit = context.config.max_value_bytes
     if not etag or part.offset < 0 or not 0 < part.length <= limit or sum(part) > version.size:
         raise InvalidRequest(f"offset, length: allowed are 1 to {limit} bytes within the object, with an ETag")
+    if ahead:
+        context.blocks.read_ahead(version, part)
+        return [b"", 0, 0]
     value = context.blocks.find_range(version, part)
     return _read(context, version, part, timeout_ms(argv[6]) / 1000) if value is None else [value, 0, 0]
 
