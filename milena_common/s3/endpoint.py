@@ -12,13 +12,13 @@ from typing import Any, Final
 from milena_common.access.access import Access
 from milena_common.access.api_guard import ApiGuard
 from milena_common.api.byte_range import WHOLE, ByteRange
-from milena_common.api.durability import DURABILITIES
 from milena_common.api.errors import MilenaError, RangeNotSatisfiable
 from milena_common.api.methods import DELETE, GET, LIST, PUT
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.s3.body import checksums
 from milena_common.s3.body.received import Body, receive
 from milena_common.s3.callers import Caller, Callers
+from milena_common.s3.copying import Copies
 from milena_common.s3.listing import list_document, list_request
 from milena_common.s3.multipart import MultipartUploads
 from milena_common.s3.objects import Found, Listed, Objects
@@ -33,10 +33,17 @@ from milena_common.s3.wire.conditions import (
     write_condition,
 )
 from milena_common.s3.wire.errors import S3Error, error_of
-from milena_common.s3.wire.kept_properties import properties_of
+from milena_common.s3.wire.kept_properties import durability_of, properties_of
 from milena_common.s3.wire.request import Operation, S3Request, not_allowed, operation_of
 from milena_common.s3.wire.xml_input import MAX_BYTES, Delete, parse_delete
-from milena_common.s3.wire.xml_output import acl_document, buckets_document, delete_document, document
+from milena_common.s3.wire.xml_output import (
+    ATTRIBUTES,
+    acl_document,
+    attributes_document,
+    buckets_document,
+    delete_document,
+    document,
+)
 
 # Bytes that are read of an object at a time; a smaller one is read at once. The next ones are read ahead meanwhile.
 PIECE_BYTES: Final = 2**20
@@ -87,9 +94,9 @@ class Endpoint:
         self._timeout = timeout
         self._write_timeout = max(timeout, WRITE_SECONDS)
         self._max_value_bytes = max_value_bytes
-        self._uploads = MultipartUploads(
-            objects, self._callers, budget, timeout, self._write_timeout, max_value_bytes
-        )
+        shared = objects, self._callers, budget, timeout, self._write_timeout, max_value_bytes
+        self._uploads = MultipartUploads(*shared)
+        self._copies = Copies(*shared)
 
     def handle(self, request: S3Request, body: Body) -> Reply | Coroutine[Any, Any, Reply]:
         """Return the reply, or a coroutine of it. Raises nothing but what is a defect."""
@@ -248,6 +255,20 @@ class Endpoint:
             _override(request, headers, signed=caller.signed is not None)
         return Reply(status, headers, length)
 
+    async def _attributes(self, request: S3Request, operation: Operation, caller: Caller) -> Reply:
+        self._callers.authorize(caller, GET.name, operation.bucket, operation.key)
+        attributes = frozenset(each.strip() for each in request.header("x-amz-object-attributes").split(","))
+        if attributes == {""} or not attributes <= ATTRIBUTES:
+            raise S3Error(
+                "InvalidArgument", f"x-amz-object-attributes: allowed are {', '.join(sorted(ATTRIBUTES))}"
+            )
+        found = await self._objects.describe(operation.bucket, operation.key, self._timeout)
+        if not found.exists:
+            raise S3Error("NoSuchKey", "The specified key does not exist.")
+        check_read(request.headers, found.etag, found.properties.last_modified)
+        modified = ("Last-Modified", http_date(found.properties.last_modified))
+        return xml_reply(attributes_document(attributes, found.etag, found.size), (modified,))
+
     # ---- all else
 
     async def _other(self, request: S3Request, operation: Operation, caller: Caller, body: Body) -> Reply:
@@ -260,6 +281,10 @@ class Endpoint:
                 return await self._delete(request, operation, caller)
             case "DeleteObjects":
                 return await self._delete_objects(request, operation, caller, body)
+            case "CopyObject":
+                return await self._copies.copy(request, operation, caller)
+            case "GetObjectAttributes":
+                return await self._attributes(request, operation, caller)
             case "CreateMultipartUpload":
                 return await self._uploads.create(request, operation, caller)
             case "UploadPart":
@@ -306,7 +331,7 @@ class Endpoint:
         self._callers.authorize(caller, PUT.name, operation.bucket, operation.key)
         if_match, if_none_match = write_condition(request.headers)
         properties = properties_of(request.headers)
-        durability = _durability(request)
+        durability = durability_of(request.headers)
         payload = caller.payload(request)
         async with receive(
             request, body, payload, caller.chunks, self._budget, self._max_value_bytes, self._timeout
@@ -338,7 +363,7 @@ class Endpoint:
             operation.bucket,
             operation.key,
             self._write_timeout,
-            durability=_durability(request),
+            durability=durability_of(request.headers),
             if_match=if_match,
         )
         return Reply(204, [("x-milena-durability", written.durability), ("x-milena-node", written.node)])
@@ -350,7 +375,7 @@ class Endpoint:
         ) as received:
             checksums.verify(received.value, request.headers, received.trailers, payload)
             deletes, quiet = parse_delete(received.value)
-        durability = _durability(request)
+        durability = durability_of(request.headers)
         places = asyncio.Semaphore(MAX_DELETING)
 
         async def delete(each: Delete) -> S3Error | None:
@@ -444,13 +469,6 @@ def _bytes_of(requested: ByteRange | None, size: int) -> ByteRange:
         return (requested or WHOLE).within(size)
     except RangeNotSatisfiable:
         raise unsatisfiable(size) from None
-
-
-def _durability(request: S3Request) -> str:
-    durability = request.header("x-milena-durability")
-    if durability and durability not in DURABILITIES:
-        raise S3Error("InvalidArgument", f"x-milena-durability: allowed are {', '.join(DURABILITIES)}")
-    return durability
 
 
 def max_age_of(request: S3Request) -> float | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from milena_common.api.durability import DURABILITIES
 from milena_common.api.properties import KEPT_HEADERS, Properties
 from milena_common.s3.wire.errors import S3Error
 
@@ -26,6 +27,14 @@ _HARMLESS: Final[Mapping[str, tuple[str, ...]]] = {
     "x-amz-acl": ("private", "bucket-owner-full-control"),
     "x-amz-storage-class": ("STANDARD",),
 }
+
+
+def durability_of(headers: Mapping[str, str]) -> str:
+    """Return the durability class that a write names, "" if none. Raises S3Error."""
+    durability = headers.get("x-milena-durability", "")
+    if durability and durability not in DURABILITIES:
+        raise S3Error("InvalidArgument", f"x-milena-durability: allowed are {', '.join(DURABILITIES)}")
+    return durability
 
 
 def properties_of(headers: Mapping[str, str]) -> Properties:

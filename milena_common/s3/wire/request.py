@@ -147,12 +147,14 @@ def _on_bucket(request: S3Request, method: str, named: frozenset[str]) -> str:
 def _on_object(request: S3Request, method: str, named: frozenset[str]) -> str:
     if not named:
         if method == "PUT" and COPY_SOURCE in request.headers:
-            raise not_allowed(request)
+            return "CopyObject"
         found = {"GET": "GetObject", "HEAD": "HeadObject", "PUT": "PutObject", "DELETE": "DeleteObject"}.get(method)
         if found:
             return found
     elif named == {"acl"} and method in ("GET", "PUT"):
         return "GetAcl" if method == "GET" else "PutObjectAcl"
+    elif named == {"attributes"} and method == "GET":
+        return "GetObjectAttributes"
     elif named == {"uploads"} and method == "POST":
         return "CreateMultipartUpload"
     elif named == {"partNumber", "uploadId"} and method == "PUT":

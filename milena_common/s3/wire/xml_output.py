@@ -12,6 +12,8 @@ from milena_common.s3.wire.errors import S3Error
 
 HEAD: Final = '<?xml version="1.0" encoding="UTF-8"?>\n'
 NAMESPACE: Final = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
+# The names of what GetObjectAttributes returns.
+ATTRIBUTES: Final = frozenset(("Checksum", "ETag", "ObjectParts", "ObjectSize", "StorageClass"))
 _SPECIAL: Final = re.compile('[&<>"\x00-\x1f\x7f]')
 _ESCAPED: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
 
@@ -59,6 +61,21 @@ def completed_document(location: str, bucket: str, key: str, etag: str) -> bytes
     """Return the reply to CompleteMultipartUpload."""
     names = element("Location", location) + element("Bucket", bucket) + element("Key", key)
     return document("CompleteMultipartUploadResult", names, element("ETag", etag))
+
+
+def attributes_document(attributes: frozenset[str], etag: str, size: int) -> bytes:
+    """Return the reply to GetObjectAttributes; checksums are not known here."""
+    content = []
+    if "ETag" in attributes:
+        content.append(element("ETag", etag.strip('"')))
+    parts = etag.strip('"').partition("-")[2]
+    if "ObjectParts" in attributes and parts.isdecimal():
+        content.append(f"<ObjectParts>{element('PartsCount', parts)}</ObjectParts>")
+    if "StorageClass" in attributes:
+        content.append(element("StorageClass", "STANDARD"))
+    if "ObjectSize" in attributes:
+        content.append(element("ObjectSize", str(size)))
+    return document("GetObjectAttributesResponse", *content)
 
 
 def copied_document(name: str, etag: str, last_modified: float) -> bytes:

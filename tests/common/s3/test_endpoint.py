@@ -277,7 +277,13 @@ BAD = {
         "InvalidRequest",
     ),
     "tags": (lambda: sign("PUT", f"{URL}?tagging"), b"", 405, "MethodNotAllowed"),
-    "copy": (lambda: sign("PUT", headers={"x-amz-copy-source": "bucket/a"}), b"", 405, "MethodNotAllowed"),
+    "copy": (lambda: sign("PUT", headers={"x-amz-copy-source": "bucket/a"}), b"", 404, "NoSuchKey"),
+    "copy onto itself": (
+        lambda: sign("PUT", headers={"x-amz-copy-source": "bucket/key"}),
+        b"",
+        400,
+        "InvalidRequest",
+    ),
     "durability": (
         lambda: sign("PUT", headers={"x-milena-durability": "no"}, body=VALUE),
         VALUE,
