@@ -75,15 +75,15 @@ def _many(run: Callable[[int], SeedResult], seeds: range, processes: int, histor
 
 
 def _with_progress(results: Iterable[SeedResult], number: int) -> Iterator[SeedResult]:
-    """Yield `results`, and tell on standard error how many of `number` are done, and how long the rest takes."""
-    began = told = time.perf_counter()
+    """Yield `results`, and print to standard error how many of `number` are done, and how long the rest takes."""
+    began = printed = time.perf_counter()
     violations = 0
     for done, result in enumerate(results, 1):
         yield result
         violations += result.verdict in REPORTED
         now = time.perf_counter()
-        if now - told >= PROGRESS_SECONDS and done < number:
-            told = now
+        if now - printed >= PROGRESS_SECONDS and done < number:
+            printed = now
             minutes = (now - began) * (number - done) / done / 60
             print(f"{done} of {number} seeds, {violations} violations; {minutes:.0f} minutes left", file=sys.stderr)
 

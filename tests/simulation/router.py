@@ -213,7 +213,7 @@ class RouterConnection:
     def break_off(self) -> None:
         """Break the connection: calls in flight and streams fail when this side hears of it."""
         pending, streams = list(self._pending), list(self._streams)
-        self._there.send(self._streams_broke, SYSTEM)
+        self._there.send(self._streams_broke, SYSTEM, streams)
         self._back.send(self._broken, self._process.context, pending, streams)
 
     def _broken(self, pending: list[asyncio.Future[Any]], streams: list[asyncio.Queue[Any]]) -> None:
@@ -251,11 +251,11 @@ class RouterConnection:
             task.cancel()
 
     def _killed(self) -> None:
-        self._there.send(self._streams_broke, SYSTEM)
+        self._there.send(self._streams_broke, SYSTEM, list(self._streams))
 
-    def _streams_broke(self) -> None:
-        """Have the router notice that the streams of this connection ended."""
-        for queue in list(self._streams):
+    def _streams_broke(self, streams: list[asyncio.Queue[Any]]) -> None:
+        """Have the router notice that `streams` ended; one that was begun since then is on another connection."""
+        for queue in streams:
             self._unwatched(queue)
         router = self._router
         request = self._renewed.pop(router.process, None)
