@@ -76,7 +76,7 @@ LEVELS = (
     ("milena_cache/servers",),
     ("milena_cache/servers/resp/decisions",),
     ("milena_cache/servers/resp/dispatch",),
-    ("milena_cache/servers/resp/statistics",),
+    ("milena_cache/servers/resp/statistics", "milena_cache/servers/resp/scripts"),
     ("milena_cache/servers/resp/state",),
     ("milena_cache/servers/resp/commands/data",),
     # Transactions carry out commands on data.
@@ -143,6 +143,7 @@ LIBRARIES = {
         "milena_cache.origin.clients.boto3_uploads",
         "milena_client.cli.local.s3",
     ],
+    "lupa": ["milena_cache.servers.resp.scripts.sandbox"],
     "obstore": ["milena_cache.origin.clients.obstore_client"],
     "prometheus_client": [
         "milena_cache.app",

@@ -102,6 +102,8 @@ _CATEGORIES_OF: Final = {
     "delex": "write fast string",
     "discard": "fast transaction",
     "echo": "fast connection",
+    "eval": "write scripting slow",
+    "evalsha": "write scripting slow",
     "exec": "transaction slow",
     "exists": "read fast keyspace",
     "expire": "write fast keyspace",
@@ -179,6 +181,11 @@ _CATEGORIES_OF: Final = {
     "reset": "fast connection",
     "role": "fast admin dangerous",
     "scan": "read keyspace slow",
+    "script": "slow",
+    "script|exists": "scripting slow",
+    "script|flush": "scripting slow",
+    "script|help": "slow",
+    "script|load": "scripting slow",
     "select": "fast connection",
     "set": "write string slow",
     "setbit": "write bitmap slow",
@@ -219,6 +226,42 @@ NEEDS: Final[Mapping[str, Need]] = {
     **dict.fromkeys(("exists", "touch", "type", "strlen", "watch", "memory|usage"), ""),
     **dict.fromkeys(("object|encoding", "object|freq", "object|idletime"), ""),
 }
+
+# What a script may call: a user who may run scripts needs permission for all of it, since a node that runs a
+# script for a client of another one does not know the user.
+SCRIPTS: Final = frozenset(("eval", "evalsha"))
+CALLED_BY_SCRIPTS: Final = (
+    *("append", "bitcount", "copy", "decr", "decrby", "del", "delex", "exists", "expire", "expireat", "expiretime"),
+    *(
+        "get",
+        "getbit",
+        "getdel",
+        "getex",
+        "getrange",
+        "getset",
+        "incr",
+        "incrby",
+        "incrbyfloat",
+        "lcs",
+        "mget",
+        "mset",
+    ),
+    *("msetnx", "object|encoding", "persist", "pexpire", "pexpireat", "pexpiretime", "psetex", "pttl", "rename"),
+    *(
+        "renamenx",
+        "set",
+        "setbit",
+        "setex",
+        "setnx",
+        "setrange",
+        "strlen",
+        "substr",
+        "touch",
+        "ttl",
+        "type",
+        "unlink",
+    ),
+)
 
 # Commands on channels: how many of their arguments, from the first one on, are channels; 0: all of them.
 CHANNEL_COMMANDS: Final[Mapping[str, int]] = {

@@ -3,7 +3,7 @@
 The router's Redis port forwards every command on keys, a node those on keys of other nodes.
 
 - `routing`: which commands are forwarded, how they are split by key, and how the replies are merged.
-- `call`: one request without a connection; `transactions`: a queue of commands as one.
+- `call`: one request without a connection; `transactions`: a queue of commands as one; `scripts`: EVALSHA as EVAL.
 - `pending`: a command whose reply is due; `topology`: what must be known of the ring to send it.
 - `node_stream`: one connection to a node; `upstreams`: the connections to all nodes.
 

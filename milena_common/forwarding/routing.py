@@ -16,6 +16,7 @@ from typing import Final, Literal
 from milena_common.access.commands import NEEDS, Need
 from milena_common.api.keys import SCHEME, cache_key, canonical_bucket, check_key, split_cache_key
 from milena_common.cluster.slots import slot_of
+from milena_common.forwarding.scripts import keys_of_script
 from milena_common.resp.command_ordering import Access
 from milena_common.resp.encoding import OK, RESP2, null
 from milena_common.resp.protocol_conversion import to_resp2
@@ -45,6 +46,7 @@ class Forwarded:
     first, last, step: the positions of its keys among the arguments; `last` may be negative
     merge: see `Merge`
     part: the command for one key, if that has another name
+    by_number: True if its third argument is the number of its keys, which follow (EVAL)
     operation: the label under which it is counted
     """
 
@@ -56,6 +58,7 @@ class Forwarded:
     step: int = 1
     merge: Merge = "only"
     part: bytes = b""
+    by_number: bool = False
     operation: str = "get"
 
     @property
@@ -77,6 +80,8 @@ class Forwarded:
 
     def keys_in(self, argv: Sequence[bytes]) -> list[bytes]:
         """Return the keys among `argv`."""
+        if self.by_number:
+            return keys_of_script(argv)
         stop = self.last + 1 if self.last >= 0 else len(argv) + self.last + 1
         return list(argv[self.first : stop : self.step])
 
@@ -126,6 +131,10 @@ def _table() -> Mapping[bytes, Forwarded]:
         Forwarded("mset", -3, "modify", last=-1, step=2, merge="ok", part=b"SET", operation="put"),
         *(Forwarded(name, -2, "modify", last=-1, merge="sum", operation="delete") for name in ("del", "unlink")),
         *(Forwarded(name, -2, "read", last=-1, merge="sum") for name in ("exists", "touch")),
+        *(
+            Forwarded(name, -3, "modify", first=0, last=0, step=0, operation="put", by_number=True)
+            for name in ("eval", "evalsha")
+        ),
         Forwarded("milena.refresh", -2, "write", last=-1, merge="sum", operation="refresh"),
         Forwarded("memory|usage", -3, "read", first=2, last=2, operation="other"),
         *(
@@ -176,7 +185,8 @@ def split(command: Forwarded, argv: list[bytes]) -> list[tuple[bytes, list[bytes
             "MILENA.CALL"
         )
     if command.merge == "only":
-        return [(argv[command.first], argv)]
+        keys = command.keys_in(argv)
+        return [(keys[0] if keys else b"", argv)]  # a script may have no key
     keys = command.keys_in(argv)
     if len(keys) > MAX_KEYS:
         raise CommandError(f"ERR the command has {len(keys)} keys; allowed are at most {MAX_KEYS}")

@@ -36,6 +36,7 @@ from milena_common.forwarding.routing import (
     in_protocol,
     split,
 )
+from milena_common.forwarding.scripts import check_number_of_keys
 from milena_common.forwarding.upstreams import Upstreams
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.token_bucket import TokenBucket, over_limit
@@ -457,6 +458,9 @@ class Connection(asyncio.Protocol):
     def _begin_forwarded(self, forwarded: Forwarded, argv: list[bytes], now: float, muted: bool) -> None:
         """Send a command to the owners of its keys, or park it. Raises CommandError or InvalidRequest."""
         self._check_values(argv)
+        if forwarded.by_number:
+            check_number_of_keys(argv)
+            argv = self._server.context.scripts.as_eval(argv)
         default = self._server.default_bucket
         parts = split(forwarded, argv)
         size = sum(map(len, argv))
@@ -465,7 +469,8 @@ class Connection(asyncio.Protocol):
             keys = [canonical(key, default) for key in forwarded.keys_in(argv)]
             if len(keys) > 1:
                 check_one_slot(keys)
-            pending = Request(self, forwarded, keys[0], command(*argv), now, size)
+            # A script without keys runs at any node.
+            pending = Request(self, forwarded, keys[0] if keys else b"", command(*argv), now, size)
             pending.more_keys = keys[1:]
         else:
             pending = Gathered(self, forwarded, now, size, len(parts), self.session.protocol, MAX_REPLY_BYTES)

@@ -9,6 +9,7 @@ from typing import Any
 from milena_common.access.access import Access
 from milena_common.cluster.slot_assignment import Ring
 from milena_common.forwarding.routing import Forwarded
+from milena_common.forwarding.scripts import Scripts
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.resp.identity import Identity
 from milena_common.runtime.clock import Clock
@@ -29,6 +30,7 @@ class Context:
     sessions: the open connections by id, and their unsent and unread bytes
     request: sends a command between nodes to the owner of cache keys of one slot; the reply is in RESP3
     default_bucket: returns the nodes' S3_BUCKET
+    scripts: those that clients have sent
     opened, rejected: connections so far, and those of them over the limit
     """
 
@@ -45,6 +47,7 @@ class Context:
     opened: int = 0
     rejected: int = 0
     started_at: float = 0.0
+    scripts: Scripts = field(default_factory=Scripts)
 
 
 # Returns a reply (see `milena_common.resp.encoding`) or an awaitable of one. Raises CommandError or MilenaError.

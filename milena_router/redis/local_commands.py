@@ -13,6 +13,7 @@ from milena_common.access.commands import CATEGORIES_OF
 from milena_common.access.principals import DEFAULT, Principal
 from milena_common.api.errors import Unauthenticated
 from milena_common.forwarding.routing import FORWARDED, find
+from milena_common.forwarding.scripts import flushed
 from milena_common.resp.encoding import OK, RESP2, RESP3, Raw, Simple, Verbatim
 from milena_common.resp.identity import Identity
 from milena_common.resp.redis_replies import (
@@ -246,6 +247,22 @@ def _client_option(context: Context, session: Session, argv: list[bytes]) -> Raw
     return Raw(OK)
 
 
+# ---- scripts, which nodes run
+
+
+def _script_load(context: Context, session: Session, argv: list[bytes]) -> bytes:
+    return context.scripts.add(argv[2])
+
+
+def _script_exists(context: Context, session: Session, argv: list[bytes]) -> list[int]:
+    return [int(context.scripts.has(digest)) for digest in argv[2:]]
+
+
+def _script_flush(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    flushed(context.scripts, argv)
+    return Raw(OK)
+
+
 # ---- the server
 
 
@@ -434,6 +451,10 @@ def _table() -> Mapping[bytes, Local]:
         Local("discard", 1, transactions.discard, in_transaction=True),
         Local("watch", -2, transactions.watch, behind_all=True, in_transaction=True),
         Local("unwatch", 1, transactions.unwatch, queued=True),
+        Local("script", -2, _object("script"), rejects=True),
+        Local("script|load", 3, _script_load, queued=True),
+        Local("script|exists", -3, _script_exists, queued=True),
+        Local("script|flush", -2, _script_flush, queued=True),
         Local("time", 1, _time, queued=True),
         Local("role", 1, _role, queued=True),
         Local("info", -1, _info, queued=True),

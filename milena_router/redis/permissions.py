@@ -10,7 +10,7 @@ from typing import Final
 
 from milena_common.access.access import Access
 from milena_common.access.api_guard import ApiGuard
-from milena_common.access.commands import ALWAYS_ALLOWED, is_of_cluster
+from milena_common.access.commands import ALWAYS_ALLOWED, CALLED_BY_SCRIPTS, SCRIPTS, is_of_cluster
 from milena_common.access.rules import ObjectName, User
 from milena_common.api.keys import SCHEME, split_cache_key
 from milena_common.forwarding.routing import Forwarded
@@ -44,6 +44,10 @@ class Permissions:
             return  # of a call its method decides (`ApiGuard`)
         if is_of_cluster(name) or not user.may_run(name):
             raise self.access.denied(session.principal, "command", name, name, session.addr, PORT)
+        if name in SCRIPTS:
+            for each in CALLED_BY_SCRIPTS:
+                if not user.may_run(each):
+                    raise self.access.denied(session.principal, "command", each, name, session.addr, PORT)
         if forwarded is None or user.unrestricted_for(name):
             return
         keys = forwarded.keys_in(argv)

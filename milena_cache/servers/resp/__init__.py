@@ -4,7 +4,8 @@
 - `output_buffer`: bounds of a connection's unsent replies; `plain_sets`: the fast path of SET;
   `unknown_command`: the reply to commands that do not exist or were not read; `invalidations`: pushes to clients
   that track keys.
-- `dispatch`: the parts of a command; `statistics`, `state`: shared by all commands; `commands`: the commands.
+- `dispatch`: the parts of a command; `statistics`, `state`: shared by all commands; `commands`: the commands;
+  `scripts`: the sandbox of EVAL.
 - `assembly`: wires all of it.
 
 Invariants: a hit is replied to in the callback that received it, without a task or an await. Replies come in the

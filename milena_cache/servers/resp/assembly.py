@@ -148,6 +148,7 @@ def resp_server(
             topology,
             Upstreams(topology, FORWARDER_NAME, access.credentials, budget, clock, config.request_timeout),
             buckets,
+            context.scripts,
             budget,
             partial(_run, context),
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,9 +11,7 @@ from redis.exceptions import RedisError, ResponseError, WatchError
 
 from milena_common.network.addresses import parse_address
 from tests.e2e.conftest import StartCluster
-from tests.support.cluster import Cluster
 from tests.support.ports import ReservedPort
-from tests.support.s3.moto_server import MotoServer
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
@@ -22,17 +19,6 @@ pytestmark = pytest.mark.e2e
 PROTOCOLS = pytest.mark.parametrize("protocol", [2, 3])
 WAYS = pytest.mark.parametrize("way", ["node", "router"])
 SECONDS = 60.0
-
-
-@pytest.fixture(scope="module")
-def ways(moto: MotoServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The addresses at which clients find a ring of three."""
-    with ReservedPort() as port:
-        directory, environment = tmp_path_factory.mktemp("three"), {"RESP_ADDR": port.address}
-        with Cluster(directory, moto.endpoint_url, moto.new_bucket(), 3, router_env=environment) as cluster:
-            cluster.wait_for_ring(3)
-            yield {"node": cluster.nodes[0].resp, "router": port.address}
-            assert cluster.tracebacks() == []
 
 
 def client(address: str, protocol: int = 2) -> Any:

@@ -19,7 +19,16 @@ from milena_cache.servers.resp.commands.connection import (
 from milena_cache.servers.resp.commands.connection import client_tracking as tracking_commands
 from milena_cache.servers.resp.commands.connection import milena_exec as executing
 from milena_cache.servers.resp.commands.connection import milena_hello as identity
-from milena_cache.servers.resp.commands.data import all_keys, expiry, keyspace, renaming, scan, strings, updates
+from milena_cache.servers.resp.commands.data import (
+    all_keys,
+    expiry,
+    keyspace,
+    renaming,
+    scan,
+    scripting,
+    strings,
+    updates,
+)
 from milena_cache.servers.resp.commands.data import refresh as refreshing
 from milena_cache.servers.resp.commands.server import (
     cluster,
@@ -49,6 +58,7 @@ MODULES = (
     renaming,
     expiry,
     scan,
+    scripting,
     acl,
     blocks,
     call,

@@ -55,6 +55,10 @@ class Values:
             for key, entry in found.items()
         }
 
+    def has(self, key: bytes) -> bool:
+        """True if an object is one of those that were read."""
+        return key in self._states
+
     def value_of(self, key: bytes) -> bytes | None:
         """Return the value of a key; None if it does not exist. Raises Unread."""
         state = self._states.get(key)

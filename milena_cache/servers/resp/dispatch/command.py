@@ -7,7 +7,7 @@ the server does cannot differ.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, TypeVar
 
@@ -60,6 +60,7 @@ class Command(Generic[C]):
     decide: what it makes of the values of its keys (`milena_cache.servers.resp.decisions`), also in a transaction;
         None if it is not available there, or has no keys
     blind: returns True for arguments with which it writes its keys without regard to what they are
+    numbered_keys: returns its keys, if the arguments say how many they are (EVAL); `keys` is NO_KEYS then
     """
 
     name: str
@@ -84,6 +85,7 @@ class Command(Generic[C]):
     while_subscribed: bool = False
     decide: Callable[[Any, list[bytes]], Any] | None = None
     blind: Callable[[list[bytes]], bool] = _never
+    numbered_keys: Callable[[Sequence[bytes]], list[bytes]] | None = None
 
     def access_of(self, argv: list[bytes]) -> Access:
         """Return what the command does to its keys with these arguments."""
@@ -101,6 +103,6 @@ class Command(Generic[C]):
         """Return the keys among `argv`."""
         first, last, step = self.keys
         if not first:
-            return []
+            return [] if self.numbered_keys is None else self.numbered_keys(argv)
         stop = last + 1 if last >= 0 else len(argv) + last + 1
         return argv[first:stop:step]

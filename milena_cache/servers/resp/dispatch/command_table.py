@@ -6,7 +6,7 @@ which becomes the handler: no call is added to a command.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypedDict, TypeVar, Unpack
 
 from milena_cache.servers.resp.dispatch.command import C, Command, KeyPositions, Operation
@@ -40,6 +40,7 @@ class Metadata(TypedDict, Generic[C], total=False):
     while_subscribed: bool
     decide: Callable[[Any, list[bytes]], Any]
     blind: Callable[[list[bytes]], bool]
+    numbered_keys: Callable[[Sequence[bytes]], list[bytes]]
 
 
 class CommandTable(Generic[C]):

@@ -5,8 +5,9 @@ Handlers get it as an argument and keep no state of their own; what belongs to o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from milena_cache.blocks.block_reads import BlockReads
 from milena_cache.configuration.config import Config
@@ -22,6 +23,7 @@ from milena_cache.reads.reader import Node
 from milena_cache.servers.api_methods import ApiMethods
 from milena_cache.servers.resp.dispatch.command import Command
 from milena_cache.servers.resp.dispatch.session import Session
+from milena_cache.servers.resp.scripts.sandbox import Sandbox
 from milena_cache.servers.resp.state.channels import Channels
 from milena_cache.servers.resp.state.client_registry import Clients
 from milena_cache.servers.resp.state.cursors import Cursors
@@ -45,6 +47,7 @@ from milena_common.access.api_guard import ApiGuard
 from milena_common.api.errors import InvalidRequest, MilenaError
 from milena_common.api.keys import SCHEME, split_cache_key
 from milena_common.cluster.slots import slot_of
+from milena_common.forwarding.scripts import Scripts
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.process.facts import ProcessFacts
@@ -86,6 +89,7 @@ class Context:
     keyspace_events: events of keys as messages
     publisher: sends messages of clients to the other nodes
     forwarder: sends commands to the owners of their keys; None: clients get MOVED (RESP_FORWARD)
+    scripts: those that clients have sent; `sandbox` returns what runs them, and raises CommandError without Lua
     flushed: objects that FLUSHDB has deleted
     commands: all commands by name in upper case
     stats: counts by command and error, for INFO
@@ -127,6 +131,8 @@ class Context:
     keyspace_events: KeyspaceEvents
     publisher: Publisher
     commands: Mapping[bytes, Command[Context]] = field(default_factory=dict)
+    scripts: Scripts = field(default_factory=Scripts)
+    sandbox: Callable[[], Sandbox] = field(default_factory=lambda: cache(Sandbox))
     forwarder: Forwarder | None = None
     flushed: int = 0
     stats: CommandStats = field(default_factory=CommandStats)

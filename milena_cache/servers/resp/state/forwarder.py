@@ -27,6 +27,7 @@ from milena_common.cluster.slots import slot_of
 from milena_common.forwarding.call import Call, request_to_owner
 from milena_common.forwarding.pending import Gathered, Part, Request
 from milena_common.forwarding.routing import Forwarded, canonical, check_one_slot, find, split
+from milena_common.forwarding.scripts import Scripts
 from milena_common.forwarding.upstreams import Upstreams
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.resp.encoding import RESP3, Raw, command
@@ -46,12 +47,14 @@ class Forwarder:
         topology: NodeTopology,
         upstreams: Upstreams,
         buckets: Buckets,
+        scripts: Scripts,
         budget: ByteBudget,
         run: Callable[[Session, list[bytes]], Any],
     ) -> None:
         self._ownership = ownership
         self._topology = topology
         self._buckets = buckets
+        self._scripts = scripts
         self._budget = budget
         self._run = run
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -86,6 +89,8 @@ class Forwarder:
         routed = find(argv)
         if routed is None:
             return None
+        if routed.by_number:
+            argv = self._scripts.as_eval(argv)
         default = self._buckets.default
         parts = split(routed, argv)
         size = sum(map(len, argv))

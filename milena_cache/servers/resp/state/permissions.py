@@ -12,7 +12,16 @@ from milena_cache.objects.names import Buckets
 from milena_cache.servers.resp.dispatch.command import Command
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_common.access.access import Access
-from milena_common.access.commands import ALWAYS_ALLOWED, CHANNEL_COMMANDS, NEEDS, Need, channels_in, is_of_cluster
+from milena_common.access.commands import (
+    ALWAYS_ALLOWED,
+    CALLED_BY_SCRIPTS,
+    CHANNEL_COMMANDS,
+    NEEDS,
+    SCRIPTS,
+    Need,
+    channels_in,
+    is_of_cluster,
+)
 from milena_common.access.rules import ObjectName, User
 from milena_common.api.errors import MilenaError
 from milena_common.api.keys import SCHEME, split_cache_key
@@ -63,6 +72,10 @@ class Permissions:
             return  # an unknown command is rejected as such
         if is_of_cluster(name) or not user.may_run(name):
             raise self.access.denied(session.principal, "command", name, name, session.addr, PORT)
+        if name in SCRIPTS:
+            for each in CALLED_BY_SCRIPTS:
+                if not user.may_run(each):
+                    raise self.access.denied(session.principal, "command", each, name, session.addr, PORT)
         if name in AUDITED:
             self.access.acted(session.principal, name, session.addr, PORT)
         if name in CHANNEL_COMMANDS:
