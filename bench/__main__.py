@@ -24,6 +24,7 @@ from bench.cases import (
     encrypted,
     files,
     growth,
+    large_objects,
     moves,
     reads,
     resp_server,
@@ -39,12 +40,31 @@ from bench.peers.stub_process import ROOT
 from bench.report import as_json, table
 from bench.summary import Result, summarize
 
-_PARTS = (reads, clients, files, resp_server, encrypted, growth, writes, copies, writeback, moves, start)
+_PARTS = (
+    reads,
+    clients,
+    files,
+    large_objects,
+    resp_server,
+    encrypted,
+    growth,
+    writes,
+    copies,
+    writeback,
+    moves,
+    start,
+)
 CASES = {case.name: case for part in _PARTS for case in part.CASES}
 
 RESULTS = ROOT / "bench" / "results"
 FULL = Scale(
-    1.0, (1_000, 10_000, 100_000, 1_000_000), backlog=200_000, drained=20_000, replayed=1_000_000, file_rows=655_360
+    1.0,
+    (1_000, 10_000, 100_000, 1_000_000),
+    backlog=200_000,
+    drained=20_000,
+    replayed=1_000_000,
+    file_rows=655_360,
+    large_bytes=2**30,
 )
 QUICK = Scale(0.2, (1_000, 100_000), backlog=100_000, drained=2_000, replayed=20_000, file_rows=65_536)
 

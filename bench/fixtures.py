@@ -51,7 +51,7 @@ class Scale:
 
     `seconds` is how long a variant runs in one round; `sizes` are the numbers of cached objects to compare; of
     writes that are not in S3, `backlog` are to last for a round, `drained` are uploaded, `replayed` are found at
-    a start; `file_rows` are those of a parquet file.
+    a start; `file_rows` are those of a parquet file, `large_bytes` those of a large object.
     """
 
     seconds: float
@@ -60,6 +60,7 @@ class Scale:
     drained: int
     replayed: int
     file_rows: int = 1000
+    large_bytes: int = 256 * 2**20
 
 
 def printed_address(process: Process, title: str) -> str:
@@ -156,6 +157,17 @@ class Fixtures:
     def empty_stub(self) -> StubProcess:
         """Return an initially empty S3: for writes, whose conditions would not hold where every key exists."""
         return self._stack.enter_context(StubProcess(self.new_directory(), synthetic=None))
+
+    @cached_property
+    def large_stub(self) -> StubProcess:
+        """Return an S3 in which every key is a large object."""
+        return self._stack.enter_context(StubProcess(self.new_directory(), synthetic=self.scale.large_bytes))
+
+    @cached_property
+    def large_cluster(self) -> Cluster:
+        """Return a router with direct access, and a node that has room for two objects of `large_stub`."""
+        # Blocks take half of it.
+        return self._cluster(self.large_stub, {}, {"LRU_BYTES": str(4 * self.scale.large_bytes)})
 
     @cached_property
     def writing_cluster(self) -> Cluster:
