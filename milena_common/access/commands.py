@@ -279,7 +279,7 @@ CLUSTER_COMMANDS: Final = frozenset(
     f"milena.{name}"
     for name in (
         *("block", "publish", "handover", "merge", "copy", "collect", "promise", "ring", "listing", "peek"),
-        *("watch", "exec"),
+        *("watch", "exec", "all"),
     )
 )
 

@@ -2,7 +2,7 @@
 
 - `server`: listens, and sweeps; `connection`: one client: commands in, replies out in order; `session`: its state.
 - `local_commands`: the commands that the router replies to itself, with what `context` has; `transactions`: MULTI,
-  EXEC; `api_calls`: methods of the API.
+  EXEC; `all_keys`: KEYS, SCAN; `api_calls`: methods of the API.
 - `permissions`: what a user may do, checked here once.
 - `topology`: the router's ring, for `milena_common.forwarding`, which sends the commands to the nodes.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from milena_common.access.access import Access
+from milena_common.access.rules import ObjectName
 from milena_common.cluster.slot_assignment import Ring
 from milena_common.forwarding.routing import Forwarded
 from milena_common.forwarding.scripts import Scripts
@@ -30,6 +31,7 @@ class Context:
     sessions: the open connections by id, and their unsent and unread bytes
     request: sends a command between nodes to the owner of cache keys of one slot; the reply is in RESP3
     default_bucket: returns the nodes' S3_BUCKET
+    named: returns the name of the object that a command calls by a key, for the rules of users
     scripts: those that clients have sent
     opened, rejected: connections so far, and those of them over the limit
     """
@@ -43,6 +45,7 @@ class Context:
     max_connections: int
     request: Callable[[Forwarded, list[bytes], list[bytes]], Awaitable[bytes]]
     default_bucket: Callable[[], str]
+    named: Callable[[bytes], ObjectName]
     sessions: dict[int, tuple[Session, Callable[[], tuple[int, int]]]] = field(default_factory=dict)
     opened: int = 0
     rejected: int = 0

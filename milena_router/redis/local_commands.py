@@ -29,7 +29,7 @@ from milena_common.resp.redis_replies import (
     wrong_arity,
 )
 from milena_common.runtime.clock import monotonic_ms
-from milena_router.redis import transactions
+from milena_router.redis import all_keys, transactions
 from milena_router.redis.context import Context, Handler, Local
 from milena_router.redis.permissions import PORT
 from milena_router.redis.session import Session
@@ -478,14 +478,15 @@ def _table() -> Mapping[bytes, Local]:
                 *("publish", "spublish", "pubsub"),
             )
         ),
-        Local("dbsize", 1, _without("is not available through a router: S3 has the objects, and each node some")),
+        Local("dbsize", 1, all_keys.dbsize),
+        Local("randomkey", 1, all_keys.randomkey),
+        # They see what the commands before them have written.
+        Local("keys", 2, all_keys.keys, behind_all=True),
+        Local("scan", -2, all_keys.scan, behind_all=True),
         *(
             Local(name, arity, _without(_AT_A_NODE))
-            for name, arity in (
-                *(("randomkey", 1), ("keys", 2), ("flushdb", -1), ("flushall", -1), ("wait", 3), ("waitaof", 4)),
-            )
+            for name, arity in (*(("flushdb", -1), ("flushall", -1), ("wait", 3), ("waitaof", 4)),)
         ),
-        Local("scan", -2, _without("is not available through a router; list objects with List, `milena ls` or S3")),
     ]
     return {command.name.upper().encode(): command for command in commands}
 

@@ -90,6 +90,7 @@ class RedisServer:
             max_connections=max_connections,
             request=self._request,
             default_bucket=lambda: membership.default_bucket,
+            named=self.permissions.named,
             started_at=clock.now(),
         )
         self.connections: dict[int, Connection] = {}

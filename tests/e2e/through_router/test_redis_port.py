@@ -87,6 +87,28 @@ def test_what_makes_no_sense_through_a_router_says_what_to_use(router: str, prot
         assert one.command_count() > 20
 
 
+@PROTOCOLS
+def test_commands_on_all_keys_are_about_those_of_all_nodes(router: str, protocol: int) -> None:
+    keys = sorted(b"all/%d/%d" % (protocol, number) for number in range(120))
+    with client(router, protocol) as one:
+        one.mset({key: b"v" for key in keys})
+        assert sorted(one.keys(f"all/{protocol}/*")) == keys
+        assert sorted(one.scan_iter(match=f"all/{protocol}/*", count=100)) == keys
+        assert one.dbsize() >= len(keys)
+        assert one.randomkey() is not None
+        assert one.keys("nosuch/*") == []
+        for line, said in (
+            ("SCAN 12345", "invalid cursor"),
+            ("SCAN x", "invalid cursor"),
+            ("SCAN 0 COUNT", "syntax error"),
+            ("KEYS", "wrong number of arguments for 'keys' command"),
+        ):
+            with pytest.raises(RedisError, match=said):
+                one.execute_command(*line.split())
+        one.delete(*keys)
+        assert list(one.scan_iter(match=f"all/{protocol}/*")) == []
+
+
 @pytest.mark.skipif(not shutil.which("redis-cli"), reason="redis-cli is not installed (redis-tools)")
 def test_redis_cli(router: str) -> None:
     at = parse_address(router)

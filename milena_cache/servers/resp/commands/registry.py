@@ -29,6 +29,7 @@ from milena_cache.servers.resp.commands.data import (
     strings,
     updates,
 )
+from milena_cache.servers.resp.commands.data import milena_all as all_nodes
 from milena_cache.servers.resp.commands.data import refresh as refreshing
 from milena_cache.servers.resp.commands.server import (
     cluster,
@@ -52,6 +53,7 @@ from milena_cache.servers.resp.state.context import Context
 
 MODULES = (
     all_keys,
+    all_nodes,
     strings,
     updates,
     keyspace,

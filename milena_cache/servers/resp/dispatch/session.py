@@ -43,6 +43,7 @@ class Session:
     over_limit: True if it was opened over RESP_MAX_CONNECTIONS, and may only be used by another node
     forwards: True if its commands on keys of other nodes are sent there (RESP_FORWARD); False once it has shown
         that it follows MOVED, as Milena's own connections and those that request CLUSTER do
+    spans: True if commands on all keys are about those of all nodes, although it follows MOVED
     deferring: True if replies that have to wait come later, as pushes (CLIENT DEFER)
     no_evict, no_touch: as given by CLIENT NO-EVICT and NO-TOUCH; without effect
     mute: how many commands, the present one included, get no reply; negative: all (CLIENT REPLY)
@@ -93,6 +94,7 @@ class Session:
         "protocol",
         "received",
         "sent",
+        "spans",
         "waited",
         "watched",
     )
@@ -136,6 +138,7 @@ class Session:
         self.lib_ver = ""
         self.deferring = False
         self.forwards = True
+        self.spans = False
         self.identified = False
         self.no_evict = False
         self.no_touch = False

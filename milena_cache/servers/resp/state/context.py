@@ -204,7 +204,8 @@ class Context:
 
     def spans_nodes(self, session: Session) -> bool:
         """True if commands on all keys are about those of all nodes: the client uses this one for all of them."""
-        return self.forwarder is not None and session.forwards and not self.ownership.single
+        uses_one = session.spans or (self.forwarder is not None and session.forwards)
+        return uses_one and not self.ownership.single
 
     def check_slots(self, session: Session, keys: list[bytes]) -> None:
         """Raise CommandError for keys in several slots, as Redis Cluster does, unless this node owns all slots."""

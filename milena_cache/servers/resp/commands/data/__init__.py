@@ -1,7 +1,7 @@
 """Commands on keys and values.
 
 - `strings` (GET, SET, MGET, MSET and the like), `keyspace` (EXISTS, DEL and the like), `expiry`, `scan`,
-  `all_keys` (KEYS, FLUSHDB), `refresh`.
+  `all_keys` (KEYS, FLUSHDB), `milena_all` (those of all nodes), `refresh`.
 - `execution`: transactions, here or at another node; `scripting`: EVAL and the like.
 - `reading`, `writing`: shared by commands on many keys; `set_options`, `timestamps`: arguments of several commands.
 

@@ -77,3 +77,19 @@ def test_wait_returns_how_many_other_journals_have_what_was_acknowledged() -> No
     assert client.now(b"WAIT", b"1", b"-1") == b"-ERR timeout is negative\r\n"
     lossy = ServerUnderTest({"COPIES": "2", "WRITE_MODE": "memory"})
     assert lossy.connect().now(b"WAITAOF", b"1", b"1", b"10") == b"*2\r\n:0\r\n:0\r\n"
+
+
+async def test_a_router_has_commands_on_all_keys_carried_out_for_its_clients() -> None:
+    server = ServerUnderTest()
+    await server.t.start()
+    client = server.connect()
+    assert str(await client.value(b"MILENA.ALL", b"KEYS", b"*")).startswith("NOPERM only nodes")
+    client.session.identified, client.session.forwards = True, False
+    await client.value(b"SET", b"a", b"1")
+    assert await client.value(b"MILENA.ALL", b"KEYS", b"*") == [b"a"]
+    assert await client.value(b"MILENA.ALL", b"SCAN", b"0") == [b"0", [b"a"]]
+    assert await client.value(b"MILENA.ALL", b"DBSIZE") == 1
+    assert await client.value(b"MILENA.ALL", b"RANDOMKEY") == b"a"
+    assert "unknown command 'FLUSHALL'" in str(await client.value(b"MILENA.ALL", b"FLUSHALL"))
+    assert "wrong number of arguments for 'keys'" in str(await client.value(b"MILENA.ALL", b"KEYS"))
+    await server.t.stop()
