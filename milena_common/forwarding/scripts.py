@@ -75,7 +75,7 @@ class Scripts:
         self._sources.move_to_end(digest)
         return source
 
-    def forget_all(self) -> None:
+    def remove_all(self) -> None:
         self._sources.clear()
         self._bytes = 0
 
@@ -91,4 +91,4 @@ def flushed(scripts: Scripts, argv: Sequence[bytes]) -> None:
     """Carry out SCRIPT FLUSH. Raises CommandError."""
     if len(argv) > 3 or (len(argv) == 3 and argv[2].upper() not in (b"SYNC", b"ASYNC")):
         raise CommandError("ERR SCRIPT FLUSH only support SYNC|ASYNC option")
-    scripts.forget_all()
+    scripts.remove_all()

@@ -22,25 +22,25 @@ _NULL = b"_\r\n"
 
 
 async def dbsize(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    return Raw(await _asked(context, argv))
+    return Raw(await _requested(context, argv))
 
 
 async def randomkey(context: Context, session: Session, argv: list[bytes]) -> Any:
-    reply = await _asked(context, argv)
+    reply = await _requested(context, argv)
     key = None if reply == _NULL else _text(reply)
     return key if key is not None and _may_see(context, session, "randomkey")(key) else None
 
 
 async def keys(context: Context, session: Session, argv: list[bytes]) -> list[bytes]:
-    return list(filter(_may_see(context, session, "keys"), _texts(await _asked(context, argv))))
+    return list(filter(_may_see(context, session, "keys"), _texts(await _requested(context, argv))))
 
 
 async def scan(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
-    cursor, found = decode_replies(await _asked(context, argv)) or (b"", b"")
+    cursor, found = decode_replies(await _requested(context, argv)) or (b"", b"")
     return [_text(cursor), list(filter(_may_see(context, session, "scan"), _texts(found)))]
 
 
-async def _asked(context: Context, argv: list[bytes]) -> bytes:
+async def _requested(context: Context, argv: list[bytes]) -> bytes:
     """Return the encoded reply of a node. Raises CommandError and MilenaError."""
     return await context.request(ALL, [_KEY], [b"MILENA.ALL", *argv])
 
