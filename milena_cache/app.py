@@ -446,7 +446,9 @@ def build_servers(
     limiter = TokenBucket(config.rate_limit, clock.now())
     outgoing = Outgoing(config.tls.mode, certificates)
     peers = Peers(ownership.identity_at, ownership.tls_address_at, outgoing, access.credentials)
-    peer_listings = PeerListings(parts.dirty, parts.dirty_writes, parts.node.recent, ownership, clock)
+    peer_listings = PeerListings(
+        parts.dirty, parts.dirty_writes, parts.node.recent, ownership, clock, parts.node.listings
+    )
     slot_waiters = SlotWaiters(clock)
     ownership.on_change = slot_waiters.changed
     handover = build_handover(config, parts, ownership, links or peers)

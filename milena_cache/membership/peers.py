@@ -13,6 +13,8 @@ from math import ceil
 from typing import Any
 
 from milena_cache.membership.promises import milliseconds
+from milena_cache.objects.object_store import Info
+from milena_cache.objects.unlisted import Names, Unlisted
 from milena_common.api.credentials import CurrentCredentials, no_credentials
 from milena_common.api.errors import FailedPrecondition, InternalError, NodeLost, NodeUnreachable
 from milena_common.api.keys import split_cache_key
@@ -66,16 +68,28 @@ class Peers:
         request = pb.InvalidateRequest(key=object_key, bucket=bucket).SerializeToString()
         await self.request(address, call(INVALIDATE.name, timeout, request), timeout)
 
-    async def begin_listing(self, address: str, seconds: float, timeout: float) -> int:
-        """Announce to the node at `address` a listing that ends within `seconds`; return its number there.
+    async def begin_listing(
+        self, address: str, seconds: float, bucket: str, names: Names, timeout: float
+    ) -> tuple[int, Unlisted]:
+        """Announce to the node at `address` a listing that ends within `seconds`; return its number there, and what
+        the node has written of a page with `names`.
 
         Raises MilenaError.
         """
         milliseconds = b"%d" % max(1, ceil(seconds * 1000))
-        number = await self.request(address, command(b"MILENA.LISTING", b"BEGIN", milliseconds), timeout)
-        if not isinstance(number, int):
-            raise InternalError(f"node {address}: its reply to MILENA.LISTING BEGIN is no number: {number!r:.80}")
-        return number
+        texts = (text.encode() for text in (bucket, names.prefix, names.delimiter, names.last, str(names.limit)))
+        begin = command(b"MILENA.LISTING", b"BEGIN", milliseconds, *texts)
+        reply = await self.request(address, begin, timeout)
+        try:
+            number, until, *parts = reply
+            listed = zip(*[iter(parts)] * 4, strict=True)
+            written = {
+                name.decode(): None if size < 0 else Info(name.decode(), size, etag.decode(), at / 1000)
+                for name, size, etag, at in listed
+            }
+            return int(number), Unlisted(written, None if until is None else until.decode())
+        except (TypeError, ValueError, AttributeError):
+            raise InternalError(f"node {address}: its reply to MILENA.LISTING BEGIN is {reply!r:.80}") from None
 
     async def end_listing(
         self, address: str, number: int, keys: Sequence[bytes], timeout: float

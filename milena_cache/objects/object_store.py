@@ -203,8 +203,12 @@ class Readable(Protocol):
     async def head(self, ref: Ref) -> Info | None:
         """Return the object without its value; None if it is absent according to S3's own error code."""
 
-    async def list(self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "") -> Page:
+    async def list(
+        self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "", after: str = ""
+    ) -> Page:
         """Return at most `limit` objects whose key begins with `prefix`, in the order of their keys' bytes.
+
+        Without `cursor` those behind the key `after`; a store may ignore that, and begin before it.
 
         With `delimiter`, keys that have it after `prefix` are replaced by their common prefix, which ends with its
         first occurrence; `limit` counts common prefixes too.

@@ -445,9 +445,13 @@ class Origin:
             deadline=deadline,
         )
 
-    async def list(self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "") -> Page:
+    async def list(
+        self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "", after: str = ""
+    ) -> Page:
         return await self._attempts(
-            "list", Ref(bucket, prefix), lambda store, _: store.list(bucket, prefix, cursor, limit, delimiter)
+            "list",
+            Ref(bucket, prefix),
+            lambda store, _: store.list(bucket, prefix, cursor, limit, delimiter, after),
         )
 
     async def check_bucket(self, bucket: str) -> None:

@@ -259,10 +259,12 @@ class S3:
     async def _fast_inquire(self, ref: Ref) -> str | Absent:
         return await self._counted("get", self._fast.inquire(ref))
 
-    async def list(self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "") -> Page:
+    async def list(
+        self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "", after: str = ""
+    ) -> Page:
         ref = Ref(bucket, prefix)
         return await self._noticed(
-            self._in_its_region(ref, lambda: self.thorough.list(bucket, prefix, cursor, limit, delimiter))
+            self._in_its_region(ref, lambda: self.thorough.list(bucket, prefix, cursor, limit, delimiter, after))
         )
 
     # ---- writing

@@ -1,11 +1,14 @@
-"""Coordination. Pages of a bucket, without the objects that any node of the ring has deleted.
+"""Coordination. Pages of a bucket, with what any node of the ring has written, and without what it has deleted.
 
-S3's page shows the bucket as it was when S3 read it. The owner of each key has a record of the deletes that it has
-acknowledged, and that may be missing there:
+S3's page shows the bucket as it was when S3 read it. The owner of each key has a record of the puts and deletes
+that it has acknowledged, and that may be missing there:
 
-1. Every other node is notified that a listing begins (`peer_listings`).
-2. S3 is listed, and this node's own deletes are removed from the page (`listing`).
+1. Every other node is notified that a listing begins, and returns its dirty puts that the page may have, as many as
+   a page has (`peer_listings`).
+2. S3 is listed, and the page is merged with those, and with what this node has written and deleted (`listing`).
 3. The owners of the page's keys return those that they have deleted: one request for each node.
+
+The puts are taken before S3 is listed, since a put that is uploaded in between is in S3's page.
 
 Step 3 alone would not be enough: (1) a delete of k is acknowledged, and is dirty at k's owner; (2) S3 lists k; (3)
 the delete is uploaded, and its dirty entry removed; (4) the owner has no record of a delete, and k is shown. From
@@ -14,9 +17,9 @@ step 1 of the list on, the owner records its uploads.
 Both requests are as small as the page, however many writes are dirty. If an owner cannot determine its deletes,
 because a slot has moved or it has recorded too many uploads, the page is requested again.
 
-An owner that does not respond fails the page: without its reply, a key whose delete it has acknowledged may be
-shown. Nodes without a RESP server, and nodes of a release without MILENA.LISTING, get no request, and their deletes
-are listed until S3 has them.
+A node that does not respond fails the page: without its reply, a key whose put it has acknowledged may be missing,
+and one whose delete it has acknowledged may be shown. Nodes without a RESP server, and nodes of a release without
+MILENA.LISTING, get no request; their deletes are listed, and their puts are not, until S3 has them.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from typing import Any, Protocol, TypeVar
 from milena_cache.membership.ownership import Ownership
 from milena_cache.objects.names import Buckets
 from milena_cache.objects.object_store import Page
+from milena_cache.objects.unlisted import Names, Unlisted
 from milena_common.api.errors import InvalidRequest, MilenaError, Unavailable
 from milena_common.api.keys import cache_key
 from milena_common.cluster.slots import slot_of
@@ -42,15 +46,17 @@ REPLY_SECONDS = 2.0
 
 T = TypeVar("T")
 
-# Returns a page within a timeout in seconds, as `Node.list` does.
-ListPage = Callable[[float], Coroutine[Any, Any, Page]]
+# Returns a page within a timeout in seconds, with what other nodes have written, as `Node.list` does.
+ListPage = Callable[[float, Sequence[Unlisted]], Coroutine[Any, Any, Page]]
+# The number of a listing at another node, and its puts.
+Begun = tuple[int, Unlisted]
 
 
 class Peers(Protocol):
     """The other nodes, by the addresses of their RESP servers."""
 
-    async def begin_listing(self, address: str, seconds: float, timeout: float) -> int:
-        """Return the number there of a listing that ends within `seconds`. Raises MilenaError."""
+    async def begin_listing(self, address: str, seconds: float, bucket: str, names: Names, timeout: float) -> Begun:
+        """Return the number there of a listing that ends within `seconds`, and its puts. Raises MilenaError."""
 
     async def end_listing(
         self, address: str, number: int, keys: Sequence[bytes], timeout: float
@@ -67,17 +73,19 @@ class ClusterListings:
         self._buckets = buckets
         self._clock = clock
 
-    async def page(self, bucket: str, list_page: ListPage, timeout: float) -> Page:
-        """Return the page of `bucket` that `list_page` lists, without deleted keys, within `timeout` seconds.
+    async def page(self, bucket: str, names: Names, list_page: ListPage, timeout: float) -> Page:
+        """Return the page of `bucket` with `names` that `list_page` lists, within `timeout` seconds.
 
-        Raises what `list_page` raises, and Unavailable if an owner of keys of the page does not respond.
+        Raises what `list_page` raises, and Unavailable if another node does not respond.
         """
         deadline = self._clock.now() + timeout
         name = self._buckets.canonical(bucket)
         while True:
             epoch = self._ownership.epoch
-            numbers = await self._begin(deadline)
-            page = await list_page(max(0.0, deadline - self._clock.now()))
+            begun = await self._begin(name, names, deadline)
+            others = [each[1] for each in begun.values() if each is not None]
+            numbers = {address: None if each is None else each[0] for address, each in begun.items()}
+            page = await list_page(max(0.0, deadline - self._clock.now()), others)
             deleted = await self._deleted(name, page, numbers, epoch, deadline)
             if deleted is not None:
                 if not deleted:
@@ -88,8 +96,11 @@ class ClusterListings:
                 raise Unavailable("the owners of listed keys changed during each attempt to list them")
             await self._clock.sleep(PAUSE_SECONDS)
 
-    async def _begin(self, deadline: float) -> Mapping[str, int | MilenaError]:
-        """Announce a listing to every other node; return its number there, or why there is none, by address."""
+    async def _begin(self, bucket: str, names: Names, deadline: float) -> Mapping[str, Begun | None]:
+        """Announce a listing to every other node; return its number and puts there, by address.
+
+        None: the node is of an earlier release. Raises Unavailable.
+        """
         nodes = self._ownership.slot_map.nodes
         addresses = [
             node.resp_address for node in nodes if node.resp_address and node.address != self._ownership.me
@@ -98,11 +109,19 @@ class ClusterListings:
             return {}
         remaining = max(0.0, deadline - self._clock.now())
         timeout = min(remaining, REPLY_SECONDS)
-        calls = (_or_error(self._peers.begin_listing(address, remaining, timeout)) for address in addresses)
-        return dict(zip(addresses, await asyncio.gather(*calls), strict=True))
+        calls = (
+            _or_error(self._peers.begin_listing(address, remaining, bucket, names, timeout))
+            for address in addresses
+        )
+        begun: dict[str, Begun | None] = {}
+        for address, result in zip(addresses, await asyncio.gather(*calls), strict=True):
+            if isinstance(result, MilenaError) and not isinstance(result, InvalidRequest):
+                raise Unavailable(f"what the node at {address} has written is not known: {result}")
+            begun[address] = None if isinstance(result, MilenaError) else result
+        return begun
 
     async def _deleted(
-        self, bucket: str, page: Page, numbers: Mapping[str, int | MilenaError], epoch: int, deadline: float
+        self, bucket: str, page: Page, numbers: Mapping[str, int | None], epoch: int, deadline: float
     ) -> set[bytes] | None:
         """Return the cache keys of `page` that other nodes have deleted; None if that is not known.
 
@@ -111,7 +130,7 @@ class ClusterListings:
         ownership = self._ownership
         # Nodes without a key in the page get the request too, so that they end the listing.
         by_owner: dict[str, list[bytes]] = {
-            address: [] for address, number in numbers.items() if isinstance(number, int)
+            address: [] for address, number in numbers.items() if number is not None
         }
         for info in page.objects:
             key = cache_key(bucket, info.key.encode())
@@ -136,15 +155,13 @@ class ClusterListings:
         return deleted
 
     async def _end(
-        self, address: str, number: int | MilenaError, keys: Sequence[bytes], timeout: float
+        self, address: str, number: int | None, keys: Sequence[bytes], timeout: float
     ) -> Sequence[bytes] | None:
-        result = (
-            number
-            if isinstance(number, MilenaError)
-            else await _or_error(self._peers.end_listing(address, number, keys, timeout))
-        )
-        if isinstance(result, InvalidRequest) or not keys:
-            return ()  # a node of an earlier release, or one that owns none of the keys
+        if number is None:
+            return ()
+        result = await _or_error(self._peers.end_listing(address, number, keys, timeout))
+        if not keys:
+            return ()
         if isinstance(result, MilenaError):
             raise Unavailable(
                 f"which of the listed keys the node at {address} has deleted is not known: {result}"

@@ -2,7 +2,7 @@
 
 A page is merged with the dirty entries, and with the uploads that finished while the page was requested
 (`recent_uploads` has the interleaving). So the writes and deletes that this node acknowledged before the listing
-began are in it; puts of other nodes once S3 has them, and their deletes by `cluster_listing`.
+began are in it; the puts and deletes of other nodes by `cluster_listing`.
 
 The dirty entries are taken *before* S3 is listed. Taken afterwards: (1) S3 lists the page, without k; (2) the dirty
 entry of k is uploaded and removed; (3) the page arrives, and k is in neither. Deletes have the same gap the other
@@ -15,11 +15,13 @@ here.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from heapq import nsmallest
 from itertools import islice
 
 from milena_cache.objects.names import Buckets
 from milena_cache.objects.object_store import Info, Page, Readable
+from milena_cache.objects.unlisted import Names, Unlisted
 from milena_cache.origin.requests import within
 from milena_cache.reads.merged_page import decode_cursor, merge, name_of
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
@@ -31,6 +33,8 @@ from milena_common.runtime.clock import Clock
 
 # Dirty entries that are compared in one step of the event loop: about 1 ms of work.
 COMPARED_AT_ONCE = 2048
+# The ETag of a larger value is listed only if it is known: a page has 1,000 objects.
+HASHED_BYTES = 4096
 
 
 class Listings:
@@ -53,40 +57,62 @@ class Listings:
         self._clock = clock
 
     async def page(
-        self, bucket: str, prefix: bytes, cursor: str, limit: int, timeout: float, delimiter: bytes = b""
+        self,
+        bucket: str,
+        prefix: bytes,
+        cursor: str,
+        limit: int,
+        timeout: float,
+        delimiter: bytes = b"",
+        others: Sequence[Unlisted] = (),
     ) -> Page:
         """Return a page of the bucket's keys, without S3_PREFIX, within `timeout` seconds.
 
         With `delimiter`, keys that have it behind `prefix` are replaced by their common prefix. A page may have
-        fewer names than `limit`, or none, although more follow. Raises InvalidRequest, AccessDenied,
+        fewer names than `limit`, or none, although more follow. `others`: what other nodes had written before this
+        was called. Raises InvalidRequest, AccessDenied,
         OriginUnavailable.
         """
         name = self._buckets.canonical(bucket)
-        shown, separator = _text("prefix", prefix), _text("delimiter", delimiter)
+        requested = names_of(prefix, cursor, limit, delimiter)
+        shown, separator = requested.prefix, requested.delimiter
         position = decode_cursor(cursor)
         hidden = self._buckets.prefix_of(name)
         deadline = self._clock.now() + timeout
         while True:
             with self._recent.listing() as listing:
-                before = _Writes(shown, separator, position.last, limit)
-                await self._collect_dirty(before, name, prefix)
+                before = await self._collect_dirty(name, requested)
+                after = hidden + position.last if position.last and not position.cursor else ""
                 asking = self._store.list(
-                    name or self._buckets.default, hidden + shown, position.cursor, limit, separator
+                    name or self._buckets.default, hidden + shown, position.cursor, limit, separator, after
                 )
                 page = await within(asking, max(0.0, deadline - self._clock.now()), "S3 list")
                 if not listing.complete:
                     continue
                 page = page.without_prefix(hidden) if hidden else page
                 deleted = frozenset(info.key for info in page.objects if self._is_deleted(name, info.key, listing))
-                written: dict[str, Info | None] = {}
-                for listed_as, puts in before.names.items():
-                    found = (self._written(key, entry, listing) for key, entry in puts)
-                    if (info := next(filter(None, found), None)) is not None:
-                        written[listed_as] = info if listed_as == info.key else None
-                return merge(page, deleted, written, position, limit, before.until)
+                own = self._unlisted(before, listing)
+                written = {name: info for each in (*others, own) for name, info in each.names.items()}
+                untils = [each.until for each in (*others, own) if each.until is not None]
+                return merge(page, deleted, written, position, limit, min(untils, default=None))
 
-    async def _collect_dirty(self, writes: _Writes, bucket: str, prefix: bytes) -> None:
-        """Add the dirty puts whose keys begin with `prefix`; in parts, between which the event loop runs."""
+    async def unlisted(self, bucket: str, requested: Names) -> Unlisted:
+        """Return what this node has written, and S3 may not have, for a page that another node lists."""
+        name = self._buckets.canonical(bucket)
+        with self._recent.listing() as listing:
+            return self._unlisted(await self._collect_dirty(name, requested), listing)
+
+    def _unlisted(self, writes: _Writes, listing: Listing) -> Unlisted:
+        names: dict[str, Info | None] = {}
+        for listed_as, puts in writes.names.items():
+            found = (self._written(key, entry, listing) for key, entry in puts)
+            if (info := next(filter(None, found), None)) is not None:
+                names[listed_as] = info if listed_as == info.key else None
+        return Unlisted(names, writes.until)
+
+    async def _collect_dirty(self, bucket: str, requested: Names) -> _Writes:
+        """Return the dirty puts that a page may have; in parts, between which the event loop runs."""
+        writes, prefix = _Writes(*requested), requested.prefix.encode()
         start = cache_key(bucket, prefix)
         remaining = iter(list(self._dirty.values()))
         while part := list(islice(remaining, COMPARED_AT_ONCE)):
@@ -100,6 +126,7 @@ class Listings:
             writes.shrink()
             if len(part) == COMPARED_AT_ONCE:
                 await asyncio.sleep(0)
+        return writes
 
     def _written(self, key: str, entry: DirtyEntry, listing: Listing) -> Info | None:
         """Return an object that was dirty before S3 was listed, as it is now; None if it no longer exists."""
@@ -110,7 +137,9 @@ class Listings:
             return None
         entry = now or entry
         age = max(0.0, self._clock.now() - entry.acknowledged_at)
-        return Info(key, entry.size, entry.etag, self._clock.wall() - age)
+        is_cheap = entry.value is not None and entry.size <= HASHED_BYTES
+        etag = self._dirty_writes.etag(entry) if is_cheap else entry.etag
+        return Info(key, entry.size, etag, self._clock.wall() - age)
 
     def _is_deleted(self, bucket: str, key: str, listing: Listing) -> bool:
         return is_deleted(cache_key(bucket, key.encode()), self._dirty, self._dirty_writes, listing)
@@ -151,6 +180,11 @@ class _Writes:
             names = nsmallest(self._limit, self.names)
             self.names = {name: self.names[name] for name in names}
             self.until = names[-1]
+
+
+def names_of(prefix: bytes, cursor: str, limit: int, delimiter: bytes) -> Names:
+    """Return which names a page has. Raises InvalidRequest."""
+    return Names(_text("prefix", prefix), _text("delimiter", delimiter), decode_cursor(cursor).last, limit)
 
 
 def _text(field: str, value: bytes) -> str:

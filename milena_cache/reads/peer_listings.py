@@ -1,9 +1,10 @@
-"""Coordination. Listings that other nodes make: which of the keys that S3 has listed this node has deleted.
+"""Coordination. Listings that other nodes make: what this node has written, and which of the listed keys it has
+deleted.
 
 Another node's page of S3's listing may be older than a delete of this node that is in S3 by the time that the page
 is compared with what is dirty here (`recent_uploads` has the interleaving). So the other node sends two requests:
-`begin_listing` before it lists S3, from which on this node records its uploads, and `end_listing` with the keys of
-the page that this node owns.
+`begin_listing` before it lists S3, which returns this node's dirty puts, and from which on it records its uploads;
+and `end_listing` with the keys of the page that this node owns.
 
     other node ── begin ── S3 listed ────── page ── end(keys) ── merged
     this node      recording ────────────────────────┘
@@ -18,7 +19,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from milena_cache.membership.ownership import Ownership
-from milena_cache.reads.listing import is_deleted
+from milena_cache.objects.unlisted import Names, Unlisted
+from milena_cache.reads.listing import Listings, is_deleted
 from milena_cache.writeback.dirty_table import Dirty
 from milena_cache.writeback.dirty_writes import DirtyWrites
 from milena_cache.writeback.recent_uploads import Listing, RecentUploads
@@ -52,7 +54,9 @@ class PeerListings:
         recent: RecentUploads,
         ownership: Ownership,
         clock: Clock,
+        listings: Listings,
     ) -> None:
+        self._listings = listings
         self._dirty = dirty
         self._dirty_writes = dirty_writes
         self._recent = recent
@@ -75,6 +79,15 @@ class PeerListings:
         if self._expiry is None:
             self._expiry = asyncio.get_running_loop().create_task(self._expire())
         return self._number
+
+    async def unlisted(self, bucket: str, names: Names) -> Unlisted:
+        """Return what this node has written of a page, and S3 may not have; for a listing that has begun here.
+
+        Raises InvalidRequest.
+        """
+        if not 0 < names.limit <= MAX_KEYS:
+            raise InvalidRequest(f"limit: got {names.limit}; allowed: 1 to {MAX_KEYS}")
+        return await self._listings.unlisted(bucket, names)
 
     def end_listing(self, number: int, keys: Sequence[bytes]) -> Sequence[bytes] | None:
         """End a listing; return those of its cache keys whose delete was acknowledged here before it began.

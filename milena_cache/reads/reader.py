@@ -21,7 +21,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from copy import copy
 from typing import Any, NamedTuple, TypeVar
 
@@ -36,6 +36,7 @@ from milena_cache.objects.expiry import expiry_of, is_expired, to_the_millisecon
 from milena_cache.objects.names import Buckets, Object
 from milena_cache.objects.object_store import Absent, Page, Readable, Ref, Stored, TooLarge
 from milena_cache.objects.read_outcomes import ReadCounts
+from milena_cache.objects.unlisted import Unlisted
 from milena_cache.reads.listing import Listings
 from milena_cache.reads.read_modify_write import KEEP, Decide, Modified, NewValue, Otherwise, modify
 from milena_cache.reads.refresh import Refresher
@@ -119,7 +120,7 @@ class Node:
         self.max_whole_bytes = max(1, min(block_threshold, max_value_bytes, memory.max_bytes))
         self._existence = entries.existence
         self._shared = SharedReads(reads, clock, revalidate_timeout)
-        self._listings = Listings(store, buckets, dirty, dirty_writes, recent, clock)
+        self.listings = Listings(store, buckets, dirty, dirty_writes, recent, clock)
         self.refresher = Refresher(entries, dirty)
         # Returns an entry of another node that is to be served instead of S3's object, for the ownership since an
         # epoch; None if there is none, see `milena_cache.handover.old_owner`.
@@ -580,10 +581,17 @@ class Node:
         self.writes.mark_unconfirmed(target.cache_key)
 
     async def list(
-        self, bucket: str, prefix: bytes, cursor: str, limit: int, timeout: float, delimiter: bytes = b""
+        self,
+        bucket: str,
+        prefix: bytes,
+        cursor: str,
+        limit: int,
+        timeout: float,
+        delimiter: bytes = b"",
+        others: Sequence[Unlisted] = (),
     ) -> Page:
         """Return a page of the bucket's keys, without the node's S3_PREFIX. Raises as `Listings.page` does."""
-        return await self._listings.page(bucket, prefix, cursor, limit, timeout, delimiter)
+        return await self.listings.page(bucket, prefix, cursor, limit, timeout, delimiter, others)
 
     async def finish(self) -> None:
         """Cancel the reads in flight, at the end of the process."""

@@ -22,8 +22,10 @@ from milena_cache.objects.expiry import NEVER, expires_after, remaining_ms
 from milena_cache.objects.names import Buckets, Object
 from milena_cache.objects.object_store import Page
 from milena_cache.objects.properties import attributes_of
+from milena_cache.objects.unlisted import Unlisted
 from milena_cache.objects.write_request import Ack, Change
 from milena_cache.reads.cluster_listing import ClusterListings
+from milena_cache.reads.listing import names_of
 from milena_cache.reads.part_reads import Part, PartReads, RangeOf
 from milena_cache.reads.property_reads import PropertyReads
 from milena_cache.reads.reader import FENCED, Node, Reply
@@ -402,17 +404,18 @@ class Requests:
     ) -> Coroutine[Any, Any, Page]:
         """Return a page of at most `limit` keys and common prefixes (0: as many as a page may have).
 
-        It is without what any node has deleted. Raises NoNodes if the fence is closed, and as
-        `ClusterListings.page` and `Node.list` do.
+        It has what any node has written, and lacks what any has deleted. Raises NoNodes if the fence is closed, and
+        as `ClusterListings.page` and `Node.list` do.
         """
         if (rejected := self._fence.fence_error()) is not None:
             raise rejected
         limit = min(limit or MAX_LIST, MAX_LIST)
 
-        def list_page(timeout: float) -> Coroutine[Any, Any, Page]:
-            return self._node.list(bucket, prefix, cursor, limit, timeout, delimiter)
+        def list_page(timeout: float, others: Sequence[Unlisted]) -> Coroutine[Any, Any, Page]:
+            return self._node.list(bucket, prefix, cursor, limit, timeout, delimiter, others)
 
-        return self._listings.page(bucket, list_page, self._timeout(remaining))
+        names = names_of(prefix, cursor, limit, delimiter)
+        return self._listings.page(bucket, names, list_page, self._timeout(remaining))
 
     # ---- for operators and other nodes
 

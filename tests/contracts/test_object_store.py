@@ -284,6 +284,15 @@ async def test_metadata_belongs_to_the_value_that_it_came_with(store: ObjectStor
     assert await metadata() == {}
 
 
+async def test_a_listing_may_begin_behind_a_key(store: ObjectStore, bucket: str) -> None:
+    for key in ("a", "b/1", "b/2", "c"):
+        await store.put(Ref(bucket, key), b"v")
+    page = await store.list(bucket, "", "", 2, "", "a")
+    assert [info.key for info in page.objects] == ["b/1", "b/2"]
+    page = await store.list(bucket, "", page.cursor, 2, "", "a")
+    assert [info.key for info in page.objects] == ["c"], "the cursor counts"
+
+
 PART = bytes(range(256)) * (5 * 2**20 // 256)  # the least that S3 takes for all parts but the last
 
 

@@ -22,6 +22,23 @@ DELETED = set(KEYS[::2])
 DIRTY = {"FLUSH_DELAY_MS": "600000", "DIRTY_MAX_AGE_SECONDS": "3600"}
 
 
+def test_what_any_node_has_put_is_listed_at_once(start_cluster: StartCluster, s3: S3Client, bucket: str) -> None:
+    cluster = start_cluster(node_env=DIRTY)
+    with Milena(cluster.address) as m:
+        for key in KEYS:
+            m.set(key, b"dirty")
+        assert all(node.metrics().value("milena_writeback_dirty_entries") > 0 for node in cluster.nodes)
+        assert [info.key for info in m.scan("list/")] == KEYS
+    for node in cluster.nodes:
+        with cache_stub(node.address) as cache:
+            assert keys_of(cache.List(cache_pb.ListRequest(prefix=b"list/"))) == KEYS
+            first = cache.List(cache_pb.ListRequest(prefix=b"list/", limit=7))
+            assert keys_of(first) == KEYS[:7]
+            below = cache.List(cache_pb.ListRequest(delimiter=b"/"))
+            assert (keys_of(below), list(below.prefixes)) == ([], [b"list/"])
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+
+
 async def test_what_any_node_has_deleted_is_listed_by_no_port(
     start_cluster: StartCluster, s3: S3Client, bucket: str
 ) -> None:
@@ -67,7 +84,7 @@ def test_a_listing_fails_while_an_owner_of_its_keys_is_dead_and_heals_with_the_r
         with cache_stub(cluster.nodes[0].address) as cache:
             status, details = rejection(lambda: cache.List(cache_pb.ListRequest(prefix=b"list/")))
         assert status == "UNAVAILABLE"
-        assert f"the node at {cluster.nodes[1].resp} has deleted is not known" in details
+        assert f"the node at {cluster.nodes[1].resp} has written is not known" in details
         assert [info.key for info in m.scan("list/")] == KEYS, "the client tries again until the lease is over"
         cluster.wait_for_ring(2)
         assert keys_of(router.List(pb.ListRequest(prefix=b"list/"))) == KEYS

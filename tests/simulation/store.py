@@ -162,9 +162,11 @@ class NodeStore:
     async def delete(self, ref: Ref, *, if_match: str = "") -> None:
         await self._request("delete", ref, lambda: self._s3.store.delete(ref, if_match=if_match))
 
-    async def list(self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "") -> Page:
+    async def list(
+        self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "", after: str = ""
+    ) -> Page:
         def work() -> Coroutine[Any, Any, Page]:
-            return self._s3.store.list(bucket, prefix, cursor, limit, delimiter)
+            return self._s3.store.list(bucket, prefix, cursor, limit, delimiter, after)
 
         page: Page = await self._request("list", Ref(bucket, prefix), work)
         return page

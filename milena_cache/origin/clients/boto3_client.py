@@ -449,9 +449,11 @@ class Boto3Store:
 
         await self._call("delete", ref, work, conditional=bool(if_match))
 
-    async def list(self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "") -> Page:
+    async def list(
+        self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "", after: str = ""
+    ) -> Page:
         def work(client: S3Client) -> Page:
-            options: Any = {"ContinuationToken": cursor} if cursor else {}
+            options: Any = {"ContinuationToken": cursor} if cursor else {"StartAfter": after} if after else {}
             if delimiter:
                 options["Delimiter"] = delimiter
             response = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=limit, **options)

@@ -87,7 +87,9 @@ async def test_metadata_that_does_not_come_back_is_broken() -> None:
 class Utf16(MemoryStore):
     """Lists in the order of UTF-16, as some stores do."""
 
-    async def list(self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "") -> Page:
+    async def list(
+        self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "", after: str = ""
+    ) -> Page:
         page = await super().list(bucket, prefix, "", 1000)
         found = sorted(page.objects, key=lambda info: info.key.encode("utf-16-be"))
         start = int(cursor or 0)

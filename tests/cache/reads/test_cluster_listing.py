@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from milena_cache.membership.ownership import Ownership
 from milena_cache.objects.names import Buckets
 from milena_cache.objects.object_store import Page
+from milena_cache.objects.unlisted import Names, Unlisted
 from milena_cache.reads import peer_listings
 from milena_cache.reads.cluster_listing import PAUSE_SECONDS, ClusterListings
+from milena_cache.reads.listing import names_of
 from milena_cache.reads.peer_listings import MAX_SECONDS, PeerListings
 from milena_cache.writeback import recent_uploads
 from milena_common.api.durability import Durability
@@ -52,7 +54,7 @@ class ClusterUnderTest:
         for address, t in self.nodes.items():
             self.ownership[address].update(ring(*NODES))
             self.peers[f"resp-{address}"] = PeerListings(
-                t.dirty, t.parts.dirty_writes, t.node.recent, self.ownership[address], t.clock
+                t.dirty, t.parts.dirty_writes, t.node.recent, self.ownership[address], t.clock, t.node.listings
             )
 
     async def __aenter__(self) -> ClusterUnderTest:
@@ -66,10 +68,13 @@ class ClusterUnderTest:
         for each in self.peers.values():
             each.cancel()
 
-    async def begin_listing(self, address: str, seconds: float, timeout: float) -> int:
+    async def begin_listing(
+        self, address: str, seconds: float, bucket: str, names: Names, timeout: float
+    ) -> tuple[int, Unlisted]:
         if (error := self.failing.get(address)) is not None:
             raise error
-        return self.peers[address].begin_listing(seconds)
+        number = self.peers[address].begin_listing(seconds)
+        return number, await self.peers[address].unlisted(bucket, names)
 
     async def end_listing(
         self, address: str, number: int, keys: Sequence[bytes], timeout: float
@@ -84,10 +89,19 @@ class ClusterUnderTest:
         return owner_of(slot_of(key.encode()))
 
     async def listed(self, at: str = NODES[0], bucket: str = "", timeout: float = 60.0) -> list[str]:
+        return [info.key for info in (await self.page(at, bucket, timeout)).objects]
+
+    async def page(
+        self, at: str, bucket: str = "", timeout: float = 60.0, cursor: str = "", limit: int = 1000, by: bytes = b""
+    ) -> Page:
         t = self.nodes[at]
         listings = ClusterListings(self.ownership[at], self, t.buckets, t.clock)
-        page = await listings.page(bucket, lambda left: t.node.list(bucket, b"", "", 1000, left), timeout)
-        return [info.key for info in page.objects]
+        return await listings.page(
+            bucket,
+            names_of(b"", cursor, limit, by),
+            lambda left, others: t.node.list(bucket, b"", cursor, limit, left, by, others),
+            timeout,
+        )
 
     def in_s3(self, *keys: str) -> None:
         for key in keys:
@@ -102,9 +116,11 @@ class Gates:
         self._list = cluster.store.list
         cluster.store.list = self.list  # type: ignore[method-assign]
 
-    async def list(self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "") -> Page:
+    async def list(
+        self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "", after: str = ""
+    ) -> Page:
         await self._gate()
-        page = await self._list(bucket, prefix, cursor, limit, delimiter)
+        page = await self._list(bucket, prefix, cursor, limit, delimiter, after)
         await self._gate()
         return page
 
@@ -156,6 +172,45 @@ async def test_a_delete_that_another_node_uploads_while_s3_is_queried_is_not_lis
         assert all(len(t.node.recent) == 0 for t in cluster.nodes.values()), "noted only during listings"
 
 
+async def test_a_dirty_put_of_any_node_is_listed_by_every_other() -> None:
+    async with ClusterUnderTest() as cluster:
+        cluster.in_s3(*KEYS[::3])
+        for key in KEYS[1::3]:
+            await cluster.owner(key).put(key, b"dirty")
+        assert {cluster.owner_address(key) for key in KEYS[1::3]} == set(NODES)
+        expected = sorted((*KEYS[::3], *KEYS[1::3]))
+        for at in NODES:
+            assert await cluster.listed(at) == expected
+            names: list[str] = []
+            cursor, pages = "", 0
+            while cursor or not pages:
+                page = await cluster.page(at, cursor=cursor, limit=2)
+                names += [info.key for info in page.objects]
+                cursor, pages = page.cursor, pages + 1
+            assert names == expected, "each once, in pages of two names"
+        key = KEYS[1]
+        await cluster.owner(key).delete(key)
+        assert key not in await cluster.listed(NODES[2])
+
+
+@pytest.mark.parametrize("looks", [0, 1])
+async def test_a_put_that_another_node_uploads_while_s3_is_queried_is_listed(looks: int) -> None:
+    async with ClusterUnderTest() as cluster:
+        gates = Gates(cluster)
+        others = [key for key in KEYS if cluster.owner_address(key) != NODES[0]]
+        for key in others:
+            await cluster.owner(key).put(key, b"dirty")
+        listing = asyncio.create_task(cluster.listed())
+        await run_ready_tasks()
+        for _ in range(looks):
+            await gates.open_next()
+        for t in cluster.nodes.values():
+            await t.flush()
+        while gates.waiting:
+            await gates.open_next()
+        assert await listing == sorted(others)
+
+
 async def test_what_is_put_again_after_its_delete_is_listed() -> None:
     async with ClusterUnderTest() as cluster:
         cluster.in_s3(*KEYS)
@@ -184,8 +239,6 @@ async def test_an_owner_that_cannot_be_reached_fails_the_listing_of_its_keys_and
     async with ClusterUnderTest() as cluster:
         cluster.failing["resp-" + NODES[1]] = NodeLost("node 2 cannot be reached: refused")
         cluster.in_s3(*(key for key in KEYS if cluster.owner_address(key) != NODES[1]))
-        assert await cluster.listed(), "none of its keys is in the page"
-        cluster.in_s3(*KEYS)
         with pytest.raises(Unavailable, match=r"resp-127.0.0.1:2001.*refused"):
             await cluster.listed()
 

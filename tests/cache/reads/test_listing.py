@@ -51,8 +51,10 @@ class ListsThenWaits:
         self._list = t.store.list
         t.store.list = self.list  # type: ignore[method-assign]
 
-    async def list(self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "") -> Page:
-        page = await self._list(bucket, prefix, cursor, limit, delimiter)
+    async def list(
+        self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "", after: str = ""
+    ) -> Page:
+        page = await self._list(bucket, prefix, cursor, limit, delimiter, after)
         self.looked.set()
         await self.gate.wait()
         return page

@@ -347,11 +347,15 @@ class MemoryStore:
         if failure:
             raise failure
 
-    async def list(self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "") -> Page:
+    async def list(
+        self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "", after: str = ""
+    ) -> Page:
         await self._enter("list", Ref(bucket, prefix))
         keys = {ref.key for ref in self.objects if ref.bucket == bucket and ref.key.startswith(prefix)}
         common = {key: _common_prefix(key, prefix, delimiter) for key in keys}
-        rest = sorted((name for name in {common[key] or key for key in keys} if name > cursor), key=str.encode)
+        rest = sorted(
+            (name for name in {common[key] or key for key in keys} if name > (cursor or after)), key=str.encode
+        )
         prefixes = set(common.values())
         page = [
             Info(key, len(value), etag_of(value), 0.0)
