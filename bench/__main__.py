@@ -66,7 +66,15 @@ FULL = Scale(
     file_rows=655_360,
     large_bytes=2**30,
 )
-QUICK = Scale(0.2, (1_000, 100_000), backlog=100_000, drained=2_000, replayed=20_000, file_rows=65_536)
+QUICK = Scale(
+    0.2,
+    (1_000, 100_000),
+    backlog=100_000,
+    drained=2_000,
+    replayed=20_000,
+    file_rows=65_536,
+    large_bytes=128 * 2**20,
+)
 
 
 def show_progress(text: str) -> None:

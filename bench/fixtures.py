@@ -60,7 +60,7 @@ class Scale:
     drained: int
     replayed: int
     file_rows: int = 1000
-    large_bytes: int = 256 * 2**20
+    large_bytes: int = 128 * 2**20
 
 
 def printed_address(process: Process, title: str) -> str:

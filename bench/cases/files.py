@@ -11,7 +11,7 @@ from functools import partial
 
 from bench.case import Case, Skipped, Target, Variant
 from bench.fixtures import BOTO3_THREADS, Fixtures
-from bench.programs.file_reads import COLUMNS, READ_COLUMNS, SMALL_BYTES, SMALL_KEYS, why_not, write
+from bench.programs.files.file_reads import COLUMNS, READ_COLUMNS, SMALL_BYTES, SMALL_KEYS, why_not, write
 from tests.support.s3.moto_server import s3_client
 
 # Milliseconds until S3 responds.
@@ -35,7 +35,7 @@ def _files(fixtures: Fixtures, work: str, peer: str, *libraries: str) -> Iterato
             client,
             partial(
                 fixtures.samples,
-                *("bench.programs.file_reads", work, client, address, str(fixtures.scale.seconds)),
+                *("bench.programs.files.file_reads", work, client, address, str(fixtures.scale.seconds)),
             ),
         )
         for client, address in addresses.items()

@@ -8,12 +8,12 @@ from functools import partial
 
 from bench.case import Case, Samples, Skipped, Target, Variant
 from bench.fixtures import Fixtures
-from bench.programs.large_reads import BLOCK_BYTES, RANDOM_BYTES, RANDOM_READS
+from bench.programs.files.large_reads import BLOCK_BYTES, RANDOM_BYTES, RANDOM_READS
 
 # Milliseconds until S3 responds, and megabytes a second of each of its connections.
 _S3_MS = 20
 _S3_MB_S = 100
-_PROGRAM = "bench.programs.large_reads"
+_PROGRAM = "bench.programs.files.large_reads"
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def _in_memory(fixtures: Fixtures) -> Iterator[Sequence[Variant | Skipped]]:
 CASES = (
     Case(
         "cold_object",
-        "read an object of 1 GiB (--quick: 256 MiB) once, as a file of the sync client; one GET by obstore, of S3 "
+        "read an object of 1 GiB (--quick: 128 MiB) once, as a file of the sync client; one GET by obstore, of S3 "
         f"that takes {_S3_MS} ms and has {_S3_MB_S} MB/s for each connection",
         "mb_s",
         ["obstore"],
@@ -83,7 +83,7 @@ CASES = (
     ),
     Case(
         "object_in_memory",
-        "read an object of 1 GiB (--quick: 256 MiB) in the memory of one node, as a file of the sync client",
+        "read an object of 1 GiB (--quick: 128 MiB) in the memory of one node, as a file of the sync client",
         "mb_s",
         [],
         _in_memory,

@@ -6,8 +6,8 @@ the same messages either way. Messages are only decoded and encoded here; `servi
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Final
 
 from milena_cache.membership.member_check import MemberCheck
 from milena_cache.objects.object_store import Page
@@ -27,6 +27,27 @@ from milena_common.rpc.server import Message, Method
 
 # The operation under which a method is counted, the class of its request, and the method.
 Named = tuple[str, type[Message], Method]
+
+
+# Makes a response of its serialized fields, up to the header of `value`, and the value.
+Join = Callable[[bytes, bytes], Any]
+# From this size on a value is appended to the other fields of its response as it is.
+LARGE_BYTES: Final = 64 * 1024
+# Field 2 of GetResponse, of a length that follows. Fields may come in any order.
+_VALUE_TAG: Final = b"\x12"
+
+
+def _join(fields: bytes, value: bytes) -> bytes:
+    return fields + value
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
 
 
 class ApiMethods:
@@ -82,9 +103,12 @@ class ApiMethods:
         return response if isinstance(response, bytes) else await response
 
     def get_at(
-        self, request: pb.GetRequest, place: Place, remaining: float | None
-    ) -> bytes | Coroutine[Any, Any, bytes]:
-        """Return the response to a Get that has begun, or an awaitable of it if the object is not in memory."""
+        self, request: pb.GetRequest, place: Place, remaining: float | None, join: Join = _join
+    ) -> Any | Coroutine[Any, Any, Any]:
+        """Return the response to a Get that has begun, or an awaitable of it if the object is not in memory.
+
+        `join`: makes the response with a large value of its fields and the value; bytes by default.
+        """
         requests = self._requests
         if request.properties:
             return self._get_with_properties(request, place, remaining)
@@ -100,7 +124,7 @@ class ApiMethods:
             )
         else:
             got = requests.get(place, remaining, metadata_only=request.metadata_only, max_bytes=request.max_bytes)
-        return self._got(got) if isinstance(got, Got) else self._fetched(got)
+        return self._got(got, join=join) if isinstance(got, Got) else self._fetched(got, join)
 
     def _get_with_properties(
         self, request: pb.GetRequest, place: Place, remaining: float | None
@@ -118,16 +142,19 @@ class ApiMethods:
         return self._got(*found) if isinstance(found, tuple) else self._fetched_with_properties(found)
 
     async def _fetched_with_properties(self, fetching: Awaitable[tuple[Got, Properties]]) -> bytes:
-        return self._got(*await fetching)
+        response: bytes = self._got(*await fetching)
+        return response
 
-    async def _fetched(self, fetching: Awaitable[Got]) -> bytes:
-        return self._got(await fetching)
+    async def _fetched(self, fetching: Awaitable[Got], join: Join) -> Any:
+        return self._got(await fetching, join=join)
 
-    def _got(self, got: Got, properties: Properties | None = None) -> bytes:
+    def _got(self, got: Got, properties: Properties | None = None, join: Join = _join) -> Any:
         outcome, exists, value, omitted, size, etag, age, dirty, ttl_ms = got
-        return pb.GetResponse(
+        # A message would copy a large value twice, to memory that is new each time.
+        large = len(value) >= LARGE_BYTES
+        fields = pb.GetResponse(
             successful=exists,
-            value=value,
+            value=b"" if large else value,
             outcome=outcome,
             age_seconds=age,
             etag=etag,
@@ -140,6 +167,7 @@ class ApiMethods:
             headers=None if properties is None else properties.headers,
             metadata=None if properties is None else properties.metadata,
         ).SerializeToString()
+        return join(fields + _VALUE_TAG + _varint(len(value)), value) if large else fields
 
     # The next four are not `async`: they check the request when they are called, and the coroutine that waits
     # holds no reference to it. An `async def` would keep a put's message, which is a second copy of the value,

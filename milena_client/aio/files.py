@@ -11,6 +11,7 @@ from milena_client.core.files.read_ahead import MIN_WINDOW, ReadAhead
 from milena_client.core.values import Stat
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import FailedPrecondition
+from milena_common.process.freed_memory import keep_freed_memory
 
 # Returns bytes of the version that was opened. Raises MilenaError, ConditionFailed if there is another one.
 ReadRange = Callable[[ByteRange], Awaitable[bytes]]
@@ -25,6 +26,7 @@ class AsyncObjectFile:
     """
 
     def __init__(self, read_range: ReadRange, stat: Stat, max_request: int) -> None:
+        keep_freed_memory()
         self.stat = stat
         self._read_range = read_range
         self._ahead = ReadAhead(stat.size, max_request)

@@ -11,6 +11,7 @@ from milena_client.core.files.read_ahead import MIN_WINDOW, ReadAhead
 from milena_client.core.values import Stat
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import FailedPrecondition
+from milena_common.process.freed_memory import keep_freed_memory
 
 # Bytes that a small read requests at least, unless they are of another block.
 BUFFER_BYTES = 64 * 1024
@@ -91,6 +92,7 @@ class ObjectFile(io.BufferedReader):
     """
 
     def __init__(self, read_range: ReadRange, stat: Stat, max_request: int) -> None:
+        keep_freed_memory()
         self._object = _RawObject(read_range, stat.size, max_request)
         super().__init__(self._object, BUFFER_BYTES)
         self.stat = stat

@@ -45,7 +45,7 @@ def encoded(result: Any, protocol: int) -> Reply:
         return _OK
     if isinstance(result, Raw):
         return Large((result,)) if len(result) >= LARGE else (result,)
-    if isinstance(result, Pieces):
+    if isinstance(result, Pieces | Large):
         return result
     return (encode(result, protocol),)
 

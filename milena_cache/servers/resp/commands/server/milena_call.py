@@ -16,6 +16,7 @@ from milena_cache.servers.resp.dispatch.call_times import remaining_seconds
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
+from milena_cache.servers.resp.state.pending_replies import Large
 from milena_cache.servers.resp.state.permissions import PORT
 from milena_common.access.api_guard import Filter
 from milena_common.api.errors import InvalidRequest, MilenaError
@@ -99,7 +100,12 @@ def call(context: Context, session: Session, argv: list[bytes]) -> Any:
     place = api.admit_object(request)
     if session.tracking:
         context.tracking.track(session.id, place[0].cache_key)
-    return api.get_at(request, place, seconds)
+    return api.get_at(request, place, seconds, _in_parts)
+
+
+def _in_parts(fields: bytes, value: bytes) -> Large:
+    """Return the reply with a response whose value is not copied."""
+    return Large((b"$%d\r\n%b" % (len(fields) + len(value), fields), value, b"\r\n"))
 
 
 def _for_user(context: Context, session: Session, argv: list[bytes], request: Any, seconds: float) -> Any:

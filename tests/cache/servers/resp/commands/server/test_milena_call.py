@@ -7,6 +7,7 @@ from typing import Any
 import hiredis
 import pytest
 
+from milena_cache.servers.api_methods import LARGE_BYTES
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.api.pb import router_server_pb2 as router_pb
 from milena_common.resp.encoding import command
@@ -50,6 +51,20 @@ async def test_a_hit_gets_a_reply_at_once() -> None:
     head = pb.GetRequest(key=b"k", metadata_only=True)
     reply = pb.GetResponse.FromString(parsed(client.now(*argv("Get", head))))
     assert (reply.value, reply.size) == (b"", 1)
+
+
+@pytest.mark.parametrize("size", [LARGE_BYTES - 1, LARGE_BYTES, LARGE_BYTES + 1, 300_000])
+async def test_a_large_value_is_in_the_same_message_as_a_small_one(size: int) -> None:
+    server = ServerUnderTest()
+    client = server.connect()
+    value = bytes(range(256)) * (size // 256 + 1)
+    server.t.store.objects[server.t.buckets.resolve("", b"k").ref] = value[:size]
+    for outcome in ("miss", "hit"):
+        reply = await got(client, b"k")
+        assert (reply.value, reply.size, reply.outcome, reply.node) == (value[:size], size, outcome, ME)
+        assert reply.etag
+    part = await got(client, b"k", offset=1, length=size - 1)
+    assert (part.value, part.size) == (value[1:size], size)
 
 
 async def test_the_reply_with_a_part_has_the_size_of_the_whole() -> None:

@@ -1,7 +1,7 @@
 """Shell. Reads by libraries, as files, and in batches; everything was read once before the measurement.
 
-    python -m bench.programs.file_reads parquet milena|s3fs ADDRESS SECONDS   4 columns of a file, by pyarrow
-    python -m bench.programs.file_reads batch   milena|boto3 ADDRESS SECONDS  all small objects as one batch
+    python -m bench.programs.files.file_reads parquet milena|s3fs ADDRESS SECONDS   4 columns of a file, by pyarrow
+    python -m bench.programs.files.file_reads batch   milena|boto3 ADDRESS SECONDS  all small objects as one batch
 
 ADDRESS is HOST:PORT of the router, or the URL of S3. `write` puts the objects into S3.
 """

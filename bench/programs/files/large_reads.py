@@ -1,8 +1,8 @@
 """Shell. Reads of one large object, whose bytes are made by the S3 stub as they are read.
 
-    python -m bench.programs.large_reads whole  milena|obstore ADDRESS KEY   once, from the beginning to the end
-    python -m bench.programs.large_reads again  milena ADDRESS KEY           the same, after it was read once
-    python -m bench.programs.large_reads random milena ADDRESS KEY           64 KiB at random places
+    python -m bench.programs.files.large_reads whole  milena|obstore ADDRESS KEY   from the beginning to the end
+    python -m bench.programs.files.large_reads again  milena ADDRESS KEY           the same, after it was read once
+    python -m bench.programs.files.large_reads random milena ADDRESS KEY           64 KiB at random places
 
 ADDRESS is HOST:PORT of the router, or the URL of S3. `reader_mib` is by how much the peak of the program's memory
 is above what it had at the first bytes; `cpu_ms` is its processor time for 100 MB.
