@@ -15,7 +15,7 @@ from typing import Final
 from milena_common.api.byte_range import MAX_OFFSET, ByteRange
 from milena_common.s3.wire.errors import S3Error
 
-_RANGE: Final = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
+_RANGE: Final = re.compile(r"bytes=(\d{0,64})-(\d{0,64})")
 _ETAG: Final = re.compile(r'(?:W/)?"[^"]*"|[^\s,"]+')
 ANY: Final = "*"
 
@@ -37,7 +37,8 @@ def requested_range(header: str) -> ByteRange | None:
         return ByteRange(min(int(first), MAX_OFFSET), 0)
     if int(last) < int(first):
         return None
-    return ByteRange(min(int(first), MAX_OFFSET), int(last) - int(first) + 1)
+    start, end = min(int(first), MAX_OFFSET), min(int(last), MAX_OFFSET)
+    return ByteRange(start, end - start + 1)
 
 
 def unsatisfiable(size: int) -> S3Error:
