@@ -48,6 +48,7 @@ _CATEGORIES_OF: Final = {
     "asking": "fast connection",
     "auth": "fast connection",
     "bitcount": "read bitmap slow",
+    "bitfield": "write bitmap slow",
     "client": "slow",
     "client|caching": "slow connection",
     "client|defer": "connection slow",
@@ -231,36 +232,11 @@ NEEDS: Final[Mapping[str, Need]] = {
 # script for a client of another one does not know the user.
 SCRIPTS: Final = frozenset(("eval", "evalsha"))
 CALLED_BY_SCRIPTS: Final = (
-    *("append", "bitcount", "copy", "decr", "decrby", "del", "delex", "exists", "expire", "expireat", "expiretime"),
-    *(
-        "get",
-        "getbit",
-        "getdel",
-        "getex",
-        "getrange",
-        "getset",
-        "incr",
-        "incrby",
-        "incrbyfloat",
-        "lcs",
-        "mget",
-        "mset",
-    ),
-    *("msetnx", "object|encoding", "persist", "pexpire", "pexpireat", "pexpiretime", "psetex", "pttl", "rename"),
-    *(
-        "renamenx",
-        "set",
-        "setbit",
-        "setex",
-        "setnx",
-        "setrange",
-        "strlen",
-        "substr",
-        "touch",
-        "ttl",
-        "type",
-        "unlink",
-    ),
+    *("append", "bitcount", "bitfield", "copy", "decr", "decrby", "del", "delex", "exists", "expire", "expireat"),
+    *("expiretime", "get", "getbit", "getdel", "getex", "getrange", "getset", "incr", "incrby", "incrbyfloat"),
+    *("lcs", "mget", "mset", "msetnx", "object|encoding", "persist", "pexpire", "pexpireat", "pexpiretime"),
+    *("psetex", "pttl", "rename", "renamenx", "set", "setbit", "setex", "setnx", "setrange", "strlen", "substr"),
+    *("touch", "ttl", "type", "unlink"),
 )
 
 # Commands on channels: how many of their arguments, from the first one on, are channels; 0: all of them.

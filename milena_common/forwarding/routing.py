@@ -116,6 +116,7 @@ def _table() -> Mapping[bytes, Forwarded]:
             for name in ("incrby", "decrby", "incrbyfloat", "append", "setnx", "getset")
         ),
         *(Forwarded(name, 4, "modify", operation="put") for name in ("setrange", "setbit")),
+        Forwarded("bitfield", -2, "modify", operation="put"),
         Forwarded("delex", -2, "modify", operation="delete"),
         Forwarded("msetnx", -3, "modify", last=-1, step=2, operation="put"),
         Forwarded("copy", -3, "modify", last=2, operation="put"),

@@ -16,7 +16,10 @@ def ways(moto: MotoServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """The addresses at which clients find the keys of all nodes: a node's, and the router's."""
     with ReservedPort() as port:
         directory, environment = tmp_path_factory.mktemp("ways"), {"RESP_ADDR": port.address}
-        with Cluster(directory, moto.endpoint_url, moto.new_bucket(), 3, router_env=environment) as cluster:
+        flush = {"ALLOW_FLUSH": "objects"}
+        with Cluster(
+            directory, moto.endpoint_url, moto.new_bucket(), 3, router_env=environment, node_env=flush
+        ) as cluster:
             cluster.wait_for_ring(3)
             yield {"node": cluster.nodes[0].resp, "router": port.address}
             assert cluster.tracebacks() == []

@@ -75,7 +75,7 @@ class Commands:
         random = self._random
         pick = random.choice
         key = pick(KEYS)
-        match random.randrange(39):
+        match random.randrange(41):
             case 0 | 1:
                 return [b"SET", key, pick(VALUES)]
             case 2 | 3:
@@ -145,8 +145,21 @@ class Commands:
                 return [pick((b"RENAME", b"RENAMENX")), key, pick(KEYS)]
             case 37:
                 return [pick((b"TTL", b"PTTL")), key]
+            case 38 | 39:
+                return [b"BITFIELD", key, *(word for _ in range(random.randint(0, 3)) for word in self._field())]
             case _:
                 return [b"GET", key]
+
+    def _field(self) -> list[bytes]:
+        pick = self._random.choice
+        if self._random.random() < 0.2:
+            return [b"OVERFLOW", pick((b"WRAP", b"sat", b"FAIL", b"SAT", b"FAIL", b"BAD"))]
+        place = [
+            pick((b"u8", b"i5", b"u1", b"i64", b"u63", b"I16", b"u64", b"x", b"i0")),
+            pick((b"0", b"#2", b"7", *SMALL)),
+        ]
+        name = pick((b"GET", b"SET", b"incrby", b"INCRBY"))
+        return [name, *place] if name == b"GET" else [name, *place, pick(NUMBERS)]
 
     def _keys(self) -> list[bytes]:
         return self._random.choices(KEYS, k=self._random.randint(1, 4))

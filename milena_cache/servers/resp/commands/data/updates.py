@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from milena_cache.servers.resp.commands.data.deciding import handler_of, reader_of
 from milena_cache.servers.resp.decisions import bits, numbers, strings
+from milena_cache.servers.resp.decisions.bitfield import bitfield
 from milena_cache.servers.resp.decisions.keys import delex
 from milena_cache.servers.resp.decisions.lcs import lcs
 from milena_cache.servers.resp.dispatch.command import KEYS_WITH_VALUES, ONE_KEY
@@ -99,6 +100,21 @@ COMMANDS.command(
     summary="Sets or clears the bit at an offset of a value.",
     decide=bits.setbit,
 )(handler_of(bits.setbit))
+
+COMMANDS.command(
+    "bitfield",
+    arity=-2,
+    access="modify",
+    keys=ONE_KEY,
+    operation="put",
+    group="bitmap",
+    flags=("denyoom",),
+    categories=("bitmap",),
+    since="3.2.0",
+    complexity="O(1) for each subcommand specified",
+    summary="Reads, replaces and increments integers of any number of bits in a value.",
+    decide=bitfield,
+)(handler_of(bitfield))
 
 COMMANDS.command(
     "getbit",

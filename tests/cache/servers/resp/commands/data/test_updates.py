@@ -135,3 +135,29 @@ async def test_a_value_over_the_limit_is_rejected() -> None:
     assert await client.request(b"SETRANGE", b"k", b"999999", b"xx") == too_long
     assert await client.value(b"STRLEN", b"k") == 999_999
     await server.t.stop()
+
+
+async def test_fields_of_bits() -> None:
+    server = ServerUnderTest()
+    await server.t.start()
+    client = server.connect()
+    for line, reply in (
+        (b"SET u8 0 200 INCRBY u8 0 100 GET u4 4", [0, 44, 12]),
+        (b"OVERFLOW SAT INCRBY u8 0 300 INCRBY u8 0 -900", [255, 0]),
+        (b"OVERFLOW FAIL INCRBY i8 0 127 INCRBY i8 0 1 GET i8 0", [127, None, 127]),
+        (b"SET i5 #3 -5 GET i5 15 GET u5 #3 GET u1 999", [0, -5, 27, 0]),
+        (b"", []),
+    ):
+        assert await client.value(b"BITFIELD", b"a", *line.split()) == reply, line
+    assert await client.value(b"STRLEN", b"a") == 3
+    assert await client.value(b"BITFIELD", b"none", b"GET", b"u8", b"0") == [0]
+    assert await client.value(b"EXISTS", b"none") == 0
+    for line, said in (
+        (b"GET u64 0", "Invalid bitfield type"),
+        (b"GET u8 -1", "bit offset is not an integer"),
+        (b"OVERFLOW BAD", "Invalid OVERFLOW type"),
+        (b"GET u8", "syntax error"),
+        (b"SET u8 9000000 1", "string exceeds maximum allowed size"),
+    ):
+        assert said in str(await client.value(b"BITFIELD", b"a", *line.split())), line
+    await server.t.stop()
