@@ -155,7 +155,16 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         from milena_cache.servers.s3.assembly import S3Endpoint
 
         security = certificates if tls.mode != "off" else None
-        endpoint = S3Endpoint(config, config.s3_endpoint, servers.objects, access, parts.budget, clock, security)
+        endpoint = S3Endpoint(
+            config,
+            config.s3_endpoint,
+            servers.objects,
+            access,
+            parts.budget,
+            servers.s3_counts,
+            clock,
+            security,
+        )
         log.info("S3 endpoint on %s", endpoint.server.start(config.s3_endpoint.listen, "S3_LISTEN_ADDR"))
     metrics = await ops.start(config.metrics, "METRICS_PORT")
     member = NodeDescription(

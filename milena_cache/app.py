@@ -118,6 +118,7 @@ from milena_common.network.exited import RejectsConnections
 from milena_common.rpc.channel import AsyncGrpcTransport
 from milena_common.rpc.server import GrpcServer
 from milena_common.runtime.key_locks import KeyLocks
+from milena_common.s3.counts import EndpointCounts
 from milena_common.tls.certificates import Certificates
 from milena_common.tls.outgoing import Outgoing
 
@@ -190,6 +191,7 @@ class Servers:
     cluster_blocks: ClusterBlocks
     s3_peers: Peers
     objects: ClusterObjects
+    s3_counts: EndpointCounts
     peer_listings: PeerListings
     handover: Handover
     copies: HeldCopies
@@ -527,6 +529,7 @@ def build_servers(
         cluster_blocks,
         s3_peers,
         objects,
+        EndpointCounts(),
         peer_listings,
         handover,
         copies,
@@ -720,6 +723,7 @@ def metrics_registry(
         servers.resp.tracking,
         servers.resp.context,
         parts.budget,
+        servers.s3_counts,
         certificates,
         guarding,
     )

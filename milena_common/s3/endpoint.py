@@ -19,6 +19,7 @@ from milena_common.s3.body import checksums
 from milena_common.s3.body.received import Body, receive
 from milena_common.s3.callers import Caller, Callers
 from milena_common.s3.copying import Copies
+from milena_common.s3.counts import EndpointCounts
 from milena_common.s3.listing import list_document, list_request
 from milena_common.s3.multipart import MultipartUploads
 from milena_common.s3.objects import Found, Listed, Objects
@@ -84,7 +85,9 @@ class Endpoint:
         region: str,
         timeout: float,
         max_value_bytes: int,
+        counts: EndpointCounts | None = None,
     ) -> None:
+        self.counts = counts or EndpointCounts()
         self._objects = objects
         self._callers = Callers(access, guard, verifier, anonymous=anonymous)
         self._budget = budget
@@ -95,13 +98,18 @@ class Endpoint:
         self._write_timeout = max(timeout, WRITE_SECONDS)
         self._max_value_bytes = max_value_bytes
         shared = objects, self._callers, budget, timeout, self._write_timeout, max_value_bytes
-        self._uploads = MultipartUploads(*shared)
+        self._uploads = MultipartUploads(*shared, self.counts)
         self._copies = Copies(*shared)
 
     def handle(self, request: S3Request, body: Body) -> Reply | Coroutine[Any, Any, Reply]:
         """Return the reply, or a coroutine of it. Raises nothing but what is a defect."""
         try:
             operation = operation_of(request, self._domain)
+        except S3Error as error:
+            self.counts.request("other")
+            return error_reply(request, error)
+        try:
+            self.counts.request(operation.name)
             caller = self._callers.identify(request)
             if operation.bucket and not self._objects.serves(operation.bucket) and operation.name != "CreateBucket":
                 raise S3Error("NoSuchBucket", "The specified bucket does not exist")

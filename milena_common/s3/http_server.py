@@ -31,6 +31,7 @@ from milena_common.network.spare_listener import SpareListener
 from milena_common.runtime.clock import Clock
 from milena_common.s3.body.received import Body
 from milena_common.s3.callers import PORT
+from milena_common.s3.counts import EndpointCounts
 from milena_common.s3.replies import Reply, error_reply
 from milena_common.s3.wire.conditions import http_date
 from milena_common.s3.wire.errors import S3Error
@@ -71,12 +72,18 @@ class Handler(Protocol):
 
 
 class S3Server:
-    """The HTTP server of an S3 endpoint. Counts `requests`, and `errors`: replies with a status from 500 on."""
+    """The HTTP server of an S3 endpoint. `counts` gets its replies and connections."""
 
     def __init__(
-        self, handler: Handler, clock: Clock, security: ServerSecurity | None = None, *, plain_too: bool = False
+        self,
+        handler: Handler,
+        clock: Clock,
+        security: ServerSecurity | None = None,
+        *,
+        plain_too: bool = False,
+        counts: EndpointCounts | None = None,
     ) -> None:
-        self.requests = self.errors = 0
+        self.counts = counts or EndpointCounts()
         self.connections: dict[_Connection, None] = {}  # the one that was used the longest ago first
         self.handler = handler
         self.clock = clock
@@ -118,6 +125,7 @@ class S3Server:
     def opened(self, connection: _Connection) -> None:
         """Add a connection, in place of the one that has been idle for the longest if there are too many."""
         self.connections[connection] = None
+        self.counts.connections = len(self.connections)
         if len(self.connections) > MAX_CONNECTIONS:
             idle = next((each for each in self.connections if each.is_idle and each is not connection), connection)
             idle.abort()
@@ -229,6 +237,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self._server.connections.pop(self, None)
+        self._server.counts.connections = len(self._server.connections)
         self._transport = None
         self._closing = True
         for each in self._requests:
@@ -341,7 +350,6 @@ class _Connection(asyncio.Protocol):
         while self._requests and self._transport is not None:
             incoming = self._requests[0]
             server = self._server
-            server.requests += 1
             server.used(self)
             self._replying = True
             try:
@@ -396,8 +404,7 @@ class _Connection(asyncio.Protocol):
         """Write the head of the reply, and what is there of its body."""
         if self._transport is None:
             return
-        if reply.status >= 500:
-            self._server.errors += 1
+        self._server.counts.reply(reply.status)
         # What was not read of a body is in the way of the next request. A client that waits for `100 Continue`
         # sends it or does not: only a new connection is certain.
         small = incoming.length is not None and incoming.length <= MAX_DRAINED_BYTES and not incoming.expects

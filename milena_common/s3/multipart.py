@@ -20,6 +20,7 @@ from milena_common.s3.body.aws_chunked import AwsChunked
 from milena_common.s3.body.received import Body, decoder_of, length_of, receive
 from milena_common.s3.body.streamed import MEMORY_BYTES, StreamedBody
 from milena_common.s3.callers import Caller, Callers
+from milena_common.s3.counts import EndpointCounts
 from milena_common.s3.listing import MAX_KEYS, uploads_document, uploads_request, whole_number
 from milena_common.s3.objects import Objects
 from milena_common.s3.replies import Reply, xml_reply
@@ -55,7 +56,9 @@ class MultipartUploads:
         timeout: float,
         write_timeout: float,
         max_value_bytes: int,
+        counts: EndpointCounts,
     ) -> None:
+        self._counts = counts
         self._objects = objects
         self._callers = callers
         self._budget = budget
@@ -83,10 +86,12 @@ class MultipartUploads:
             raise S3Error("EntityTooLarge", f"A part has at most {MAX_PART_BYTES} bytes")
         digests = checksums.Digests(request.headers, caller.payload(request), with_md5=True)
         await self._budget.take(MEMORY_BYTES, self._timeout)
+        self._counts.streamed += 1
         try:
             streamed = StreamedBody(length, digests)
             etag = await self._stream(operation, upload, number, body, decoder, streamed)
         finally:
+            self._counts.streamed -= 1
             self._budget.release(MEMORY_BYTES)
         self._callers.count_bytes(caller, length)
         return _part_reply(etag, dict(streamed.verified))

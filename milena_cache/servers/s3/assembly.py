@@ -9,6 +9,7 @@ from milena_common.access.api_guard import ApiGuard
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.network.security import ServerSecurity
 from milena_common.runtime.clock import Clock
+from milena_common.s3.counts import EndpointCounts
 from milena_common.s3.endpoint import Endpoint
 from milena_common.s3.http_server import S3Server
 from milena_common.s3.settings import EndpointSettings
@@ -26,6 +27,7 @@ class S3Endpoint:
         objects: ClusterObjects,
         access: Access,
         budget: ByteBudget,
+        counts: EndpointCounts,
         clock: Clock,
         security: ServerSecurity | None,
     ) -> None:
@@ -43,5 +45,6 @@ class S3Endpoint:
             region=config.s3.region,
             timeout=config.request_timeout,
             max_value_bytes=config.max_value_bytes,
+            counts=counts,
         )
-        self.server = S3Server(endpoint, clock, security, plain_too=config.tls.mode != "on")
+        self.server = S3Server(endpoint, clock, security, plain_too=config.tls.mode != "on", counts=counts)

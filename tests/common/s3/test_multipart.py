@@ -142,6 +142,21 @@ async def test_an_object_is_made_of_its_parts(value: bytes) -> None:
     assert t.objects.values[b"key"][0] == value
 
 
+async def test_requests_are_counted_by_operation_and_parts_while_they_are_passed_on() -> None:
+    t = UploadsUnderTest()
+    await t.create()
+    await t.part(1, VALUE)
+    assert code_of(await t.part(2, LARGE, {"content-md5": "1B2M2Y8AsgTpgAmY7PhCfg=="})) == "BadDigest"
+    assert (await t.send(sign("PUT", "?tagging"))).status == 405
+    counts = t.endpoint.counts
+    assert {name: number for name, number in counts.requests.items() if number} == {
+        "CreateMultipartUpload": 1,
+        "UploadPart": 2,
+        "other": 1,
+    }
+    assert counts.streamed == 0
+
+
 @pytest.mark.parametrize("value", [VALUE, LARGE], ids=["small", "large"])
 @pytest.mark.parametrize(
     ("headers", "code"),
