@@ -164,10 +164,11 @@ async def test_of_a_lost_node_reads_are_sent_again_and_writes_are_not(port: Port
 
 
 async def test_a_node_that_reads_slowly_is_waited_for(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("milena_common.forwarding.upstreams.CONNECT_SECONDS", 0.01)
     client = await port.connect()
     client.send(b"GET first")
     await client.replies(1)
+    # Only now: the first connection may take longer than that, and no time passes while it is waited for.
+    monkeypatch.setattr("milena_common.forwarding.upstreams.CONNECT_SECONDS", 0.01)
     (stream,) = port.router.redis.upstreams.streams
     stream.pause_writing()
     sleeping = port.router.clock.sleeping
