@@ -45,7 +45,10 @@ def encoded(result: Any, protocol: int) -> Reply:
         return _OK
     if isinstance(result, Raw):
         return Large((result,)) if len(result) >= LARGE else (result,)
-    if isinstance(result, Pieces | Large):
+    # Not as one: the union of the two would be made anew for each reply.
+    if isinstance(result, Pieces):
+        return result
+    if isinstance(result, Large):
         return result
     return (encode(result, protocol),)
 
