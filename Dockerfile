@@ -20,7 +20,7 @@ COPY milena_client ./milena_client
 COPY milena_router ./milena_router
 COPY milena_cache ./milena_cache
 RUN --mount=type=cache,target=/root/.cache/pip \
-    /opt/milena/bin/pip install ".[server,cli]"
+    /opt/milena/bin/pip install ".[server,cli,lua]"
 # Isolated: not the sources in this directory.
 RUN /opt/milena/bin/python -I -c "import milena_common.build as build; assert build.is_compiled()"
 # What is in the image, for scanners: a CycloneDX document.
