@@ -130,8 +130,13 @@ class Promotion:
         changed = self._hold_back_returned()
         uncollected = _slots(self._ownership.uncollected)
         new = uncollected - self._waiting
+        # By the last ring that this node had it may be complete, and not by one in between that it has missed.
+        incomplete = self._listed & uncollected
+        if incomplete:
+            # Of these S3 has everything: what copies are here is superseded.
+            self._drop_slots(incomplete & _slots_listing(slot_map, me, complete=True))
         self._complete &= uncollected
-        self._complete |= new & (_slots_listing(before, me, complete=True) | self._returned)
+        self._complete |= new & ((_slots_listing(before, me, complete=True) - incomplete) | self._returned)
         self._returned &= uncollected
         self._holder.doubt(new - self._complete)
         self._waiting = uncollected
@@ -406,8 +411,12 @@ class Promotion:
 
         Before this node acknowledges the first write of them, which its copies do not know of.
         """
-        slots = [slot for slot in self._store.slots if any(first <= slot <= last for first, last in ranges)]
-        pending = self._holder.release_pending(ranges)
+        self._drop_slots({slot for first, last in ranges for slot in range(first, last + 1)})
+
+    def _drop_slots(self, dropped: set[int]) -> None:
+        """Drop the copies of the slots of `dropped`, in time with the journal."""
+        slots = [slot for slot in self._store.slots if slot in dropped]
+        pending = self._holder.release_pending(ranges_of(dropped))
         if slots or pending:
             self._holder.set_role(slots, Role.DROPPED)
             self._detached += self._store.detach(slots)

@@ -2,8 +2,8 @@
 
 A write is in the journals of the slot's owner and of its holders before it is acknowledged. Each slot has an
 ordered list of holders, each *complete* (it has every acknowledged write of the slot that S3 does not have) or
-*filling*. The first complete one gets the slot if the owner is lost. An owner that collects the slot's writes from
-the complete ones is listed too, as filling, until it has them (`milena_common.cluster.slot_assignment`).
+*filling*. The first complete one gets the slot if the owner is lost. An owner that has not everything of its slot
+is listed too, until it has (`milena_common.cluster.slot_assignment`).
 
 **Sticky.** Holders change only if they must: there are too few, one leaves, one is in the owner's zone although
 another zone has a node for it, or the copies are far from balanced. A holder that is to be replaced stays, and
@@ -97,19 +97,20 @@ def held_runs(runs: Iterable[Run]) -> list[CopyRun]:
     return rejoined(pieces)
 
 
-def with_owners(copies: Sequence[CopyRun], changed: Sequence[Run]) -> list[CopyRun]:
+def with_owners(copies: Sequence[CopyRun], changed: Sequence[Run], clean: Collection[str] = ()) -> list[CopyRun]:
     """Return `copies` with the owners of `changed`, who hold no copies of their own slots any more.
 
-    One that was no complete holder of a slot, but others are, has to collect its writes from them first: it is
-    listed as filling. Slots without an owner have no holders.
+    One that was no complete holder of a slot is listed as filling: it has to collect the slot's writes from those
+    that are, and what it has itself may be superseded. If the owner before is one of `clean`, S3 has everything:
+    the new one is listed as complete, and what it has itself is superseded. Slots without an owner have no holders.
     """
     changes = []
     for first, last, run, copy in overlaps(changed, copies):
         if copy.held.owner != run.address:
             listed = copy.held.holders if run.address else ()
             holders = tuple(each for each in listed if each.address != run.address)
-            if Listed(run.address) not in listed and first_complete(holders):
-                holders = (*holders, Listed(run.address, run.owned_since))
+            if run.address and Listed(run.address) not in listed:
+                holders = (*holders, Listed(run.address, 0 if copy.held.owner in clean else run.owned_since))
             changes.append(CopyRun(first, last, Held(run.address, holders)))
     return replaced(copies, changes) if changes else list(copies)
 
@@ -145,16 +146,21 @@ def without_holders(copies: Sequence[CopyRun], gone: Collection[str]) -> list[Co
     return replaced(copies, changes) if changes else list(copies)
 
 
-def is_collecting(held: Held) -> bool:
-    """True if the owner has yet to collect the slot's writes from its complete holders: it is listed among them."""
+def lists_owner(held: Held) -> bool:
+    """True if the owner is listed among the holders of its own slots."""
     return held.owner in [address for address, _ in held.holders]
+
+
+def is_collecting(held: Held) -> bool:
+    """True if the owner has yet to collect the slot's writes: it is listed among the holders, as filling."""
+    return any(since for address, since in held.holders if address == held.owner)
 
 
 def without_own(copies: Sequence[CopyRun]) -> list[CopyRun]:
     """Return `copies` without the owners that are listed among the holders of their own slots."""
     changes = {
         held: held._replace(holders=tuple(each for each in held.holders if each.address != held.owner))
-        for held in {run.held for run in copies if is_collecting(run.held)}
+        for held in {run.held for run in copies if lists_owner(run.held)}
     }
     return mapped(copies, changes)
 

@@ -21,13 +21,29 @@ from milena_common.cluster.member import Member
 from milena_common.cluster.slot_runs import Run, overlaps
 
 
+class Awaited(NamedTuple):
+    """The lost processes that have the writes of slots, the owner first.
+
+    `complete`: False if that is an owner that was lost while it collected, with no complete holder: it may have
+    acknowledged writes, and what it has of earlier owners may be superseded.
+    """
+
+    processes: tuple[Member, ...]
+    complete: bool = True
+
+
 class WaitingRun(NamedTuple):
-    """Slots without an owner since `epoch`, and the lost processes that have their writes, the owner first."""
+    """Slots without an owner since `epoch`, and the processes that they wait for."""
 
     first: int
     last: int
-    processes: tuple[Member, ...]
+    awaited: Awaited
     epoch: int
+
+    @property
+    def processes(self) -> tuple[Member, ...]:
+        """Return the lost processes that have the slots' writes, the owner first."""
+        return self.awaited.processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,25 +83,26 @@ def promoted(
             continue
         complete = _lost_complete(copy.held, losses)
         if is_collecting(copy.held) and complete:
-            still.append(WaitingRun(first, last, complete, epoch))
+            still.append(WaitingRun(first, last, Awaited(complete), epoch))
         else:
             owner = losses.lost[run.address]
             others = (each for each in complete if each.address not in losses.clean)
-            still.append(WaitingRun(first, last, (owner, *others), epoch))
+            awaited = Awaited((owner, *others), not is_collecting(copy.held))
+            still.append(WaitingRun(first, last, awaited, epoch))
     for start, stop, held, _ in copies:
         if is_collecting(held) and held.owner not in losses.lost:
             survivor = first_complete(each for each in held.holders if each.address not in losses.lost)
             complete = _lost_complete(held, losses)
             if complete and not survivor:
                 changes.append(Run(start, stop, "", epoch))
-                still.append(WaitingRun(start, stop, complete, epoch))
+                still.append(WaitingRun(start, stop, Awaited(complete), epoch))
     for part in waiting:
         returned = [each.journal_id for each in part.processes if each.journal_id in losses.journals]
         left = tuple(each for each in part.processes if each.address not in losses.forgotten)
         if returned:
             changes.append(Run(part.first, part.last, losses.journals[returned[0]], epoch))
         elif left and part.epoch > losses.given_up:
-            still.append(part._replace(processes=left))
+            still.append(part._replace(awaited=part.awaited._replace(processes=left)))
     return changes, _joined(still)
 
 

@@ -56,6 +56,7 @@ from milena_common.cluster.copy_holders import (
     first_complete,
     held_runs,
     is_collecting,
+    lists_owner,
     mapped,
     planned,
     with_owners,
@@ -178,7 +179,7 @@ class Ring:
 
         Raises ValueError if `ranges` or `pending` do not ascend, overlap, name an address that is no member's, or
         have an `owned_since` above `epoch`; if a pending slot has no other owner, or one since a later epoch; and
-        if a slot has its owner as a complete holder, or one that is no member, or a waiting slot has an owner.
+        if a holder is no member, or a waiting slot has an owner.
         """
         ordered = tuple(sorted(members, key=lambda member: member.address))
         addresses = {member.address for member in ordered}
@@ -229,6 +230,7 @@ class Ring:
         }
         held = _doubted(copies.runs, epoch) if change.doubtful else copies.runs
         waiting: list[WaitingRun] = []
+        returned: list[CopyRun] = []
         living = present - lost.keys() if held else present
         if ordered:
             runs, pending = self._after_losses(living, set(renewed), epoch, moving, set(restarted))
@@ -245,6 +247,11 @@ class Ring:
             uncopied = self._without_any_copy(held, lost, living, change.clean) if moving and ordered else []
             owners, waiting = promoted(replaced(runs, uncopied), held, copies.waiting, losses, epoch)
             runs = replaced(runs, owners)
+            returned = [
+                CopyRun(first, last, Held(run.address, ()))
+                for first, last, run, part in overlaps(sorted(owners), copies.waiting)
+                if run.address and part.awaited.complete
+            ]
             if pending and waiting:
                 # An owner that collects hands nothing over, so no destination has them.
                 pending = without(pending, [(part.first, part.last) for part in waiting])
@@ -268,9 +275,25 @@ class Ring:
         runs = replaced(runs, at_once)
         ring = Ring(epoch, ordered, tuple(runs), _joined(sorted([*pending, *plans])), copies)
         if copies.target > 1:
-            before = without_holders(held, lost) if held else held_runs(runs)
-            ring._plan(with_owners(before, differences(self._runs, runs)), change)
+            planned_from = held_runs(runs)
+            if held or (self.copies.greatest_members and not self.members):
+                before = without_holders(held, lost) if held else held_runs(self._runs)
+                planned_from = self._with_new_owners(before, runs, returned, change.clean)
+            ring._plan(planned_from, change)
         return ring
+
+    def _with_new_owners(
+        self, copies: Sequence[CopyRun], runs: Sequence[Run], returned: Sequence[CopyRun], clean: Collection[str]
+    ) -> list[CopyRun]:
+        """Return `copies`, of this ring, with the owners of `runs`; those of `returned` slots have everything."""
+        changed = differences(self._runs, runs)
+        # Slots that had no owner have all writes in S3, but for those that have waited and were given up.
+        given_up = [
+            CopyRun(first, last, Held(_WAITING, ()))
+            for first, last, _, run in overlaps(self.copies.waiting, changed)
+            if run.address
+        ]
+        return replaced(with_owners(replaced(copies, given_up), changed, {"", *clean}), returned)
 
     def _without_any_copy(
         self, copies: Sequence[CopyRun], lost: Collection[str], living: Collection[str], clean: Collection[str]
@@ -363,7 +386,7 @@ class Ring:
             change.avoided,
             [run[:2] for run in self.pending],
         )
-        marked = [run for run in copies if is_collecting(run.held)]
+        marked = [run for run in copies if lists_owner(run.held)]
         if not marked:
             self.copies = replace(self.copies, runs=tuple(planned(copies, rules, self.epoch)))
             return
@@ -526,7 +549,7 @@ class Ring:
             if first <= slot <= last:
                 return destination
         if self.copies.runs:
-            return first_complete(self.holders(slot))
+            return first_complete(each for each in self.holders(slot) if each.address != owner)
         found = self._successors.get(owner)
         if found is None:
             weights = _weights(rest)
@@ -547,7 +570,7 @@ class Ring:
         return sum(
             last + 1 - first
             for first, last, held, _ in self.copies.runs
-            if held.owner and sum(not each.since for each in held.holders) < number
+            if held.owner and sum(not each.since for each in held.holders if each.address != held.owner) < number
         )
 
     def slots_by_node(self) -> dict[str, int]:
@@ -639,8 +662,7 @@ def _restored_copies(copies: Copies, runs: list[Run], addresses: Collection[str]
     found = []
     for first, last, run, copy in overlaps(runs, copies.runs):
         for each in copy.held.holders:
-            complete_owner = each.address == run.address and not each.since
-            if each.address not in addresses or complete_owner or not 0 <= each.since <= epoch:
+            if each.address not in addresses or not 0 <= each.since <= epoch:
                 raise ValueError(f"slots {first} to {last} of {run.address!r} have the holder {each}")
         if run.address:
             found.append(CopyRun(first, last, Held(run.address, copy.held.holders)))

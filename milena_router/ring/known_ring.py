@@ -11,7 +11,7 @@ from milena_common.api.errors import InvalidRequest
 from milena_common.api.keys import check_bucket
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.copy_holders import CopyRun, Held, Listed
-from milena_common.cluster.copy_losses import WaitingRun
+from milena_common.cluster.copy_losses import Awaited, WaitingRun
 from milena_common.cluster.member import RESP, RESP_TLS
 from milena_common.cluster.missing_node import MAX_REASON, MissingNode, NodeStatus, shortened
 from milena_common.cluster.slot_assignment import Copies, Member, Ring
@@ -108,7 +108,8 @@ def copies_of(slot_map: SlotMap) -> Copies:
             runs.append(CopyRun(first, last, Held(run.address, listed)))
         else:
             processes = tuple(_member(each.node) for each in part[2])
-            waiting.append(WaitingRun(first, last, processes, slot_map.epoch))
+            awaited = Awaited(processes, all(each.complete for each in part[2]))
+            waiting.append(WaitingRun(first, last, awaited, slot_map.epoch))
     return Copies(slot_map.copies_wanted, slot_map.greatest_members, tuple(runs), tuple(waiting))
 
 

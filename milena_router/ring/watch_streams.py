@@ -283,7 +283,8 @@ def _add_copies(update: pb.RingUpdate, ring: Ring, base: Ring | None) -> None:
             if (member.address, member.node_id) not in lost:
                 lost[member.address, member.node_id] = len(ring.members) + len(lost)
                 update.lost_holders.append(_ring_node(member))
-        processes = tuple((lost[member.address, member.node_id], None) for member in part.processes)
+        since = None if part.awaited.complete else part.epoch
+        processes = tuple((lost[member.address, member.node_id], since) for member in part.processes)
         placed.append(PlacedCopies(part.first, part.last, processes))
     if placed:
         update.copies.CopyFrom(copies_message(sorted(placed)))

@@ -159,6 +159,28 @@ COPY_BUGS: tuple[Bug, ...] = (
         f"{PROMOTION_TESTS}::test_an_owner_that_the_ring_lists_as_collecting_reports_when_it_has_collected",
     ),
     _bug(
+        "a node that gets slots of which S3 has everything serves its copies",
+        PROMOTION,
+        "            self._drop_slots(incomplete & _slots_listing(slot_map, me, complete=True))\n",
+        "            pass\n",
+        f"{PROMOTION_TESTS}::test_an_owner_of_slots_of_which_s3_has_everything_drops_its_copies",
+    ),
+    _bug(
+        "a node counts as complete by the last ring that it got",
+        PROMOTION,
+        "(_slots_listing(before, me, complete=True) - incomplete)",
+        "_slots_listing(before, me, complete=True)",
+        f"{PROMOTION_TESTS}::test_an_owner_that_was_a_complete_holder_in_the_last_ring_it_got_looks_at_s3_if_this_one"
+        "_doubts_it",
+    ),
+    _bug(
+        "an owner that was lost while it collected returns as one that has everything",
+        "milena_common/cluster/slot_assignment.py",
+        "if run.address and part.awaited.complete",
+        "if run.address",
+        f"{RING_TESTS}::test_an_owner_that_is_lost_while_it_collects_returns_as_one_that_has_not_everything",
+    ),
+    _bug(
         "a holder takes frames of an owner by an older ring",
         HOLDER,
         "            return Reply.STALE\n",

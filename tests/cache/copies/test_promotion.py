@@ -8,7 +8,7 @@ import pytest
 
 from milena_cache.membership.ownership import ELSEWHERE
 from milena_cache.objects.object_store import Fault, Ref
-from milena_common.api.errors import TryAgain
+from milena_common.api.errors import MilenaError, TryAgain
 from milena_common.cluster.slots import SLOTS
 from tests.cache.copies.holders_under_test import HolderCluster, Owner
 from tests.cache.node_under_test import BUCKET
@@ -131,6 +131,32 @@ async def test_an_owner_that_the_ring_lists_as_collecting_reports_when_it_has_co
     await cluster.change("x", "y", same_since=True)
     assert "x:1" not in [holder for _, _, holder in replication.completed()], "the ring knows"
     assert await read(cluster, "x", "k") == b"1"
+    await cluster.stop()
+
+
+async def test_an_owner_of_slots_of_which_s3_has_everything_drops_its_copies() -> None:
+    """Interleaving: (1) it is cut off, and fails as a holder; (2) the key is deleted; (3) the owner leaves."""
+    cluster, owner = await started("xy", "xy")
+    await owner.send("x", owner.record("k", b"1"))
+    assert cluster.copies("x") == {"k": b"1"}
+    await cluster.change("x", "x", lost="o")
+    await cluster.clock.advance(1)
+    assert cluster.copies("x") == {}
+    assert await read(cluster, "x", "k") is None
+    assert (0, SLOTS - 1, "x:1") in cluster["x"].servers.copies.replication.completed()
+    await cluster.stop()
+
+
+async def test_an_owner_that_was_a_complete_holder_in_the_last_ring_it_got_looks_at_s3_if_this_one_doubts_it() -> (
+    None
+):
+    cluster, owner = await started("xy", "xy")
+    await owner.send("x", owner.record("k", b"1"))
+    cluster.store.down = Fault.CONNECT
+    await cluster.change("x", "X", lost="o")
+    await cluster.clock.advance(1)
+    with pytest.raises(MilenaError):
+        await read(cluster, "x", "k")
     await cluster.stop()
 
 
