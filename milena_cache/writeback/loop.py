@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from math import inf
 
 from milena_cache.memory.entries import Entries
@@ -322,7 +323,7 @@ class WriteBack:
             self._budget.add(read_back)
             self._dirty.upload_began(entry)
             try:
-                result = await self._uploader.upload(write, inf)
+                result = await self._uploader.upload(write, inf, partial(self._may_send, key))
             except (OriginFailure, Conflict) as failure:
                 self._upload_failed(write, self._newest(key), failure)
             except BaseException as error:
@@ -345,6 +346,14 @@ class WriteBack:
         if key in self._dirty:  # else `retire` has done it
             self._flush_waiters.progress(key)
         return True
+
+    def _may_send(self, key: bytes) -> bool:
+        """Return True if this node is the one to change the key in S3, still: an upload looks there first.
+
+        (1) An upload looks; (2) the process is paused for longer than its lease; (3) the key's new owner deletes it;
+        (4) this process goes on, with its put of an earlier value.
+        """
+        return not self.paused() and not (self.holds_back is not None and self.holds_back(key))
 
     def _broken_off(self, key: bytes, error: BaseException) -> str:
         """Return the reason of an upload that ended with `error`, which is not an error of S3."""

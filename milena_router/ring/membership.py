@@ -451,7 +451,12 @@ class Membership:
             return None
         self._remove(address)
         self._departed(lease, node_id, node_status, wall)
-        clean = bool(node_id) and node_status is not None and not node_status.has_writes
+        clean = (
+            bool(node_id)
+            and node_status is not None
+            and not node_status.has_writes
+            and not self._has_unknown_slots(lease)
+        )
         change = self._changed(
             "Leave", address, "left", 0, wall, departed=int(clean or not node_id), clean=[address] if clean else []
         )
@@ -462,6 +467,17 @@ class Membership:
             self.releases.member_lost(address, lease.until + self.promise_seconds)
             self._add_loss(lease, set(self.leases), None)
         return change
+
+    def _has_unknown_slots(self, lease: Lease) -> bool:
+        """Return True if the ring gave slots with copies to this member, and it may not know that.
+
+        (1) A node leaves, which is the complete holder of a lost owner's slots; (2) the router gives it those slots;
+        (3) its word arrives that it has no writes, from before that. It has: the copies.
+        """
+        known = lease.ring_status.acknowledged_epoch
+        return bool(self.ring.copies.runs) and any(
+            run.owned_since > known for run in self.ring.ranges() if run.address == lease.member.address
+        )
 
     def process_exited(self, address: str, node_id: str, now: float, wall: float) -> Change | None:
         """Remove the node at `address`, whose process `node_id` has provably ended; None if that is no member.

@@ -181,6 +181,22 @@ COPY_BUGS: tuple[Bug, ...] = (
         f"{RING_TESTS}::test_an_owner_that_is_lost_while_it_collects_returns_as_one_that_has_not_everything",
     ),
     _bug(
+        "a holder's word that it has no writes counts for slots that it does not know of",
+        "milena_router/ring/membership.py",
+        "            and not self._has_unknown_slots(lease)\n",
+        "",
+        "tests/behaviour/copies/test_ring.py::"
+        "test_a_holder_that_leaves_before_it_knows_that_it_has_a_lost_owners_slots_is_waited_for",
+    ),
+    _bug(
+        "an upload that has looked at S3 goes on although another node may own the key",
+        "milena_cache/writeback/uploads/upload.py",
+        "            if not may_send():\n",
+        "            if not may_send:\n",
+        "tests/cache/writeback/test_loop.py::"
+        "test_an_upload_changes_nothing_in_s3_once_another_node_may_own_the_key",
+    ),
+    _bug(
         "a holder takes frames of an owner by an older ring",
         HOLDER,
         "            return Reply.STALE\n",

@@ -142,7 +142,8 @@ class SimulatedCluster:
             change.ring.copies.target < 2
             and node is not None
             and change.kind == "Leave"
-            and change.reason != "left"
+            # One that was stopped, and could give its writes neither to S3 nor to others in time, takes them along.
+            and (change.reason != "left" or node.dirty_keys())
         ):
             self._absent[change.address] = node
         self.record_losses()

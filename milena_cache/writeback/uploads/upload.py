@@ -20,7 +20,7 @@ Each step has one attempt: waiting and retrying after a transient failure are le
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal, NamedTuple
@@ -117,10 +117,13 @@ class Uploader:
         self._lineages = lineages
         self._log = LogLimiter()
 
-    async def upload(self, write: Write, deadline: float) -> UploadResult:
+    async def upload(
+        self, write: Write, deadline: float, may_send: Callable[[], bool] = lambda: True
+    ) -> UploadResult:
         """Upload `write`. Raises OriginFailure or Conflict.
 
-        `deadline`: monotonic seconds after which no request begins.
+        `deadline`: monotonic seconds after which no request begins. `may_send`: asked just before S3 is changed; if
+        it returns False, nothing is sent, and the failure is a transient one.
         """
         # The base that the last look of this upload found, and the base that the look before a denied attempt
         # found.
@@ -148,6 +151,8 @@ class Uploader:
                 # that it has changed: this store compares ETags wrongly.
                 sends = False
                 self._does_not_hold(condition, write)
+            if not may_send():
+                raise OriginFailure(Fault.BUSY, "put", write.ref, "another node may own the key now", "local")
             try:
                 result = await self._attempt(write, found, deadline, conditional=sends)
             except OriginFailure as failure:

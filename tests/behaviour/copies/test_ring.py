@@ -173,6 +173,17 @@ def test_a_node_that_leaves_with_all_its_writes_in_s3_reduces_the_target_and_lea
     assert not ring.copies.waiting
 
 
+def test_a_holder_that_leaves_before_it_knows_that_it_has_a_lost_owners_slots_is_waited_for() -> None:
+    """Its word that it has no writes is from before; it has the copies."""
+    router, a, b = pair()
+    slot = slot_of(router, a)
+    router.membership.process_exited(a.address, a.member.node_id, router.now, router.wall)
+    assert router.membership.ring.owner(slot) == b.address
+    router.membership.remove_member(b.address, b.member.node_id, router.now, router.wall, NodeStatus(0))
+    (part,) = [each for each in router.membership.ring.copies.waiting if each.first <= slot <= each.last]
+    assert [each.address for each in part.processes] == [b.address]
+
+
 def test_a_restarted_router_continues_with_the_holders_that_the_nodes_know() -> None:
     router, a, b = pair()
     slot = slot_of(router, a)

@@ -54,3 +54,25 @@ async def test_a_write_that_is_not_due_when_the_last_slot_gets_free_is_uploaded_
     await t.clock.advance(1)
     assert t.s3_has("not due") == b"v"
     await t.stop()
+
+
+async def test_an_upload_changes_nothing_in_s3_once_another_node_may_own_the_key() -> None:
+    """It looks at S3, the process is paused for longer than its lease, and the new owner deletes the key."""
+    t = NodeUnderTest(mode="back", delay=0.1)
+    await t.start()
+    t.uploader.conditions.trusts = lambda condition: False  # so that it looks first
+    await t.put("k", b"v")
+    t.store.gate.clear()
+    await t.clock.advance(1)
+    await t.store.arrived("head")
+    elsewhere = {b"k"}
+    t.writeback.holds_back = elsewhere.__contains__
+    t.store.gate.set()
+    await t.clock.advance(5)
+    assert t.s3_has("k") is None
+    assert list(t.dirty) == [b"k"]
+    elsewhere.clear()
+    t.writeback.requeue_held_back()
+    await t.clock.advance(5)
+    assert t.s3_has("k") == b"v"
+    await t.stop()
