@@ -350,8 +350,8 @@ class WriteBack:
     def _may_send(self, key: bytes) -> bool:
         """Return True if this node is the one to change the key in S3, still: an upload looks there first.
 
-        (1) An upload looks; (2) the process is paused for longer than its lease; (3) the key's new owner deletes it;
-        (4) this process goes on, with its put of an earlier value.
+        (1) An upload looks; (2) the process is paused for longer than its lease; (3) the key's new owner deletes
+        it; (4) this process goes on, with its put of an earlier value.
         """
         return not self.paused() and not (self.holds_back is not None and self.holds_back(key))
 

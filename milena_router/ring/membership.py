@@ -471,8 +471,8 @@ class Membership:
     def _has_unknown_slots(self, lease: Lease) -> bool:
         """Return True if the ring gave slots with copies to this member, and it may not know that.
 
-        (1) A node leaves, which is the complete holder of a lost owner's slots; (2) the router gives it those slots;
-        (3) its word arrives that it has no writes, from before that. It has: the copies.
+        (1) A node leaves, which is the complete holder of a lost owner's slots; (2) the router gives it those
+        slots; (3) its word arrives that it has no writes, from before that. It has: the copies.
         """
         known = lease.ring_status.acknowledged_epoch
         return bool(self.ring.copies.runs) and any(
