@@ -128,7 +128,7 @@ def test_a_node_that_gets_slots_of_which_s3_has_everything_is_listed_as_complete
     assert owner not in [each.address for each in done.holders(MOVING)]
 
 
-def test_a_node_that_gets_slots_that_nobody_had_has_nothing_to_collect_unless_they_were_given_up() -> None:
+def test_a_node_that_gets_slots_without_an_owner_has_nothing_to_collect_unless_they_were_given_up() -> None:
     empty = ring().with_members([], 20, moving=True, change=PlanChange(clean=[each.address for each in (A, B, C)]))
     assert not empty.copies.waiting
     back = empty.with_members([A, B], 30, moving=True)
