@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import secrets
 import signal
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -43,12 +46,15 @@ _OWN = (
     "ROUTER_ADDR",
     "ADVERTISE_ADDR",
     "RESP_ADDR",
+    "S3_LISTEN_ADDR",
     "JOURNAL_DIR",
 )
 
 # The router has the first two ports, and node N has each port plus N. Not Redis's own port, 6379: programs on this
 # machine may expect a Redis there.
-_GRPC, _OPS, _REDIS = 50050, 9090, 6380
+_GRPC, _OPS, _REDIS, _S3 = 50050, 9090, 6380, 9000
+# The access key of the nodes' S3 endpoints, and the bytes of its secret.
+S3_ACCESS_KEY, _SECRET_BYTES = "milena", 20
 
 # A node's own defaults are shares of the machine's memory, and here several nodes share one machine.
 _LRU_BYTES = "256MiB"
@@ -75,12 +81,14 @@ class Member:
     address: its gRPC host:port.
     ops: the URL of its metrics port.
     redis: the host:port of its RESP server; "" for the router, which has none.
+    s3: the URL of its S3 endpoint; "" without one.
     """
 
     name: str
     address: str
     ops: str
     redis: str
+    s3: str
     process: Process
 
 
@@ -97,6 +105,8 @@ class LocalCluster:
         among the logs with the embedded S3, whose objects are lost with the cluster too, and `./milena-journal`
         with
         any other S3, so that the next cluster in this directory uploads the writes that are left.
+    s3_secret: the secret of S3_ACCESS_KEY at the nodes' S3 endpoints; "" if S3_KEYS_FILE, S3_ANONYMOUS or ACL_FILE
+        say who may use them. With ACL_FILE and neither of the other two there are no endpoints.
     """
 
     def __init__(self, s3: S3Choice, environ: Mapping[str, str], logs: Path) -> None:
@@ -125,6 +135,9 @@ class LocalCluster:
         # gRPC and boto3 apply proxy variables even to this machine's addresses.
         for name in ("no_proxy", "NO_PROXY"):
             self._environ[name] = ",".join(filter(None, (environ.get(name), HOST, "localhost")))
+        chosen = any(self._environ.get(name) for name in ("S3_KEYS_FILE", "S3_ANONYMOUS"))
+        self.s3_secret = "" if chosen or self._environ.get("ACL_FILE") else secrets.token_hex(_SECRET_BYTES)
+        self._has_endpoints = bool(chosen or self.s3_secret)
         self._ports = Ports()
         self._moto: Process | None = None
         self._started: list[Process] = []
@@ -136,6 +149,11 @@ class LocalCluster:
             self._start_s3()
         if self._s3.create:
             self._create_bucket()
+        if self.s3_secret:
+            keys = self.logs / "s3-keys"
+            with open(keys, "w", opener=partial(os.open, mode=0o600)) as file:
+                file.write(f"{S3_ACCESS_KEY} {self.s3_secret}\n")
+            self._environ["S3_KEYS_FILE"] = str(keys)
         (self.router,) = self._bring_up([self._launch_router])
         self.nodes = self._bring_up([self._next_node() for _ in range(nodes)])
 
@@ -210,7 +228,7 @@ class LocalCluster:
     def _start_s3(self) -> None:
         """Start the embedded S3; retry on another port if another program has taken its port."""
         for attempt in range(_ATTEMPTS):
-            port = self._ports.take_port(9000)
+            port = self._ports.take_port(_S3)
             self.s3_endpoint = f"http://{HOST}:{port}"
             self._moto = self._spawn("s3", ["moto.server", "-H", HOST, "-p", str(port)], {})
             try:
@@ -247,10 +265,12 @@ class LocalCluster:
         """Start node `number`, from 1, or the router, number 0, which has no RESP server, on reserved ports."""
         port, ops = self._ports.take_port(_GRPC + number), self._ports.take_port(_OPS + number)
         redis = f"{HOST}:{self._ports.take_port(_REDIS + number)}" if number else ""
-        own = {"LISTEN_ADDR": f"{HOST}:{port}", "METRICS_PORT": str(ops), "RESP_ADDR": redis}
+        s3 = f"{HOST}:{self._ports.take_port(_S3 + number)}" if number and self._has_endpoints else ""
+        own = {"LISTEN_ADDR": f"{HOST}:{port}", "METRICS_PORT": str(ops), "RESP_ADDR": redis, "S3_LISTEN_ADDR": s3}
         style = {"LOG_FORMAT": self._environ.get("LOG_FORMAT") or "text"}
         process = self._spawn(name, [module], {**environment, **own, **style})
-        return Member(name, f"{HOST}:{port}", f"http://{HOST}:{ops}", redis, process)
+        endpoint = f"http://{s3}" if s3 else ""
+        return Member(name, f"{HOST}:{port}", f"http://{HOST}:{ops}", redis, endpoint, process)
 
     def _bring_up(self, launches: list[Callable[[], Member]]) -> list[Member]:
         """Launch all at once and wait until each responds; retry on other ports if a port was taken."""

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from milena_client.admin import Admin, NodeStats, problems
 from milena_client.cli.commands.health import STATS, stats_rows, total_row
-from milena_client.cli.local.cluster import ClusterFailed, LocalCluster, missing_packages
+from milena_client.cli.local.cluster import S3_ACCESS_KEY, ClusterFailed, LocalCluster, missing_packages
 from milena_client.cli.local.ports import port_of
 from milena_client.cli.local.processes import Process
 from milena_client.cli.local.s3 import S3Choice, choose_s3
@@ -149,6 +149,7 @@ def say_addresses(cluster: LocalCluster, s3: S3Choice, environ: Mapping[str, str
         f"router   {cluster.router.address}   metrics {cluster.router.ops}/metrics",
         *(
             f"{node.name:8} {node.address}   metrics {node.ops}/metrics   redis {node.redis}"
+            + (f"   s3 {node.s3}" if node.s3 else "")
             for node in cluster.nodes
         ),
         f"s3       {cluster.s3_endpoint or 'AWS'}, bucket {cluster.bucket}{kept}",
@@ -158,6 +159,9 @@ def say_addresses(cluster: LocalCluster, s3: S3Choice, environ: Mapping[str, str
         f"export MILENA_URL=milena://{cluster.router.address}",
         f"redis-cli -c -p {port_of(cluster.nodes[0].redis)}",
     ]
+    if cluster.s3_secret:
+        keys = f"AWS_ACCESS_KEY_ID={S3_ACCESS_KEY} AWS_SECRET_ACCESS_KEY={cluster.s3_secret}"
+        lines.append(f"{keys} aws --endpoint-url {cluster.nodes[0].s3} s3 ls s3://{cluster.bucket}")
     click.echo("\n".join(lines))
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import boto3
 import pytest
 
 from tests.support.s3.fault_proxy import FaultProxy
@@ -132,6 +133,28 @@ def taken(port: int) -> Iterator[None]:
         yield
 
 
+def test_programs_of_s3_use_the_nodes_of_a_local_cluster_with_the_key_that_it_prints(tmp_path: Path) -> None:
+    with milena(tmp_path, "up", "--nodes", "2", RATE_LIMIT="0") as up:
+        printed = up.wait_for("aws --endpoint-url")
+        key, secret, url, bucket = re.findall(r"(?:KEY_ID=|ACCESS_KEY=|-url |s3://)(\S+)", printed)
+        endpoints = re.findall(r"s3 (http://127\.0\.0\.1:\d+)$", "\n".join(up.lines[:3]), re.MULTILINE)
+        assert len(endpoints) == 2
+        assert endpoints[0] == url
+        one, other = (
+            boto3.client(
+                "s3",
+                endpoint_url=each,
+                region_name="us-east-1",
+                aws_access_key_id=key,
+                aws_secret_access_key=secret,
+            )
+            for each in endpoints
+        )
+        one.put_object(Bucket=bucket, Key="k", Body=b"v")
+        assert other.get_object(Bucket=bucket, Key="k")["Body"].read() == b"v"
+        assert [each["Key"] for each in other.list_objects_v2(Bucket=bucket, Prefix="k")["Contents"]] == ["k"]
+
+
 def test_clusters_that_are_started_at_the_same_time_have_ports_of_their_own(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("one", "two", "three")]
     for folder in folders:
@@ -168,7 +191,7 @@ def test_the_end_of_the_terminal_ends_the_cluster(tmp_path: Path) -> None:
         assert up.end(signal.SIGHUP) == (0, "")
         assert all(nothing_listens(address) for address in addresses(up))
     left = {path.name for path in (tmp_path / "logs").iterdir()}
-    assert left == {"s3.log", "router.log", "cache1.log", "journal"}
+    assert left == {"s3-keys", "s3.log", "router.log", "cache1.log", "journal"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can end a child process with its parent")
