@@ -236,7 +236,8 @@ class WriteThrough:
         """Return True once no released record of the key can come back; False if one still can at `deadline`."""
         try:
             async with asyncio.timeout(max(0.0, deadline - self._clock.now())):
-                return await self._durable.has_released(key)
+                # Once more: what had no room is tried again, in case that was for a moment.
+                return await self._durable.has_released(key) or await self._durable.has_released(key)
         except TimeoutError:
             return False
 

@@ -11,7 +11,6 @@ LAYOUT = "milena_cache/blocks/layout.py"
 BLOCK_READS = "milena_cache/blocks/block_reads.py"
 CLUSTER_BLOCKS = "milena_cache/blocks/cluster_blocks.py"
 ASSEMBLY = "milena_cache/writes/assembly.py"
-STREAMED = "milena_common/s3/body/streamed.py"
 PART_READS = "milena_cache/reads/part_reads.py"
 SESSIONS = "milena_cache/writes/upload_sessions.py"
 WRITE_THROUGH = "milena_cache/writes/write_through.py"
@@ -117,10 +116,5 @@ LARGE_OBJECT_BUGS: tuple[Bug, ...] = (
         "an object in parts is created over that of another writer",
         (Change(ASSEMBLY, '("", True) if found is None', '("", False) if found is None'),),
         (f"{SESSION_TESTS}::test_s3_itself_checks_that_the_object_is_new",),
-    ),
-    Bug(
-        "S3 gets the end of a part before all of it has come",
-        (Change(STREAMED, "if not is_last or self._trailers is not None:", "if True:"),),
-        ("tests/common/s3/body/test_streamed.py::test_a_checksum_behind_the_body_counts",),
     ),
 )

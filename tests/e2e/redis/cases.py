@@ -590,7 +590,6 @@ ABSENT = _lines(
     """
     LPUSH <k> v
     HSET <k> f v
-    EVAL "return 1" 0
     """
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -83,8 +84,8 @@ async def test_a_key_that_is_uploaded_while_s3_is_queried_is_not_missed() -> Non
     await client.value(b"SET", b"k", b"v")
     listing = server.t.store.list
 
-    async def list_then_upload(bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "") -> Page:
-        page = await listing(bucket, prefix, cursor, limit, delimiter)
+    async def list_then_upload(*request: Any) -> Page:
+        page = await listing(*request)
         await server.t.flush()
         return page
 
@@ -184,8 +185,8 @@ async def test_a_delete_that_is_uploaded_while_s3_is_queried_is_not_returned() -
     await client.value(b"DEL", b"k0001")
     listing = server.t.store.list
 
-    async def list_then_upload(bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "") -> Page:
-        page = await listing(bucket, prefix, cursor, limit, delimiter)
+    async def list_then_upload(*request: Any) -> Page:
+        page = await listing(*request)
         await server.t.delete("dirty", owned_since=1)
         await server.t.flush()
         return page
@@ -204,8 +205,8 @@ async def test_a_key_that_is_deleted_and_written_anew_while_s3_is_queried_is_ret
     await client.value(b"DEL", b"k0001")
     listing = server.t.store.list
 
-    async def list_then_write(bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "") -> Page:
-        page = await listing(bucket, prefix, cursor, limit, delimiter)
+    async def list_then_write(*request: Any) -> Page:
+        page = await listing(*request)
         await server.t.flush()
         await server.t.put("k0001", b"new", owned_since=1)
         await server.t.flush()
