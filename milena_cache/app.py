@@ -609,7 +609,7 @@ def build_handover(config: Config, parts: NodeParts, ownership: Ownership, links
         ownership, parts.dirty, source, destination, old_owner, former_owner, hot_entries, merging, tombstones
     )
     before = stored_ring.from_text(journal.disk.metadata().get(stored_ring.NAME, ""))
-    handover.was_fenced = bool(before.released_epoch) and len(before.nodes) > 1
+    ownership.was_fenced = bool(before.released_epoch) and len(before.nodes) > 1
     parts.writeback.holds_back = handover.holds_back
     parts.writes.check_owner = handover.check_owner
     parts.node.from_old_owner = parts.node.uncounted.from_old_owner = old_owner.fetch_entry

@@ -52,9 +52,6 @@ class Handover:
         self.former_owner = former_owner
         self.hot_entries = hot_entries
         self.leaving = False
-        # True if the process before was a member of a ring of nodes that fence. Until this one has a ring, another
-        # node may own every slot.
-        self.was_fenced = False
         self._ownership = ownership
         self._dirty = dirty
         self.merging = merging
@@ -83,7 +80,7 @@ class Handover:
             or self.former_owner.holds_back(slot)
             or self._ownership.waits_for_release(slot)
             or (self.copies is not None and self.copies.holds_back(slot))
-            or (self.was_fenced and not self._ownership.epoch)
+            or self._ownership.may_be_elsewhere
         )
 
     async def merge(self, writes: Sequence[HandedOver], timeout: float) -> list[int]:

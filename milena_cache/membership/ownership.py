@@ -156,6 +156,8 @@ class Ownership:
         self._closed: NoNodes | None = None
         # True if the last `update` took slots that were served here, the fence disregarded.
         self.lost_slots = False
+        # True if the process before this one was a member of a ring of nodes that fence.
+        self.was_fenced = False
         # True if slots are gated until they are collected; see `uncollected`.
         self.collects = False
         # Slots of which this node has everything that was acknowledged and S3 does not have, with the number 1.
@@ -410,6 +412,11 @@ class Ownership:
         return bool(self._map.released_epoch) and any(
             _is_process(self._map, node, self.me, self.node_id) for node in self._map.nodes
         )
+
+    @property
+    def may_be_elsewhere(self) -> bool:
+        """True while this process has no ring, and another node may own every slot that the one before it had."""
+        return self.was_fenced and not self.epoch
 
     @property
     def other_members(self) -> frozenset[str]:

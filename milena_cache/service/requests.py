@@ -145,11 +145,12 @@ class Requests:
         `owned_since`: the epoch by the caller's ring, which is trusted in a ring of nodes that do not fence. None,
         and in other rings always: by this node's own ring, which raises what `Ownership.elsewhere` returns if this
         node does not serve the object. So does a node that has left, and is in no ring any more: a router that
-        has lost the others sends it requests, by an older ring.
+        has lost the others sends it requests, by an older ring. And a process that has just started, and has no
+        ring yet: what the slot's last owner has acknowledged is collected by the ring that it will get.
         """
-        target = self._buckets.resolve(bucket, key)
-        if owned_since is None or self._ownership.slot_map.released_epoch:
-            own = self._ownership.owned_since(target.cache_key)
+        target, ownership = self._buckets.resolve(bucket, key), self._ownership
+        if owned_since is None or ownership.slot_map.released_epoch or ownership.may_be_elsewhere:
+            own = ownership.owned_since(target.cache_key)
             return target, own if owned_since is None else max(own, owned_since)
         return target, owned_since
 

@@ -181,6 +181,13 @@ COPY_BUGS: tuple[Bug, ...] = (
         f"{RING_TESTS}::test_an_owner_that_is_lost_while_it_collects_returns_as_one_that_has_not_everything",
     ),
     _bug(
+        "a restarted node takes a router's word for what it owns",
+        "milena_cache/service/requests.py",
+        " or ownership.may_be_elsewhere:",
+        ":",
+        f"{PROMOTION_TESTS}::test_a_restarted_holder_takes_no_router_s_word_for_what_it_owns_before_it_has_a_ring",
+    ),
+    _bug(
         "a holder's word that it has no writes counts for slots that it does not know of",
         "milena_router/ring/membership.py",
         "            and not self._has_unknown_slots(lease)\n",

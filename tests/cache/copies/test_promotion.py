@@ -8,7 +8,7 @@ import pytest
 
 from milena_cache.membership.ownership import ELSEWHERE
 from milena_cache.objects.object_store import Fault, Ref
-from milena_common.api.errors import MilenaError, TryAgain
+from milena_common.api.errors import MilenaError, NoNodes, TryAgain
 from milena_common.cluster.slots import SLOTS
 from tests.cache.copies.holders_under_test import HolderCluster, Owner
 from tests.cache.node_under_test import BUCKET
@@ -71,6 +71,21 @@ async def test_a_holder_that_restarts_is_promoted_like_one_that_does_not() -> No
     await cluster.crash("x")
     cluster.store.down = Fault.CONNECT
     await cluster.change("x", "", lost="o")
+    assert await read(cluster, "x", "k") == b"1"
+    await cluster.stop()
+
+
+async def test_a_restarted_holder_takes_no_router_s_word_for_what_it_owns_before_it_has_a_ring() -> None:
+    """The router has the lost owner's slots as this node's; what it acknowledged is not collected yet."""
+    cluster, owner = await started("xy", "xy")
+    await owner.send("x", owner.record("k", b"1"))
+    await cluster.clock.advance(1)
+    await cluster.crash("x")
+    with pytest.raises(NoNodes, match="no ring is known"):
+        cluster["x"].servers.requests.place("", b"k", cluster.ring.epoch + 1)
+    await cluster.change("x", "y", lost="o")
+    await cluster.clock.advance(1)
+    cluster.store.down = Fault.CONNECT
     assert await read(cluster, "x", "k") == b"1"
     await cluster.stop()
 
