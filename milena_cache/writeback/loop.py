@@ -252,7 +252,7 @@ class WriteBack:
             following, size, wait = self._next(now)
             if following is None:
                 # The loop may wait for a slot, without a timer: (1) every slot is taken, and it finds a key that is
-                # due; (2) this task takes that key; (3) here the next key is not due yet. Nobody would look again.
+                # due; (2) this task takes that key; (3) here the next key is not due yet. No task would look again.
                 self._alarm.ring_by(now + max(wait, GRAIN_SECONDS))
                 return
             due = following

@@ -43,7 +43,7 @@ class Upload(NamedTuple):
     upload: its id
     etags: of the parts, in their order
     numbers: of the parts; (): from 1 on, without a gap
-    version: that S3 was told when it began; None if a caller of the node has begun it
+    version: that S3 got when it began; None if a caller of the node has begun it
     size: bytes of the object; None if it is not known
     """
 

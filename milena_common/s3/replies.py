@@ -37,7 +37,7 @@ def xml_reply(content: bytes, headers: tuple[tuple[str, str], ...] = ()) -> Repl
 
 
 def error_reply(request: S3Request, error: S3Error) -> Reply:
-    """Return the reply that tells an error."""
+    """Return the reply that is an error."""
     headers = list(error.headers.items())
     if request.method == "HEAD" or error.status == 304:
         return Reply(error.status, headers)

@@ -60,7 +60,7 @@ class StreamedBody:
     # ---- in the event loop
 
     async def fill(self, body: Body, decoder: AwsChunked | None) -> None:
-        """Pass a body on until its end. Raises S3Error and ConnectionError, after the reader was told."""
+        """Pass a body on until its end. Raises S3Error and ConnectionError, after the reader got the error."""
         try:
             size = 0
             while data := await body.read():
