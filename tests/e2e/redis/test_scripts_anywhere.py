@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import pytest
-import redis
 from redis.exceptions import LockNotOwnedError, NoScriptError, ResponseError
 
-from milena_common.network.addresses import parse_address
+from tests.e2e.redis.plain_clients import PROTOCOLS, SECONDS, WAYS, client
 
 pytest.importorskip("lupa.lua54")
 pytestmark = pytest.mark.e2e
 
-PROTOCOLS = pytest.mark.parametrize("protocol", [2, 3])
-WAYS = pytest.mark.parametrize("way", ["node", "router"])
-SECONDS = 60.0
 ADD = "local n = tonumber(redis.call('get', KEYS[1]) or '0') redis.call('set', KEYS[1], n + ARGV[1]) return n"
-
-
-def client(address: str, protocol: int = 2) -> Any:
-    at = parse_address(address)
-    return redis.Redis(host=at.host, port=at.port, protocol=protocol, socket_timeout=SECONDS)
 
 
 @WAYS

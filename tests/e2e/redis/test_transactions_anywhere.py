@@ -6,24 +6,14 @@ import threading
 from typing import Any
 
 import pytest
-import redis
 from redis.exceptions import RedisError, ResponseError, WatchError
 
-from milena_common.network.addresses import parse_address
 from tests.e2e.conftest import StartCluster
+from tests.e2e.redis.plain_clients import PROTOCOLS, SECONDS, WAYS, client
 from tests.support.ports import ReservedPort
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
-
-PROTOCOLS = pytest.mark.parametrize("protocol", [2, 3])
-WAYS = pytest.mark.parametrize("way", ["node", "router"])
-SECONDS = 60.0
-
-
-def client(address: str, protocol: int = 2) -> Any:
-    at = parse_address(address)
-    return redis.Redis(host=at.host, port=at.port, protocol=protocol, socket_timeout=SECONDS)
 
 
 @WAYS
