@@ -13,6 +13,7 @@ import pytest
 
 from milena_common.limits.memory_shares import BASE_BYTES
 from milena_common.network.addresses import Address
+from milena_common.s3.signing.identities import parse_keys
 from tests.stack import environment
 from tests.stack.files import MONITORING, ROOT, load_yaml
 
@@ -22,9 +23,9 @@ NODES = ("cache1", "cache2", "cache3")
 PROCESSES = ("router", *NODES)
 PUBLISHED = {
     "router": {50050: 50050, 6380: 6380, 9090: 9090},
-    "cache1": {50051: 50051, 6381: 6381, 9091: 9091},
-    "cache2": {50052: 50052, 6382: 6382, 9092: 9092},
-    "cache3": {50053: 50053, 6383: 6383, 9093: 9093},
+    "cache1": {50051: 50051, 6381: 6381, 9001: 9001, 9091: 9091},
+    "cache2": {50052: 50052, 6382: 6382, 9002: 9002, 9092: 9092},
+    "cache3": {50053: 50053, 6383: 6383, 9003: 9003, 9093: 9093},
     "s3": {9000: 5000},
     "prometheus": {9095: 9090},
     "grafana": {3000: 3000},
@@ -237,11 +238,26 @@ def test_a_node_starts_with_nothing_set(number: int) -> None:
     # The same number inside and outside, so that a reply MOVED can be followed from outside too.
     assert config.resp == ("0.0.0.0", 6380 + number)
     assert 6380 + number in PUBLISHED[name]
+    # The same number too: a signature has the port that the client has called.
+    assert config.s3_endpoint is not None
+    assert config.s3_endpoint.listen == ("0.0.0.0", 9000 + number)
+    assert not config.s3_endpoint.anonymous
     assert config.routers == (Address("router", 50050),)
     assert config.s3.endpoint_url == "http://s3:5000"
     assert config.buckets.default == "milena"
     shares = config.max_bytes + config.dirty_memory_bytes + config.max_in_flight_bytes
     assert 0.8 * memory_limit(name) < shares + BASE_BYTES <= memory_limit(name)
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_a_node_has_access_keys_which_another_file_replaces(name: str) -> None:
+    endpoint = environment.cache(variables_of(name)).s3_endpoint
+    assert endpoint is not None
+    assert services()[name]["secrets"] == [Path(endpoint.keys_file).name]
+    assert Path(endpoint.keys_file).parent == Path("/run/secrets")
+    file = load_yaml(FILE)["secrets"]["s3-keys"]["file"]
+    assert list(parse_keys((ROOT / interpolate(file, {})).read_bytes())) == ["milena"]
+    assert interpolate(file, {"S3_KEYS_FILE": "/home/me/keys"}) == "/home/me/keys"
 
 
 def test_a_real_bucket_instead_of_the_stand_in() -> None:

@@ -193,7 +193,8 @@ def test_pods_keep_to_the_restricted_standard(name: str) -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    assert not {"hostNetwork", "hostPID", "hostIPC", "volumes"} & set(pod(name))
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod(name))
+    assert all(set(volume) == {"name", "secret"} for volume in pod(name).get("volumes", ()))
 
 
 @workloads
@@ -229,8 +230,9 @@ def test_a_stopping_process_gets_the_time_it_needs(name: str) -> None:
 def test_a_node_s_journal_comes_back_with_its_name() -> None:
     spec = workload("milena-cache")["spec"]
     (claim,) = spec["volumeClaimTemplates"]
-    (mount,) = container("milena-cache")["volumeMounts"]
-    assert mount["name"] == claim["metadata"]["name"]
+    (mount,) = (
+        each for each in container("milena-cache")["volumeMounts"] if each["name"] == claim["metadata"]["name"]
+    )
     assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
     # The mount point belongs to root; a directory below it can be the process's own.
     assert Path(environment.cache(variables("milena-cache")).journal).parent == Path(mount["mountPath"])
@@ -277,7 +279,12 @@ def test_ports_are_the_same_everywhere(name: str) -> None:
     else:
         assert config.resp.is_wildcard
         assert config.resp_advertise_host == name
-    assert ports == {"grpc": config.listen.port, "metrics": config.metrics.port, "redis": config.resp.port}
+    expected = {"grpc": config.listen.port, "metrics": config.metrics.port, "redis": config.resp.port}
+    if isinstance(config, Config):
+        assert config.s3_endpoint is not None
+        assert config.s3_endpoint.listen.is_wildcard
+        expected["s3"] = config.s3_endpoint.listen.port
+    assert ports == expected
     assert Address(config.metrics.host, config.metrics.port).is_wildcard
     service = one(resources_of(BASE), "Service", name)
     assert {port["name"]: port["port"] for port in service["spec"]["ports"]} == ports
@@ -310,6 +317,24 @@ def test_clients_may_go_straight_to_the_nodes() -> None:
         {"app.kubernetes.io/name": "milena-cache"},  # slots and copies move between nodes
         {"milena-client": "true"},
     ]
+
+
+def test_access_keys_are_of_a_secret_that_is_not_needed_without_the_endpoint() -> None:
+    endpoint = environment.cache(variables("milena-cache")).s3_endpoint
+    assert endpoint is not None
+    (mount,) = (each for each in container("milena-cache")["volumeMounts"] if each["name"] == "s3-access-keys")
+    (volume,) = pod("milena-cache")["volumes"]
+    assert volume["name"] == mount["name"]
+    assert volume["secret"]["optional"] is True
+    name, file = volume["secret"]["secretName"], Path(endpoint.keys_file)
+    assert file.parent == Path(mount["mountPath"])
+    # The Secret's key is the name of the file, as the instruction makes it.
+    told = f"create secret generic {name} --from-file={file.name}"
+    for folder in (K8S, BASE, EXAMPLE):
+        assert told in (folder / "kustomization.yaml").read_text()
+    rules = one(resources_of(BASE), "NetworkPolicy", "milena-cache")["spec"]["ingress"]
+    (admitting,) = (rule for rule in rules if {"port": "s3"} in rule["ports"])
+    assert "milena-client" in str(admitting["from"])
 
 
 def test_nodes_find_the_router() -> None:
