@@ -329,9 +329,9 @@ def test_access_keys_are_of_a_secret_that_is_not_needed_without_the_endpoint() -
     name, file = volume["secret"]["secretName"], Path(endpoint.keys_file)
     assert file.parent == Path(mount["mountPath"])
     # The Secret's key is the name of the file, as the instruction makes it.
-    told = f"create secret generic {name} --from-file={file.name}"
+    command = f"create secret generic {name} --from-file={file.name}"
     for folder in (K8S, BASE, EXAMPLE):
-        assert told in (folder / "kustomization.yaml").read_text()
+        assert command in (folder / "kustomization.yaml").read_text()
     rules = one(resources_of(BASE), "NetworkPolicy", "milena-cache")["spec"]["ingress"]
     (admitting,) = (rule for rule in rules if {"port": "s3"} in rule["ports"])
     assert "milena-client" in str(admitting["from"])
