@@ -80,9 +80,9 @@ class Outgoing:
         else:
             self._sent.get(slot_of(key), {}).pop(key, None)
 
-    def sent_keys(self, slot: int) -> tuple[bytes, ...]:
-        """Return the keys of `slot` of which the destination may have a write."""
-        return tuple(self._sent.get(slot, ()))
+    def sent_writes(self, slot: int) -> tuple[tuple[bytes, Version], ...]:
+        """Return the keys of `slot` of which the destination may have a write, each with its newest version."""
+        return tuple(self._sent.get(slot, {}).items())
 
     # ---- what is left
 

@@ -157,9 +157,10 @@ class Source:
         self._stopped_at: dict[int, float] = {}
         # Handed over, and not published yet: the move by slot.
         self._confirmed: dict[int, Move] = {}
-        # The keys whose writes the destination has, by slot that was released and is not published yet. There may
-        # be a ring for each batch: looking at all dirty keys for each would take longer than the moves.
-        self._released: dict[int, tuple[bytes, ...]] = {}
+        # The keys whose writes the destination has, with their versions, by slot that was released and is not
+        # published yet. There may be a ring for each batch: looking at all dirty keys for each would take longer
+        # than the moves.
+        self._released: dict[int, tuple[tuple[bytes, Version], ...]] = {}
         self._aborted = False
         self._tombstones = tombstones
         tombstones.on_added = self._changed
@@ -386,7 +387,7 @@ class Source:
                 await self._send(move, outgoing, slots)
             outgoing.paused(self._clock.now() - started, frames)
             released = True
-            self._released.update((slot, outgoing.sent_keys(slot)) for slot in slots)
+            self._released.update((slot, outgoing.sent_writes(slot)) for slot in slots)
             taken_at = await self._release(move, outgoing, batch)
             released = False
             self._ownership.hand_over(batch)
@@ -397,6 +398,8 @@ class Source:
             outgoing.handed_over(slots)
             self.moved += len(slots)
             self.on_handed_over(move, set(slots))
+            if self._ownership.slot_map.copies_wanted <= 1:
+                self._spawn_retire(set(mine), without_ring=True)
             return True
         except _REJECTED:
             released = False
@@ -602,19 +605,26 @@ class Source:
 
     # ---- afterwards
 
-    def _spawn_retire(self, slots: set[int]) -> None:
+    def _spawn_retire(self, slots: set[int], *, without_ring: bool = False) -> None:
         self._retired |= slots
-        task = asyncio.get_running_loop().create_task(self._retire(slots))
+        task = asyncio.get_running_loop().create_task(self._retire(slots, without_ring))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
-    async def _retire(self, slots: set[int]) -> None:
-        """Give up the writes of slots that are published as another node's, which has them."""
+    async def _retire(self, slots: set[int], without_ring: bool) -> None:
+        """Give up the writes of slots that are another node's, which has them: published, or without a ring.
+
+        Without a ring where no other node has copies, as soon as the destination has confirmed. If they were kept
+        until the ring is published: (1) the destination deletes a key, uploads that, and leaves; (2) no router has
+        seen the move, since it was away; (3) the slot comes back to this node, which would serve and upload its
+        earlier write over the delete. That the destination is lost at this moment is the loss of a node that has
+        the only copy, as it would be after the ring.
+        """
         try:
-            keys = [key for slot in slots for key in self._released.pop(slot, ())]
+            writes = [write for slot in slots for write in self._released.pop(slot, ())]
             attempts = 0
             # An upload that was in flight before the release may take effect still: its record stays until then.
-            while keys := await self._retire_keys(keys):
+            while writes := await self._retire_writes(writes, without_ring):
                 attempts += 1
                 await self._clock.sleep(BACKOFF.delay(attempts, self._rng))
             for key in self._tombstones.keys_of([slot for slot in slots if not self.keeps_tombstones(slot)]):
@@ -624,16 +634,23 @@ class Source:
         finally:
             self._retired -= slots
 
-    async def _retire_keys(self, keys: list[bytes]) -> list[bytes]:
-        """Give up the writes of `keys` that are not being uploaded; return the other keys."""
+    async def _retire_writes(
+        self, writes: list[tuple[bytes, Version]], without_ring: bool
+    ) -> list[tuple[bytes, Version]]:
+        """Give up those of `writes` that are not being uploaded; return the others.
+
+        Keys that have got a later write since stay. `without_ring`: also in slots that have come back meanwhile.
+        """
         uploading = []
-        for number, key in enumerate(keys):
+        for number, (key, version) in enumerate(writes):
             entry = self._dirty.get(key)
             if entry is None or (entry.dead is not None and entry.dead.damaged):
                 continue
-            if self._ownership.since[slot_of(key)] == ELSEWHERE:
+            # Not the next write: the slot may have come back, and not be served for a moment (the fence).
+            elsewhere = self._ownership.since[slot_of(key)] == ELSEWHERE
+            if (elsewhere or without_ring) and entry.version <= version:
                 if entry.upload.uploading:
-                    uploading.append(key)
+                    uploading.append((key, version))
                 else:
                     self.retire_entry(entry)
             if not (number + 1) % STEP:

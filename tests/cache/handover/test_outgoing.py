@@ -119,11 +119,11 @@ def test_the_keys_that_the_destination_has_are_known_by_slot() -> None:
     outgoing = Outgoing({slot, slot_of(b"a")})
     outgoing.record_sent(b"key", Version(1, 1))
     outgoing.record_sent(b"a", Version(1, 2))
-    assert outgoing.sent_keys(slot) == (b"key",)
+    assert outgoing.sent_writes(slot) == ((b"key", Version(1, 1)),)
     outgoing.record_sent(b"a", None)
     assert outgoing.sent(b"a") is None
     outgoing.handed_over({slot})
-    assert outgoing.sent_keys(slot) == ()
+    assert outgoing.sent_writes(slot) == ()
 
 
 def test_the_rest_is_shorter_the_faster_writes_are_confirmed() -> None:
