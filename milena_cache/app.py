@@ -482,6 +482,7 @@ def build_servers(
         identity,
         limiter,
         config.request_timeout,
+        lambda: parts.conditions.foretells_etags,
     )
     member_check = MemberCheck(ownership, rejects, clock.sleep)
     resp = resp_server(

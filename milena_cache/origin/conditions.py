@@ -31,6 +31,7 @@ class Capability(Enum):
     COPY = "copy_keeps_attributes"
     METADATA = "user_metadata"
     LISTING = "listing_order"
+    ETAG = "etag_is_md5"
 
     # Every upload looks several up, and Enum's own hash is a Python function.
     __hash__ = object.__hash__
@@ -61,7 +62,7 @@ class Finding(NamedTuple):
 
 NOT_PROBED = Finding(State.UNKNOWN, "not probed yet")
 CONDITIONAL_WRITES = (Capability.CREATE, Capability.REPLACE, Capability.DELETE)
-# The consequences, for the log and /readyz.
+# The consequences, for the log and /readyz. Other ETags are no fault: a bucket with SSE-KMS has them.
 _CONSEQUENCES = {
     Capability.CREATE: "create-only writes are decided by the node, safe only while it is the only writer",
     Capability.REPLACE: "changes by other writers are looked for before each write, and can be missed in between",
@@ -103,6 +104,11 @@ class Conditions:
     def copies(self) -> bool:
         """True if an object can be copied onto itself inside S3."""
         return self.state(Capability.COPY) not in (State.UNSUPPORTED, State.BROKEN)
+
+    @property
+    def foretells_etags(self) -> bool:
+        """True if the ETag that S3 will give to a put is its MD5, as far as is known."""
+        return self.state(Capability.ETAG) is not State.BROKEN
 
     def unsupported(self, capability: Capability) -> bool:
         """Record a 501 response to the condition; return True for the first one."""

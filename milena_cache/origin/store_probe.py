@@ -18,6 +18,7 @@ from milena_cache.objects.etags import same_etag
 from milena_cache.objects.object_store import Fault, Info, OriginFailure, Ref
 from milena_cache.origin.conditions import CONDITIONAL_WRITES, Capability, Conditions, Finding, State
 from milena_cache.origin.requests import Origin
+from milena_common.api.etags import etag_of
 from milena_common.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class StoreProbe:
     """Probes one bucket. `rng` returns random numbers from 0 to 1.
 
     Known capabilities are not probed again: a store at which one trial always fails, such as a gateway that
-    responds to multipart uploads with 500, would otherwise get all 35 requests each time.
+    responds to multipart uploads with 500, would otherwise get all 38 requests each time.
     """
 
     def __init__(
@@ -82,6 +83,8 @@ class StoreProbe:
             if reason not in self._logged:
                 log.warning("%s", reason)
         self._logged.update(reasons)
+        if Capability.ETAG in findings and not self._conditions.foretells_etags:
+            log.info("S3: %s: puts of the S3 endpoint go through to S3", findings[Capability.ETAG].detail)
         if done and not self._conditions.degraded():
             log.info("S3 honours conditions, metadata and the order of listings")
         return done
@@ -232,6 +235,16 @@ class _Trial:
         shown = [key.removeprefix(f"{self._name}/listed/") for key in listed]
         return Finding(State.BROKEN, f"{list(LISTED)} were listed as {shown}")
 
+    async def etag(self) -> Finding:
+        """Try whether the ETag of a PUT is its MD5, and that of a HEAD."""
+        ref = self._ref("etag")
+        put = await self._store.put(ref, b"1", inf)
+        found = await self._store.head(ref)
+        expected = etag_of(b"1")
+        if found is not None and same_etag(put, expected) and same_etag(found.etag, expected):
+            return WORKS
+        return Finding(State.BROKEN, f"the ETag of a PUT is {put}, which is not its MD5")
+
     async def _stored(self, ref: Ref) -> Info:
         await self._store.put(ref, b"1", inf)
         found = await self._store.head(ref)
@@ -257,6 +270,7 @@ _TRIALS: Mapping[Capability, Callable[[_Trial], Awaitable[Finding]]] = {
     Capability.METADATA: _Trial.user_metadata,
     Capability.COPY: _Trial.copy,
     Capability.LISTING: _Trial.listing,
+    Capability.ETAG: _Trial.etag,
 }
 
 

@@ -183,6 +183,7 @@ class ApiMethods:
             if_none_match=request.if_none_match,
             ttl_ms=request.ttl_ms,
             properties=Properties(0.0, dict(request.headers), dict(request.metadata)),
+            exact_etag=request.exact_etag,
         )
         return self._written(writing)
 

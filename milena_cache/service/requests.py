@@ -105,6 +105,7 @@ class Requests:
         identity: NodeIdentity,
         limiter: TokenBucket,
         request_timeout: float,
+        foretells_etags: Callable[[], bool],
     ) -> None:
         self.identity = identity
         self.limiter = limiter
@@ -123,6 +124,7 @@ class Requests:
         self._fence = fence
         self._clock = node.clock
         self._request_timeout = request_timeout
+        self._foretells_etags = foretells_etags
 
     # ---- identity, rate limit, ownership
 
@@ -342,12 +344,16 @@ class Requests:
         if_none_match: str,
         ttl_ms: int,
         properties: Properties = _NO_PROPERTIES,
+        exact_etag: bool = False,
     ) -> Coroutine[Any, Any, Ack]:
         """Store the object. `ttl_ms`: milliseconds until it expires; 0: never. Raises as `Writes.put` does.
 
-        With `properties` the write goes through to S3, which keeps them: the journal does not.
+        With `properties` the write goes through to S3, which keeps them: the journal does not. `exact_etag`: so
+        does one that names no class if only S3 can say which ETag the object will have.
         """
         check_condition(if_match, if_none_match)
+        if exact_etag and not durability and not self._foretells_etags():
+            durability = THROUGH
         self.received_bytes += len(value)
         target, owned_since = place
         return self._node.writes.put(

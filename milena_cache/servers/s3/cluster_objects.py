@@ -175,6 +175,7 @@ class ClusterObjects:
             if_none_match=if_none_match,
             headers=properties.headers,
             metadata=properties.metadata,
+            exact_etag=True,
         )
 
         async def here(place: Place, seconds: float) -> Written:
@@ -187,6 +188,7 @@ class ClusterObjects:
                 if_none_match=if_none_match,
                 ttl_ms=0,
                 properties=properties,
+                exact_etag=True,
             )
             return Written(ack.etag, ack.durability, self._address)
 

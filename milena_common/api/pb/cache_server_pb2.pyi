@@ -73,7 +73,7 @@ class GetResponse(_message.Message):
     def __init__(self, successful: bool = ..., value: _Optional[bytes] = ..., outcome: _Optional[str] = ..., age_seconds: _Optional[float] = ..., etag: _Optional[str] = ..., node: _Optional[str] = ..., size: _Optional[int] = ..., dirty: bool = ..., ttl_ms: _Optional[int] = ..., omitted: bool = ..., last_modified: _Optional[float] = ..., headers: _Optional[_Mapping[str, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class PutRequest(_message.Message):
-    __slots__ = ("key", "bucket", "value", "owned_since", "durability", "if_match", "if_none_match", "ttl_ms", "headers", "metadata")
+    __slots__ = ("key", "bucket", "value", "owned_since", "durability", "if_match", "if_none_match", "ttl_ms", "headers", "metadata", "exact_etag")
     class HeadersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +98,7 @@ class PutRequest(_message.Message):
     TTL_MS_FIELD_NUMBER: _ClassVar[int]
     HEADERS_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
+    EXACT_ETAG_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     bucket: str
     value: bytes
@@ -108,7 +109,8 @@ class PutRequest(_message.Message):
     ttl_ms: int
     headers: _containers.ScalarMap[str, str]
     metadata: _containers.ScalarMap[str, str]
-    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., value: _Optional[bytes] = ..., owned_since: _Optional[int] = ..., durability: _Optional[str] = ..., if_match: _Optional[str] = ..., if_none_match: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., headers: _Optional[_Mapping[str, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    exact_etag: bool
+    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., value: _Optional[bytes] = ..., owned_since: _Optional[int] = ..., durability: _Optional[str] = ..., if_match: _Optional[str] = ..., if_none_match: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., headers: _Optional[_Mapping[str, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., exact_etag: bool = ...) -> None: ...
 
 class PutResponse(_message.Message):
     __slots__ = ("successful", "etag", "node", "durability")

@@ -96,6 +96,30 @@ class Utf16(MemoryStore):
         return Page(found[start : start + limit], str(start + limit) if len(found) > start + limit else "")
 
 
+class OtherETags(MemoryStore):
+    """Has ETags that are no MD5s, as with SSE-KMS: their digits are reversed."""
+
+    def __init__(self, *buckets: str) -> None:
+        super().__init__(*buckets)
+        self.spell = lambda etag: etag[::-1]
+
+    async def put(self, ref: Ref, value: bytes, *, if_match: str = "", **options: Any) -> str:
+        return self.spell(await super().put(ref, value, if_match=self.spell(if_match), **options))
+
+    async def delete(self, ref: Ref, *, if_match: str = "") -> None:
+        await super().delete(ref, if_match=self.spell(if_match))
+
+
+async def test_etags_that_are_no_md5s_are_found_and_are_no_fault() -> None:
+    harness = Harness(OtherETags(BUCKET))
+    assert harness.conditions.foretells_etags
+    states = await harness.states()
+    assert states.pop(Capability.ETAG) is State.BROKEN
+    assert set(states.values()) == {State.WORKS}
+    assert not harness.conditions.foretells_etags
+    assert harness.conditions.degraded() == []
+
+
 async def test_another_order_of_listings_is_broken() -> None:
     assert (await Harness(Utf16(BUCKET)).states())[Capability.LISTING] is State.BROKEN
 

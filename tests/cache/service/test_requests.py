@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from milena_cache.origin.conditions import Capability, Finding, State
 from milena_cache.service.requests import MAX_LIST, Got, Requests
 from milena_common.api.errors import AccessDenied, InvalidRequest, Moved, WrongNode
 from milena_common.resp.identity import Identity
 from tests.cache.servers.resp.server_under_test import ServerUnderTest, ring
+from tests.support.conditions import made_conditions
 
 OTHER = "127.0.0.1:60051"
 
@@ -41,6 +43,30 @@ def test_an_object_that_is_not_served_is_rejected_before_the_ring_is_looked_at()
         server.requests.place("", b"")
     with pytest.raises(AccessDenied):
         server.requests.place("elsewhere", b"k")
+
+
+@pytest.mark.parametrize("known", [State.WORKS, State.UNKNOWN, State.BROKEN])
+async def test_a_put_whose_etag_must_be_exact_goes_through_if_it_cannot_be_foretold(known: State) -> None:
+    server = ServerUnderTest(mode="back", conditions=made_conditions())
+    await server.t.start()
+    server.t.parts.conditions.findings[Capability.ETAG] = Finding(known)
+
+    async def reached(key: bytes, durability: str, *, exact_etag: bool) -> str:
+        writing = server.requests.put(
+            server.requests.place("", key),
+            b"1",
+            None,
+            durability=durability,
+            if_match="",
+            if_none_match="",
+            ttl_ms=0,
+            exact_etag=exact_etag,
+        )
+        return (await writing).durability
+
+    assert await reached(b"a", "", exact_etag=True) == ("through" if known is State.BROKEN else "back")
+    assert await reached(b"b", "", exact_etag=False) == "back"
+    assert await reached(b"c", "back", exact_etag=True) == "back"
 
 
 def test_a_caller_that_names_another_bucket_is_rejected() -> None:

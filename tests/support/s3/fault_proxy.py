@@ -42,6 +42,7 @@ from tests.support.s3.faults import (
     Hang,
     LoseRequest,
     LoseResponse,
+    OtherETags,
     Reply,
     Request,
     Rule,
@@ -238,7 +239,7 @@ class FaultProxy:
         cut = isinstance(fault, TruncatedBody) and bool(content)
         if isinstance(fault, TruncatedBody):
             content = content[: len(content) // 2 if fault.after is None else fault.after]
-        writer.write(_shifted(reply, fault.seconds) if isinstance(fault, ShiftDate) else reply.raw)
+        writer.write(_altered(reply, fault))
         if isinstance(fault, Drip):
             for byte in content:
                 await asyncio.sleep(fault.seconds)
@@ -276,6 +277,16 @@ class FaultProxy:
             return reply, await read_body(reader, reply, until_close=True)
         finally:
             writer.close()
+
+
+def _altered(reply: Head, fault: Fault | None) -> bytes:
+    """The head of a reply with what a fault changes in it."""
+    if isinstance(fault, ShiftDate):
+        return _shifted(reply, fault.seconds)
+    etag = reply.fields.get("etag", "")
+    if isinstance(fault, OtherETags) and etag:
+        return reply.raw.replace(etag.encode(), etag[::-1].encode())
+    return reply.raw
 
 
 def _shifted(reply: Head, seconds: float) -> bytes:

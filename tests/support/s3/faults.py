@@ -100,7 +100,12 @@ class ShiftDate:
     seconds: float
 
 
-Fault = Delay | ShiftDate | Reply | TruncatedBody | Drip | LoseResponse | LoseRequest | Hang
+@dataclass(frozen=True, slots=True)
+class OtherETags:
+    """The request reaches S3; the ETag of its reply is no MD5, as with SSE-KMS: its digits are reversed."""
+
+
+Fault = Delay | ShiftDate | OtherETags | Reply | TruncatedBody | Drip | LoseResponse | LoseRequest | Hang
 
 INTERNAL_ERROR = Reply(500, "InternalError", "We encountered an internal error. Please try again.")
 SLOW_DOWN = Reply(503, "SlowDown", "Please reduce your request rate.")

@@ -33,6 +33,7 @@ class Mirror(BaseHTTPRequestHandler):
         reply = self.requestline.encode("latin-1") + b"\n" + body
         self.send_response(200)
         self.send_header("Content-Length", str(len(reply)))
+        self.send_header("ETag", '"123"')
         self.end_headers()
         self.wfile.write(reply)
 
@@ -66,6 +67,15 @@ def test_a_response_can_have_another_time(proxy: FaultProxy) -> None:
     date = parsedate_to_datetime(reply.getheader("Date") or "").timestamp()
     assert (reply.status, reply.read()) == (200, b"GET /b/k HTTP/1.1\n")
     assert time.time() - 3610 < date < time.time() - 3590
+    connection.close()
+
+
+def test_etags_are_reversed(proxy: FaultProxy) -> None:
+    proxy.inject(faults.OtherETags())
+    connection = http.client.HTTPConnection(proxy.endpoint_url.removeprefix("http://"))
+    connection.request("GET", "/b/k")
+    reply = connection.getresponse()
+    assert (reply.status, reply.getheader("ETag")) == (200, '"321"')
     connection.close()
 
 
