@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 from milena_common.api.credentials import Credentials, CurrentCredentials, no_credentials
 from milena_common.api.errors import DeadlineExceeded, FailedPrecondition, MilenaError, Overloaded, Unavailable
 from milena_common.api.methods import LARGE_REQUESTS, METHODS, UNARY_OF_EXCHANGE
-from milena_common.rpc.opening import NO_CONNECTION, no_connection, open_async_channel, open_channel
+from milena_common.rpc.opening import NOT_BEGUN, STOPS, no_connection, open_async_channel, open_channel
 from milena_common.rpc.options import MAX_PENDING_SECONDS, REQUEST_BYTES
 from milena_common.rpc.status import from_grpc, is_response, is_shed
 from milena_common.runtime.event_loops import Home
@@ -62,7 +62,8 @@ def _methods(channel: Any) -> dict[str, Any]:
     }
 
 
-# Why there was no reply from the router: there is no connection, so that nothing was sent; or it failed, or hangs.
+# Why there was no reply from the router: there is no connection, or the router stops and has not begun the call, so
+# that nothing was done; or the connection failed, or hangs.
 NOT_SENT, NO_REPLY = "not sent", "no reply"
 
 E = TypeVar("E", bound=MilenaError)
@@ -102,6 +103,9 @@ class _Router:
         metadata = tuple(metadata or ())
         if not is_response(metadata):
             if status is grpc.StatusCode.UNAVAILABLE:
+                if (details or "").startswith(STOPS):
+                    text = f"the router at {self._address} stops, and has not begun the call; nothing was done"
+                    return _of_connection(Unavailable(text), NOT_SENT)
                 # gRPC's details repeat the address in several notations; the reason is at the end.
                 host = self._address.rpartition(":")[0].strip("[]")
                 reason = no_connection(details or "", self._certificates, host)
@@ -111,7 +115,7 @@ class _Router:
                     f"the router at {self._address} cannot be reached: {reason}. Is it running, and "
                     f"is this its gRPC address?{advice}"
                 )
-                return _of_connection(error, NOT_SENT if (details or "").startswith(NO_CONNECTION) else NO_REPLY)
+                return _of_connection(error, NOT_SENT if (details or "").startswith(NOT_BEGUN) else NO_REPLY)
             if status is grpc.StatusCode.CANCELLED:
                 if self.closed:
                     return FailedPrecondition(_CLOSED)

@@ -27,7 +27,7 @@ from milena_common.network.addresses import parse_address
 from milena_common.resp.identity import ANY, Identity
 from milena_common.resp.link import RespLink
 from milena_common.resp.stream import NoReply
-from milena_common.rpc.opening import NO_CONNECTION, no_connection, open_async_channel
+from milena_common.rpc.opening import NOT_BEGUN, no_connection, open_async_channel
 from milena_common.rpc.options import REQUEST_BYTES
 from milena_common.rpc.status import from_grpc, is_response, is_shed
 from milena_common.tls.certificates import Certificates
@@ -136,9 +136,9 @@ class GrpcNodeConnection:
             if is_response(error.trailing_metadata()):
                 raise from_grpc(error.code(), error.details(), error.trailing_metadata()) from None
             if error.code() is grpc.StatusCode.UNAVAILABLE:
-                # A call without a connection was not sent; one that lost its connection may have been done.
+                # A call that was not begun did nothing; one that lost its connection may have been done.
                 details = error.details() or ""
-                kind = NodeUnreachable if details.startswith(NO_CONNECTION) else NodeLost
+                kind = NodeUnreachable if details.startswith(NOT_BEGUN) else NodeLost
                 host = self._address.rpartition(":")[0].strip("[]")
                 raise kind(
                     f"cannot be reached: {no_connection(details, self._certificates, host) or details}"

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from milena_common.network.addresses import Address
-from milena_common.rpc.opening import NO_CONNECTION, bind_tls_port, no_connection, open_async_channel
+from milena_common.rpc.opening import NOT_BEGUN, bind_tls_port, no_connection, open_async_channel
 from milena_common.tls.certificates import Certificates
 from milena_common.tls.peer import PeerCertificate, of_grpc
 from tests.support.certificates import Authority, write_files
@@ -61,7 +61,7 @@ async def rejection(address: str, certificates: Certificates | None) -> str:
     with pytest.raises(grpc.aio.AioRpcError) as rejected:
         await call(address, certificates)
     details = rejected.value.details() or ""
-    assert details.startswith(NO_CONNECTION), "a rejected certificate is no connection, so nothing was sent"
+    assert details.startswith(NOT_BEGUN), "a rejected certificate is no connection, so nothing was sent"
     return no_connection(details, certificates, HOST)
 
 
