@@ -20,8 +20,8 @@ from milena_common.tls import failures
 from milena_common.tls.certificates import Certificates
 
 # What gRPC's details begin with when a call was certainly not begun: it found no connection; or the server said, in
-# order (error code 0), that it stops and begins no call from this one on (RFC 9113, section 6.8). Only such calls end
-# so: one that was in progress as the connection ended has "Socket closed", also after a GOAWAY
+# order (error code 0), that it stops and begins no call from this one on (RFC 9113, section 6.8). No other ends
+# so: a call that was in progress as the connection ended has "Socket closed", also after a GOAWAY
 # (findings/grpcio_goaway_and_calls_in_progress.sh).
 STOPS = "GOAWAY received; Error code: 0;"
 NOT_BEGUN = ("failed to connect to all addresses", "DNS resolution failed", STOPS)
