@@ -183,7 +183,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     to_routers = certificates if config.routers_tls else None
     connect = partial(AsyncGrpcTransport, certificates=to_routers, credentials=access.credentials)
     membership = build_membership(parts, servers, member, config.routers, connect)
-    await server.start(servers.grpc_methods, servers.calls)
+    await server.start(servers.grpc_methods, servers.calls, pieces=servers.grpc_pieces)
     log.info(
         "cache node %s listens on %s, RESP server on %s, metrics on %s://%s/metrics; bucket %s, %d entries, %d MiB",
         advertised,

@@ -116,6 +116,7 @@ from milena_common.network.addresses import Address
 from milena_common.network.connecting import rejects_connections
 from milena_common.network.exited import RejectsConnections
 from milena_common.rpc.channel import AsyncGrpcTransport
+from milena_common.rpc.pieces import PieceMethods, piece_methods
 from milena_common.rpc.server import GrpcServer
 from milena_common.runtime.key_locks import KeyLocks
 from milena_common.s3.counts import EndpointCounts
@@ -174,7 +175,7 @@ class NodeParts:
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """The servers of one node. The gRPC server, which needs a running loop, serves `grpc_methods`."""
+    """The servers of one node. The gRPC server, which needs a running loop, serves what begins with `grpc_`."""
 
     calls: CallCounts
     bucket_check: BucketCheck
@@ -197,6 +198,7 @@ class Servers:
     copies: HeldCopies
     resp: RespServer
     grpc_methods: Mapping[str, Named]
+    grpc_pieces: PieceMethods
     access: Access
 
 
@@ -536,6 +538,7 @@ def build_servers(
         copies,
         resp,
         methods,
+        piece_methods(methods, parts.budget, clock),
         access,
     )
 

@@ -197,7 +197,14 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     if redis is not None and config.resp_tls is not None and certificates is not None:
         redis_listens[RESP_TLS] = redis.start_tls(config.resp_tls, certificates)
     watchers.own_port = own_port(redis_listens, config.resp_advertise_host)
-    await server.start(service.methods(), calls, watchers.streams(), service.exchanges(), service.exchange_closed)
+    await server.start(
+        service.methods(),
+        calls,
+        watchers.streams(),
+        service.exchanges(),
+        service.exchange_closed,
+        service.pieces(),
+    )
     expiry = asyncio.create_task(leases.run())
     expiry.add_done_callback(stop_without_leases)
     background = [asyncio.create_task(AbandonedMoves(leases, forwarder.request, clock).run())]

@@ -35,7 +35,8 @@ from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.call_bytes import COPIES, SMALL_BYTES, CallBytes
 from milena_common.limits.token_bucket import TokenBucket, over_limit
-from milena_common.rpc.server import Message, Method
+from milena_common.rpc.calls import Message, Method
+from milena_common.rpc.pieces import PieceMethods, piece_methods
 from milena_common.runtime.clock import Clock
 from milena_common.runtime.deadlines import inner, time_for_room
 from milena_router.config import Config
@@ -93,6 +94,21 @@ class RouterService:
         """Return the methods that are called for each request of a stream, for a `GrpcServer`."""
         return served_by_router({KEEP_LEASE: self.keep_lease})
 
+    def pieces(self) -> PieceMethods:
+        """Return the methods that return or take one object in pieces, for a `GrpcServer`.
+
+        Each stream counts once for RATE_LIMIT, when it begins.
+        """
+
+        async def get(request: pb.GetRequest, remaining: float | None) -> bytes:
+            return await self._get(request, self._timeout(remaining))
+
+        async def upload(request: cache_pb.UploadRequest, remaining: float | None) -> bytes:
+            return await self._upload(request, self._timeout(remaining))
+
+        served = {**served_by_router({GET: get}), **served_by_node({UPLOAD: upload})}
+        return piece_methods(served, self._budget, self._clock, self._admit)
+
     def exchange_closed(self, request: pb.JoinRequest) -> None:
         """Notice that the stream of renewals ended whose last request this is."""
         address = node_address(request.address)
@@ -102,7 +118,9 @@ class RouterService:
             self._fast_death.stream_closed(address, request.node_id)
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
-        timeout = self._admit(remaining)
+        return await self._get(request, self._admit(remaining))
+
+    async def _get(self, request: pb.GetRequest, timeout: float) -> bytes:
         if self._leases.recovering:
             timeout = await self._leases.published(timeout)
         key = self._file(request.bucket, request.key)
@@ -156,14 +174,16 @@ class RouterService:
         return await self._forwarder.write_at_owner(PUT.name, key, build, _invalidate_request(request), timeout)
 
     async def upload(self, request: cache_pb.UploadRequest, remaining: float | None) -> bytes:
-        timeout = self._admit(remaining)  # as in `put`
+        return await self._upload(request, self._admit(remaining))
+
+    async def _upload(self, request: cache_pb.UploadRequest, timeout: float) -> bytes:
         if self._leases.recovering:
             timeout = await self._leases.published(timeout)
         key = self._file(request.bucket, request.key)
         check_durability(request.durability)
         check_condition(request.if_match, request.if_none_match)
 
-        def build(owned_since: int) -> bytes:
+        def build(owned_since: int) -> bytes:  # as in `put`
             request.owned_since = owned_since
             return request.SerializeToString()
 

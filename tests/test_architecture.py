@@ -124,6 +124,8 @@ LIBRARIES = {
         "milena_common.rpc.channel",
         "milena_common.rpc.opening",
         "milena_common.rpc.server",
+        "milena_common.rpc.calls",
+        "milena_common.rpc.value_streams",
         "milena_common.rpc.status",
         "milena_router.etcd.client",
         "milena_router.forwarding.node_connection",

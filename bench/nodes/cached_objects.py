@@ -71,7 +71,7 @@ async def serve(number: int, value_bytes: int) -> None:
     address = str(server.bind(Address("127.0.0.1", 0), "port"))
     servers = build_servers(config, parts, address, identity, lambda: False)
     _own_everything(servers.ownership, address)
-    await server.start(servers.grpc_methods, servers.calls)
+    await server.start(servers.grpc_methods, servers.calls, pieces=servers.grpc_pieces)
     # Builds that are compared parse these titles of each other, so they stay.
     print(f"redis door: {await servers.resp.start(Address('127.0.0.1', 0))}", flush=True)
     print(f"grpc door: {address}", flush=True)

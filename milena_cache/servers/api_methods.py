@@ -23,7 +23,7 @@ from milena_common.api.methods import ABANDON_MOVES, CHECK_MEMBER, INVALIDATE, h
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.api.properties import Properties
 from milena_common.api.uploads import UploadedPart
-from milena_common.rpc.server import Message, Method
+from milena_common.rpc.calls import Message, Method
 
 # The operation under which a method is counted, the class of its request, and the method.
 Named = tuple[str, type[Message], Method]

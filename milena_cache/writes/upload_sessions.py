@@ -27,14 +27,13 @@ from milena_cache.writes.multipart import MEMORY_BYTES, Multipart
 from milena_cache.writes.writer import Writes
 from milena_common.api.durability import Durability
 from milena_common.api.errors import DeadlineExceeded, FailedPrecondition, InvalidRequest, MilenaError, Overloaded
+from milena_common.api.uploads import MAX_STEP_BYTES
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.runtime.clock import Clock
 from milena_common.runtime.deadlines import time_for_room
 
 # Seconds after which a session that is not continued is dropped: its caller may be gone.
 IDLE_SECONDS = 300.0
-# At most so many bytes in one step.
-MAX_STEP_BYTES = 2**20
 MAX_SESSIONS = 64
 # The share of the process's bytes in flight that sessions may have.
 SHARE = 1 / 4

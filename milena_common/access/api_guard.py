@@ -32,6 +32,8 @@ _ON_OBJECT: Final = {
     api.GET: _Need("get", "r"),
     api.PUT: _Need("set", "w"),
     api.UPLOAD: _Need("set", "w"),
+    api.READ: _Need("get", "r"),
+    api.WRITE: _Need("set", "w"),
     api.DELETE: _Need("del", "w"),
 }
 # By method: what it needs for the keys that it names, and what if it names none.

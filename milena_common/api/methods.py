@@ -36,8 +36,8 @@ class ApiMethod:
     name: in gRPC and in MILENA.CALL
     operation: the label under which servers count it
     router, node: its messages at the router and at a node; None: that service does not have it
-    form: "unary"; "stream": one request, any number of responses; "exchange": a stream of requests, with one
-        response to each in turn
+    form: "unary"; "stream": one request, any number of responses; "upload": any number of requests, one response;
+        "exchange": a stream of requests, with one response to each in turn
     to_owner: True if the node that owns the request's `key` serves it, so that a client may send it there directly
     at_any_node: True if any node can serve it in place of the router
     writes: True if it changes the object
@@ -50,7 +50,7 @@ class ApiMethod:
     operation: str
     router: Messages | None = None
     node: Messages | None = None
-    form: Literal["unary", "stream", "exchange"] = "unary"
+    form: Literal["unary", "stream", "upload", "exchange"] = "unary"
     to_owner: bool = False
     at_any_node: bool = False
     writes: bool = False
@@ -107,6 +107,21 @@ UPLOAD: Final = ApiMethod(
     writes=True,
     over_resp=True,
     large_request=True,
+)
+READ: Final = ApiMethod(
+    name="Read",
+    operation="read",
+    router=GET.router,
+    node=GET.node,
+    form="stream",
+)
+WRITE: Final = ApiMethod(
+    name="Write",
+    operation="write",
+    router=UPLOAD.router,
+    node=UPLOAD.node,
+    form="upload",
+    writes=True,
 )
 LIST: Final = ApiMethod(
     name="List",
@@ -204,7 +219,7 @@ KEEP_LEASE: Final = ApiMethod(
 UNARY_OF_EXCHANGE: Final[Mapping[str, str]] = {KEEP_LEASE.name: JOIN.name}
 
 METHODS: Final = (
-    *(GET, PUT, DELETE, UPLOAD, LIST),
+    *(GET, PUT, DELETE, UPLOAD, READ, WRITE, LIST),
     *(JOIN, LEAVE, NODES, OWNER),
     *(STATS, INVALIDATE, CHECK_MEMBER, ABANDON_MOVES, FLUSH, LIST_DEAD_LETTERS, RESOLVE_DEAD_LETTERS, REFRESH),
     *(WATCH_RING, KEEP_LEASE),

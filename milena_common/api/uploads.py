@@ -1,4 +1,4 @@
-"""Pure. Multipart uploads as S3 has them: what is listed of them, and of their parts."""
+"""Pure. Multipart uploads as S3 has them, what is listed of them, and the limits of uploads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Final, NamedTuple
 
 # S3's limit.
 MAX_PARTS: Final = 10_000
+# Bytes of one step in which a caller sends an object.
+MAX_STEP_BYTES: Final = 2**20
 
 
 class UploadedPart(NamedTuple):

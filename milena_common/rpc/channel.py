@@ -58,7 +58,7 @@ def _methods(channel: Any) -> dict[str, Any]:
             response_deserializer=method.router.response.FromString,
         )
         for method in METHODS
-        if method.router
+        if method.router and method.form in kinds
     }
 
 

@@ -67,7 +67,7 @@ class Receive:
             # gRPC starts one call per iteration of the event loop, and an iteration that copies a large value takes
             # tens of milliseconds. Without a pause the last of many simultaneous calls would start too late.
             await asyncio.sleep(PAUSE_SECONDS)
-        growth = _Growth(COPIES * max(self._max_bytes, SMALLEST_FRAME_LIMIT)) if announced is None else None
+        growth = Growth(COPIES * max(self._max_bytes, SMALLEST_FRAME_LIMIT)) if announced is None else None
         try:
             async with asyncio.timeout_at(deadline) as scope:
                 if growth is not None:
@@ -75,10 +75,9 @@ class Receive:
                 received = await context.read()
         except TimeoutError:
             if growth is not None and growth.exceeded:
-                raise Overloaded(
-                    f"the request is too large, or too much else arrives: allowed are {self._max_bytes} bytes "
-                    f"(MAX_VALUE_BYTES and {ENVELOPE_BYTES} for the other fields), announced as "
-                    f"{REQUEST_BYTES} in the metadata"
+                raise too_much(
+                    f"allowed are {self._max_bytes} bytes (MAX_VALUE_BYTES and {ENVELOPE_BYTES} for the other "
+                    f"fields), announced as {REQUEST_BYTES} in the metadata"
                 ) from None
             raise DeadlineExceeded(f"the request did not arrive within {timeout:.3g} s") from None
         finally:
@@ -94,8 +93,8 @@ class Receive:
         return received
 
 
-class _Growth:
-    """Ends the receiving of a request of unknown size when the process grows by more than the largest one takes.
+class Growth:
+    """Ends the receiving of a message of unknown size when the process grows by more than the largest one takes.
 
     gRPC collects a message of any size before it checks the size, so nothing else would end a request of gigabytes.
     Most requests arrive before the first check, and cost no more than its timer. `exceeded` tells why the `scope`
@@ -124,6 +123,11 @@ class _Growth:
 
     def end_watch(self) -> None:
         self._timer.cancel()
+
+
+def too_much(allowed: str) -> Overloaded:
+    """Return the error for a process that grew too much while a message arrived."""
+    return Overloaded(f"the request is too large, or too much else arrives: {allowed}")
 
 
 def announced_bytes(metadata: Iterable[tuple[str, str | bytes]]) -> int | None:

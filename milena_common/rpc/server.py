@@ -2,7 +2,7 @@
 
 The wrapper converts errors to statuses, so that no method can fail with UNKNOWN, and counts calls. There is one for
 unary methods, one for unary methods whose requests may be large, one for streams of responses, and one for
-exchanges: streams on which each request gets its response in turn.
+exchanges: streams on which each request gets its response in turn. `value_streams` has those for objects in pieces.
 
 gRPC receives the whole request before it calls a method that is registered as unary, whatever its size and the
 number of such calls. So methods with large requests are registered as taking a stream of requests, which is the
@@ -15,23 +15,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
 from milena_common.access.access import Access
-from milena_common.access.api_guard import ApiGuard, Filter
-from milena_common.access.principals import END_USER, EVERYONE, Principal
-from milena_common.access.rules import User
+from milena_common.access.api_guard import ApiGuard
+from milena_common.access.principals import EVERYONE, Principal
 from milena_common.api.credentials import AUTHORIZATION, END_USER_METADATA
-from milena_common.api.errors import DeadlineExceeded, InternalError, InvalidRequest, MilenaError, Moved, Overloaded
+from milena_common.api.errors import MilenaError
 from milena_common.api.methods import LARGE_REQUESTS
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.call_bytes import COPIES, ENVELOPE_BYTES, SMALL_BYTES, CallBytes
@@ -39,10 +37,29 @@ from milena_common.metrics.call_counts import CallCounts, OperationCounts
 from milena_common.network.addresses import Address
 from milena_common.network.listening import CannotListen, check_free
 from milena_common.resp.identity import METADATA, Identity
+from milena_common.rpc.calls import (
+    PORT,
+    Caller,
+    Calls,
+    Message,
+    Method,
+    StreamMethod,
+    Streams,
+    parse,
+    reject,
+    remaining_seconds,
+    write,
+)
 from milena_common.rpc.opening import bind_port, bind_tls_port
 from milena_common.rpc.options import server_options
+from milena_common.rpc.pieces import PieceMethods
 from milena_common.rpc.receive import Receive
-from milena_common.rpc.status import to_grpc
+from milena_common.rpc.value_streams import (
+    max_readers,
+    max_writers,
+    read_handler,
+    write_handler,
+)
 from milena_common.runtime.deadlines import time_for_room
 from milena_common.tls.certificates import Certificates
 from milena_common.tls.peer import of_grpc
@@ -54,9 +71,6 @@ MAX_CONCURRENT_CALLS = 4096
 # The part of a stop's time for streams whose readers no longer read, so that not even the end of the stream can be
 # sent.
 STREAM_SECONDS = 0.5
-# Details are sent in a header, three bytes for each that is not ASCII; beyond 8 KiB of headers the response is
-# lost.
-MAX_DETAILS_BYTES = 1500
 
 
 # gRPC logs this, with a traceback, when the caller has gone before the response is sent, and the failure to send is
@@ -69,20 +83,6 @@ def _is_defect(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith(_CALLER_GONE)
 
 
-class Message(Protocol):
-    """The part of a protobuf message class that is used here."""
-
-    @classmethod
-    def FromString(cls, data: bytes) -> Any: ...
-
-
-# Takes the request and its remaining seconds (None: no deadline); returns the serialized response.
-Method = Callable[[Any, float | None], Awaitable[bytes]]
-
-
-# As a `Method`, but yields any number of serialized responses.
-StreamMethod = Callable[[Any, float | None], AsyncGenerator[bytes, None]]
-
 # Raises WrongNode if the call is meant for another process.
 Check = Callable[[Identity], None]
 # Called with the last request of an exchange that has ended.
@@ -93,42 +93,7 @@ OnClosed = Callable[[Any], None]
 MAX_CHECKED_HANDLERS = 256
 # Logins that are known, by what they send.
 MAX_PRINCIPALS = 1024
-# The port's name in counts and logs.
-PORT: Final = "grpc"
-
-
-class Allowed(NamedTuple):
-    """A call that is allowed: to whom its bytes are charged (None: no user), and how its response is filtered."""
-
-    user: User | None
-    filter: Filter | None
-
-
-class Caller:
-    """The calls of one principal to one method. `end_user`: for whom they say to be made; "": the principal."""
-
-    def __init__(self, guard: ApiGuard, principal: Principal, method: str, end_user: str = "") -> None:
-        self._guard = guard
-        self._principal = principal
-        self._method = method
-        self._end_user = end_user
-
-    def authorize(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Allowed:
-        """Return what is allowed. Raises as `ApiGuard.authorize`, and as `Access.on_behalf_of`."""
-        principal, access = self._principal, self._guard.access
-        if principal.how == "none" and (certificate := of_grpc(context.auth_context())) is not None:
-            principal = access.principal_of(certificate.names)
-        if self._end_user:
-            principal = access.on_behalf_of(principal, self._end_user, context.peer(), PORT)
-        END_USER.set(access.forwarded_name(principal))
-        filtered = self._guard.authorize(principal, self._method, request, context.peer(), PORT)
-        return Allowed(principal.guard, filtered)
-
-    def finished(self, allowed: Allowed, request_bytes: int, response: bytes) -> bytes:
-        """Return the response as the principal may have it, and charge its limit with both sizes."""
-        if allowed.user is not None:
-            self._guard.charge(allowed.user, request_bytes + len(response))
-        return allowed.filter(response) if allowed.filter is not None else response
+NO_PIECES = PieceMethods()
 
 
 def _handler(
@@ -147,13 +112,13 @@ def _handler(
         try:
             if check is not None:
                 check()
-            remaining = _remaining(context)
+            remaining = remaining_seconds(context)
             if len(received) > SMALL_BYTES:
                 await CallBytes(budget).take(COPIES * len(received), time_for_room(remaining))
-                remaining = _remaining(context)
+                remaining = remaining_seconds(context)
             if caller is None:
-                return await method(_parse(request, received), remaining)
-            parsed = _parse(request, received)
+                return await method(parse(request, received), remaining)
+            parsed = parse(request, received)
             allowed = caller.authorize(parsed, context)
             return caller.finished(allowed, len(received), await method(parsed, remaining))
         except asyncio.CancelledError:
@@ -164,7 +129,7 @@ def _handler(
         finally:
             calls.end()
             counts.durations.observe(time.perf_counter() - started)
-        _reject(problem, context, counts)
+        reject(problem, context, counts)
         return b""  # sent as it is; clients ignore the message of a failed call
 
     # gRPC replies UNKNOWN if a deserializer fails, so it gets none, and passes the bytes on.
@@ -189,15 +154,15 @@ def _large_handler(
         try:
             if check is not None:
                 check()
-            received = await receive(context, _remaining(context))
+            received = await receive(context, remaining_seconds(context))
             if caller is not None:
-                parsed, size = _parse(request, received), len(received)
+                parsed, size = parse(request, received), len(received)
                 allowed = caller.authorize(parsed, context)
-                working = method(parsed, _remaining(context))
+                working = method(parsed, remaining_seconds(context))
                 del received, parsed  # as below
                 return caller.finished(allowed, size, await working)
             # No variable here refers to the message, so that the method can release it early.
-            working = method(_parse(request, received), _remaining(context))
+            working = method(parse(request, received), remaining_seconds(context))
             del received
             return await working
         except asyncio.CancelledError:
@@ -208,18 +173,10 @@ def _large_handler(
         finally:
             calls.end()
             counts.durations.observe(time.perf_counter() - started)
-        _reject(problem, context, counts)
+        reject(problem, context, counts)
         return b""  # as above
 
     return grpc.stream_unary_rpc_method_handler(response)
-
-
-def _remaining(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
-    """Return the call's remaining seconds, None without a deadline. Raises DeadlineExceeded if it has passed."""
-    remaining = context.time_remaining()
-    if remaining is not None and remaining <= 0:
-        raise DeadlineExceeded("the call's time was over before it was begun")
-    return remaining
 
 
 def _stream_handler(
@@ -238,7 +195,7 @@ def _stream_handler(
         responded = False
         try:
             with streams:
-                parsed = _parse(request, received)
+                parsed = parse(request, received)
                 if caller is not None:
                     caller.authorize(parsed, context)
                 async with aclosing(method(parsed, context.time_remaining())) as messages:
@@ -247,7 +204,7 @@ def _stream_handler(
                             # The time to the first response is recorded; the length of a stream is not a latency.
                             counts.durations.observe(time.perf_counter() - started)
                             responded = True
-                        await _write(context, message)
+                        await write(context, message)
                 return
         except asyncio.CancelledError:
             # A stream that is open until its caller goes ends this way.
@@ -258,20 +215,9 @@ def _stream_handler(
             problem = error
         if not responded:
             counts.durations.observe(time.perf_counter() - started)
-        _reject(problem, context, counts)
+        reject(problem, context, counts)
 
     return grpc.unary_stream_rpc_method_handler(response)
-
-
-async def _write(context: grpc.aio.ServicerContext[Any, Any], message: bytes) -> None:
-    """Send a response of a stream. Raises CancelledError if the caller has gone.
-
-    gRPC cancels the handler of such a call, but when it is writing the failure may come first.
-    """
-    try:
-        await context.write(message)
-    except grpc.aio.InternalError:
-        raise asyncio.CancelledError from None
 
 
 def _exchange_handler(
@@ -307,14 +253,14 @@ def _exchange_handler(
                     started = time.perf_counter()
                     counts.requests += 1
                     try:
-                        parsed = _parse(request, received)
+                        parsed = parse(request, received)
                         if caller is not None:
                             caller.authorize(parsed, context)
                         last = parsed
                         message = await method(parsed, None)
                     finally:
                         counts.durations.observe(time.perf_counter() - started)
-                    await _write(context, message)
+                    await write(context, message)
         except Exception as error:
             problem = error
         finally:
@@ -323,7 +269,7 @@ def _exchange_handler(
                 reading.cancel()
             if on_closed is not None and last is not None and not stopping.is_set():
                 on_closed(last)
-        _reject(problem, context, counts)
+        reject(problem, context, counts)
 
     return grpc.stream_stream_rpc_method_handler(response)
 
@@ -425,7 +371,7 @@ class _Handlers(grpc.GenericRpcHandler):
                     principal = await self._log_in(login, context.peer(), access)
             except MilenaError as error:
                 counts.requests += 1
-                _reject(error, context, counts)
+                reject(error, context, counts)
                 return
             if login:
                 if len(self._principals) >= MAX_PRINCIPALS:
@@ -450,75 +396,6 @@ class _Handlers(grpc.GenericRpcHandler):
         if seconds:
             await asyncio.sleep(seconds)
         return access.login_header(login, address, PORT, waited=bool(seconds))
-
-
-def _reject(problem: Exception, context: grpc.aio.ServicerContext[Any, Any], counts: OperationCounts) -> None:
-    """Set the status of `problem`, with which the call ends when its handler returns."""
-    if not isinstance(problem, MilenaError):
-        log.error("a call failed by a defect of this program", exc_info=problem)
-    # The frames of `problem`, and of the errors in its context (which `from None` hides and keeps), reference the
-    # request and the node's copy of it.
-    problem.__traceback__ = problem.__context__ = problem.__cause__ = None
-    if not isinstance(problem, MilenaError):
-        problem = InternalError("a defect of Milena; the process's log has the details")
-    status, details, metadata = to_grpc(problem)
-    if isinstance(problem, Moved):
-        counts.moved += 1
-    else:
-        counts.count_error(status.name.lower())
-    details = details.encode(errors="replace")[:MAX_DETAILS_BYTES].decode(errors="ignore")
-    # Not `context.abort`: gRPC keeps the error that it raises, whose frames keep the call's context. That cycle
-    # lasts until the garbage collector runs, for minutes, and the call counts for MAX_CALLS_PER_CONNECTION until
-    # then: after so many failed calls the connection would reject all that follow.
-    context.set_code(status)
-    context.set_details(details)
-    context.set_trailing_metadata(metadata)
-
-
-def _parse(kind: type[Message], received: bytes) -> Any:
-    try:
-        return kind.FromString(received)
-    except DecodeError as error:
-        raise InvalidRequest(f"request: is not a message of this method ({error})") from None
-
-
-class Calls:
-    """The number of calls in progress."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self._none: asyncio.Event | None = None
-
-    def begin(self) -> None:
-        self.number += 1
-
-    def end(self) -> None:
-        self.number -= 1
-        if self._none is not None and not self.number:
-            self._none.set()
-
-    async def none(self) -> None:
-        """Return when no call is in progress."""
-        if self.number:
-            self._none = asyncio.Event()
-            await self._none.wait()
-
-
-class Streams:
-    """The number of open streams, and its limit; as a context manager, it counts one more stream."""
-
-    def __init__(self, max_open: int) -> None:
-        self.max_open = max_open
-        self.open = 0
-
-    def __enter__(self) -> None:
-        """Count a stream. Raises Overloaded at the limit."""
-        if self.open >= self.max_open:
-            raise Overloaded(f"open streams {self.open} are at the limit {self.max_open}")
-        self.open += 1
-
-    def __exit__(self, *_: object) -> None:
-        self.open -= 1
 
 
 class GrpcServer:
@@ -551,6 +428,8 @@ class GrpcServer:
         self._calls = Calls()
         self._streams = Streams(max_streams)
         self._exchanges = Streams(max_exchanges)
+        self._readers = Streams(max_readers(budget))
+        self._writers = Streams(max_writers(budget))
         self._stopping = asyncio.Event()
         self._health = health.HealthServicer()
         _GRPC_LOG.addFilter(_is_defect)
@@ -581,12 +460,14 @@ class GrpcServer:
         streams: Mapping[str, tuple[str, type[Message], StreamMethod]] = MappingProxyType({}),
         exchanges: Mapping[str, tuple[str, type[Message], Method]] = MappingProxyType({}),
         exchange_closed: OnClosed | None = None,
+        pieces: PieceMethods = NO_PIECES,
     ) -> None:
         """Start to serve calls. `methods` maps a name to (operation name for the counts, request class, method).
 
         `streams` does the same for methods that end by themselves when the process stops, and `exchanges` for
         methods that are called for each request of a stream. `exchange_ended` is called with the last request of
-        such a stream when its caller has ended it, or is gone.
+        such a stream when its caller has ended it, or is gone. `pieces` are methods that return or take one object
+        in pieces.
         """
         makers: dict[str, MakeHandler] = {
             name: partial(_large_handler, method, request, counts[operation], self._calls, self._receive)
@@ -610,7 +491,23 @@ class GrpcServer:
             )
             for name, (operation, request, method) in exchanges.items()
         }
-        described = (*methods.items(), *streams.items(), *exchanges.items())
+        makers |= {
+            name: partial(read_handler, method, request, counts[operation], self._calls, self._readers)
+            for name, (operation, request, method) in pieces.reads.items()
+        }
+        makers |= {
+            name: partial(
+                write_handler, method, request, counts[operation], self._calls, self._writers, self._budget
+            )
+            for name, (operation, request, method) in pieces.writes.items()
+        }
+        described = (
+            *methods.items(),
+            *streams.items(),
+            *exchanges.items(),
+            *pieces.reads.items(),
+            *pieces.writes.items(),
+        )
         counted = {name: counts[operation] for name, (operation, _, _) in described}
         handlers = _Handlers(
             {f"/{self._service}/{name}": make for name, make in makers.items()},

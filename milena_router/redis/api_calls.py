@@ -16,7 +16,7 @@ from milena_common.access.principals import END_USER
 from milena_common.api.errors import DeadlineExceeded, InvalidRequest, Overloaded
 from milena_common.api.methods import METHODS
 from milena_common.resp.redis_replies import CommandError, integer
-from milena_common.rpc.server import Message, Method
+from milena_common.rpc.calls import Message, Method
 from milena_common.runtime.clock import Clock, monotonic_ms
 from milena_router.redis.permissions import PORT
 from milena_router.redis.session import Session

@@ -28,7 +28,7 @@ from milena_common.network.security import PeerChain, ServerSecurity
 from milena_common.network.spare_listener import SpareListener
 from milena_common.process.distribution import installed_version
 from milena_common.resp.identity import Identity
-from milena_common.rpc.server import Message, Method
+from milena_common.rpc.calls import Message, Method
 from milena_common.runtime.clock import Clock
 from milena_router.redis.api_calls import ApiCalls
 from milena_router.redis.connection import MAX_UNSENT, Connection

@@ -31,7 +31,7 @@ from milena_common.cluster.runs_message import COPIES, MOVES, RUNS, runs_message
 from milena_common.cluster.slot_assignment import Member, Ring
 from milena_common.cluster.slot_runs import differences
 from milena_common.cluster.slots import SLOTS
-from milena_common.rpc.server import Message, StreamMethod
+from milena_common.rpc.calls import Message, StreamMethod
 from milena_router.ring.membership import Membership
 
 # Clients and nodes together; each keeps a connection open.

@@ -44,7 +44,7 @@ ACCESS_BUGS: tuple[Bug, ...] = (
         "bytes of a user with a certificate are charged to no user",
         (
             Change(
-                "milena_common/rpc/server.py",
+                "milena_common/rpc/calls.py",
                 "        return Allowed(principal.guard, filtered)\n",
                 "        return Allowed(self._principal.guard, filtered)\n",
             ),

@@ -14,12 +14,43 @@ ASSEMBLY = "milena_cache/writes/assembly.py"
 PART_READS = "milena_cache/reads/part_reads.py"
 SESSIONS = "milena_cache/writes/upload_sessions.py"
 WRITE_THROUGH = "milena_cache/writes/write_through.py"
+PIECES = "milena_common/rpc/pieces.py"
 
 BLOCK_TESTS = "tests/cache/blocks/test_block_reads.py"
 CLUSTER_TESTS = "tests/cache/blocks/test_cluster_blocks.py"
 SESSION_TESTS = "tests/cache/writes/test_upload_sessions.py"
 
+PIECE_TESTS = "tests/common/rpc/test_pieces.py"
+
 LARGE_OBJECT_BUGS: tuple[Bug, ...] = (
+    Bug(
+        "the pieces of a stream are of any version",
+        (Change(PIECES, "got = await piece(start, length, etag)", 'got = await piece(start, length, "")'),),
+        (f"{PIECE_TESTS}::test_a_reader_gets_no_bytes_of_another_version",),
+    ),
+    Bug(
+        "a stream goes on after its object was deleted",
+        (
+            Change(
+                PIECES,
+                "if not found.successful or found.size != size or len(found.value) != length:",
+                "if found.successful and len(found.value) != length:",
+            ),
+        ),
+        (f"{PIECE_TESTS}::test_a_reader_gets_no_bytes_of_another_version",),
+    ),
+    Bug(
+        "the end of a writer's stream ends its object",
+        (
+            Change(
+                PIECES,
+                "            step = await next_message()\n            if step is None:\n                raise",
+                "            step = await next_message() or pb.UploadRequest(complete=True)\n"
+                "            if step is None:\n                raise",
+            ),
+        ),
+        (f"{PIECE_TESTS}::test_nothing_is_stored_if_the_stream_ends_before_the_object",),
+    ),
     Bug(
         "blocks of two versions have one name",
         (

@@ -136,6 +136,7 @@ async def running_router(rate_limit: float = 0.0, *, direct_access: bool = True)
         router.watchers.streams(),
         router.service.exchanges(),
         router.service.exchange_closed,
+        router.service.pieces(),
     )
     try:
         async with grpc.aio.insecure_channel(str(router.address)) as router.channel:

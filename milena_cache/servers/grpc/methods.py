@@ -15,7 +15,7 @@ from milena_cache.service.requests import Requests
 from milena_common.api.errors import TryAgain
 from milena_common.api.methods import DELETE, GET, PUT, UPLOAD, served_by_node
 from milena_common.limits.byte_budget import ByteBudget
-from milena_common.rpc.server import Method
+from milena_common.rpc.calls import Method
 from milena_common.runtime.clock import Clock
 
 

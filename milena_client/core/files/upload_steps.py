@@ -1,7 +1,7 @@
 """Pure. The steps in which an object of any size is written: which bytes to send when.
 
-An object of up to WHOLE_BYTES is collected, and written by a put. A larger one is sent in steps of STEP_BYTES, each
-when more bytes come, so that the last one, which stores the object, is never empty.
+An object of up to WHOLE_BYTES is collected, and written by a put. A larger one is sent in steps of MAX_STEP_BYTES,
+each when more bytes come, so that the last one, which stores the object, is never empty.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import secrets
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from milena_common.api.uploads import MAX_STEP_BYTES
+
 # The copies of a value that a put makes are four times this.
 WHOLE_BYTES = 4 * 2**20
-STEP_BYTES = 2**20
 NAME_BYTES = 16
 
 
@@ -44,7 +45,7 @@ class UploadSteps:
         self.size = 0
         self.sent = 0
         self._name = secrets.token_hex(NAME_BYTES)
-        self._step_bytes = min(STEP_BYTES, max_value_bytes)
+        self._step_bytes = min(MAX_STEP_BYTES, max_value_bytes)
         self._room = min(WHOLE_BYTES, max_value_bytes)
         self._collected = bytearray()
 

@@ -54,6 +54,16 @@ class CacheStub(object):
                 request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.UploadRequest.SerializeToString,
                 response_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.UploadResponse.FromString,
                 _registered_method=True)
+        self.Read = channel.unary_stream(
+                '/cache_server.Cache/Read',
+                request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.GetRequest.SerializeToString,
+                response_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.GetResponse.FromString,
+                _registered_method=True)
+        self.Write = channel.stream_unary(
+                '/cache_server.Cache/Write',
+                request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.UploadRequest.SerializeToString,
+                response_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.UploadResponse.FromString,
+                _registered_method=True)
         self.List = channel.unary_unary(
                 '/cache_server.Cache/List',
                 request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.ListRequest.SerializeToString,
@@ -124,6 +134,22 @@ class CacheServicer(object):
 
     def Upload(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Read(self, request, context):
+        """As Get, of an object or part of any size, in pieces. The first response has all fields, and the first bytes; the
+        later ones have the bytes that follow, all of one version: FAILED_PRECONDITION if that is replaced meanwhile.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Write(self, request_iterator, context):
+        """As Upload, of all bytes of an object in turn, at most 1 MiB in each message. The first one names the object, and
+        has durability and conditions; the last one has complete. Nothing is stored if the stream ends before that.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -202,6 +228,16 @@ def add_CacheServicer_to_server(servicer, server):
             ),
             'Upload': grpc.unary_unary_rpc_method_handler(
                     servicer.Upload,
+                    request_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.UploadRequest.FromString,
+                    response_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.UploadResponse.SerializeToString,
+            ),
+            'Read': grpc.unary_stream_rpc_method_handler(
+                    servicer.Read,
+                    request_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.GetRequest.FromString,
+                    response_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.GetResponse.SerializeToString,
+            ),
+            'Write': grpc.stream_unary_rpc_method_handler(
+                    servicer.Write,
                     request_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.UploadRequest.FromString,
                     response_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.UploadResponse.SerializeToString,
             ),
@@ -357,6 +393,60 @@ class Cache(object):
             request,
             target,
             '/cache_server.Cache/Upload',
+            milena__common_dot_api_dot_pb_dot_cache__server__pb2.UploadRequest.SerializeToString,
+            milena__common_dot_api_dot_pb_dot_cache__server__pb2.UploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Read(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cache_server.Cache/Read',
+            milena__common_dot_api_dot_pb_dot_cache__server__pb2.GetRequest.SerializeToString,
+            milena__common_dot_api_dot_pb_dot_cache__server__pb2.GetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Write(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/cache_server.Cache/Write',
             milena__common_dot_api_dot_pb_dot_cache__server__pb2.UploadRequest.SerializeToString,
             milena__common_dot_api_dot_pb_dot_cache__server__pb2.UploadResponse.FromString,
             options,

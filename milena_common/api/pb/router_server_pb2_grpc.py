@@ -64,6 +64,16 @@ class RouterStub(object):
                 request_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.UploadRequest.SerializeToString,
                 response_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.UploadResponse.FromString,
                 _registered_method=True)
+        self.Read = channel.unary_stream(
+                '/router_server.Router/Read',
+                request_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.GetRequest.SerializeToString,
+                response_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.GetResponse.FromString,
+                _registered_method=True)
+        self.Write = channel.stream_unary(
+                '/router_server.Router/Write',
+                request_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.UploadRequest.SerializeToString,
+                response_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.UploadResponse.FromString,
+                _registered_method=True)
         self.List = channel.unary_unary(
                 '/router_server.Router/List',
                 request_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.ListRequest.SerializeToString,
@@ -150,6 +160,18 @@ class RouterServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Upload(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Read(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Write(self, request_iterator, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -247,6 +269,16 @@ def add_RouterServicer_to_server(servicer, server):
             ),
             'Upload': grpc.unary_unary_rpc_method_handler(
                     servicer.Upload,
+                    request_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.UploadRequest.FromString,
+                    response_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.UploadResponse.SerializeToString,
+            ),
+            'Read': grpc.unary_stream_rpc_method_handler(
+                    servicer.Read,
+                    request_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.GetRequest.FromString,
+                    response_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.GetResponse.SerializeToString,
+            ),
+            'Write': grpc.stream_unary_rpc_method_handler(
+                    servicer.Write,
                     request_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.UploadRequest.FromString,
                     response_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.UploadResponse.SerializeToString,
             ),
@@ -461,6 +493,60 @@ class Router(object):
             request,
             target,
             '/router_server.Router/Upload',
+            milena__common_dot_api_dot_pb_dot_router__server__pb2.UploadRequest.SerializeToString,
+            milena__common_dot_api_dot_pb_dot_router__server__pb2.UploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Read(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/router_server.Router/Read',
+            milena__common_dot_api_dot_pb_dot_router__server__pb2.GetRequest.SerializeToString,
+            milena__common_dot_api_dot_pb_dot_router__server__pb2.GetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Write(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/router_server.Router/Write',
             milena__common_dot_api_dot_pb_dot_router__server__pb2.UploadRequest.SerializeToString,
             milena__common_dot_api_dot_pb_dot_router__server__pb2.UploadResponse.FromString,
             options,

@@ -10,7 +10,7 @@ import pytest
 from milena_cache.objects.names import Object
 from milena_cache.objects.object_store import Fault, Ref
 from milena_cache.writes.multipart import MAX_OBJECT_BYTES, PART_BYTES, Multipart
-from milena_cache.writes.upload_sessions import IDLE_SECONDS, MAX_STEP_BYTES, Received, Step
+from milena_cache.writes.upload_sessions import IDLE_SECONDS, Received, Step
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import (
     ConditionFailed,
@@ -22,6 +22,7 @@ from milena_common.api.errors import (
     Overloaded,
     Unavailable,
 )
+from milena_common.api.uploads import MAX_STEP_BYTES
 from tests.cache.node_under_test import BUCKET, NodeUnderTest
 from tests.support.fake_clock import run_ready_tasks
 

@@ -58,7 +58,12 @@ def test_the_table_has_the_methods_of_a_service_with_their_messages(service, fil
 
 
 def test_the_table_has_the_form_of_each_method() -> None:
-    forms = {(False, False): "unary", (False, True): "stream", (True, True): "exchange"}
+    forms = {
+        (False, False): "unary",
+        (False, True): "stream",
+        (True, False): "upload",
+        (True, True): "exchange",
+    }
     for _, file, _ in SERVICES:
         for service in file.services_by_name.values():
             for method in service.methods:

@@ -19,8 +19,9 @@ from milena_common.limits.call_bytes import COPIES, ENVELOPE_BYTES
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.network.addresses import Address
 from milena_common.rpc import receive as grpc_receive
+from milena_common.rpc.calls import Method
 from milena_common.rpc.options import REQUEST_BYTES, SMALLEST_FRAME_LIMIT, channel_options
-from milena_common.rpc.server import GrpcServer, Method
+from milena_common.rpc.server import GrpcServer
 from milena_common.rpc.status import from_grpc
 from tests.support.waiting import eventually
 
@@ -186,7 +187,7 @@ async def test_what_a_failed_call_held_is_free_before_the_garbage_collector_runs
     method: str, replaced: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Or pytest keeps the log's record of the defect, which has its frames.
-    monkeypatch.setattr(logging.getLogger("milena_common.rpc.server"), "disabled", True)
+    monkeypatch.setattr(logging.getLogger("milena_common.rpc.calls"), "disabled", True)
     held: list[weakref.ref[Large]] = []
 
     def lose(large: Large) -> None:

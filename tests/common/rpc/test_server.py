@@ -22,8 +22,9 @@ from milena_common.metrics.call_counts import CallCounts
 from milena_common.network.addresses import Address
 from milena_common.network.listening import CannotListen
 from milena_common.resp.identity import Identity
+from milena_common.rpc.calls import Method
 from milena_common.rpc.options import MAX_CALLS_PER_CONNECTION, channel_options
-from milena_common.rpc.server import MAX_CHECKED_HANDLERS, GrpcServer, Method
+from milena_common.rpc.server import MAX_CHECKED_HANDLERS, GrpcServer
 from milena_common.rpc.status import from_grpc
 from tests.support.waiting import eventually
 

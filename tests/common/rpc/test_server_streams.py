@@ -15,8 +15,9 @@ from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.network.addresses import Address
+from milena_common.rpc.calls import StreamMethod, Streams
 from milena_common.rpc.options import channel_options
-from milena_common.rpc.server import GrpcServer, StreamMethod, Streams, _exchange_handler, _stream_handler
+from milena_common.rpc.server import GrpcServer, _exchange_handler, _stream_handler
 from milena_common.rpc.status import from_grpc
 
 SERVICE = "cache_server.Cache"

@@ -17,8 +17,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import grpc
+
 from bench.peers.s3_objects import Repeated, synthetic_seed
 from bench.peers.stub_process import StubProcess
+from milena_common.api.pb import cache_server_pb2 as pb
+from milena_common.api.pb import cache_server_pb2_grpc
 from milena_common.network.addresses import parse_address
 from milena_common.resp.encoding import command
 from tests.support.cluster import Cluster
@@ -106,6 +110,22 @@ async def read_by_s3(node: Node, key: str, progress: Progress) -> None:
         writer.close()
 
 
+async def read_by_grpc(node: Node, key: str, progress: Progress) -> None:
+    """Read by Read, piece by piece."""
+    async with grpc.aio.insecure_channel(node.address) as channel:
+        read = cache_server_pb2_grpc.CacheStub(channel).Read
+        while progress.read < SIZE:
+            try:
+                async for piece in read(pb.GetRequest(key=key.encode(), offset=progress.read)):
+                    for at in range(0, len(piece.value), PIECE):
+                        progress.add(piece.value[at : at + PIECE])
+                        await asyncio.sleep(PAUSE_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE):
+                    raise
+                await asyncio.sleep(PAUSE_SECONDS)
+
+
 async def _take(reader: asyncio.StreamReader, size: int, progress: Progress) -> None:
     while size:
         data = await reader.readexactly(min(PIECE, size))
@@ -114,7 +134,12 @@ async def _take(reader: asyncio.StreamReader, size: int, progress: Progress) -> 
         await asyncio.sleep(PAUSE_SECONDS)
 
 
-READERS: Mapping[str, Reader] = {"resp": read_by_resp, "resp, 64 MiB": read_large_parts, "s3": read_by_s3}
+READERS: Mapping[str, Reader] = {
+    "resp": read_by_resp,
+    "resp, 64 MiB": read_large_parts,
+    "s3": read_by_s3,
+    "grpc": read_by_grpc,
+}
 
 
 def memory(node: Node, field: str) -> float:
