@@ -49,6 +49,9 @@ _CATEGORIES_OF: Final = {
     "auth": "fast connection",
     "bitcount": "read bitmap slow",
     "bitfield": "write bitmap slow",
+    "bitfield_ro": "read fast bitmap",
+    "bitop": "write bitmap slow",
+    "bitpos": "read bitmap slow",
     "client": "slow",
     "client|caching": "slow connection",
     "client|defer": "connection slow",
@@ -104,7 +107,9 @@ _CATEGORIES_OF: Final = {
     "discard": "fast transaction",
     "echo": "fast connection",
     "eval": "write scripting slow",
+    "eval_ro": "read scripting slow",
     "evalsha": "write scripting slow",
+    "evalsha_ro": "read scripting slow",
     "exec": "transaction slow",
     "exists": "read fast keyspace",
     "expire": "write fast keyspace",
@@ -230,9 +235,24 @@ NEEDS: Final[Mapping[str, Need]] = {
 
 # What a script may call: a user who may run scripts needs permission for all of it, since a node that runs a
 # script for a client of another one does not know the user.
-SCRIPTS: Final = frozenset(("eval", "evalsha"))
+SCRIPTS: Final = frozenset(("eval", "evalsha", "eval_ro", "evalsha_ro"))
 CALLED_BY_SCRIPTS: Final = (
-    *("append", "bitcount", "bitfield", "copy", "decr", "decrby", "del", "delex", "exists", "expire", "expireat"),
+    *(
+        "append",
+        "bitcount",
+        "bitfield",
+        "bitfield_ro",
+        "bitop",
+        "bitpos",
+        "copy",
+        "decr",
+        "decrby",
+        "del",
+        "delex",
+        "exists",
+        "expire",
+        "expireat",
+    ),
     *("expiretime", "get", "getbit", "getdel", "getex", "getrange", "getset", "incr", "incrby", "incrbyfloat"),
     *("lcs", "mget", "mset", "msetnx", "object|encoding", "persist", "pexpire", "pexpireat", "pexpiretime"),
     *("psetex", "pttl", "rename", "renamenx", "set", "setbit", "setex", "setnx", "setrange", "strlen", "substr"),

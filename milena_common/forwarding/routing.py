@@ -104,7 +104,8 @@ def _table() -> Mapping[bytes, Forwarded]:
         ),
         *(Forwarded(name, 4, "read") for name in ("getrange", "substr")),
         Forwarded("getbit", 3, "read"),
-        Forwarded("bitcount", -2, "read"),
+        *(Forwarded(name, -2, "read") for name in ("bitcount", "bitfield_ro")),
+        Forwarded("bitpos", -3, "read"),
         Forwarded("lcs", -3, "read", last=2),
     ]
     others = [
@@ -117,6 +118,7 @@ def _table() -> Mapping[bytes, Forwarded]:
         ),
         *(Forwarded(name, 4, "modify", operation="put") for name in ("setrange", "setbit")),
         Forwarded("bitfield", -2, "modify", operation="put"),
+        Forwarded("bitop", -4, "modify", first=2, last=-1, operation="put"),
         Forwarded("delex", -2, "modify", operation="delete"),
         Forwarded("msetnx", -3, "modify", last=-1, step=2, operation="put"),
         Forwarded("copy", -3, "modify", last=2, operation="put"),
@@ -135,6 +137,10 @@ def _table() -> Mapping[bytes, Forwarded]:
         *(
             Forwarded(name, -3, "modify", first=0, last=0, step=0, operation="put", by_number=True)
             for name in ("eval", "evalsha")
+        ),
+        *(
+            Forwarded(name, -3, "read", first=0, last=0, step=0, by_number=True)
+            for name in ("eval_ro", "evalsha_ro")
         ),
         Forwarded("milena.refresh", -2, "write", last=-1, merge="sum", operation="refresh"),
         Forwarded("memory|usage", -3, "read", first=2, last=2, operation="other"),

@@ -16,6 +16,7 @@ MAX_SCRIPTS: Final = 1024
 MAX_BYTES: Final = 4 * 2**20
 # Of one of them.
 MAX_SOURCE_BYTES: Final = 64 * 1024
+_BY_SOURCE: Final = {b"EVALSHA": b"EVAL", b"EVALSHA_RO": b"EVAL_RO"}
 NO_SCRIPT: Final = "NOSCRIPT No matching script. Please use EVAL."
 
 
@@ -80,9 +81,10 @@ class Scripts:
         self._bytes = 0
 
     def as_eval(self, argv: list[bytes]) -> list[bytes]:
-        """Return EVAL or EVALSHA as EVAL, and keep its script. Raises CommandError if there is none."""
-        if argv[0].upper() == b"EVALSHA":
-            return [b"EVAL", self.source_of(argv[1]), *argv[2:]]
+        """Return EVAL, EVALSHA, or their read-only forms with the script, and keep it. Raises CommandError."""
+        by_source = _BY_SOURCE.get(argv[0].upper())
+        if by_source is not None:
+            return [by_source, self.source_of(argv[1]), *argv[2:]]
         self.add(argv[1])
         return argv
 

@@ -35,7 +35,7 @@ WATCH_INSIDE: Final = "ERR WATCH inside MULTI is not allowed"
 
 # Commands on keys that cannot be in a transaction.
 NOT_QUEUED: Final = frozenset(
-    ("eval", "evalsha", "memory|usage", "object|freq", "object|idletime", "milena.refresh")
+    ("eval", "evalsha", "eval_ro", "evalsha_ro", "memory|usage", "object|freq", "object|idletime", "milena.refresh")
 )
 # Options of SET that are about one write by itself.
 _OF_ONE_WRITE: Final = frozenset((b"DURABILITY", b"RECEIPT", b"WITHIN"))

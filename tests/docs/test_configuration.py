@@ -25,6 +25,7 @@ CONFIGURATION = ROOT / "docs" / "configuration.md"
 
 NODE_REQUIRED = {"ROUTER_ADDR": "127.0.0.1:1", "S3_BUCKET": "bucket", "AWS_REGION": "us-east-1"}
 # What may stand in backticks beside the variables of the processes.
+COMMANDS_WITH_UNDERSCORE = {"BITFIELD_RO", "EVALSHA_RO", "EVAL_RO"}
 OTHER_VARIABLES = {"MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", build.VARIABLE} | {
     VARIABLE,
     "AWS_ACCESS_KEY_ID",
@@ -130,7 +131,7 @@ def test_the_client_s_settings_are_as_documented() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_what_looks_like_a_variable_is_one(document: Path) -> None:
-    known = router_config.variables() | cache_config.variables() | OTHER_VARIABLES
+    known = router_config.variables() | cache_config.variables() | OTHER_VARIABLES | COMMANDS_WITH_UNDERSCORE
     mentioned = set(re.findall(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`", text(document)))
     assert mentioned <= known
 

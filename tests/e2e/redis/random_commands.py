@@ -75,7 +75,7 @@ class Commands:
         random = self._random
         pick = random.choice
         key = pick(KEYS)
-        match random.randrange(41):
+        match random.randrange(46):
             case 0 | 1:
                 return [b"SET", key, pick(VALUES)]
             case 2 | 3:
@@ -147,8 +147,18 @@ class Commands:
                 return [pick((b"TTL", b"PTTL")), key]
             case 38 | 39:
                 return [b"BITFIELD", key, *(word for _ in range(random.randint(0, 3)) for word in self._field())]
+            case 40:
+                return [b"BITPOS", key, pick((b"0", b"1", b"1", b"2")), *self._range()]
+            case 41:
+                return [pick((b"BITOP", b"bitop")), *self._bit_operation()]
+            case 42:
+                return [b"BITFIELD_RO", key, *(word for _ in range(random.randint(0, 2)) for word in self._field())]
             case _:
                 return [b"GET", key]
+
+    def _bit_operation(self) -> list[bytes]:
+        name = self._random.choice((b"AND", b"or", b"XOR", b"NOT", b"BAD"))
+        return [name, self._random.choice(KEYS), *(self._keys()[:1] if name == b"NOT" else self._keys())]
 
     def _field(self) -> list[bytes]:
         pick = self._random.choice

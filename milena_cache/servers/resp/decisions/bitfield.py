@@ -89,6 +89,15 @@ def bitfield(values: Values, argv: list[bytes]) -> list[int | None]:
     return replies
 
 
+def bitfield_ro(values: Values, argv: list[bytes]) -> list[int]:
+    """Carry out operations that only read. Raises CommandError for others."""
+    operations = _parsed(argv)
+    if any(each.name != b"GET" for each in operations):
+        raise CommandError("ERR BITFIELD_RO only supports the GET subcommand")
+    data = values.value_of(argv[1]) or b""
+    return [each.value_in(data) for each in operations]
+
+
 def _parsed(argv: list[bytes]) -> list[_Operation]:
     operations: list[_Operation] = []
     overflow = b"WRAP"

@@ -30,6 +30,7 @@ ONE_KEY: Final = (1, 1, 1)
 ALL_KEYS: Final = (1, -1, 1)
 KEYS_WITH_VALUES: Final = (1, -1, 2)
 KEY_OF_SUBCOMMAND: Final = (2, 2, 1)
+BEHIND_OPERATION: Final = (2, -1, 1)
 
 
 def _never(argv: list[bytes]) -> bool:

@@ -23,15 +23,23 @@ MAX_WRITTEN_BYTES: Final = 32 * 2**20
 class ScriptCalls:
     """The calls of one run. `cache_key` returns the cache key of the object that a script calls by a name.
 
+    `read_only`: calls that write are rejected (EVAL_RO).
+
     exceeded: True if it has left more than MAX_WRITTEN_BYTES changed: nothing of it may be written
     """
 
     def __init__(
-        self, commands: Mapping[bytes, Command[Any]], values: Values, cache_key: Callable[[bytes], bytes]
+        self,
+        commands: Mapping[bytes, Command[Any]],
+        values: Values,
+        cache_key: Callable[[bytes], bytes],
+        *,
+        read_only: bool = False,
     ) -> None:
         self._commands = commands
         self._values = values
         self._cache_key = cache_key
+        self._read_only = read_only
         self._sizes: dict[bytes, int] = {}
         self._written = 0
         self.exceeded = False
@@ -46,6 +54,8 @@ class ScriptCalls:
         if not command.keys[0]:
             return self._without_keys(command.name, argv)
         check_transaction(command, argv)
+        if self._read_only and command.access != "read":
+            raise CommandError("ERR Write commands are not allowed from read-only scripts.")
         assert command.decide is not None
         first, last, step = command.keys
         named = range(first, last + 1 if last >= 0 else len(argv) + last + 1, step)

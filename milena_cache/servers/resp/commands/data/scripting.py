@@ -1,4 +1,4 @@
-"""Coordination. EVAL, EVALSHA and SCRIPT: scripts in Lua, as functions of the keys that they declare.
+"""Coordination. EVAL, EVALSHA, their read-only forms, SCRIPT: scripts in Lua, functions of the keys they declare.
 
 All declared keys are read, the script runs in a sandbox (`scripts`), where its commands decide upon what those
 before them have made of the keys, and the result is written by one commit, as that of a transaction. The script has
@@ -23,23 +23,28 @@ from milena_cache.servers.resp.scripts.sandbox import ScriptStopped
 from milena_cache.servers.resp.state.context import Context
 from milena_common.forwarding.routing import in_protocol
 from milena_common.forwarding.scripts import check_number_of_keys, digest_of, flushed, keys_of_script
+from milena_common.resp.command_ordering import Access
 from milena_common.resp.encoding import OK, Raw
 from milena_common.resp.redis_replies import CommandError
 
 COMMANDS = CommandTable[Context](group="scripting", categories=("scripting",))
 
 
-@COMMANDS.command(
-    "eval",
-    arity=-3,
-    access="modify",
-    operation="put",
-    flags=("noscript", "movablekeys"),
-    since="2.6.0",
-    complexity="Depends on the script that is executed.",
-    summary="Executes a server-side Lua script.",
-    numbered_keys=keys_of_script,
-)
+def _described(access: Access, since: str) -> dict[str, Any]:
+    """Return what the commands that run a script have in common."""
+    return {
+        "arity": -3,
+        "access": access,
+        "operation": "get" if access == "read" else "put",
+        "flags": ("noscript", "movablekeys"),
+        "since": since,
+        "complexity": "Depends on the script that is executed.",
+        "numbered_keys": keys_of_script,
+    }
+
+
+@COMMANDS.command("eval_ro", summary="Executes a read-only server-side Lua script.", **_described("read", "7.0.0"))
+@COMMANDS.command("eval", summary="Executes a server-side Lua script.", **_described("modify", "2.6.0"))
 def evaluate(context: Context, session: Session, argv: list[bytes]) -> Any:
     """Run a script, and return its reply, or an awaitable of it. Raises CommandError and MilenaError."""
     check_number_of_keys(argv)
@@ -47,15 +52,12 @@ def evaluate(context: Context, session: Session, argv: list[bytes]) -> Any:
 
 
 @COMMANDS.command(
-    "evalsha",
-    arity=-3,
-    access="modify",
-    operation="put",
-    flags=("noscript", "movablekeys"),
-    since="2.6.0",
-    complexity="Depends on the script that is executed.",
-    summary="Executes a server-side Lua script by SHA1 digest.",
-    numbered_keys=keys_of_script,
+    "evalsha_ro",
+    summary="Executes a read-only server-side Lua script by SHA1 digest.",
+    **_described("read", "7.0.0"),
+)
+@COMMANDS.command(
+    "evalsha", summary="Executes a server-side Lua script by SHA1 digest.", **_described("modify", "2.6.0")
 )
 def evalsha(context: Context, session: Session, argv: list[bytes]) -> Any:
     check_number_of_keys(argv)
@@ -67,9 +69,10 @@ def _run(context: Context, session: Session, source: bytes, argv: list[bytes]) -
     digest = context.scripts.add(source)
     keys = keys_of_script(argv)
     arguments = argv[3 + len(keys) :]
+    read_only = argv[0].upper().endswith(b"_RO")
 
     def decide(values: Values, _: list[bytes]) -> Raw:
-        calls = ScriptCalls(context.commands, values, context.cache_key)
+        calls = ScriptCalls(context.commands, values, context.cache_key, read_only=read_only)
         try:
             reply = sandbox.run(digest, source, keys, arguments, calls.call)
         except ScriptStopped as stopped:

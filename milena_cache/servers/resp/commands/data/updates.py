@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from milena_cache.servers.resp.commands.data.deciding import handler_of, reader_of
 from milena_cache.servers.resp.decisions import bits, numbers, strings
-from milena_cache.servers.resp.decisions.bitfield import bitfield
+from milena_cache.servers.resp.decisions.bitfield import bitfield, bitfield_ro
 from milena_cache.servers.resp.decisions.keys import delex
 from milena_cache.servers.resp.decisions.lcs import lcs
-from milena_cache.servers.resp.dispatch.command import KEYS_WITH_VALUES, ONE_KEY
+from milena_cache.servers.resp.dispatch.command import BEHIND_OPERATION, KEYS_WITH_VALUES, ONE_KEY
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.state.context import Context
 
@@ -143,3 +143,47 @@ COMMANDS.command(
     summary="Counts the bits of a value that are set.",
     decide=bits.bitcount,
 )(reader_of(bits.bitcount))
+
+COMMANDS.command(
+    "bitpos",
+    arity=-3,
+    access="read",
+    keys=ONE_KEY,
+    operation="get",
+    group="bitmap",
+    categories=("bitmap",),
+    since="2.8.7",
+    complexity="O(N)",
+    summary="Finds the first bit of a value that is set, or that is clear.",
+    decide=bits.bitpos,
+)(reader_of(bits.bitpos))
+
+COMMANDS.command(
+    "bitfield_ro",
+    arity=-2,
+    access="read",
+    keys=ONE_KEY,
+    operation="get",
+    group="bitmap",
+    flags=("fast",),
+    categories=("bitmap",),
+    since="6.0.0",
+    complexity="O(1) for each subcommand specified",
+    summary="Reads integers of any number of bits in a value.",
+    decide=bitfield_ro,
+)(reader_of(bitfield_ro))
+
+COMMANDS.command(
+    "bitop",
+    arity=-4,
+    access="modify",
+    keys=BEHIND_OPERATION,
+    operation="put",
+    group="bitmap",
+    flags=("denyoom",),
+    categories=("bitmap",),
+    since="2.6.0",
+    complexity="O(N)",
+    summary="Combines the bits of values, and stores the result.",
+    decide=bits.bitop,
+)(handler_of(bits.bitop, BEHIND_OPERATION))

@@ -55,6 +55,28 @@ async def test_it_reads_and_writes_all_of_its_keys_by_one_commit(durability: str
     await server.t.stop()
 
 
+async def test_a_read_only_script_reads_and_cannot_write() -> None:
+    server = await started()
+    client = server.connect()
+    await client.value(b"SET", b"a", b"1")
+    assert await client.value(b"EVAL_RO", b"return redis.call('get', KEYS[1])", b"1", b"a") == b"1"
+    error = await client.value(b"EVAL_RO", b"return redis.call('incr', KEYS[1])", b"1", b"a")
+    assert "Write commands are not allowed from read-only scripts" in str(error)
+    digest = await client.value(b"SCRIPT", b"LOAD", b"return redis.pcall('del', KEYS[1])")
+    assert "Write commands are not allowed" in str(await client.value(b"EVALSHA_RO", digest, b"1", b"a"))
+    assert "NOSCRIPT" in str(await client.value(b"EVALSHA_RO", b"0" * 40, b"1", b"a"))
+    assert await client.value(b"GET", b"a") == b"1"
+    await server.t.stop()
+
+
+def test_a_script_is_forwarded_by_its_source_in_the_form_in_which_it_was_called() -> None:
+    scripts = Scripts()
+    digest = scripts.add(b"return 1")
+    assert scripts.as_eval([b"evalsha_ro", digest, b"0"]) == [b"EVAL_RO", b"return 1", b"0"]
+    assert scripts.as_eval([b"EVALSHA", digest, b"0"]) == [b"EVAL", b"return 1", b"0"]
+    assert scripts.as_eval([b"EVAL_RO", b"return 2", b"0"]) == [b"EVAL_RO", b"return 2", b"0"]
+
+
 async def test_its_writes_are_seen_when_they_are_durable_and_not_before() -> None:
     server = await started()
     client, other = server.connect(), server.connect()
