@@ -120,6 +120,7 @@ from milena_common.rpc.pieces import PieceMethods, piece_methods
 from milena_common.rpc.server import GrpcServer
 from milena_common.runtime.key_locks import KeyLocks
 from milena_common.s3.counts import EndpointCounts
+from milena_common.s3.object_copies import ObjectCopies
 from milena_common.tls.certificates import Certificates
 from milena_common.tls.outgoing import Outgoing
 
@@ -486,6 +487,8 @@ def build_servers(
         config.request_timeout,
         lambda: parts.conditions.foretells_etags,
     )
+    objects = ClusterObjects(requests, links or s3_peers, config.buckets, calls, clock, address)
+    object_copies = ObjectCopies(objects, parts.budget, config.max_value_bytes)
     member_check = MemberCheck(ownership, rejects, clock.sleep)
     resp = resp_server(
         config=config,
@@ -500,7 +503,7 @@ def build_servers(
         handover=handover,
         copies=copies,
         slot_waiters=slot_waiters,
-        api=ApiMethods(requests, status, member_check, address, believes_owner=False),
+        api=ApiMethods(requests, status, member_check, object_copies, address, believes_owner=False),
         status=status,
         calls=calls,
         clock=clock,
@@ -510,9 +513,8 @@ def build_servers(
         links=links or block_peers,
     )
     # Over gRPC a router, or another node, may leave out since when this node owns the object.
-    api = ApiMethods(requests, status, member_check, address, believes_owner=True)
+    api = ApiMethods(requests, status, member_check, object_copies, address, believes_owner=True)
     methods = grpc_methods(api, requests, parts.budget, clock, slot_waiters)
-    objects = ClusterObjects(requests, links or s3_peers, config.buckets, calls, clock, address)
     fence.on_change.append(resp.fence_changed)
     handover.source.on_change = resp.slots_changed
     copies.promotion.on_served = resp.fence_changed

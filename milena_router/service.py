@@ -14,6 +14,7 @@ from milena_common.api.durability import check_condition, check_durability
 from milena_common.api.errors import FailedPrecondition, MilenaError
 from milena_common.api.keys import cache_key, canonical_bucket, check_bucket, check_key, check_value_size
 from milena_common.api.methods import (
+    COPY,
     DELETE,
     GET,
     JOIN,
@@ -208,6 +209,20 @@ class RouterService:
 
         return await self._forwarder.write_at_owner(DELETE.name, key, build, _invalidate_request(request), timeout)
 
+    async def copy(self, request: pb.CopyRequest, remaining: float | None) -> bytes:
+        timeout = self._admit(remaining)
+        if self._leases.recovering:
+            timeout = await self._leases.published(timeout)
+        self._file(request.source_bucket, request.source_key)
+        key = self._file(request.bucket, request.key)
+        check_durability(request.durability)
+        check_condition(request.if_match, request.if_none_match)
+        # Any node can copy, by the owners of both keys; that of the target saves it a step.
+        serialized = request.SerializeToString()
+        return await self._forwarder.write_at_owner(
+            COPY.name, key, lambda _: serialized, _invalidate_request(request), timeout
+        )
+
     async def list(self, request: pb.ListRequest, remaining: float | None) -> bytes:
         timeout = self._admit(remaining)
         if self._leases.recovering:
@@ -378,5 +393,7 @@ def omitted_bytes(response: bytes) -> int:
     return parsed.size if parsed.omitted else 0
 
 
-def _invalidate_request(request: cache_pb.PutRequest | cache_pb.UploadRequest | pb.DeleteRequest) -> bytes:
+def _invalidate_request(
+    request: cache_pb.PutRequest | cache_pb.UploadRequest | pb.CopyRequest | pb.DeleteRequest,
+) -> bytes:
     return cache_pb.InvalidateRequest(key=request.key, bucket=request.bucket).SerializeToString()

@@ -24,6 +24,7 @@ from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.api.properties import Properties
 from milena_common.api.uploads import UploadedPart
 from milena_common.rpc.calls import Message, Method
+from milena_common.s3.object_copies import ObjectCopies
 
 # The operation under which a method is counted, the class of its request, and the method.
 Named = tuple[str, type[Message], Method]
@@ -67,6 +68,7 @@ class ApiMethods:
         requests: Requests,
         status: Status,
         member_check: MemberCheck,
+        copies: ObjectCopies,
         address: str,
         *,
         believes_owner: bool,
@@ -74,6 +76,7 @@ class ApiMethods:
         self._requests = requests
         self._status = status
         self._member_check = member_check
+        self._copies = copies
         self.address = address
         self._unstated = 0 if believes_owner else None
         self._methods: Mapping[str, Named] = served_by_node(
@@ -238,6 +241,24 @@ class ApiMethods:
         etag, durability = ("", "") if ack is None else (ack.etag, ack.durability)
         return pb.UploadResponse(
             successful=True, etag=etag, node=self.address, durability=durability, received=size
+        ).SerializeToString()
+
+    async def copy(self, request: pb.CopyRequest, remaining: float | None) -> bytes:
+        # Rate, fence and ownership are those of the reads and writes that it takes.
+        written = await self._requests.copy(
+            self._copies,
+            (request.source_bucket, request.source_key),
+            (request.bucket, request.key),
+            remaining,
+            durability=request.durability,
+            if_match=request.if_match,
+            if_none_match=request.if_none_match,
+            source_if_match=request.source_if_match,
+        )
+        if written is None:
+            return pb.CopyResponse(node=self.address).SerializeToString()
+        return pb.CopyResponse(
+            successful=True, etag=written.etag, node=written.node, durability=written.durability
         ).SerializeToString()
 
     def list(self, request: pb.ListRequest, remaining: float | None) -> Coroutine[Any, Any, bytes]:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from milena_cache.membership.identity import NodeIdentity
 from milena_cache.membership.node_fence import NodeFence
 from milena_cache.membership.ownership import ELSEWHERE, Ownership
+from milena_cache.objects.etags import same_etag
 from milena_cache.objects.expiry import NEVER, expires_after, remaining_ms
 from milena_cache.objects.names import Buckets, Object
 from milena_cache.objects.object_store import Page
@@ -36,13 +37,15 @@ from milena_cache.writes.client_uploads import ClientUploads
 from milena_cache.writes.upload_sessions import Received, Step, UploadSessions
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.durability import THROUGH, check_condition, check_durability
-from milena_common.api.errors import InvalidRequest, NoNodes, OriginUnavailable
+from milena_common.api.errors import ConditionFailed, DeadlineExceeded, InvalidRequest, NoNodes, OriginUnavailable
 from milena_common.api.properties import Properties
 from milena_common.api.uploads import UploadedPart
 from milena_common.cluster.slots import SLOTS
 from milena_common.limits.token_bucket import TokenBucket, over_limit
 from milena_common.resp.identity import Identity
 from milena_common.runtime.deadlines import inner
+from milena_common.s3.object_copies import Copy, ObjectCopies
+from milena_common.s3.objects import Found, Written
 
 # An object, and the ring epoch since which this node owns it; 0: any entry may be served.
 Place = tuple[Object, int]
@@ -391,6 +394,43 @@ class Requests:
         target, owned_since = place
         change = Change(target, b"", "", owned_since, if_match, if_none_match)
         return self.client_uploads.complete(change, upload, parts, self._timeout(remaining))
+
+    async def copy(
+        self,
+        copies: ObjectCopies,
+        source: tuple[str, bytes],
+        target: tuple[str, bytes],
+        remaining: float | None,
+        *,
+        durability: str,
+        if_match: str,
+        if_none_match: str,
+        source_if_match: str,
+    ) -> Written | None:
+        """Copy an object of any node by `copies`, within the caller's time; None if there is none.
+
+        Raises as `ObjectCopies.copy`, and ConditionFailed if the source's ETag is not `source_if_match`.
+        """
+        check_condition(if_match, if_none_match)
+        check_condition(source_if_match, "")
+        if self._buckets.resolve(*source) == self._buckets.resolve(*target):
+            raise InvalidRequest("key: is that of the source; an object is not copied to itself")
+        deadline = self._clock.now() + self._timeout(remaining)
+
+        def left() -> float:
+            seconds = deadline - self._clock.now()
+            if seconds <= 0:
+                raise DeadlineExceeded("the object was not copied in time")
+            return seconds
+
+        def check(found: Found) -> None:
+            if source_if_match and not same_etag(found.etag, source_if_match):
+                raise ConditionFailed(f"source_if_match: the object's ETag is {found.etag}, not {source_if_match}")
+
+        durability = check_durability(durability) or ""
+        return await copies.copy(
+            Copy(source, target, check, None, durability, if_match, if_none_match, left, left, lambda _: None)
+        )
 
     def delete(
         self, place: Place, remaining: float | None, *, durability: str, if_match: str

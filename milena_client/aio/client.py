@@ -389,6 +389,36 @@ class AsyncMilena:
         finally:
             self._wrote((key,))
 
+    async def copy(
+        self,
+        source: Key,
+        target: Key,
+        *,
+        durability: Durability | None = None,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+        source_bucket: str | None = None,
+        timeout: float | None = None,
+    ) -> Written:
+        """Copy the object `source` to the key `target`, without its bytes passing through this process.
+
+        - `durability`, `if_match`, `if_none_match`: those of `set`, for `target`. An object of more than 8 MiB is
+          copied by S3, after it has got the newest write of `source`, and is in S3 when `copy` returns: give it a
+          `timeout`.
+        - `source_bucket`: that of `source`; None: the client's own.
+
+        What S3 keeps with the object, as its content type, is copied too; an expiry is not. Raises KeyNotFound if
+        there is no `source`, InvalidRequest if it is `target`, and as `set` does.
+        """
+        source_bucket = self._bucket if source_bucket is None else source_bucket
+        operation = operations.copy(
+            source, source_bucket, target, self._bucket, durability, if_match, if_none_match
+        )
+        try:
+            return await self._run(operation, timeout)
+        finally:
+            self._wrote((target,))
+
     async def delete(
         self,
         key: Key,

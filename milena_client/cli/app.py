@@ -55,6 +55,7 @@ def milena(ctx: click.Context) -> None:
 for _command in (
     objects.get,
     objects.put,
+    objects.cp,
     objects.rm,
     objects.ls,
     refresh.refresh,

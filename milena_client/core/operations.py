@@ -39,7 +39,7 @@ from milena_common.api.errors import (
     KeyNotFound,
 )
 from milena_common.api.keys import MAX_VALUE_BYTES
-from milena_common.api.methods import DELETE, FLUSH, GET, LIST, PUT, UPLOAD
+from milena_common.api.methods import COPY, DELETE, FLUSH, GET, LIST, PUT, UPLOAD
 from milena_common.api.pb import router_server_pb2 as pb
 
 A = TypeVar("A")
@@ -145,6 +145,36 @@ def put(
         ttl_ms=encode_ttl(ttl),
     )
     return Operation(PUT.name, request, _read_written, PUT.repeatable, "set", encoded)
+
+
+def copy(
+    source: Key,
+    source_bucket: str,
+    target: Key,
+    bucket: str,
+    durability: Durability | None = None,
+    if_match: str | None = None,
+    if_none_match: str | None = None,
+) -> Operation[Written]:
+    """Return the operation that copies an object."""
+    encoded = encode_key(target)
+    _check_condition(if_match, if_none_match)
+    request = pb.CopyRequest(
+        key=encoded,
+        bucket=bucket,
+        source_key=encode_key(source),
+        source_bucket=source_bucket,
+        durability=check_durability(durability or ""),
+        if_match=if_match,
+        if_none_match=if_none_match,
+    )
+
+    def read(response: pb.CopyResponse) -> Written:
+        if not response.successful:
+            raise not_found(source)
+        return Written(response.etag, response.node, response.durability)
+
+    return Operation(COPY.name, request, read, COPY.repeatable, "copy", encoded)
 
 
 def upload(

@@ -46,6 +46,8 @@ Info = dict[str, Any]
 
 # Bytes that are read of a local file at a time, and of the largest value that is written as a whole.
 TRANSFER_BYTES = 8 * 2**20
+# Seconds that S3 may take to copy a large object.
+COPY_SECONDS = 600.0
 _MODES = "'rb', 'wb', 'xb'"
 # The modes of files for those of fsspec's calls that write.
 _MODE_OF = {"overwrite": "wb", "create": "xb"}
@@ -439,14 +441,19 @@ class MilenaFileSystem(AsyncFileSystem):
 
     async def _cp_file(self, path1: str, path2: str, **_: Any) -> None:
         path1, path2 = self._strip_protocol(path1), self._strip_protocol(path2)
-        client, place = self._at(path1)
+        source, target = parse_path(path1), parse_path(path2)
+        if not target.key:
+            raise IsADirectoryError(path2)
+        if source == target:
+            return
         with file_errors(path1):
-            source = await client.open(place.key)
-        async with source, await self._writer(path2, "wb") as writer:
-            with file_errors(path2):
-                async for chunk in source.chunks():
-                    await writer.write(chunk)
-                await writer.close()
+            await self._clients.here(target.bucket).copy(
+                source.key,
+                target.key,
+                durability=self._durability,
+                source_bucket=source.bucket,
+                timeout=COPY_SECONDS,
+            )
 
     async def _rm_file(self, path: str, **_: Any) -> None:
         """Delete the object; one that does not exist is no error, as in S3."""

@@ -14,10 +14,11 @@ from google.protobuf.message import Message
 from milena_client.core.values import KeyT, Value, encode_key, encode_value
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.durability import BACK, check_condition, check_durability
-from milena_common.api.errors import ConditionFailed, FailedPrecondition, MilenaError
+from milena_common.api.errors import ConditionFailed, FailedPrecondition, InvalidRequest, MilenaError
 from milena_common.api.etags import etag_of
 from milena_common.api.keys import cache_key, canonical_bucket, check_key
 from milena_common.api.methods import (
+    COPY,
     DELETE,
     FLUSH,
     GET,
@@ -63,6 +64,7 @@ class MemoryCluster:
             PUT: self._put,
             DELETE: self._delete,
             UPLOAD: self._upload,
+            COPY: self._copy,
             LIST: self._list,
             LEAVE: self._leave,
             NODES: self._nodes,
@@ -171,6 +173,28 @@ class MemoryCluster:
         return pb.UploadResponse(
             successful=True, etag=put.etag, node=NODE, durability=put.durability, received=len(received)
         )
+
+    def _copy(self, request: pb.CopyRequest) -> pb.CopyResponse:
+        check_key(request.source_key)
+        source, _ = self._bucket(request.source_bucket)
+        target, _ = self._bucket(request.bucket)
+        if (source, request.source_key) == (target, request.key):
+            raise InvalidRequest("key: is that of the source; an object is not copied to itself")
+        value = self._existing(source, request.source_key)
+        if value is None:
+            return pb.CopyResponse(node=NODE)
+        _check_conditions(value, request.source_if_match, "")
+        put = self._put(
+            pb.PutRequest(
+                key=request.key,
+                bucket=request.bucket,
+                value=value,
+                durability=request.durability,
+                if_match=request.if_match,
+                if_none_match=request.if_none_match,
+            )
+        )
+        return pb.CopyResponse(successful=True, etag=put.etag, node=NODE, durability=put.durability)
 
     def _delete(self, request: pb.DeleteRequest) -> pb.DeleteResponse:
         check_key(request.key)

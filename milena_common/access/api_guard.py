@@ -90,6 +90,12 @@ class ApiGuard:
             self.access.limits.admit(user, self._now())
             self._check(principal, user, need, (request.key,), request.bucket, address, port)
             return None
+        if method == api.COPY.name:
+            self.access.limits.admit(user, self._now())
+            source = (request.source_key,)
+            self._check(principal, user, _ON_OBJECT[api.GET], source, request.source_bucket, address, port)
+            self._check(principal, user, _ON_OBJECT[api.PUT], (request.key,), request.bucket, address, port)
+            return None
         if needs := _OBJECTS.get(method):
             need = needs[0] if request.keys else needs[1]
             self._check(principal, user, need, tuple(request.keys), request.bucket, address, port)

@@ -123,6 +123,15 @@ WRITE: Final = ApiMethod(
     form="upload",
     writes=True,
 )
+COPY: Final = ApiMethod(
+    name="Copy",
+    operation="copy",
+    router=Messages(router_pb.CopyRequest, router_pb.CopyResponse),
+    node=Messages(node_pb.CopyRequest, node_pb.CopyResponse),
+    at_any_node=True,
+    writes=True,
+    repeatable=False,  # as of Put
+)
 LIST: Final = ApiMethod(
     name="List",
     operation="list",
@@ -219,7 +228,7 @@ KEEP_LEASE: Final = ApiMethod(
 UNARY_OF_EXCHANGE: Final[Mapping[str, str]] = {KEEP_LEASE.name: JOIN.name}
 
 METHODS: Final = (
-    *(GET, PUT, DELETE, UPLOAD, READ, WRITE, LIST),
+    *(GET, PUT, DELETE, UPLOAD, READ, WRITE, COPY, LIST),
     *(JOIN, LEAVE, NODES, OWNER),
     *(STATS, INVALIDATE, CHECK_MEMBER, ABANDON_MOVES, FLUSH, LIST_DEAD_LETTERS, RESOLVE_DEAD_LETTERS, REFRESH),
     *(WATCH_RING, KEEP_LEASE),
@@ -247,6 +256,8 @@ class ObjectMethods(Protocol):
 
     def upload(self, request: Any, remaining: float | None, /) -> Awaitable[bytes]: ...
 
+    def copy(self, request: Any, remaining: float | None, /) -> Awaitable[bytes]: ...
+
     def list(self, request: Any, remaining: float | None, /) -> Awaitable[bytes]: ...
 
     def stats(self, request: Any, remaining: float | None, /) -> Awaitable[bytes]: ...
@@ -267,6 +278,7 @@ def handlers_of(methods: ObjectMethods) -> dict[ApiMethod, Handler]:
         PUT: methods.put,
         DELETE: methods.delete,
         UPLOAD: methods.upload,
+        COPY: methods.copy,
         LIST: methods.list,
         STATS: methods.stats,
         FLUSH: methods.flush,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from milena_client import Milena, NodeLost, RateLimited, RetryPolicy, Unavailable
+from milena_client import InvalidRequest, KeyNotFound, Milena, NodeLost, RateLimited, RetryPolicy, Unavailable
 from milena_client.testing import FakeAsyncMilena, FakeMilena
 
 
@@ -114,3 +114,14 @@ def test_the_fixtures_in_somebodys_test_suite(tmp_path: Path) -> None:
 def test_the_doubles_work_without_pytest() -> None:
     code = "import sys; sys.modules['pytest'] = None; from milena_client.testing import FakeMilena; FakeMilena()"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+async def test_copies_are_made_of_what_there_is() -> None:
+    client, other = FakeMilena({"a": b"v"}), FakeAsyncMilena({"a": b"v"})
+    client.copy("a", "b")
+    await other.copy("a", "b")
+    assert (client.get("b"), await other.get("b")) == (b"v", b"v")
+    with pytest.raises(KeyNotFound):
+        client.copy("missing", "c")
+    with pytest.raises(InvalidRequest):
+        client.copy("a", "a")

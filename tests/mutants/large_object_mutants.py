@@ -15,14 +15,32 @@ PART_READS = "milena_cache/reads/part_reads.py"
 SESSIONS = "milena_cache/writes/upload_sessions.py"
 WRITE_THROUGH = "milena_cache/writes/write_through.py"
 PIECES = "milena_common/rpc/pieces.py"
+OBJECT_COPIES = "milena_common/s3/object_copies.py"
 
 BLOCK_TESTS = "tests/cache/blocks/test_block_reads.py"
 CLUSTER_TESTS = "tests/cache/blocks/test_cluster_blocks.py"
 SESSION_TESTS = "tests/cache/writes/test_upload_sessions.py"
 
+COPY_TESTS = "tests/common/s3/test_object_copies.py"
 PIECE_TESTS = "tests/common/rpc/test_pieces.py"
 
 LARGE_OBJECT_BUGS: tuple[Bug, ...] = (
+    Bug(
+        "a copy by S3 is of any version",
+        (
+            Change(
+                OBJECT_COPIES,
+                "copy.source, part, copy.writing(), if_match=found.etag",
+                "copy.source, part, copy.writing(), if_match=(await objects.describe(*copy.source, 1.0)).etag",
+            ),
+        ),
+        (f"{COPY_TESTS}::test_a_source_that_is_replaced_is_copied_anew",),
+    ),
+    Bug(
+        "a copy is made of what the cache has, without asking S3",
+        (Change(OBJECT_COPIES, "            await self._objects.confirm(*copy.source, copy.reading())\n", ""),),
+        (f"{COPY_TESTS}::test_a_small_object_is_put_with_what_is_kept_with_it",),
+    ),
     Bug(
         "the pieces of a stream are of any version",
         (Change(PIECES, "got = await piece(start, length, etag)", 'got = await piece(start, length, "")'),),

@@ -1,4 +1,4 @@
-"""Shell. Commands about objects: `get`, `put`, `rm`, `ls`.
+"""Shell. Commands about objects: `get`, `put`, `cp`, `rm`, `ls`.
 
 Commands of one key print their result for programs: `get` the value, `put` a row about the write, `rm` nothing.
 Commands of many keys report as `milena_client.cli.commands.transfer.each` says.
@@ -293,6 +293,33 @@ def _put_directory(
             return _written(key, value, written)
 
         return each(session, "put", files, send, str, _WRITTEN, total=len(files), failures=unreadable)
+
+
+@click.command()
+@click.argument("source", metavar="KEY")
+@click.argument("target", metavar="NEW_KEY")
+@_DURABILITY
+@click.option("--if-none-match", type=click.Choice([ANY_OBJECT]), help="'*': only where there is no such object.")
+@cluster_options
+@click.pass_obj
+def cp(
+    session: Session, source: str, target: str, durability: Durability | None, if_none_match: str | None
+) -> None:
+    """Copy the object KEY to NEW_KEY, over any object that is there, without its bytes passing through here.
+
+    S3 copies an object of more than 8 MiB, after it has got the newest write of KEY: give it a --timeout. The copy
+    keeps what S3 has with the object, as its content type, and does not expire. With --if-none-match nothing is
+    written, and the exit code is 1, if there is an object.
+
+    The result is the key, the ETag, the node that wrote it, and the durability class that was reached.
+    """
+    with session.client() as client:
+        written = client.copy(source, target, durability=durability, if_none_match=if_none_match)
+    row = {"key": target, "etag": written.etag, "node": written.node, "durability": written.durability}
+    if session.format == "json":
+        write_json(row)
+    else:
+        write_rows(session.format, [column for column in _WRITTEN if column.name in row], [row])
 
 
 @click.command()

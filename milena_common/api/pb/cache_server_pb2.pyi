@@ -200,6 +200,38 @@ class UploadResponse(_message.Message):
     received: int
     def __init__(self, successful: bool = ..., etag: _Optional[str] = ..., node: _Optional[str] = ..., durability: _Optional[str] = ..., received: _Optional[int] = ...) -> None: ...
 
+class CopyRequest(_message.Message):
+    __slots__ = ("key", "bucket", "source_key", "source_bucket", "durability", "if_match", "if_none_match", "source_if_match")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_KEY_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_BUCKET_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    IF_MATCH_FIELD_NUMBER: _ClassVar[int]
+    IF_NONE_MATCH_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_IF_MATCH_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    bucket: str
+    source_key: bytes
+    source_bucket: str
+    durability: str
+    if_match: str
+    if_none_match: str
+    source_if_match: str
+    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., source_key: _Optional[bytes] = ..., source_bucket: _Optional[str] = ..., durability: _Optional[str] = ..., if_match: _Optional[str] = ..., if_none_match: _Optional[str] = ..., source_if_match: _Optional[str] = ...) -> None: ...
+
+class CopyResponse(_message.Message):
+    __slots__ = ("successful", "etag", "node", "durability")
+    SUCCESSFUL_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    successful: bool
+    etag: str
+    node: str
+    durability: str
+    def __init__(self, successful: bool = ..., etag: _Optional[str] = ..., node: _Optional[str] = ..., durability: _Optional[str] = ...) -> None: ...
+
 class ListRequest(_message.Message):
     __slots__ = ("prefix", "bucket", "cursor", "limit", "delimiter")
     PREFIX_FIELD_NUMBER: _ClassVar[int]

@@ -64,6 +64,11 @@ class CacheStub(object):
                 request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.UploadRequest.SerializeToString,
                 response_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.UploadResponse.FromString,
                 _registered_method=True)
+        self.Copy = channel.unary_unary(
+                '/cache_server.Cache/Copy',
+                request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.CopyRequest.SerializeToString,
+                response_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.CopyResponse.FromString,
+                _registered_method=True)
         self.List = channel.unary_unary(
                 '/cache_server.Cache/List',
                 request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.ListRequest.SerializeToString,
@@ -154,6 +159,12 @@ class CacheServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Copy(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def List(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -240,6 +251,11 @@ def add_CacheServicer_to_server(servicer, server):
                     servicer.Write,
                     request_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.UploadRequest.FromString,
                     response_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.UploadResponse.SerializeToString,
+            ),
+            'Copy': grpc.unary_unary_rpc_method_handler(
+                    servicer.Copy,
+                    request_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.CopyRequest.FromString,
+                    response_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.CopyResponse.SerializeToString,
             ),
             'List': grpc.unary_unary_rpc_method_handler(
                     servicer.List,
@@ -449,6 +465,33 @@ class Cache(object):
             '/cache_server.Cache/Write',
             milena__common_dot_api_dot_pb_dot_cache__server__pb2.UploadRequest.SerializeToString,
             milena__common_dot_api_dot_pb_dot_cache__server__pb2.UploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Copy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cache_server.Cache/Copy',
+            milena__common_dot_api_dot_pb_dot_cache__server__pb2.CopyRequest.SerializeToString,
+            milena__common_dot_api_dot_pb_dot_cache__server__pb2.CopyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -115,3 +115,19 @@ def test_limits_of_users(guard: ApiGuard) -> None:
     guard.authorize(slow, "Get", pb.GetRequest(key=b"a"), "a", "grpc")
     with pytest.raises(RateLimited):
         guard.authorize(slow, "Get", pb.GetRequest(key=b"a"), "a", "grpc")
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "allowed"),
+    [("app/1", "app/2", True), ("pub/1", "app/2", True), ("app/1", "pub/2", False), ("x", "app/2", False)],
+)
+def test_a_copy_needs_reading_its_source_and_writing_its_key(
+    guard: ApiGuard, source: str, target: str, allowed: bool
+) -> None:
+    request = pb.CopyRequest(source_key=source.encode(), key=target.encode())
+    app = of(guard, "app", "p")
+    if allowed:
+        assert guard.authorize(app, "Copy", request, "a", "grpc") is None
+    else:
+        with pytest.raises(AccessDenied):
+            guard.authorize(app, "Copy", request, "a", "grpc")

@@ -30,7 +30,8 @@ TABLE = Path(methods.__file__).relative_to(ROOT)
 OTHER_SENSES = {
     "milena_common/s3/wire/xml_input.py": {"Delete"},  # an element of S3's XML
     "milena_common/cluster/slot_assignment.py": {"Owner"},  # the owner of a key, a class
-    "milena_router/ring/membership.py": {"Join", "Leave"},  # kinds of changes of the ring
+    "milena_router/ring/membership.py": {"Copy", "Join", "Leave"},  # kinds of changes of the ring
+    "milena_router/forwarding/forward.py": {"Copy"},  # the same
     "milena_router/shared/shared_leases.py": {"Join", "Leave"},  # the same
     "milena_cache/servers/resp/commands/server/info_sections.py": {"Stats"},  # a section of INFO
     "milena_router/redis/local_commands.py": {"Stats"},  # the same

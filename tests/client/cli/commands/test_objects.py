@@ -289,3 +289,17 @@ def test_another_bucket(run: Run) -> None:
     assert run("ls").stdout == ""
     assert run("--bucket", "logs", "ls").stdout == "k\n"
     assert run("--url", "milena://h/logs", "get", "k").stdout == "v"
+
+
+def test_cp_copies_an_object(run: Run, cluster: MemoryCluster) -> None:
+    cluster.add({"a": BINARY})
+    assert run("cp", "a", "b").stdout.split("\t")[:2] == ["b", etag_of(BINARY)]
+    assert run("get", "b").stdout_bytes == BINARY
+    assert (
+        json.loads(run("cp", "a", "c", "-o", "json", "--durability", "through").stdout)["durability"] == "through"
+    )
+    there = run("cp", "a", "b", "--if-none-match", "*")
+    assert (there.exit_code, there.stdout) == (1, "")
+    missing = run("cp", "no", "b")
+    assert (missing.exit_code, missing.stderr) == (4, "milena: there is no key 'no'\n")
+    assert run("cp", "a", "a").exit_code == 2
