@@ -46,7 +46,7 @@ from milena_cache.writeback.flush import FlushWaiters
 from milena_cache.writes.writer import Writes
 from milena_common.access.guarding import guard_process
 from milena_common.api.errors import ConfigError
-from milena_common.cluster.member import GRPC_TLS, RESP, RESP_TLS
+from milena_common.cluster.member import GRPC_TLS, RESP, RESP_TLS, S3_HTTP, S3_HTTPS
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.cores import usable_cores
 from milena_common.limits.memory_limit import memory_limit
@@ -165,7 +165,12 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
             clock,
             security,
         )
-        log.info("S3 endpoint on %s", endpoint.server.start(config.s3_endpoint.listen, "S3_LISTEN_ADDR"))
+        s3_listens = endpoint.server.start(config.s3_endpoint.listen, "S3_LISTEN_ADDR")
+        log.info("S3 endpoint on %s", s3_listens)
+        # For routers, which send requests of S3 clients there.
+        where = str(Address(host, s3_listens.port) if s3_listens.is_wildcard else s3_listens)
+        addresses[S3_HTTP] = where if tls.mode != "on" else ""
+        addresses[S3_HTTPS] = where if tls.mode != "off" else ""
     metrics = await ops.start(config.metrics, "METRICS_PORT")
     member = NodeDescription(
         address=advertised,

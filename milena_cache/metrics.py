@@ -52,6 +52,7 @@ from milena_common.metrics.families import (
     registry,
 )
 from milena_common.s3.counts import EndpointCounts
+from milena_common.s3.metrics import endpoint_metrics
 from milena_common.tls.certificates import Certificates
 
 
@@ -96,7 +97,7 @@ def node_registry(
         yield from _writeback(writeback, throttle, uploader)
         yield from _journal(journal, commits, replayed, status)
         yield from _redis(clients, tracking, resp)
-        yield from _s3(s3)
+        yield from endpoint_metrics(s3)
         yield from in_flight("milena_in_flight", budget)
         yield from certificate_metrics(certificates)
         if guarding is not None:
@@ -384,20 +385,3 @@ def _origin(origin: OriginCounts) -> Iterable[Metric]:
     )
     yield counter("milena_s3_bytes_read", "Bytes of values read from S3", origin.bytes_read)
     yield counter("milena_s3_bytes_written", "Bytes of values written to S3", origin.bytes_written)
-
-
-def _s3(counts: EndpointCounts) -> Iterable[Metric]:
-    yield counters(
-        "milena_s3_endpoint_requests",
-        "Requests to the S3 endpoint",
-        ["operation"],
-        [([operation], number) for operation, number in counts.requests.items()],
-    )
-    yield counters(
-        "milena_s3_endpoint_replies",
-        "Replies of the S3 endpoint",
-        ["status"],
-        [([str(status)], number) for status, number in counts.replies.items()],
-    )
-    yield gauge("milena_s3_endpoint_connections", "Open connections of the S3 endpoint", counts.connections)
-    yield gauge("milena_s3_endpoint_streamed_parts", "Parts that are being passed on to S3", counts.streamed)

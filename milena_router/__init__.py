@@ -1,6 +1,7 @@
 """The router: maintains the ring of cache nodes, limits the request rate, and forwards requests to key owners.
 
 - `ring`: members, leases, recovery and publication of the ring; `forwarding`: requests to the owners of keys.
+- `redis`, `s3`: servers of these protocols, which forward what they get.
 - `service`: the gRPC methods; `config`: the environment; `metrics`: what `/metrics` exports.
 - `command`: the console command; `__main__`: wires and runs the process.
 

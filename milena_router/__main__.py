@@ -46,6 +46,7 @@ from milena_router.ring.leases import Leases
 from milena_router.ring.membership import Change, Membership
 from milena_router.ring.recovery import Recovery
 from milena_router.ring.watch_streams import MAX_WATCHERS, RingWatchers
+from milena_router.s3.nodes import RingNodes
 from milena_router.service import MAX_LEASES, RouterService
 from milena_router.shared.etcd_store import EtcdRingStore
 from milena_router.shared.ring_store import RingStore
@@ -151,6 +152,22 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
             max_value_bytes=config.max_value_bytes,
             max_connections=allowed_connections(config.resp_max_connections, open_files_limit()),
         )
+    s3_endpoint = None
+    s3_counts = None
+    if config.s3_endpoint is not None:
+        # Imported where it is served: its parser is a library of its own.
+        from milena_router.s3.assembly import S3Endpoint
+
+        s3_endpoint = S3Endpoint(
+            config.s3_endpoint,
+            RingNodes(leases, forwarder, outgoing, addresses),
+            limiter,
+            clock,
+            config.request_timeout,
+            certificates if tls.mode != "off" else None,
+            plain_too=tls.mode != "on",
+        )
+        s3_counts = s3_endpoint.counts
     calls = CallCounts(ROUTER_OPERATIONS)
     server = GrpcServer(
         ROUTER_SERVICE,
@@ -179,7 +196,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
             stop.set()
 
     ops = OpsServer(
-        router_registry(calls, leases, limiter, watchers, budget, certificates, guarding, redis),
+        router_registry(calls, leases, limiter, watchers, budget, certificates, guarding, redis, s3_counts),
         not_ready,
         degraded,
         access,
@@ -196,6 +213,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         redis_listens[RESP] = await redis.start(config.resp)
     if redis is not None and config.resp_tls is not None and certificates is not None:
         redis_listens[RESP_TLS] = redis.start_tls(config.resp_tls, certificates)
+    s3_listens = "" if s3_endpoint is None else str(s3_endpoint.start())
     watchers.own_port = own_port(redis_listens, config.resp_advertise_host)
     await server.start(
         service.methods(),
@@ -214,9 +232,10 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     where = f"in etcd at {', '.join(map(str, config.etcd.endpoints))}" if config.etcd else "here"
     limit = f"{config.rate_limit:g} requests a second" if config.rate_limit else "off"
     log.info(
-        "router listens on %s, %smetrics on %s://%s/metrics, rate limit: %s, ring kept %s",
+        "router listens on %s, %s%smetrics on %s://%s/metrics, rate limit: %s, ring kept %s",
         address,
         f"Redis protocol on {' and '.join(map(str, redis_listens.values()))}, " if redis_listens else "",
+        f"S3 endpoint on {s3_listens}, " if s3_listens else "",
         "https" if tls.mode == "on" else "http",
         metrics,
         limit,
@@ -230,6 +249,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         stopping = [server.stop(STOP_GRACE_SECONDS)]
         if redis is not None:
             stopping.append(redis.stop_serving(STOP_GRACE_SECONDS))
+        if s3_endpoint is not None:
+            stopping.append(s3_endpoint.server.shut_down(STOP_GRACE_SECONDS))
         await asyncio.gather(*stopping)
     finally:
         expiry.cancel()
@@ -238,6 +259,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         await fast_death.close()
         if redis is not None:
             await redis.upstreams.close()
+        if s3_endpoint is not None:
+            s3_endpoint.client.close()
         await forwarder.close()
         await ops.stop()
         if store is not None:

@@ -18,6 +18,7 @@ from milena_common.network.addresses import Address, Port, parse_address
 from milena_common.network.allowed_networks import IpNetwork
 from milena_common.process import logs
 from milena_common.process.env import Environment
+from milena_common.s3.settings import EndpointSettings, load_forwarding_endpoint
 from milena_common.tls.settings import TlsConfig
 from milena_common.tls.variables import check_cluster_identity, load_tls
 from milena_router.etcd.security import EtcdSecurity
@@ -56,6 +57,7 @@ class Config:
     etcd: EtcdSettings | None
     node_networks: tuple[IpNetwork, ...]
     access: AccessSettings
+    s3_endpoint: EndpointSettings | None
     log_level: str
     log_format: str
 
@@ -71,6 +73,7 @@ class Config:
             (self.tls.listen, "TLS_LISTEN_ADDR"),
             (self.resp, "RESP_ADDR"),
             (self.resp_tls, "RESP_TLS_ADDR"),
+            (None if self.s3_endpoint is None else self.s3_endpoint.listen, "S3_LISTEN_ADDR"),
         )
         others = (Port(address, variable) for address, variable in more if address is not None)
         return Port(self.listen, "LISTEN_ADDR"), *others, Port(self.metrics, "METRICS_PORT")
@@ -105,6 +108,7 @@ def load(env: Environment, memory_limit: int) -> Config:
         etcd=_etcd(env),
         node_networks=_networks(env),
         access=load_access(env),
+        s3_endpoint=load_forwarding_endpoint(env),
         log_level=env.choice("LOG_LEVEL", "info", logs.LEVELS),
         log_format=env.choice("LOG_FORMAT", "json", logs.FORMATS),
     )

@@ -26,6 +26,8 @@ from milena_common.metrics.families import (
     in_flight,
     registry,
 )
+from milena_common.s3.counts import EndpointCounts
+from milena_common.s3.metrics import endpoint_metrics
 from milena_common.tls.certificates import Certificates
 from milena_router.redis.server import RedisServer
 from milena_router.ring.leases import Leases
@@ -43,6 +45,7 @@ def router_registry(
     certificates: Certificates | None = None,
     guarding: Guarding | None = None,
     redis: RedisServer | None = None,
+    s3: EndpointCounts | None = None,
 ) -> CollectorRegistry:
     """Return the registry that `/metrics` exports."""
 
@@ -73,6 +76,8 @@ def router_registry(
             yield from guarding_metrics(guarding)
         if redis is not None:
             yield from redis_metrics(redis)
+        if s3 is not None:
+            yield from endpoint_metrics(s3)
         ring = leases.ring
         yield gauge("milena_router_ring_nodes", "Nodes in the ring", len(ring.members))
         yield gauge("milena_router_ring_epoch", "The ring's epoch, which grows with every change", ring.epoch)

@@ -59,7 +59,7 @@ LEVELS = (
     ("milena_router/ring/losses",),
     ("milena_router/ring", "milena_router/etcd"),
     ("milena_router/forwarding", "milena_router/shared"),
-    ("milena_router/redis",),
+    ("milena_router/redis", "milena_router/s3"),
     ("milena_router",),
     ("milena_cache/objects",),
     ("milena_cache/eviction",),
@@ -152,6 +152,7 @@ LIBRARIES = {
         "milena_common.metrics.certificates",
         "milena_common.metrics.families",
         "milena_common.metrics.http_server",
+        "milena_common.s3.metrics",
         "milena_router.metrics",
         "milena_cache.metrics",
         "milena_cache.workers.merged_metrics",
@@ -453,7 +454,8 @@ def test_a_node_is_wired_in_one_module() -> None:
 OPENS = {
     "socket": {"milena_common.network.connecting", "milena_common.network.listening"},
     "create_connection": {"milena_common.network.connecting", "milena_common.network.encrypted"},
-    "open_connection": {"milena_common.resp.link"},  # the one of `milena_common.network.connecting`
+    # The one of `milena_common.network.connecting`.
+    "open_connection": {"milena_common.resp.link", "milena_router.s3.node_http"},
     "create_server": {"milena_common.network.listening"},
     "connect_accepted_socket": {"milena_common.network.spare_listener", "milena_common.network.encrypted"},
     "start_server": set(),

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-# Names in `Member.addresses`: the RESP server, without and with TLS, and gRPC with TLS.
+# Names in `Member.addresses`: the RESP server, without and with TLS, gRPC with TLS, and the S3 endpoint, whose port
+# may take connections of both kinds.
 RESP, RESP_TLS, GRPC_TLS = "resp", "resp-tls", "grpc-tls"
+S3_HTTP, S3_HTTPS = "s3", "s3-tls"
 
 
 @dataclass(frozen=True, slots=True)

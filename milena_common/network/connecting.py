@@ -1,5 +1,5 @@
-"""Shell. Opens connections to the Redis protocol's servers: for threads (`open_stream`) and for event loops
-(`open_connection`).
+"""Shell. Opens connections to servers of the Redis protocol and of S3: for threads (`open_stream`) and for event
+loops (`open_connection`).
 
 All such connections of clients, routers and nodes are opened here, so that what holds for every connection is
 decided once: no delay of small packets, and keepalive, by which the system finds out that a silent peer has

@@ -1,7 +1,7 @@
 """The S3 protocol as a server speaks it: what nodes, and any other process of the cluster, need for an S3 endpoint.
 
 - `http_server`: HTTP/1.1 connections; `endpoint`: what is done for a request, `multipart` and
-  `copying`: for those on uploads and copies; `replies`; `settings`: its variables.
+  `copying`: for those on uploads and copies; `replies`; `settings`: its variables; `counts`, `metrics`.
 - `callers`, over `signing`: who has sent it, and may they.
 - `body`: its body, verified.
 - `wire`: the forms of requests and replies; `listing`: those of listings.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from milena_common.network.addresses import Address
@@ -30,15 +30,22 @@ class EndpointSettings:
 
 def load_endpoint(env: Environment) -> EndpointSettings | None:
     """Return the settings, None if there is no endpoint; problems are recorded in `env`."""
-    text = env.text("S3_LISTEN_ADDR")
+    settings = load_forwarding_endpoint(env)
     keys_file = env.text("S3_KEYS_FILE")
     anonymous = env.choice("S3_ANONYMOUS", "false", ("true", "false")) == "true"
+    if settings is None:
+        return None
+    if not keys_file and not anonymous:
+        env.problem("S3_KEYS_FILE", "", "a file of access keys, since S3_LISTEN_ADDR is set; or S3_ANONYMOUS=true")
+    return replace(settings, keys_file=keys_file, anonymous=anonymous)
+
+
+def load_forwarding_endpoint(env: Environment) -> EndpointSettings | None:
+    """Return the settings of an endpoint that forwards requests, and leaves it to others who may do what."""
+    text = env.text("S3_LISTEN_ADDR")
     domain = env.text("S3_DOMAIN").lower()
     if domain and not _DOMAIN.fullmatch(domain):
         env.problem("S3_DOMAIN", domain, "a name of DNS, such as s3.example.com, without a port")
     if not text or text.lower() == "off":
         return None
-    listen = env.address("S3_LISTEN_ADDR", "127.0.0.1:9000", lowest_port=0)
-    if not keys_file and not anonymous:
-        env.problem("S3_KEYS_FILE", "", "a file of access keys, since S3_LISTEN_ADDR is set; or S3_ANONYMOUS=true")
-    return EndpointSettings(listen, keys_file, anonymous, domain)
+    return EndpointSettings(env.address("S3_LISTEN_ADDR", "127.0.0.1:9000", lowest_port=0), domain=domain)

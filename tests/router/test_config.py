@@ -10,6 +10,7 @@ from milena_common.access.settings import AccessSettings
 from milena_common.api.errors import ConfigError
 from milena_common.network.addresses import Address
 from milena_common.process.env import Environment
+from milena_common.s3.settings import EndpointSettings
 from milena_common.tls.settings import TlsConfig
 from milena_router.config import Config, EtcdSettings, load, variables
 from milena_router.etcd.security import EtcdSecurity
@@ -36,6 +37,7 @@ def test_defaults() -> None:
         etcd=None,
         node_networks=(),
         access=AccessSettings(),
+        s3_endpoint=None,
         log_level="info",
         log_format="json",
     )
@@ -75,6 +77,8 @@ def test_every_variable_is_heeded() -> None:
                 "REQUIRE_AUTH": "true",
                 "AUDIT_LOG": "stdout",
                 "AUDIT_KEYS": "plain",
+                "S3_LISTEN_ADDR": "0.0.0.0:5",
+                "S3_DOMAIN": "S3.example.com",
                 "LOG_LEVEL": "DEBUG",
                 "LOG_FORMAT": "text",
             }
@@ -114,6 +118,7 @@ def test_every_variable_is_heeded() -> None:
             audit_log="stdout",
             audit_plain_keys=True,
         ),
+        EndpointSettings(Address("0.0.0.0", 5), domain="s3.example.com"),
         "debug",
         "text",
     )
@@ -223,6 +228,8 @@ def test_the_list_of_variables_is_what_is_read() -> None:
         "CLUSTER_TOKEN",
         "CLUSTER_TOKEN_FILE",
         "REQUIRE_AUTH",
+        "S3_DOMAIN",
+        "S3_LISTEN_ADDR",
         "LOG_LEVEL",
         "LOG_FORMAT",
     }

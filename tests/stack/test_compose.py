@@ -22,7 +22,7 @@ WITH_ETCD = ROOT / "docker-compose.etcd.yml"
 NODES = ("cache1", "cache2", "cache3")
 PROCESSES = ("router", *NODES)
 PUBLISHED = {
-    "router": {50050: 50050, 6380: 6380, 9090: 9090},
+    "router": {50050: 50050, 6380: 6380, 9010: 9010, 9090: 9090},
     "cache1": {50051: 50051, 6381: 6381, 9001: 9001, 9091: 9091},
     "cache2": {50052: 50052, 6382: 6382, 9002: 9002, 9092: 9092},
     "cache3": {50053: 50053, 6383: 6383, 9003: 9003, 9093: 9093},
@@ -209,6 +209,8 @@ def test_the_router_starts_with_nothing_set() -> None:
     assert config.metrics == ("0.0.0.0", 9090)
     assert (config.resp, config.resp_advertise_host) == (("0.0.0.0", 6380), "router")
     assert config.direct_access
+    assert config.s3_endpoint is not None
+    assert config.s3_endpoint.listen == ("0.0.0.0", 9010)
 
 
 def test_direct_access_can_be_switched_off_from_outside() -> None:

@@ -279,12 +279,14 @@ def test_ports_are_the_same_everywhere(name: str) -> None:
     else:
         assert config.resp.is_wildcard
         assert config.resp_advertise_host == name
-    expected = {"grpc": config.listen.port, "metrics": config.metrics.port, "redis": config.resp.port}
-    if isinstance(config, Config):
-        assert config.s3_endpoint is not None
-        assert config.s3_endpoint.listen.is_wildcard
-        expected["s3"] = config.s3_endpoint.listen.port
-    assert ports == expected
+    assert config.s3_endpoint is not None
+    assert config.s3_endpoint.listen.is_wildcard
+    assert ports == {
+        "grpc": config.listen.port,
+        "metrics": config.metrics.port,
+        "redis": config.resp.port,
+        "s3": config.s3_endpoint.listen.port,
+    }
     assert Address(config.metrics.host, config.metrics.port).is_wildcard
     service = one(resources_of(BASE), "Service", name)
     assert {port["name"]: port["port"] for port in service["spec"]["ports"]} == ports

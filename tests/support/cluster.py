@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.support.processes import READY_SECONDS, ROOT, Node, Server
+from tests.support.processes import READY_SECONDS, ROOT, Node, Router, Server
 from tests.support.s3.moto_server import AWS_VARIABLES
 from tests.support.waiting import wait_until
 
@@ -48,7 +48,8 @@ class Cluster:
         try:
             # The nodes are started with it, so that there is no ring before to wait for.
             variables = {"RATE_LIMIT": "0", "RING_RECOVERY_SECONDS": "0", **self._router_env}
-            self.router = Server("router", "milena_router", variables, self._directory, self._build)
+            s3 = "S3_KEYS_FILE" in self._node_env or "S3_ANONYMOUS" in self._node_env
+            self.router = Router(variables, self._directory, self._build, s3=s3)
             self._stack.callback(self.router.close)
             for _ in range(self._number):
                 self.add_node(wait=False)

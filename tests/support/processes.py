@@ -251,6 +251,22 @@ class Server(Process):
             port.close()
 
 
+class Router(Server):
+    """A router. If its nodes have an S3 endpoint it has one too, at `s3`."""
+
+    def __init__(
+        self, variables: Mapping[str, str], directory: Path, build: Path = ROOT, *, s3: bool = False
+    ) -> None:
+        self._s3_port = ReservedPort()
+        self.s3 = self._s3_port.address
+        own = {"S3_LISTEN_ADDR": self.s3} if s3 else {}
+        super().__init__("router", "milena_router", {**own, **variables}, directory, build)
+
+    def close(self) -> None:
+        super().close()
+        self._s3_port.close()
+
+
 class Node(Server):
     """A cache node, which has a RESP server too, at `resp`, unless `variables` say otherwise.
 

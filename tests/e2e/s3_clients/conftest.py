@@ -17,7 +17,7 @@ ACCESS_KEY, SECRET_KEY = "milena-tests", "a secret of thirty-two letters ..".rep
 
 
 class Endpoints(NamedTuple):
-    """The endpoints of a cluster of two nodes: most keys of a request's node are the other one's in turn."""
+    """The endpoints of a cluster: of two nodes, each of which owns half of the keys, and the router's."""
 
     cluster: Cluster
     bucket: str
@@ -46,7 +46,9 @@ def endpoints(moto: MotoServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
     keys.write_text(f"# for tests\n{ACCESS_KEY} {SECRET_KEY}\n")
     env = {"S3_KEYS_FILE": str(keys), "COPIES": "1"}
     with Cluster(directory / "cluster", moto.endpoint_url, moto.new_bucket(), 2, node_env=env) as cluster:
-        yield Endpoints(cluster, cluster.bucket, tuple(f"http://{node.s3}" for node in cluster.nodes))
+        yield Endpoints(
+            cluster, cluster.bucket, tuple(f"http://{each.s3}" for each in (*cluster.nodes, cluster.router))
+        )
     assert cluster.tracebacks() == []
 
 
@@ -62,7 +64,7 @@ def client_of(url: str, access_key: str = ACCESS_KEY, secret: str = SECRET_KEY, 
     )
 
 
-@pytest.fixture(params=["first", "second"])
+@pytest.fixture(params=["first", "second", "router"])
 def client(request: pytest.FixtureRequest, endpoints: Endpoints) -> S3Client:
-    """boto3 at each of the two nodes: a key is owned by one of them."""
-    return client_of(endpoints.urls[request.param == "second"])
+    """boto3 at each of the two nodes, of which one owns a key, and at the router."""
+    return client_of(endpoints.urls[("first", "second", "router").index(request.param)])
