@@ -245,7 +245,7 @@ class ApiMethods:
 
     async def copy(self, request: pb.CopyRequest, remaining: float | None) -> bytes:
         # Rate, fence and ownership are those of the reads and writes that it takes.
-        written = await self._requests.copy(
+        written = await self._requests.copy_object(
             self._copies,
             (request.source_bucket, request.source_key),
             (request.bucket, request.key),

@@ -395,7 +395,7 @@ class Requests:
         change = Change(target, b"", "", owned_since, if_match, if_none_match)
         return self.client_uploads.complete(change, upload, parts, self._timeout(remaining))
 
-    async def copy(
+    async def copy_object(
         self,
         copies: ObjectCopies,
         source: tuple[str, bytes],
@@ -409,7 +409,7 @@ class Requests:
     ) -> Written | None:
         """Copy an object of any node by `copies`, within the caller's time; None if there is none.
 
-        Raises as `ObjectCopies.copy`, and ConditionFailed if the source's ETag is not `source_if_match`.
+        Raises as `ObjectCopies.make`, and ConditionFailed if the source's ETag is not `source_if_match`.
         """
         check_condition(if_match, if_none_match)
         check_condition(source_if_match, "")
@@ -428,7 +428,7 @@ class Requests:
                 raise ConditionFailed(f"source_if_match: the object's ETag is {found.etag}, not {source_if_match}")
 
         durability = check_durability(durability) or ""
-        return await copies.copy(
+        return await copies.make(
             Copy(source, target, check, None, durability, if_match, if_none_match, left, left, lambda _: None)
         )
 

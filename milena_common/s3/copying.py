@@ -61,7 +61,7 @@ class Copies:
         def check(found: Found) -> None:
             check_source(request, found.etag, found.properties.last_modified)
 
-        written = await self._copies.copy(
+        written = await self._copies.make(
             Copy(
                 source,
                 target,

@@ -66,7 +66,7 @@ class ObjectCopies:
         self._budget = budget
         self._small = min(SMALL_BYTES, max_value_bytes)
 
-    async def copy(self, copy: Copy) -> Written | None:
+    async def make(self, copy: Copy) -> Written | None:
         """Copy an object; None if there is none. Raises as `copy.check`, and as the methods of `Objects`."""
         for _ in range(MAX_CHANGES):
             await self._objects.confirm(*copy.source, copy.reading())

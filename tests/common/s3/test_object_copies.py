@@ -81,7 +81,7 @@ async def copied(cluster: Cluster, check: Callable[[Found], None] = lambda _: No
     budget = ByteBudget(2**26)
     copies = ObjectCopies(cluster, budget, 2**26)  # type: ignore[arg-type]
     try:
-        return await copies.copy(
+        return await copies.make(
             Copy(SOURCE, TARGET, check, None, "memory", "", "*", lambda: 1.0, lambda: 1.0, lambda _: None)
         )
     finally:
