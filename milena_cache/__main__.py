@@ -33,6 +33,7 @@ from milena_cache.journal.lmdb_disk import LmdbDisk
 from milena_cache.journal.trial import trial
 from milena_cache.membership.coordinator import NodeDescription
 from milena_cache.objects.lineage import LINEAGE_DIGITS
+from milena_cache.origin.clients.boto3_queue import Boto3Queue
 from milena_cache.origin.clients.boto3_session import make_session
 from milena_cache.origin.clock_watch import watch_clock
 from milena_cache.origin.s3.clock import CorrectedClock, S3Clock
@@ -123,6 +124,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         [probe.run],
         certificates=certificates,
         access=access,
+        queue=(queue := None if config.events is None else Boto3Queue(credentials, config.events)),
     )
     status, resp = servers.status, servers.resp
     try:
@@ -210,6 +212,10 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     background += [asyncio.create_task(each.run()) for each in membership.registrations]
     background.append(asyncio.create_task(membership.promise_requests.run()))
     background.append(asyncio.create_task(membership.ring_offers.run()))
+    if servers.events.consumer is not None:
+        heartbeats = servers.events.heartbeats
+        events = (servers.events.consumer.run(), heartbeats.watch(), heartbeats.write_all())
+        background += [asyncio.create_task(each) for each in events]
     if endpoint is not None:
         background.append(asyncio.create_task(endpoint.keys.watch(clock)))
     if certificates is not None:
@@ -264,6 +270,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         links = (servers.peers, servers.copy_peers, servers.block_peers, servers.s3_peers)
         await asyncio.gather(*(each.close() for each in links))
         await asyncio.gather(*(each.close() for each in membership.registrations))
+        if queue is not None:
+            queue.close()
         await parts.origin.close()
         await ops.stop()
         await journal.close()

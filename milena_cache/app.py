@@ -9,8 +9,8 @@ listening socket.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Protocol
 
@@ -30,6 +30,13 @@ from milena_cache.copies.promotion import Promotion
 from milena_cache.copies.replicated import ReplicatedJournal
 from milena_cache.copies.replication import Replication
 from milena_cache.copies.store import CopyStore
+from milena_cache.events.changes import ForeignChanges
+from milena_cache.events.consumer import Consumer, ConsumerCounts
+from milena_cache.events.delivery import Delivery
+from milena_cache.events.heartbeats import KEY as HEARTBEAT_KEY
+from milena_cache.events.heartbeats import Heartbeats
+from milena_cache.events.queue import Queue
+from milena_cache.events.trust import Trust
 from milena_cache.handover.destination import Destination
 from milena_cache.handover.former_owner import FormerOwner
 from milena_cache.handover.frames import Range
@@ -57,6 +64,7 @@ from milena_cache.membership.registration import Registration
 from milena_cache.membership.router_coordinator import RouterCoordinator, RouterTransport
 from milena_cache.membership.slot_waiters import SlotWaiters
 from milena_cache.memory.entries import Entries
+from milena_cache.memory.freshness import Freshness
 from milena_cache.memory.lru import Memory
 from milena_cache.memory.single_flight import SingleFlight
 from milena_cache.metrics import node_registry
@@ -142,6 +150,7 @@ class NodeParts:
     conditions: Conditions
     origin: Origin
     memory: Memory
+    freshness: Freshness  # of this node alone: events extend it
     dirty: Dirty
     dirty_writes: DirtyWrites
     journal: Journal[DirtyEntry]
@@ -175,6 +184,17 @@ class NodeParts:
 
 
 @dataclass(frozen=True, slots=True)
+class Events:
+    """The parts of a node that apply what S3 reports of its objects. `consumer`: None without a queue."""
+
+    changes: ForeignChanges
+    heartbeats: Heartbeats
+    delivery: Delivery
+    counts: ConsumerCounts
+    consumer: Consumer | None
+
+
+@dataclass(frozen=True, slots=True)
 class Servers:
     """The servers of one node. The gRPC server, which needs a running loop, serves what begins with `grpc_`."""
 
@@ -183,6 +203,7 @@ class Servers:
     s3_watch: S3Watch
     status: Status
     requests: Requests
+    events: Events
     ownership: Ownership
     fence: NodeFence
     promises: PromisesGiven
@@ -251,7 +272,8 @@ def build(
     memory = Memory(config.max_entries, config.max_bytes, config.eviction_policy)
     # By then a read and its hedge have had their time.
     fetches: SingleFlight[FetchResult] = SingleFlight(late_after=2 * config.hedge_after)
-    entries = Entries(memory, fetches, config.freshness, clock)
+    freshness = replace(config.freshness)
+    entries = Entries(memory, fetches, freshness, clock)
     dirty = Dirty(config.dirty_max_bytes, config.dirty_memory_bytes)
     conditions = conditions or Conditions(config.s3_conditions)
     uploader = Uploader(origin, conditions, journal.lineages)
@@ -329,7 +351,7 @@ def build(
         recent=recent,
         writes=writes,
         reads=reads,
-        freshness=config.freshness,
+        freshness=freshness,
         buckets=config.buckets,
         clock=clock,
         max_value_bytes=config.max_value_bytes,
@@ -344,6 +366,7 @@ def build(
         conditions=conditions,
         origin=origin,
         memory=memory,
+        freshness=freshness,
         dirty=dirty,
         dirty_writes=dirty_writes,
         journal=journal,
@@ -366,7 +389,7 @@ def build(
         part_reads=PartReads(node, origin, entries.existence, blocks, config.max_value_bytes, budget),
         uploads=UploadSessions(writes, multipart, budget, clock, config.max_value_bytes),
         client_uploads=ClientUploads(origin, writes, assembly, clock),
-        property_reads=PropertyReads(origin, entries.existence, dirty, dirty_writes, config.freshness, clock),
+        property_reads=PropertyReads(origin, entries.existence, dirty, dirty_writes, freshness, clock),
     )
 
 
@@ -413,13 +436,14 @@ def build_servers(
     rejects: RejectsConnections = rejects_connections,
     access: Access | None = None,
     certificates: Certificates | None = None,
+    queue: Queue | None = None,
 ) -> Servers:
     """Return the servers. `address` is the node's advertised address.
 
     `stopping` returns True once the node must accept no more requests. `probes` probe the store when it first
     responds. `links`: connections to other nodes for moving slots and copies, if not those of `Peers`. `rejects`:
     tries whether an address refuses connections. `access`: users and logins; by default anyone may do everything.
-    `certificates` encrypt connections to other nodes; None: they are plain.
+    `certificates` encrypt connections to other nodes; None: they are plain. `queue`: of S3's events; None: none.
     """
     access = access or Access(parts.clock)
     clock, bucket = parts.clock, config.buckets.default
@@ -470,6 +494,7 @@ def build_servers(
         ownership.identity_at, ownership.tls_address_at, outgoing, access.credentials, name="milena-s3"
     )
     status.concerns.append(copies)
+    events = build_events(config, parts, ownership, peers, queue)
     requests = Requests(
         parts.node,
         ClusterListings(ownership, peers, config.buckets, clock),
@@ -479,6 +504,8 @@ def build_servers(
         parts.property_reads,
         parts.flush_waiters,
         parts.failed_writes,
+        events.changes,
+        events.heartbeats,
         config.buckets,
         ownership,
         fence,
@@ -524,6 +551,7 @@ def build_servers(
         s3_watch,
         status,
         requests,
+        events,
         ownership,
         fence,
         promises,
@@ -543,6 +571,24 @@ def build_servers(
         piece_methods(methods, parts.budget, clock),
         access,
     )
+
+
+def build_events(
+    config: Config, parts: NodeParts, ownership: Ownership, peers: Peers, queue: Queue | None
+) -> Events:
+    """Return what applies the events of S3, from `queue` and from other nodes that read it."""
+    changes = ForeignChanges(parts.entries, parts.s3_locks, parts.blocks.memory, ownership)
+    trust = Trust(0.0 if config.events is None else config.events.max_fresh_age)
+    place = config.buckets.resolve("", HEARTBEAT_KEY).ref
+
+    def put(value: bytes) -> Awaitable[str]:
+        return parts.origin.put(place, value, deadline=parts.clock.now() + PUT_TIMEOUT)
+
+    heartbeats = Heartbeats(trust, parts.freshness, ownership, put, parts.clock)
+    delivery = Delivery(ownership, peers, changes, HEARTBEAT_KEY, heartbeats.received, config.buckets)
+    counts = ConsumerCounts()
+    consumer = None if queue is None else Consumer(queue, delivery, counts, parts.clock, parts.rng)
+    return Events(changes, heartbeats, delivery, counts, consumer)
 
 
 def build_handover(config: Config, parts: NodeParts, ownership: Ownership, links: Links) -> Handover:
@@ -730,6 +776,11 @@ def metrics_registry(
         servers.resp.context,
         parts.budget,
         servers.s3_counts,
+        servers.events.changes,
+        servers.events.heartbeats,
+        servers.events.delivery,
+        servers.events.counts,
+        parts.freshness,
         certificates,
         guarding,
     )

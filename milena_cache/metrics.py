@@ -14,6 +14,10 @@ from prometheus_client.metrics_core import Metric
 from milena_cache.blocks.block_reads import BlockReads
 from milena_cache.blocks.cluster_blocks import ClusterBlocks
 from milena_cache.copies.held_copies import HeldCopies
+from milena_cache.events.changes import ForeignChanges
+from milena_cache.events.consumer import ConsumerCounts
+from milena_cache.events.delivery import Delivery
+from milena_cache.events.heartbeats import Heartbeats
 from milena_cache.handover.source import Source
 from milena_cache.handover.tombstones import Tombstones
 from milena_cache.journal.commit_counts import CommitCounts
@@ -21,6 +25,7 @@ from milena_cache.journal.group_commit import Journal
 from milena_cache.membership.node_fence import NodeFence
 from milena_cache.membership.ownership import Ownership
 from milena_cache.membership.promises import PromisesGiven
+from milena_cache.memory.freshness import Freshness
 from milena_cache.origin.conditions import Conditions, State
 from milena_cache.origin.requests import OriginCounts
 from milena_cache.reads.reader import Node
@@ -81,6 +86,11 @@ def node_registry(
     resp: Context,
     budget: ByteBudget,
     s3: EndpointCounts,
+    changes: ForeignChanges,
+    heartbeats: Heartbeats,
+    delivery: Delivery,
+    consumed: ConsumerCounts,
+    freshness: Freshness,
     certificates: Certificates | None,
     guarding: Guarding | None = None,
 ) -> CollectorRegistry:
@@ -98,6 +108,7 @@ def node_registry(
         yield from _journal(journal, commits, replayed, status)
         yield from _redis(clients, tracking, resp)
         yield from endpoint_metrics(s3)
+        yield from _events(changes, heartbeats, delivery, consumed, freshness)
         yield from in_flight("milena_in_flight", budget)
         yield from certificate_metrics(certificates)
         if guarding is not None:
@@ -152,6 +163,43 @@ def _blocks(blocks: BlockReads, cluster: ClusterBlocks) -> Iterable[Metric]:
         "milena_blocks_peer_failures",
         "Groups that another node should have returned and did not",
         cluster.peer_failures,
+    )
+
+
+def _events(
+    changes: ForeignChanges,
+    heartbeats: Heartbeats,
+    delivery: Delivery,
+    consumed: ConsumerCounts,
+    freshness: Freshness,
+) -> Iterable[Metric]:
+    yield counters(
+        "milena_events_changes",
+        "Changes of this node's objects that S3 has reported, by what became of the entry",
+        ["result"],
+        (([result], number) for result, number in changes.results.items()),
+    )
+    yield counter("milena_events_received", "Messages received from the queue of S3's events", consumed.received)
+    yield counter("milena_events_delivered", "Messages that all nodes concerned have applied", consumed.delivered)
+    yield counter("milena_events_postponed", "Messages left in the queue for another attempt", consumed.postponed)
+    yield counter(
+        "milena_events_unreadable", "Messages deleted because they are no events of S3", consumed.unreadable
+    )
+    yield counter("milena_events_foreign", "Changes of objects that the node does not serve", delivery.foreign)
+    yield counter("milena_events_queue_failures", "Requests to the queue that failed", consumed.failures)
+    yield counter("milena_events_heartbeats", "Heartbeat objects that the node has written", heartbeats.written)
+    yield counter(
+        "milena_events_heartbeat_failures", "Heartbeat objects that it could not write", heartbeats.failures
+    )
+    yield gauge(
+        "milena_events_lag_seconds",
+        "Seconds since the newest heartbeat was written whose event has arrived; NaN without a queue",
+        heartbeats.lag,
+    )
+    yield gauge(
+        "milena_events_fresh_seconds",
+        "Age up to which events make entries fresh, at most EVENTS_TTL_SECONDS; 0: they do not",
+        freshness.vouched,
     )
 
 

@@ -12,6 +12,7 @@ from collections import OrderedDict
 
 from milena_cache.blocks.layout import Block
 from milena_cache.memory.lru import Memory
+from milena_cache.objects.etags import same_etag
 from milena_common.runtime.clock import Clock
 
 # The share of LRU_BYTES that blocks may take.
@@ -21,7 +22,7 @@ IDLE_SECONDS = 600.0
 # The share of `max_bytes` that blocks may have that were read ahead, and that nothing has read yet.
 AHEAD_SHARE = 1 / 4
 # Bytes that a block takes beyond its value, key and ETag: objects, and its place in the dictionary.
-BLOCK_OVERHEAD = 600
+BLOCK_OVERHEAD = 800
 
 
 class BlockMemory:
@@ -41,6 +42,7 @@ class BlockMemory:
         self._clock = clock
         # With when each was last used, monotonic seconds.
         self._blocks: OrderedDict[Block, tuple[bytes, float]] = OrderedDict()
+        self._by_key: dict[bytes, set[Block]] = {}
         memory.reclaim = self._reclaim
 
     def __len__(self) -> int:
@@ -70,8 +72,15 @@ class BlockMemory:
         while self.bytes + cost > self.max_bytes:
             self._evict()
         self._blocks[block] = value, self._clock.now()
+        self._by_key.setdefault(block.key, set()).add(block)
         self._lend(cost)
         return True
+
+    def drop_others(self, key: bytes, etag: str) -> None:
+        """Drop the blocks of an object, but those of the version with this ETag; "" is none."""
+        for block in list(self._by_key.get(key, ())):
+            if not same_etag(block.etag, etag):
+                self._drop(block, self._blocks.pop(block)[0])
 
     def _lend(self, size: int) -> None:
         self.bytes += size
@@ -79,8 +88,16 @@ class BlockMemory:
 
     def _evict(self) -> None:
         block, (value, _) = self._blocks.popitem(last=False)
-        self.ahead.discard(block)
         self.evictions += 1
+        self._drop(block, value)
+
+    def _drop(self, block: Block, value: bytes) -> None:
+        """Account for a block that is not in `_blocks` any more."""
+        self.ahead.discard(block)
+        of_key = self._by_key[block.key]
+        of_key.discard(block)
+        if not of_key:
+            del self._by_key[block.key]
         self._lend(-_cost(block, value))
 
     def _reclaim(self, cost: int) -> None:

@@ -16,6 +16,7 @@ from milena_cache.memory.freshness import Freshness
 from milena_cache.objects.names import ANY_BUCKET, Buckets
 from milena_cache.objects.write_request import COPIES_POLICIES, CopiesPolicy
 from milena_cache.origin.conditions import CONDITIONS_MODES, ConditionsMode
+from milena_cache.origin.s3.event_queue import EventSettings, load_events
 from milena_cache.origin.s3.settings import S3Settings, load_s3
 from milena_cache.writeback.uploads.upload import POLICIES, Policy
 from milena_common.access.settings import AccessSettings, load_access
@@ -56,9 +57,10 @@ MIN_BLOCK_BYTES, MAX_BLOCK_BYTES = 4 * 2**10, 8 * 2**20
 class Config:
     """The settings from the environment; `docs/configuration.md` explains each variable and its consequence.
 
-    `advertise` is None where the advertised address must be derived, `resp` where the RESP server has no plain
-    port, `resp_tls` where it has no encrypted one, `s3_endpoint` where there is none. With several `workers` the
-    limits are those of all together, and the ports those of the first.
+    `events` is None where S3 reports its changes to no queue. `advertise` is None where the advertised address must
+    be derived, `resp` where the RESP server has no plain port, `resp_tls` where it has no encrypted one,
+    `s3_endpoint` where there is none. With several `workers` the limits are those of all together, and the ports
+    those of the first.
     """
 
     workers: int
@@ -93,6 +95,7 @@ class Config:
     max_in_flight_bytes: int
     buckets: Buckets
     s3: S3Settings
+    events: EventSettings | None
     s3_retries: int
     s3_concurrency: int
     fenced_reads: FencedReads
@@ -176,6 +179,8 @@ def load(env: Environment, memory_limit: int, cores: int = 1) -> Config:
     )
     dirty_max = env.size("DIRTY_MAX_BYTES", 2**30, 0, 2**44)
     dirty_memory = env.size("DIRTY_MEMORY_BYTES", workers * dirty_share(share), 0, 2**44)
+    s3 = load_s3(env)
+    ttl = env.seconds("TTL_SECONDS", 3600, 0, YEAR)
     lru_bytes = workers * lru_share(share, in_flight // workers, dirty_memory // workers)
     config = Config(
         workers=workers,
@@ -202,7 +207,7 @@ def load(env: Environment, memory_limit: int, cores: int = 1) -> Config:
         max_bytes=env.size("LRU_BYTES", lru_bytes, 0, 2**50),
         eviction_policy=env.choice("EVICTION_POLICY", LRU, EVICTION_POLICIES),
         freshness=Freshness(
-            ttl=env.seconds("TTL_SECONDS", 3600, 0, YEAR),
+            ttl=ttl,
             jitter=env.number("TTL_JITTER", 0.1, 0, 1),
             grace=env.seconds("GRACE_SECONDS", 60, 0, YEAR),
             keep=env.seconds("KEEP_SECONDS", DAY, 0, YEAR),
@@ -216,7 +221,8 @@ def load(env: Environment, memory_limit: int, cores: int = 1) -> Config:
         block_bytes=env.size("BLOCK_BYTES", 2**20, MIN_BLOCK_BYTES, MAX_BLOCK_BYTES),
         max_in_flight_bytes=in_flight,
         buckets=_buckets(env),
-        s3=load_s3(env),
+        s3=s3,
+        events=load_events(env, s3, ttl, YEAR),
         s3_retries=env.integer("S3_RETRIES", 3, 0, 20),
         s3_concurrency=env.integer("S3_CONCURRENCY", 128, 1, 10_000),
         fenced_reads=_one_of(env, "FENCED_READS", "refuse", FENCED_READS),
@@ -242,6 +248,12 @@ def load(env: Environment, memory_limit: int, cores: int = 1) -> Config:
         log_format=env.choice("LOG_FORMAT", "json", logs.FORMATS),
     )
     _check_workers(env, config)
+    if config.events is not None and config.resp is None and config.resp_tls is None:
+        env.problem(
+            "S3_EVENTS_QUEUE_URL",
+            config.events.queue_url,
+            "only with RESP_ADDR or RESP_TLS_ADDR, by which nodes tell each other",
+        )
     check_cluster_identity(env, config.tls, config.access)
     env.check()
     return config

@@ -15,6 +15,7 @@ from typing import Any
 from milena_cache.membership.promises import milliseconds
 from milena_cache.objects.object_store import Info
 from milena_cache.objects.unlisted import Names, Unlisted
+from milena_cache.objects.version import Base
 from milena_common.api.credentials import CurrentCredentials, no_credentials
 from milena_common.api.errors import FailedPrecondition, InternalError, NodeLost, NodeUnreachable
 from milena_common.api.keys import split_cache_key
@@ -67,6 +68,18 @@ class Peers:
         bucket, object_key = split_cache_key(key)
         request = pb.InvalidateRequest(key=object_key, bucket=bucket).SerializeToString()
         await self.request(address, call(INVALIDATE.name, timeout, request), timeout)
+
+    async def send_changes(
+        self, address: str, changes: Sequence[tuple[bytes, Base]], heartbeat: float, timeout: float
+    ) -> None:
+        """Have the node at `address` apply changes of S3, each a cache key and the state of its object, and a
+        heartbeat; see `milena_cache.events`. Raises MilenaError.
+        """
+        request = pb.InvalidateRequest(heartbeat=heartbeat)
+        for key, state in changes:
+            bucket, object_key = split_cache_key(key)
+            request.changes.add(key=object_key, bucket=bucket, etag=state if isinstance(state, str) else "")
+        await self.request(address, call(INVALIDATE.name, timeout, request.SerializeToString()), timeout)
 
     async def begin_listing(
         self, address: str, seconds: float, bucket: str, names: Names, timeout: float

@@ -13,16 +13,21 @@ readers that wait for them, but are not kept, and no later reader joins them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from milena_cache.memory.existence import Existence, Known
 from milena_cache.memory.freshness import Freshness, Window
 from milena_cache.memory.lru import Memory
 from milena_cache.memory.single_flight import SingleFlight
 from milena_cache.objects.entry import Entry, ExpiringEntry
+from milena_cache.objects.etags import same_etag
 from milena_cache.objects.expiry import is_expired
 from milena_cache.objects.version import ABSENT, UNKNOWN, Base
+from milena_common.api.errors import Overloaded
 from milena_common.runtime.clock import Clock
+
+# Keys that were changed by others while this node wrote them to S3.
+MAX_OVERTAKEN: Final = 10_000
 
 
 class Entries:
@@ -33,6 +38,9 @@ class Entries:
         # Called with the key before each write of it; None without a subscriber.
         self.on_write: Callable[[bytes], None] | None = None
         self.existence = Existence(freshness, clock, fetches.late_after)
+        # What S3 has by an event that came while the key was being written; UNKNOWN if several told different
+        # things.
+        self._overtaken: dict[bytes, Base] = {}
         self._memory = memory
         self._fetches = fetches
         self._freshness = freshness
@@ -41,6 +49,10 @@ class Entries:
     def keep(self, key: bytes, entry: Entry) -> bool:
         """Put `entry` into memory; False if it does not fit there."""
         self.existence.clear_known(key)
+        if self._overtaken and key in self._overtaken and not _is_state(entry, self._overtaken.pop(key)):
+            self._memory.remove(key)
+            self.change_feed.notify(key)
+            return True
         if entry.value is None and not self._freshness.negative_ttl:
             self._memory.remove(key)
             # The reply is not kept, so no later reply can be compared with it: notify now, not at the next change.
@@ -67,6 +79,31 @@ class Entries:
         entry = self._memory.peek(key)
         if entry is None or not known.is_same(entry):
             self.invalidate(key)
+
+    def invalidate_changed(self, key: bytes, state: Base) -> bool | None:
+        """Drop the entry of an object that S3 has in `state` since some time, unless it is that; fence its reads.
+
+        Return True if an entry was dropped, False if it is of that state, None if there was none. HEAD results are
+        dropped in any case: an object may be written anew with the same ETag and other metadata. So are reads in
+        flight: (1) the object becomes B while the entry is A, and a read of it begins; (2) it becomes A again, and
+        the event of that arrives; (3) the read returns B, and is kept; (4) the event of step 1 arrives, and agrees.
+        """
+        entry = self._memory.peek(key)
+        if entry is not None and _is_state(entry, state):
+            self.fence_reads(key)
+            return False
+        return True if self.invalidate(key) else None
+
+    def overtake(self, key: bytes, state: Base) -> None:
+        """Record that S3 has, or had, the object in `state`, which arrived while this node writes it to S3.
+
+        The next entry that is kept of the key is dropped unless it is of that state. Raises Overloaded if there are
+        MAX_OVERTAKEN keys.
+        """
+        before = self._overtaken.get(key)
+        if before is None and len(self._overtaken) >= MAX_OVERTAKEN:
+            raise Overloaded("too many keys were changed by others while they were written; try again")
+        self._overtaken[key] = state if before is None or _same(before, state) else UNKNOWN
 
     def known(self) -> list[bytes]:
         """Return the keys of all objects with an entry, a HEAD result or a read in flight."""
@@ -152,3 +189,14 @@ class Entries:
         if entry.value is None:
             return ABSENT, False
         return entry.etag or UNKNOWN, bool(entry.expires_at)
+
+
+def _is_state(entry: Entry, state: Base) -> bool:
+    """True if the entry is of an object that S3 has in `state`."""
+    if entry.value is None:
+        return state is ABSENT
+    return isinstance(state, str) and same_etag(entry.etag, state)
+
+
+def _same(one: Base, other: Base) -> bool:
+    return one is other or (isinstance(one, str) and isinstance(other, str) and same_etag(one, other))

@@ -10,6 +10,9 @@ Revalidation is a conditional GET with the entry's ETag. The ttl is shortened fo
 itself: entries that were loaded together would otherwise expire together, and S3 would get all their revalidations
 at once. The shortening depends on the key alone, so that an entry does not change its window back and forth. Terms
 as in RFC 5861: grace is stale-while-revalidate, serving within keep is stale-if-error.
+
+Where S3 reports changes, see `milena_cache.events`, entries are fresh for longer than the ttl while these reports
+arrive in time: up to the age `vouched`.
 """
 
 from __future__ import annotations
@@ -27,9 +30,9 @@ class Window(Enum):
     GONE = "gone"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Freshness:
-    """The lengths of the windows, all in seconds but `jitter`.
+    """The lengths of the windows, all in seconds but `jitter`. Only `vouched` changes.
 
     ttl: age up to which an entry is fresh
     jitter: the greatest share of the ttl, 0 to 1, by which a key's ttl is shortened
@@ -37,6 +40,7 @@ class Freshness:
     keep: seconds after the grace in which it is kept for revalidation
     stale_if_error: seconds after the ttl in which it may be served if S3 fails; at most grace and keep count
     negative_ttl: age up to which the absence of an object is served
+    vouched: the ttl while it is more than `ttl`, since any later change would have been reported
     """
 
     ttl: float
@@ -45,10 +49,12 @@ class Freshness:
     keep: float
     stale_if_error: float
     negative_ttl: float
+    vouched: float = 0.0
 
     def fresh_for(self, key: bytes) -> float:
-        """Return the ttl of this key's entries in seconds, always the same within one process."""
-        return self.ttl * (1.0 - self.jitter * (hash(key) & 0xFFFF) / 0x10000)
+        """Return the ttl of this key's entries in seconds, shortened always alike within one process."""
+        ttl = self.vouched if self.vouched > self.ttl else self.ttl
+        return ttl * (1.0 - self.jitter * (hash(key) & 0xFFFF) / 0x10000)
 
     def window(self, key: bytes, age: float, *, negative: bool) -> Window:
         """Return the window of an entry of that age; a negative entry is FRESH or GONE."""

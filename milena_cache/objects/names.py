@@ -80,6 +80,18 @@ class Buckets:
         bucket, key = split_cache_key(entry_key)
         return Object(entry_key, Ref(bucket or self.default, self.prefix_of(bucket) + key.decode()))
 
+    def cache_key_at(self, bucket: str, key: str) -> bytes | None:
+        """Return the cache key of the object with this place in S3; None if no request can name it."""
+        name = canonical_bucket(bucket, self.default)
+        prefix = self.prefix_of(name)
+        if not key.startswith(prefix):
+            return None
+        try:
+            target = self.resolve(name, key.removeprefix(prefix).encode())
+        except (InvalidRequest, AccessDenied, UnicodeEncodeError):
+            return None
+        return target.cache_key
+
     def canonical(self, bucket: str) -> str:
         """Return the name of an allowed bucket, "" for the default one. Raises InvalidRequest or AccessDenied."""
         name = canonical_bucket(bucket, self.default)

@@ -290,7 +290,11 @@ class ApiMethods:
         ).SerializeToString()
 
     async def invalidate(self, request: pb.InvalidateRequest, _: float | None) -> bytes:
-        self._requests.invalidate_object(request.bucket, request.key)
+        if request.changes or request.heartbeat:
+            changes = ((change.bucket, change.key, change.etag) for change in request.changes)
+            self._requests.apply_changes(changes, request.heartbeat)
+        else:
+            self._requests.invalidate_object(request.bucket, request.key)
         return pb.InvalidateResponse(successful=True).SerializeToString()
 
     async def check_member(self, request: pb.CheckMemberRequest, _: float | None) -> bytes:

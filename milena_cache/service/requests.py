@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from milena_cache.events.changes import ForeignChanges, ReportedChange, state_of
+from milena_cache.events.heartbeats import Heartbeats
 from milena_cache.membership.identity import NodeIdentity
 from milena_cache.membership.node_fence import NodeFence
 from milena_cache.membership.ownership import ELSEWHERE, Ownership
@@ -102,6 +104,8 @@ class Requests:
         properties: PropertyReads,
         flush_waiters: FlushWaiters,
         failed_writes: FailedWrites,
+        changes: ForeignChanges,
+        heartbeats: Heartbeats,
         buckets: Buckets,
         ownership: Ownership,
         fence: NodeFence,
@@ -122,6 +126,8 @@ class Requests:
         self._properties = properties
         self._flush_waiters = flush_waiters
         self._failed_writes = failed_writes
+        self._changes = changes
+        self._heartbeats = heartbeats
         self._buckets = buckets
         self._ownership = ownership
         self._fence = fence
@@ -469,6 +475,18 @@ class Requests:
     def invalidate_object(self, bucket: str, key: bytes) -> None:
         """Drop the node's entry of the object; see `Node.invalidate_entry`."""
         self._node.invalidate_entry(self._buckets.resolve(bucket, key))
+
+    def apply_changes(self, changes: Iterable[tuple[str, bytes, str]], heartbeat: float) -> None:
+        """Apply what another node has read in S3's events: buckets, keys and ETags, and a heartbeat (0: none).
+
+        Raises as `ForeignChanges.apply` does.
+        """
+        if heartbeat:
+            self._heartbeats.received(heartbeat)
+        resolve = self._buckets.resolve
+        self._changes.apply(
+            [ReportedChange(resolve(bucket, key).cache_key, state_of(etag)) for bucket, key, etag in changes]
+        )
 
     def abandon_moves(self, ranges: Sequence[tuple[int, int]], epoch: int) -> list[int]:
         """Take no slots of `ranges` by moves of `epoch` any more; return those that this node has taken already.

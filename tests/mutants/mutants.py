@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.access_mutants import ACCESS_BUGS
 from tests.mutants.cluster_mutants import CLUSTER_BUGS, MORE_CLUSTER_BUGS
 from tests.mutants.copy_mutants import COPY_BUGS
+from tests.mutants.event_mutants import EVENT_BUGS
 from tests.mutants.large_object_mutants import LARGE_OBJECT_BUGS
 from tests.mutants.mutant import Bug, Change
 
@@ -677,5 +678,6 @@ BUGS: tuple[Bug, ...] = (
     *COPY_BUGS,
     *MORE_CLUSTER_BUGS,
     *ACCESS_BUGS,
+    *EVENT_BUGS,
     *LARGE_OBJECT_BUGS,
 )

@@ -46,7 +46,6 @@ def make_client(
 
     It follows no redirects and does not retry.
     """
-    proxies = dict.fromkeys(("http", "https"), proxy) if proxy else {}
     made = boto3.Session().client(
         "s3",
         region_name=region,
@@ -62,7 +61,7 @@ def make_client(
             retries={"total_max_attempts": 1, "mode": "standard"},
             max_pool_connections=THREADS,
             # Everything that boto3 would otherwise read from the environment or ~/.aws/config.
-            proxies=proxies,
+            proxies=_proxies(proxy),
             use_fips_endpoint=False,
             use_dualstack_endpoint=False,
             s3={
@@ -78,6 +77,35 @@ def make_client(
     )
     made.meta.events.register_last("before-parameter-build.s3", _do_not_redirect)
     return made
+
+
+def make_queue_client(settings: S3Settings, held: Held, proxy: str, waits: float) -> Any:
+    """Return a client of SQS at the endpoint of `settings` with the credentials `held`, by the proxy, "" for none.
+
+    Responses may take `waits` seconds longer than those of S3. It does not retry.
+    """
+    client: Any = boto3.Session().client
+    return client(
+        "sqs",
+        region_name=settings.region,
+        aws_access_key_id=held.access_key,
+        aws_secret_access_key=held.secret_key,
+        aws_session_token=held.token or None,
+        endpoint_url=settings.endpoint_url,
+        verify=settings.ca_bundle or True,
+        config=BotoConfig(
+            connect_timeout=settings.connect_timeout,
+            read_timeout=settings.timeout + waits,
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            proxies=_proxies(proxy),
+            use_fips_endpoint=False,
+            use_dualstack_endpoint=False,
+        ),
+    )
+
+
+def _proxies(proxy: str) -> dict[str, str]:
+    return dict.fromkeys(("http", "https"), proxy) if proxy else {}
 
 
 def _do_not_redirect(context: Any, **_: Any) -> None:

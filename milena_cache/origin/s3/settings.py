@@ -118,7 +118,7 @@ def load_s3(env: Environment) -> S3Settings:
     region = _region(env)
     endpoint_url = _endpoint(env)
     url = endpoint_url or f"https://{aws_host(region)}"
-    proxy_url, proxy_file, proxy_variable = _proxy(env, url)
+    proxy_url, proxy_file, proxy_variable = proxy_for(env, url)
     return S3Settings(
         region=region,
         endpoint_url=endpoint_url,
@@ -184,7 +184,7 @@ def _credentials(env: Environment) -> StaticCredentials | CredentialFiles | None
     return CredentialFiles(files[0], files[1], files[2], given) if any(files) else given
 
 
-def _proxy(env: Environment, url: str) -> tuple[str, str, str]:
+def proxy_for(env: Environment, url: str) -> tuple[str, str, str]:
     """Return the proxy for `url`, or the file that has it and its variable; "" for none.
 
     By the variables that curl and others read; lower-case names take precedence, and one with `_FILE` has the place

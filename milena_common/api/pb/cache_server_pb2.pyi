@@ -290,12 +290,26 @@ class StatsResponse(_message.Message):
     def __init__(self, values: _Optional[_Mapping[str, float]] = ..., not_ready: _Optional[str] = ..., degraded: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class InvalidateRequest(_message.Message):
-    __slots__ = ("key", "bucket")
+    __slots__ = ("key", "bucket", "changes", "heartbeat")
     KEY_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     bucket: str
-    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ...) -> None: ...
+    changes: _containers.RepeatedCompositeFieldContainer[ObjectChange]
+    heartbeat: float
+    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[ObjectChange, _Mapping]]] = ..., heartbeat: _Optional[float] = ...) -> None: ...
+
+class ObjectChange(_message.Message):
+    __slots__ = ("key", "bucket", "etag")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    bucket: str
+    etag: str
+    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class InvalidateResponse(_message.Message):
     __slots__ = ("successful",)

@@ -195,7 +195,7 @@ async def test_a_failure_reaches_all_readers_and_is_not_kept() -> None:
 
 
 async def test_a_part_larger_than_the_memory_is_read() -> None:
-    t = Reads(max_bytes=3000)
+    t = Reads(max_bytes=3800)
     assert (await t.read(0, 1005)).value == VALUE
     assert len(t.blocks.memory) == 2
 
