@@ -157,6 +157,10 @@ def _blocks(blocks: BlockReads, cluster: ClusterBlocks) -> Iterable[Metric]:
     yield counter("milena_blocks_joined", "Blocks that another read had requested already", blocks.joined)
     yield counter("milena_blocks_fetched", "Blocks that S3 returned", blocks.fetched)
     yield counter("milena_blocks_requests", "Ranged GETs sent to S3 for blocks", blocks.requests)
+    yield counter("milena_blocks_ahead", "Blocks requested ahead of sequential readers", blocks.ahead)
+    used = blocks.ahead_joined + memory.ahead_used
+    yield counter("milena_blocks_ahead_used", "Blocks requested ahead that were read later", used)
+    yield counter("milena_blocks_ahead_unused", "Blocks requested ahead and dropped unread", memory.ahead_unused)
     yield counter("milena_blocks_evictions", "Blocks evicted to make room", memory.evictions)
     yield counter("milena_blocks_from_peers", "Groups of blocks that other nodes returned", cluster.from_peers)
     yield counter(

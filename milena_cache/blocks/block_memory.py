@@ -31,6 +31,7 @@ class BlockMemory:
     bytes: those of the blocks, overhead included; at most `max_bytes`
     evictions: blocks that were dropped to make room
     ahead: blocks that were read ahead and that nothing has read yet
+    ahead_used: how many were read later; ahead_unused: how many were dropped before that
     """
 
     def __init__(self, memory: Memory, clock: Clock) -> None:
@@ -38,6 +39,7 @@ class BlockMemory:
         self.bytes = 0
         self.evictions = 0
         self.ahead: set[Block] = set()
+        self.ahead_used = self.ahead_unused = 0
         self._memory = memory
         self._clock = clock
         # With when each was last used, monotonic seconds.
@@ -56,7 +58,9 @@ class BlockMemory:
         found = self._blocks.get(block)
         if found is None:
             return None
-        self.ahead.discard(block)
+        if block in self.ahead:
+            self.ahead.discard(block)
+            self.ahead_used += 1
         self._blocks[block] = found[0], self._clock.now()
         self._blocks.move_to_end(block)
         return found[0]
@@ -93,7 +97,9 @@ class BlockMemory:
 
     def _drop(self, block: Block, value: bytes) -> None:
         """Account for a block that is not in `_blocks` any more."""
-        self.ahead.discard(block)
+        if block in self.ahead:
+            self.ahead.discard(block)
+            self.ahead_unused += 1
         of_key = self._by_key[block.key]
         of_key.discard(block)
         if not of_key:

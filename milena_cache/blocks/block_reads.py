@@ -53,12 +53,15 @@ class BlockReads:
     joined: blocks for which a read waited that another one had requested
     fetched: blocks that S3 returned
     requests: ranged GETs that were sent for them, retries not counted
+    ahead: blocks that were requested before any read needed them
+    ahead_joined: those of them for which a read waited before they had come
     """
 
     def __init__(self, store: Readable, memory: BlockMemory, block_bytes: int, clock: Clock) -> None:
         self.memory = memory
         self.block_bytes = block_bytes
         self.hits = self.joined = self.fetched = self.requests = 0
+        self.ahead = self.ahead_joined = 0
         self._store = store
         self._clock = clock
         self._in_flight: dict[Block, asyncio.Future[bytes]] = {}
@@ -96,7 +99,9 @@ class BlockReads:
                 self.hits += 1
                 values.append(value)
                 continue
-            self._ahead.discard(block)
+            if block in self._ahead:
+                self._ahead.discard(block)
+                self.ahead_joined += 1
             if pending is None:
                 pending = self._in_flight[block] = asyncio.get_running_loop().create_future()
                 missing.append(block)
@@ -122,6 +127,7 @@ class BlockReads:
                 return
             self._in_flight[block] = asyncio.get_running_loop().create_future()
             self._ahead.add(block)
+            self.ahead += 1
             self._fetch(version, (block,), places)
 
     async def _result(self, version: Version, pending: asyncio.Future[bytes], deadline: float) -> bytes:

@@ -38,6 +38,7 @@ from milena_common.runtime.clock import Clock
 
 # Bytes of one piece that is read.
 PIECE_BYTES: Final = 2**19
+MIN_PIECE_BYTES: Final = 1024
 # Seconds until the parts of an object that is not completed are dropped, if the nodes cannot be reached at once.
 ABORT_SECONDS: Final = 5.0
 _NAME_BYTES: Final = 16
@@ -125,8 +126,23 @@ async def read_pieces(
         held.set_total(COPIES * len(got))
         return got
 
+    most = PIECE_BYTES
+
+    async def first_piece() -> bytes:
+        nonlocal most
+        while True:
+            try:
+                return await piece(request.offset, min(request.length or most, most), request.if_match)
+            except ConditionFailed:
+                raise
+            except FailedPrecondition:
+                # The nodes' MAX_VALUE_BYTES may be less than a piece.
+                most //= 2
+                if most < MIN_PIECE_BYTES:
+                    raise
+
     try:
-        first = await piece(request.offset, min(request.length or PIECE_BYTES, PIECE_BYTES), request.if_match)
+        first = await first_piece()
     except RangeNotSatisfiable:
         # The whole of an empty object is no error, unlike its first bytes.
         if request.offset or request.length:
@@ -154,7 +170,7 @@ async def read_pieces(
     del first
     while start < stop:
         held.set_total(0)
-        length = min(PIECE_BYTES, stop - start)
+        length = min(most, stop - start)
         got = await piece(start, length, etag)
         found = pb.GetResponse.FromString(got)
         # An object that was deleted meets any condition of a read: there is none to compare it with.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from pathlib import Path
 
 from milena_common.api.errors import InvalidRequest
@@ -37,10 +38,28 @@ def write_file(path: Path, value: bytes, directory: Path) -> None:
     of `directory`.
     """
     make_directory(path.parent, directory)
+    _replace(path, value)
+
+
+def write_named_file(path: Path, value: bytes) -> None:
+    """Write `value` to a file that the user has named; a regular one is replaced as a whole, and keeps its mode.
+
+    A full disk leaves the file that was there, or none. Links are followed, and devices and pipes are written to.
+    Raises OSError.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(value)
+    else:
+        _replace(path.resolve(), value)
+
+
+def _replace(path: Path, value: bytes) -> None:
     # A name of its own: the file's name with an addition might be too long for the file system.
     part = path.parent / f".milena-{secrets.token_hex(8)}.part"
     try:
         part.write_bytes(value)
+        if path.is_file():
+            shutil.copymode(path, part)
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)

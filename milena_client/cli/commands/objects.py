@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from milena_client.cli.commands.local_files import files_below
+from milena_client.cli.commands.local_files import files_below, write_named_file
 from milena_client.cli.commands.recursive import FETCHED, REMOVED, fetch, get_recursive, rm_recursive
 from milena_client.cli.commands.transfer import each
 from milena_client.cli.terminal.failures import printable
@@ -158,7 +158,7 @@ def _get_one(session: Session, key: str, file: Path | None, byte_range: tuple[in
         _hint_prefix(key, "get", "--recursive --to DIR")
         raise not_found(key)
     if file is not None:
-        file.write_bytes(entry.value)
+        write_named_file(file, entry.value)
     row = {
         "key": key,
         "size": entry.size,

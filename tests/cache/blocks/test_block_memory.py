@@ -35,6 +35,20 @@ def test_the_least_recently_used_block_is_evicted_beyond_half_of_the_memory() ->
     assert blocks.get(block(1)) is None
 
 
+def test_blocks_that_were_read_ahead_are_counted_as_used_or_evicted_unread_once() -> None:
+    blocks = BlockMemory(Memory(100, LIMIT), FakeClock())
+    fitting = LIMIT // 2 // ONE
+    for number in range(fitting):
+        blocks.store(block(number), bytes(1000))
+        blocks.ahead.add(block(number))
+    for _ in range(2):
+        blocks.get(block(0))
+    assert (blocks.ahead_used, blocks.ahead_unused) == (1, 0)
+    for number in range(fitting, 2 * fitting):
+        blocks.store(block(number), bytes(1000))
+    assert (blocks.ahead_used, blocks.ahead_unused, blocks.ahead) == (1, fitting - 1, set())
+
+
 def test_a_block_that_is_too_large_is_not_kept() -> None:
     memory = Memory(100, LIMIT)
     blocks = BlockMemory(memory, FakeClock())

@@ -108,6 +108,7 @@ async def test_what_is_read_ahead_is_fetched_once_and_in_memory_when_it_is_read(
     assert len(t.blocks.memory.ahead) == 6, "those that nothing has read yet"
     assert t.blocks.find_range(version(), ByteRange(0, 80)) == VALUE[:80]
     assert (t.gets, len(t.blocks.memory.ahead)) == (8, 0)
+    assert (t.blocks.ahead, t.blocks.ahead_joined, t.blocks.memory.ahead_used) == (8, 2, 6)
 
 
 async def test_blocks_that_nothing_reads_take_a_share_of_the_memory() -> None:

@@ -46,6 +46,7 @@ class Store:
     def __init__(self) -> None:
         self.value: bytes | None = VALUE
         self.etags = True
+        self.max_bytes = PIECE_BYTES
         self.gets: list[tuple[int, int, str]] = []
         self.uploads: dict[str, bytes] = {}
         self.aborted: list[str] = []
@@ -62,6 +63,8 @@ class Store:
         if request.metadata_only:
             return pb.GetResponse(successful=True, etag=etag, size=len(self.value)).SerializeToString()
         part = ByteRange(request.offset, request.length).of(self.value)
+        if len(part) > self.max_bytes:
+            raise FailedPrecondition("length: the range has more than MAX_VALUE_BYTES")
         return pb.GetResponse(successful=True, value=part, etag=etag, size=len(self.value)).SerializeToString()
 
     async def upload(self, request: pb.UploadRequest, _: float | None) -> bytes:
@@ -133,6 +136,19 @@ async def test_a_read_returns_the_bytes_that_a_get_returns_in_pieces(offset: int
         assert pieces[0].size == len(VALUE)
         assert all(len(each.value) <= PIECE_BYTES for each in pieces)
         await eventually(lambda: server.budget.used == 0)
+
+
+async def test_pieces_are_as_small_as_the_node_allows() -> None:
+    store = Store()
+    store.max_bytes = 100_000
+    async with server_of(store) as server:
+        pieces = [each async for each in server.read(pb.GetRequest(key=b"k", length=300_000), timeout=SOON)]
+        assert b"".join(each.value for each in pieces) == VALUE[:300_000]
+        assert len(pieces[0].value) == PIECE_BYTES // 8
+        store.max_bytes = 100
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await server.read_all(pb.GetRequest(key=b"k"))
+        assert type(raised(caught.value)) is FailedPrecondition
 
 
 @pytest.mark.parametrize("value", [b"", b"x", bytes(PIECE_BYTES), None])

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,34 @@ def test_get_into_a_file(run: Run, cluster: MemoryCluster) -> None:
     cluster.add({"k": BINARY})
     assert run("get", "k", "-f", "out").exit_code == 0
     assert Path("out").read_bytes() == BINARY
+
+
+def test_a_full_disk_leaves_the_file_that_was_there(
+    run: Run, cluster: MemoryCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.add({"k": BINARY})
+    Path("old").write_bytes(b"of before")
+    Path("old").chmod(0o600)
+    Path("link").symlink_to("old")
+    write_bytes = Path.write_bytes
+
+    def full(path: Path, value: bytes) -> int:
+        write_bytes(path, value[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        for name in ("old", "link", "new"):
+            result = run("get", "k", "-f", name)
+            assert (result.exit_code, result.stdout) == (1, "")
+            assert result.stderr == "milena: No space left on device\n"
+    assert sorted(path.name for path in Path().iterdir()) == ["link", "old"]
+    assert Path("old").read_bytes() == b"of before"
+    assert run("get", "k", "-f", "link").exit_code == 0
+    assert (Path("old").read_bytes(), Path("link").is_symlink()) == (BINARY, True)
+    assert Path("old").stat().st_mode & 0o777 == 0o600
+    assert run("get", "k", "-f", "/dev/null").exit_code == 0
+    assert "No space left on device" in run("get", "k", "-f", "/dev/full").stderr
 
 
 def test_get_of_a_missing_key(run: Run) -> None:
