@@ -126,19 +126,21 @@ async def read_pieces(
         held.set_total(COPIES * len(got))
         return got
 
-    most = PIECE_BYTES
+    piece_bytes = PIECE_BYTES
 
     async def first_piece() -> bytes:
-        nonlocal most
+        nonlocal piece_bytes
         while True:
             try:
-                return await piece(request.offset, min(request.length or most, most), request.if_match)
+                return await piece(
+                    request.offset, min(request.length or piece_bytes, piece_bytes), request.if_match
+                )
             except ConditionFailed:
                 raise
             except FailedPrecondition:
                 # The nodes' MAX_VALUE_BYTES may be less than a piece.
-                most //= 2
-                if most < MIN_PIECE_BYTES:
+                piece_bytes //= 2
+                if piece_bytes < MIN_PIECE_BYTES:
                     raise
 
     try:
@@ -170,7 +172,7 @@ async def read_pieces(
     del first
     while start < stop:
         held.set_total(0)
-        length = min(most, stop - start)
+        length = min(piece_bytes, stop - start)
         got = await piece(start, length, etag)
         found = pb.GetResponse.FromString(got)
         # An object that was deleted meets any condition of a read: there is none to compare it with.
@@ -209,7 +211,9 @@ async def write_pieces(upload: Upload, next_message: NextMessage, clock: Clock, 
         while not step.abort:
             size, complete = len(step.value), step.complete
             if size > MAX_STEP_BYTES:
-                raise InvalidRequest(f"value: a message has {size} bytes; allowed are at most {MAX_STEP_BYTES}")
+                raise InvalidRequest(
+                    f"value: a message has {size} bytes; allowed are at piece_bytes {MAX_STEP_BYTES}"
+                )
             request = pb.UploadRequest()
             request.CopyFrom(about)
             request.value, request.offset, request.complete = step.value, received, complete
