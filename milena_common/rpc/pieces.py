@@ -211,9 +211,7 @@ async def write_pieces(upload: Upload, next_message: NextMessage, clock: Clock, 
         while not step.abort:
             size, complete = len(step.value), step.complete
             if size > MAX_STEP_BYTES:
-                raise InvalidRequest(
-                    f"value: a message has {size} bytes; allowed are at piece_bytes {MAX_STEP_BYTES}"
-                )
+                raise InvalidRequest(f"value: a message has {size} bytes; allowed are at most {MAX_STEP_BYTES}")
             request = pb.UploadRequest()
             request.CopyFrom(about)
             request.value, request.offset, request.complete = step.value, received, complete
