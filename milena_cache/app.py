@@ -103,6 +103,7 @@ from milena_cache.writeback.unfinished import FailedWrites
 from milena_cache.writeback.uploads.queue import UploadQueue
 from milena_cache.writeback.uploads.throttle import UploadThrottle
 from milena_cache.writeback.uploads.upload import Uploader
+from milena_cache.writeback.withheld import WithheldWrites
 from milena_cache.writes.assembly import Assembly
 from milena_cache.writes.client_uploads import ClientUploads
 from milena_cache.writes.durable import Durable
@@ -163,6 +164,7 @@ class NodeParts:
     flush_waiters: FlushWaiters
     dead_letters: DeadLetters
     stuck: StuckWrites
+    withheld: WithheldWrites
     failed_writes: FailedWrites
     entries: Entries
     writeback: WriteBack
@@ -285,6 +287,7 @@ def build(
     dirty_writes = DirtyWrites(dirty, journal, durable, entries, config.buckets, clock, failing, flush_waiters)
     dead_letters = DeadLetters(dirty, dirty_writes, journal, entries, queue, clock)
     stuck = StuckWrites(dirty, dirty_writes, journal, entries, failing, s3_locks, queue, clock)
+    withheld = WithheldWrites(origin, dirty, dirty_writes, journal.lineages, clock, rng)
     failed_writes = FailedWrites(dirty, dirty_writes, dead_letters, stuck, failing)
     # Uploads without a response must not take all places of S3_CONCURRENCY.
     throttle = UploadThrottle(min(config.flush_concurrency, config.s3_concurrency), rng)
@@ -379,6 +382,7 @@ def build(
         flush_waiters=flush_waiters,
         dead_letters=dead_letters,
         stuck=stuck,
+        withheld=withheld,
         failed_writes=failed_writes,
         entries=entries,
         writeback=writeback,

@@ -36,8 +36,9 @@ from milena_cache.journal.record import Damaged, decode
 from milena_cache.membership.ownership import Ownership
 from milena_cache.memory.entries import Entries
 from milena_cache.objects.expiry import NEVER
+from milena_cache.objects.version import Version
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
-from milena_cache.writeback.dirty_writes import DirtyWrites
+from milena_cache.writeback.dirty_writes import TOO_LATE, DirtyWrites
 from milena_cache.writeback.loop import WriteBack
 from milena_cache.writeback.uploads.s3_belief import UNCONFIRMED, S3Belief
 from milena_common.api.errors import MilenaError
@@ -133,8 +134,7 @@ class Promotion:
         # By the last ring that this node had it may be complete, and not by one in between that it has missed.
         incomplete = self._listed & uncollected
         if incomplete:
-            # Of these S3 has everything: what copies are here is superseded.
-            self._drop_slots(incomplete & _slots_listing(slot_map, me, complete=True))
+            self._drop_superseded(incomplete & _slots_listing(slot_map, me, complete=True))
         self._complete &= uncollected
         self._complete |= new & ((_slots_listing(before, me, complete=True) - incomplete) | self._returned)
         self._returned &= uncollected
@@ -150,6 +150,22 @@ class Promotion:
         self._holder.store_roles()
         if changed:
             self.on_served()
+
+    def _drop_superseded(self, slots: set[int]) -> None:
+        """Give up what this node has of `slots`: their last owner left when S3 had everything.
+
+        What it has deleted is known to no node any more, so that an earlier write of this node, or one that another
+        node hands in, cannot be told from one that was deleted since: (1) this node is away with a put; (2) the
+        owner deletes the key, uploads that, and leaves without handing over; (3) this node gets the slot, or the
+        next one that returns hands the put in. It is withheld, as after TOMBSTONE_SECONDS.
+        """
+        if not slots:
+            return
+        self._drop_slots(slots)
+        self._tombstones.raise_floor(Version(self._ownership.slot_map.epoch, 0))
+        for entry in list(self._dirty.values()):
+            if slot_of(entry.key) in slots and entry.dead is None and not entry.upload.uploading:
+                self._dirty_writes.withhold(entry, TOO_LATE)
 
     def _hold_back_returned(self) -> bool:
         """Gate the slots that this node has handed over, and has back before another ring had them.

@@ -12,7 +12,7 @@ permanently, or whose record is damaged, stays as a dead letter.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from milena_cache.journal.group_commit import Journal
 from milena_cache.journal.record import Damaged
@@ -52,6 +52,8 @@ class DirtyWrites:
         failing: Failing,
         flush_waiters: FlushWaiters,
     ) -> None:
+        # Called with each entry that is withheld from now on.
+        self.on_withheld: Callable[[DirtyEntry], None] = lambda entry: None
         self._dirty = dirty
         self._journal = journal
         self._releases = releases
@@ -174,6 +176,7 @@ class DirtyWrites:
             seq = entry.number
             self._journal.defer(lambda disk: disk.reject_record(seq, reason, at))
         self._flush_waiters.progress(entry.key)
+        self.on_withheld(entry)
 
     def mark_dead(self, entry: DirtyEntry, reason: str, *, damaged: bool = False) -> None:
         """Make the entry a dead letter, for `reason`. `damaged`: its value must not be served."""
