@@ -161,9 +161,33 @@ COPY_BUGS: tuple[Bug, ...] = (
     _bug(
         "a node that gets slots of which S3 has everything serves its copies",
         PROMOTION,
-        "            self._drop_slots(incomplete & _slots_listing(slot_map, me, complete=True))\n",
-        "            pass\n",
+        "        self._drop_slots(slots)\n        self._tombstones",
+        "        self._tombstones",
         f"{PROMOTION_TESTS}::test_an_owner_of_slots_of_which_s3_has_everything_drops_its_copies",
+    ),
+    _bug(
+        "a node that gets slots of which S3 has everything serves its own earlier writes",
+        PROMOTION,
+        "if slot_of(entry.key) in slots and entry.dead is None and not entry.upload.uploading:",
+        "if False:",
+        f"{PROMOTION_TESTS}::"
+        "test_an_owner_of_slots_of_which_s3_has_everything_withholds_its_own_earlier_writes",
+    ),
+    _bug(
+        "a node that gets slots of which S3 has everything takes earlier writes that are handed in",
+        PROMOTION,
+        "        self._tombstones.raise_floor(Version(self._ownership.slot_map.epoch, 0))\n",
+        "",
+        f"{PROMOTION_TESTS}::"
+        "test_an_owner_of_slots_of_which_s3_has_everything_takes_no_earlier_write_that_is_handed_in",
+    ),
+    _bug(
+        "a withheld write is dropped although S3 has not got it",
+        "milena_cache/writeback/withheld.py",
+        "version is None or version < entry.version or",
+        "version is not None and version < entry.version or",
+        f"{PROMOTION_TESTS}::"
+        "test_an_owner_of_slots_of_which_s3_has_everything_takes_no_earlier_write_that_is_handed_in",
     ),
     _bug(
         "a node counts as complete by the last ring that it got",

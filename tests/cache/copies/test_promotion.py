@@ -162,6 +162,44 @@ async def test_an_owner_of_slots_of_which_s3_has_everything_drops_its_copies() -
     await cluster.stop()
 
 
+async def test_an_owner_of_slots_of_which_s3_has_everything_withholds_its_own_earlier_writes() -> None:
+    """Interleaving: (1) it is away with a put; (2) the owner deletes the key, and leaves; (3) it gets the slot."""
+    cluster, owner = await started("xy", "xy")
+    await owner.send("x", owner.record("k", b"1"))
+    cluster.store.down = Fault.CONNECT
+    await cluster.change("x", "", lost="o")
+    assert await read(cluster, "x", "k") == b"1"
+    cluster.cut = {"y"}
+    await cluster.change("y", "")
+    await cluster.clock.advance(1)
+    await cluster.change("x", "x", lost="y")
+    cluster.store.down = None
+    await cluster.clock.advance(60)
+    assert await read(cluster, "x", "k") is None
+    assert cluster["x"].t.s3_has("k") is None
+    assert b"k" in cluster["x"].t.dirty.withheld, "an operator may retry it"
+    await cluster.stop()
+
+
+async def test_an_owner_of_slots_of_which_s3_has_everything_takes_no_earlier_write_that_is_handed_in() -> None:
+    cluster, owner = await started("xy", "xy")
+    await owner.send("y", owner.record("k", b"1"), owner.record("j", b"1"))
+    cluster.store.down = Fault.CONNECT
+    await cluster.change("y", "", lost="o")
+    assert await read(cluster, "y", "k") == b"1"
+    await cluster.change("x", "x")
+    await cluster.clock.advance(1)
+    assert set(cluster["y"].t.dirty.withheld) == {b"k", b"j"}
+    cluster.store.down = None
+    await cluster["x"].t.put("j", b"2", cluster.ring.epoch)
+    await cluster.clock.advance(60)
+    assert await read(cluster, "x", "k") is None
+    assert await read(cluster, "x", "j") == b"2"
+    assert set(cluster["y"].t.dirty.withheld) == {b"k"}, "S3 has a later write of the other one"
+    assert cluster["y"].t.parts.withheld.dropped == 1
+    await cluster.stop()
+
+
 async def test_an_owner_that_was_a_complete_holder_in_the_last_ring_it_got_looks_at_s3_if_this_one_doubts_it() -> (
     None
 ):
