@@ -25,6 +25,7 @@ from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.api.pb import cache_server_pb2_grpc
 from milena_common.network.addresses import parse_address
 from milena_common.resp.encoding import command
+from milena_common.rpc.status import is_shed
 from tests.support.cluster import Cluster
 from tests.support.processes import Node
 
@@ -121,7 +122,8 @@ async def read_by_grpc(node: Node, key: str, progress: Progress) -> None:
                         progress.add(piece.value[at : at + PIECE])
                         await asyncio.sleep(PAUSE_SECONDS)
             except grpc.aio.AioRpcError as error:
-                if error.code() not in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE):
+                busy = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE
+                if error.code() not in busy and not is_shed(error.code(), error.details()):
                     raise
                 await asyncio.sleep(PAUSE_SECONDS)
 
