@@ -1,8 +1,8 @@
 """Shell. The handlers of gRPC streams that carry one object in pieces, see `milena_common.rpc.pieces`.
 
 They are calls, and not streams that last: a process that stops gives them its grace. A caller that sends no piece
-for STALL_SECONDS is given up. One that takes none is not: a status waits behind the bytes that its connection has yet
-to take, and gRPC has crashed where a write in progress was given up. So both kinds have a share of the bytes in
+for STALL_SECONDS is given up. One that takes none is not: a status waits behind the bytes that its connection has
+yet to take, and gRPC has crashed where a write in progress was given up. So both kinds have a share of the bytes in
 flight, beyond which further ones are rejected.
 """
 

@@ -170,8 +170,7 @@ COPY_BUGS: tuple[Bug, ...] = (
         PROMOTION,
         "if slot_of(entry.key) in slots and entry.dead is None and not entry.upload.uploading:",
         "if False:",
-        f"{PROMOTION_TESTS}::"
-        "test_an_owner_of_slots_of_which_s3_has_everything_withholds_its_own_earlier_writes",
+        f"{PROMOTION_TESTS}::test_an_owner_of_slots_of_which_s3_has_everything_withholds_its_own_earlier_writes",
     ),
     _bug(
         "a node that gets slots of which S3 has everything takes earlier writes that are handed in",
