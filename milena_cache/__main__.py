@@ -258,7 +258,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         await parts.property_reads.cancel_heads()
         await servers.cluster_blocks.cancel_all()
         await parts.blocks.cancel_all()
-        await parts.withheld.cancel()
+        await parts.withheld.cancel_looks()
     finally:
         for task in (*background, *watching):
             task.cancel()

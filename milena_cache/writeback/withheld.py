@@ -59,7 +59,7 @@ class WithheldWrites:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
-    async def cancel(self) -> None:
+    async def cancel_looks(self) -> None:
         """Cancel everything, at the end of the process."""
         if self._task is not None:
             self._task.cancel()

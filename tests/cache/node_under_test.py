@@ -162,7 +162,7 @@ class NodeUnderTest:
         await self.node.finish()
         await self.parts.uploads.close()
         await self.parts.blocks.cancel_all()
-        await self.parts.withheld.cancel()
+        await self.parts.withheld.cancel_looks()
         await self.journal.close()
 
     async def flush(self, *keys: str, timeout: float = SOON) -> Flushed:

@@ -225,4 +225,4 @@ class SimulatedNode:
         await parts.writes.finish(FINISH_SECONDS)
         await parts.node.finish()
         await parts.blocks.cancel_all()
-        await parts.withheld.cancel()
+        await parts.withheld.cancel_looks()
