@@ -369,8 +369,12 @@ class _Connection(asyncio.Protocol):
         try:
             reply = replying if isinstance(replying, Reply) else await replying
         except ConnectionError:
-            self.abort()
-            return
+            if not incoming.lost or self._transport is None or self._transport.is_closing():
+                self.abort()
+                return
+            # The client has ended its side in the middle of the body, and may still read.
+            text = "You did not provide the number of bytes specified by the Content-Length HTTP header"
+            reply = error_reply(incoming.request, S3Error("IncompleteBody", text))
         except asyncio.CancelledError:
             self.abort()
             raise

@@ -1,0 +1,1 @@
+"""Scripts that run in another environment, without this repository: each is a session of one library."""
