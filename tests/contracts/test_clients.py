@@ -24,10 +24,11 @@ from milena_client import (
     RangeNotSatisfiable,
     Written,
 )
-from milena_client.core.files.upload_steps import STEP_BYTES, WHOLE_BYTES
+from milena_client.core.files.upload_steps import WHOLE_BYTES
 from milena_client.testing import FakeAsyncMilena, FakeMilena
 from milena_client.testing.memory_cluster import MemoryCluster
 from milena_common.api.etags import etag_of
+from milena_common.api.uploads import MAX_STEP_BYTES
 from tests.client.blocking import Blocking
 from tests.client.direct_cluster import DirectCluster
 from tests.client.router import router
@@ -274,7 +275,7 @@ def test_a_file_of_an_object_that_is_replaced_is_never_of_two_versions(client: A
         file.read(10)
 
 
-@pytest.mark.parametrize("size", [0, 1, WHOLE_BYTES, WHOLE_BYTES + 1, WHOLE_BYTES + 2 * STEP_BYTES])
+@pytest.mark.parametrize("size", [0, 1, WHOLE_BYTES, WHOLE_BYTES + 1, WHOLE_BYTES + 2 * MAX_STEP_BYTES])
 def test_an_object_that_is_written_as_a_file(client: Any, size: int) -> None:
     value = (bytes(range(251)) * (size // 251 + 1))[:size]
     client.set("k", b"old")
@@ -293,7 +294,7 @@ def test_an_object_that_is_written_as_a_file(client: Any, size: int) -> None:
         file.write(b"more")
 
 
-@pytest.mark.parametrize("size", [1, WHOLE_BYTES + STEP_BYTES])
+@pytest.mark.parametrize("size", [1, WHOLE_BYTES + MAX_STEP_BYTES])
 def test_a_file_that_is_not_finished_stores_nothing(client: Any, size: int) -> None:
     file = client.open("k", "wb")
     file.write(bytes(size))
@@ -303,7 +304,7 @@ def test_a_file_that_is_not_finished_stores_nothing(client: Any, size: int) -> N
     assert file.written is None
 
 
-@pytest.mark.parametrize("size", [1, WHOLE_BYTES + STEP_BYTES])
+@pytest.mark.parametrize("size", [1, WHOLE_BYTES + MAX_STEP_BYTES])
 def test_an_object_that_is_to_be_new(client: Any, size: int) -> None:
     file = client.open("k", "xb")
     file.write(bytes(size))

@@ -10,10 +10,11 @@ import zipfile
 
 import pytest
 
-from milena_client.core.files.upload_steps import STEP_BYTES, WHOLE_BYTES, UploadStep
+from milena_client.core.files.upload_steps import WHOLE_BYTES, UploadStep
 from milena_client.core.values import Written
 from milena_client.sync.object_writer import ObjectWriter
 from milena_common.api.errors import DeadlineExceeded, NodeLost
+from milena_common.api.uploads import MAX_STEP_BYTES
 
 
 class Object:
@@ -76,7 +77,7 @@ def test_text_archives_and_compressed_files_are_written_as_to_any_file() -> None
         assert archive.read("name") == b"value" * 1000
 
 
-@pytest.mark.parametrize("size", [WHOLE_BYTES, WHOLE_BYTES + 1, WHOLE_BYTES + STEP_BYTES])
+@pytest.mark.parametrize("size", [WHOLE_BYTES, WHOLE_BYTES + 1, WHOLE_BYTES + MAX_STEP_BYTES])
 def test_steps_have_no_more_than_their_limit(size: int) -> None:
     it = Object()
     with it.open() as file:
@@ -85,7 +86,7 @@ def test_steps_have_no_more_than_their_limit(size: int) -> None:
     if size == WHOLE_BYTES:
         assert [len(step.value) for step in it.steps] == [size]
     else:
-        assert max(len(step.value) for step in it.steps) == STEP_BYTES
+        assert max(len(step.value) for step in it.steps) == MAX_STEP_BYTES
     assert [step.complete for step in it.steps] == [False] * (len(it.steps) - 1) + [True]
 
 
@@ -102,7 +103,7 @@ def test_an_error_in_the_block_stores_nothing() -> None:
 
     def fail() -> None:
         with file:
-            file.write(bytes(WHOLE_BYTES + STEP_BYTES))
+            file.write(bytes(WHOLE_BYTES + MAX_STEP_BYTES))
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -117,7 +118,7 @@ def test_a_step_that_fails_fails_the_file(failing: int) -> None:
     it = Object(failing)
     file = it.open()
     with pytest.raises(NodeLost):  # noqa: PT012 whichever of the two sends the step
-        file.write(bytes(WHOLE_BYTES + STEP_BYTES))
+        file.write(bytes(WHOLE_BYTES + MAX_STEP_BYTES))
         file.close()
     it.failing = 10**6
     if not file.closed:
@@ -160,7 +161,7 @@ def test_an_abort_that_fails_is_left_to_the_nodes() -> None:
         return Written("", "", "")
 
     file = ObjectWriter(send, 2**26)
-    file.write(bytes(WHOLE_BYTES + STEP_BYTES))
+    file.write(bytes(WHOLE_BYTES + MAX_STEP_BYTES))
     file.abort()
     assert file.closed
 
@@ -173,7 +174,7 @@ def test_a_writer_of_any_size_has_few_bytes_in_memory() -> None:
         sent += len(step.value)
         return Written("", "", "")
 
-    block = bytes(STEP_BYTES)
+    block = bytes(MAX_STEP_BYTES)
     tracemalloc.start()
     try:
         with ObjectWriter(send, 2**26) as file:
@@ -182,5 +183,5 @@ def test_a_writer_of_any_size_has_few_bytes_in_memory() -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert sent == 100 * STEP_BYTES
+    assert sent == 100 * MAX_STEP_BYTES
     assert peak < 16 * 2**20
