@@ -39,8 +39,13 @@ MEMBERSHIP = {
     "LeaveResponse": SUCCESSFUL,
 }
 
-# Methods with a stream of replies of these names; the second one has a stream of requests too.
-STREAMS = {"WatchRing": ("WatchRingRequest", "RingUpdate"), "KeepLease": ("JoinRequest", "JoinResponse")}
+# Methods with streams: the names of their messages, and whether they are a stream, of requests and of replies.
+STREAMS = {
+    "WatchRing": ("WatchRingRequest", "RingUpdate", False, True),
+    "KeepLease": ("JoinRequest", "JoinResponse", True, True),
+    "Read": ("GetRequest", "GetResponse", False, True),
+    "Write": ("UploadRequest", "UploadResponse", True, False),
+}
 
 
 def fields(message: Descriptor) -> dict[int, tuple[object, ...]]:
@@ -89,12 +94,17 @@ def test_packages_services_and_methods(file: FileDescriptor, package: str, servi
 
 
 def test_streams() -> None:
-    described = ROUTER.services_by_name["Router"].methods_by_name
-    assert {name for name, method in described.items() if method.server_streaming} == set(STREAMS)
-    for name, (request, reply) in STREAMS.items():
-        assert described[name].input_type is ROUTER.message_types_by_name[request]
-        assert described[name].output_type is ROUTER.message_types_by_name[reply]
-        assert described[name].client_streaming == (name == "KeepLease")
+    for file, names in ((ROUTER, set(STREAMS)), (CACHE, {"Read", "Write"})):
+        (service,) = file.services_by_name.values()
+        described = service.methods_by_name
+        assert {
+            name for name, method in described.items() if method.client_streaming or method.server_streaming
+        } == names
+        for name in names:
+            request, reply, of_requests, of_replies = STREAMS[name]
+            assert described[name].input_type is file.message_types_by_name[request]
+            assert described[name].output_type is file.message_types_by_name[reply]
+            assert (described[name].client_streaming, described[name].server_streaming) == (of_requests, of_replies)
 
 
 @pytest.mark.parametrize(
@@ -113,14 +123,15 @@ def test_the_fields_that_others_rely_on(
 
 
 @pytest.mark.parametrize(
-    "name", ["Get", "Put", "Delete", "Upload", "List", "Flush", "ListDeadLetters", "ResolveDeadLetters", "Refresh"]
+    "name",
+    ["Get", "Put", "Delete", "Upload", "Copy", "List", "Flush", "ListDeadLetters", "ResolveDeadLetters", "Refresh"],
 )
 def test_the_router_may_pass_replies_on_unchanged(name: str) -> None:
     message = f"{name}Response"
     assert fields(ROUTER.message_types_by_name[message]) == fields(CACHE.message_types_by_name[message])
 
 
-@pytest.mark.parametrize("name", ["List", "Flush", "ListDeadLetters", "ResolveDeadLetters", "Refresh"])
+@pytest.mark.parametrize("name", ["Copy", "List", "Flush", "ListDeadLetters", "ResolveDeadLetters", "Refresh"])
 def test_the_router_may_pass_requests_on_as_they_came(name: str) -> None:
     message = f"{name}Request"
     assert fields(ROUTER.message_types_by_name[message]) == fields(CACHE.message_types_by_name[message])
