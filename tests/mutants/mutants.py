@@ -8,6 +8,7 @@ from tests.mutants.copy_mutants import COPY_BUGS
 from tests.mutants.event_mutants import EVENT_BUGS
 from tests.mutants.large_object_mutants import LARGE_OBJECT_BUGS
 from tests.mutants.mutant import Bug, Change
+from tests.mutants.script_mutants import SCRIPT_BUGS
 
 CONDITIONS = "tests/cache/writes/test_writer_conditions.py"
 CLASSES = "tests/behaviour/test_write_classes.py"
@@ -680,4 +681,5 @@ BUGS: tuple[Bug, ...] = (
     *ACCESS_BUGS,
     *EVENT_BUGS,
     *LARGE_OBJECT_BUGS,
+    *SCRIPT_BUGS,
 )

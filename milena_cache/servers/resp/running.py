@@ -202,7 +202,8 @@ class Running:
             place.work = work
             self._fill(place, reply)
         else:
-            self.add_reply(() if not session.plain and session.mute and self._muted() else reply, work)
+            muted = not session.plain and bool(session.mute) and self._muted()
+            self.add_reply(() if muted and not _is_message(command, reply) else reply, work)
 
     # ---- batches of SETs
 
@@ -424,3 +425,8 @@ class Running:
             replied = order.popleft()
             self._out.add(replied.reply or ())
             self._finish_work(replied.work)
+
+
+def _is_message(command: Command[Context], reply: Reply) -> bool:
+    """True for what SUBSCRIBE and its relatives send, which comes with CLIENT REPLY OFF too; not for an error."""
+    return command.while_subscribed and command.group == "pubsub" and not reply[0].startswith(b"-")

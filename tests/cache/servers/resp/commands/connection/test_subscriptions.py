@@ -154,3 +154,17 @@ async def test_subscribers_are_seen_and_can_be_ended_by_their_type() -> None:
 
 def test_keys_and_the_channel_are_bulk_strings() -> None:
     assert b"*3\r\n" + bulk(b"message") + bulk(CHANNEL) == MESSAGE % b""
+
+
+@pytest.mark.parametrize("resp3", [False, True])
+async def test_subscriptions_and_messages_come_with_replies_off_too_and_errors_do_not(resp3: bool) -> None:
+    server = ServerUnderTest()
+    client = server.connect(resp3=resp3)
+    first = b">" if resp3 else b"*"
+    client.send(b"CLIENT REPLY OFF\r\nSUBSCRIBE c\r\nSUBSCRIBE\r\n")
+    assert client.take() == first + b"3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n"
+    assert server.connect().now(b"PUBLISH", b"c", b"m") == b":1\r\n"
+    await client.idle()
+    assert client.take() == first + b"3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nm\r\n"
+    client.send(b"CLIENT REPLY SKIP\r\nUNSUBSCRIBE c\r\n")
+    assert client.take() == first + b"3\r\n$11\r\nunsubscribe\r\n$1\r\nc\r\n:0\r\n"

@@ -9,7 +9,7 @@ import pytest
 from milena_cache.servers.resp.scripts.calls import MAX_WRITTEN_BYTES
 from milena_common.access.acl_file import parse_users
 from milena_common.access.commands import CALLED_BY_SCRIPTS
-from milena_common.forwarding.scripts import MAX_SCRIPTS, MAX_SOURCE_BYTES, Scripts
+from milena_common.forwarding.scripts import MAX_SCRIPTS, MAX_SOURCE_BYTES, Scripts, digest_of
 from milena_common.resp.redis_replies import CommandError
 from tests.cache.node_under_test import BUCKET
 from tests.cache.servers.resp.server_under_test import ServerUnderTest
@@ -186,6 +186,7 @@ def test_the_scripts_that_are_kept_are_bounded() -> None:
     scripts.source_of(first)
     scripts.add(b"one more")
     assert scripts.has(first)
+    assert not scripts.has(digest_of(b"return 1"))
     with pytest.raises(CommandError, match="NOSCRIPT"):
         scripts.as_eval([b"EVALSHA", b"x" * 40, b"0"])
     large = [scripts.add(b"%d" % number + b" " * (MAX_SOURCE_BYTES - 5)) for number in range(70)]
