@@ -14,9 +14,11 @@ from milena_cache.handover.old_owner import OldOwner
 from milena_cache.handover.plan import moves_of
 from milena_cache.handover.source import Source
 from milena_cache.handover.tombstones import Tombstones
-from milena_cache.membership.ownership import Ownership
+from milena_cache.membership.ownership import RETRY_SECONDS, Ownership
+from milena_cache.objects.write_request import Change
 from milena_cache.writeback.dirty_table import Dirty
 from milena_cache.writeback.uploads.s3_belief import UNCONFIRMED
+from milena_common.api.errors import TryAgain
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slots import slot_of
 
@@ -109,14 +111,24 @@ class Handover:
             return False
         return self.tombstones.is_undecided(key, version)
 
-    def check_owner(self, key: bytes) -> None:
+    def check_owner(self, change: Change) -> None:
         """Raise as `Ownership.owned_since` does if this node does not serve the key, in a ring of nodes that fence.
 
         A write that has waited may have been admitted before its slot was stopped. If it took effect after that,
         the destination would not know of it.
+
+        One with a condition raises TryAgain also if the slot has been away and is back: (1) INCR reads 5, and
+        waits; (2) the slot is lost to another node, which counts to 7; (3) the slot is this node's again; (4) the
+        condition of the INCR would be met by the 5 that this node had in its memory then.
         """
         if self._ownership.slot_map.released_epoch:
-            self._ownership.owned_since(key)
+            key = change.target.cache_key
+            since = self._ownership.owned_since(key)
+            if change.conditional and since > change.owned_since:
+                raise TryAgain(
+                    f"slot {slot_of(key)} was another node's since this request came; nothing was done",
+                    RETRY_SECONDS,
+                )
 
     @property
     def has_slots(self) -> bool:

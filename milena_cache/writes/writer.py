@@ -127,7 +127,7 @@ class Writes:
         self.fence_error: Callable[[], MilenaError | None] = lambda: None
         self.reaper = ExpiredObjectReaper(origin, write_through.conditions, dirty, entries, s3_locks, clock)
         # Raises if the key's slot is not this node's any more; called before a write that had to wait takes effect.
-        self.check_owner: Callable[[bytes], None] = lambda key: None
+        self.check_owner: Callable[[Change], None] = lambda change: None
         self._s3_locks = s3_locks
         self._revalidation = OwnershipRevalidation(origin, dirty, dirty_writes, s3_locks, entries, clock, lineages)
         self._origin = origin
@@ -225,7 +225,7 @@ class Writes:
             if decided:
                 await self._check_condition(change, deadline)
             self.check_fence()
-            self.check_owner(key)
+            self.check_owner(change)
             ack = await self._write_through.store_parts(change, parts, deadline, decided=decided)
         self._count_ack(THROUGH, deadline)
         return ack
@@ -279,7 +279,7 @@ class Writes:
         nothing if it is never awaited.
         """
         change = self._checked(change)
-        self.check_owner(change.target.cache_key)
+        self.check_owner(change)
         durability = durability or self._mode
         acked: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
         begun = self._write_at_once(change, durability, timeout, _AckFuture(self, change, timeout, acked))
@@ -303,7 +303,7 @@ class Writes:
 
     async def _make(self, change: Change, durability: Durability, timeout: float) -> Ack:
         change = self._checked(change)
-        self.check_owner(change.target.cache_key)
+        self.check_owner(change)
         appending: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         begun = self._write_at_once(change, durability, timeout, appending)
         if isinstance(begun, Ack):
@@ -382,7 +382,7 @@ class Writes:
         durability = durability or self._mode
         changes = [self._checked(change) for change in changes]
         for change in changes:
-            self.check_owner(change.target.cache_key)
+            self.check_owner(change)
             self._write_through.check_condition(change)
         if self._not_together(changes, durability):
             return None
@@ -472,7 +472,7 @@ class Writes:
                 break
         self.check_fence()
         for change in changes:
-            self.check_owner(change.target.cache_key)
+            self.check_owner(change)
         if reason := self._not_together(changes, durability):
             raise Unavailable(
                 f"several keys cannot be written together now, because {FORCED[reason]}; nothing was done"
@@ -559,7 +559,7 @@ class Writes:
             base = await self._check_condition(change, deadline)
         # After everything that waits: the lock, and S3's reply about the condition.
         self.check_fence()
-        self.check_owner(key)
+        self.check_owner(change)
         reason = ""
         tried = False
         if durability == MEMORY:

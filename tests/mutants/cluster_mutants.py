@@ -175,6 +175,13 @@ CLUSTER_BUGS: tuple[Bug, ...] = (
         f"{OWNERSHIP_TESTS}::test_a_stopped_slot_is_served_by_no_node_until_it_is_handed_over_or_resumed",
     ),
     _bug(
+        "a condition is decided by what the node had when it owned the slot before",
+        HANDOVER,
+        "if change.conditional and since > change.owned_since:",
+        "if False:",
+        f"{HANDOVER_TESTS}::test_a_write_with_a_condition_that_waited_while_its_slot_was_away_does_nothing",
+    ),
+    _bug(
         "an owner without copies keeps what it has handed over until a ring has its new owner",
         SOURCE,
         "            if self._ownership.slot_map.copies_wanted <= 1:\n",

@@ -441,6 +441,29 @@ async def test_a_write_that_waited_while_its_slot_was_stopped_does_nothing() -> 
     await c.stop()
 
 
+async def test_a_write_with_a_condition_that_waited_while_its_slot_was_away_does_nothing() -> None:
+    """Its condition would be met by what this node had in its memory when the slot was its own before."""
+    c = await cluster()
+    t = c["a"].t
+    etag = (await t.put("k", b"1", FIRST_EPOCH)).etag
+    lock = t.writes.lock(b"k", 100)
+    await lock.__aenter__()
+    writing = asyncio.create_task(t.put("k", b"2", FIRST_EPOCH, 100.0, if_match=etag))
+    await run_ready_tasks()
+    for owner in ("b", "a"):  # as after losses: moves wait for the write
+        c.ring.epoch += 1
+        c.ring.owners = [(owner, c.ring.epoch)] * SLOTS
+        c.ring.release_all()
+        await c.publish()
+    await lock.__aexit__(None, None, None)
+    with pytest.raises(TryAgain):
+        await writing
+    entry = t.dirty.get(b"k")
+    assert entry is not None
+    assert entry.etag == etag
+    await c.stop()
+
+
 async def test_a_miss_is_read_from_the_old_owner_before_s3() -> None:
     c = await cluster()
     c["a"].t.in_s3("k", b"1")

@@ -124,7 +124,8 @@ async def test_what_the_journal_has_no_room_for_goes_through_each_by_itself() ->
 
 async def test_a_slot_that_is_handed_over_while_a_batch_waits_has_its_sets_repeated() -> None:
     server = await started()
-    server.t.writes.check_owner = server.ownership.owned_since  # type: ignore[assignment]
+    owned_since = server.ownership.owned_since
+    server.t.writes.check_owner = lambda change: owned_since(change.target.cache_key)  # type: ignore
     client = server.connect()
     server.t.disk.gate.clear()
     server.t.disk.capacity = 0

@@ -51,7 +51,7 @@ class _Part:
         for change in islice(remaining, AT_ONCE):
             self.number += 1
             # Since the command looked at the ring, S3 may have been read.
-            writes.check_owner(change.target.cache_key)
+            writes.check_owner(change)
             if not self._batch.add(change, None, timeout) and not isinstance(
                 begun := writes.begin(change, None, timeout), Ack
             ):
