@@ -72,3 +72,7 @@ class EvictionOrder:
     def keys_newest_first(self) -> Iterator[bytes]:
         """Iterate over the keys, approximately the most recently used first."""
         raise NotImplementedError
+
+    def keys_in_parts(self) -> Iterator[list[bytes]]:
+        """Iterate over the keys in parts, those of removed entries included; see `KeyQueue.walk`."""
+        raise NotImplementedError

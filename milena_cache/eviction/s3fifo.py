@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from milena_cache.eviction.ghost import Ghost
+from milena_cache.eviction.key_queue import KeyQueue
 from milena_cache.eviction.order import SECOND_CHANCES, EntryTable, EvictionOrder
 from milena_cache.objects.entry import GONE, Entry, cost_of
 
@@ -33,11 +34,11 @@ class S3Fifo(EvictionOrder):
 
     def __init__(self, table: EntryTable) -> None:
         super().__init__(table, int(table.max_bytes * LARGE_SHARE))
-        self._small: deque[bytes] = deque()
+        self._small = KeyQueue()
         # The bytes of each key of `_small`, and their sum.
         self._small_costs: deque[int] = deque()
         self._small_bytes = 0
-        self._main: deque[bytes] = deque()
+        self._main = KeyQueue()
         self._ghost = Ghost()
         self._filling = True
 
@@ -112,6 +113,11 @@ class S3Fifo(EvictionOrder):
                 entry = entries[key]
                 if entry is not GONE and (entry.uses > 0) is used:
                     yield key
+
+    def keys_in_parts(self) -> Iterator[list[bytes]]:
+        # In this order: a key may move from the small queue to the main one meanwhile, and not back.
+        yield from self._small.walk()
+        yield from self._main.walk()
 
     def _small_is_full(self, exceeded: str) -> bool:
         memory = self._memory

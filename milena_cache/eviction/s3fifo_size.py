@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from milena_cache.eviction.ghost import Ghost
+from milena_cache.eviction.key_queue import KeyQueue
 from milena_cache.eviction.order import SECOND_CHANCES, EntryTable, EvictionOrder
 from milena_cache.eviction.s3fifo import FREQUENT, LARGE_SHARE, SMALL_SHARE
 from milena_cache.objects.entry import GONE, Entry, cost_of
@@ -32,7 +33,7 @@ class _Queue:
     """
 
     def __init__(self) -> None:
-        self.keys: deque[bytes] = deque()
+        self.keys = KeyQueue()
         self.costs: deque[int] = deque()
         self.worths: deque[float] = deque()
 
@@ -153,6 +154,12 @@ class S3FifoSize(EvictionOrder):
                     entry = entries[key]
                     if entry is not GONE and (entry.uses > 0) is used:
                         yield key
+
+    def keys_in_parts(self) -> Iterator[list[bytes]]:
+        # In this order: a key may move from the new entries to the others meanwhile, and not back.
+        for part in (self._new, self._main):
+            for queue in list(part.queues.values()):
+                yield from queue.keys.walk()
 
     def _new_is_full(self, exceeded: str) -> bool:
         memory = self._memory

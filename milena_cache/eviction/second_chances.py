@@ -9,9 +9,9 @@ for each hit (a library's LRU).
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 
+from milena_cache.eviction.key_queue import KeyQueue
 from milena_cache.eviction.order import SECOND_CHANCES, EntryTable, EvictionOrder
 from milena_cache.objects.entry import GONE, Entry
 
@@ -22,7 +22,7 @@ class SecondChances(EvictionOrder):
     def __init__(self, table: EntryTable) -> None:
         super().__init__(table, table.max_bytes)
         # The next to be looked at first.
-        self._queue: deque[bytes] = deque()
+        self._queue = KeyQueue()
 
     def add(self, key: bytes, cost: int) -> None:
         self._queue.append(key)
@@ -59,3 +59,6 @@ class SecondChances(EvictionOrder):
                 entry = entries[key]
                 if entry is not GONE and (entry.uses > 0) is used:
                     yield key
+
+    def keys_in_parts(self) -> Iterator[list[bytes]]:
+        return self._queue.walk()

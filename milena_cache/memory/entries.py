@@ -12,8 +12,8 @@ readers that wait for them, but are not kept, and no later reader joins them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from milena_cache.memory.existence import Existence, Known
 from milena_cache.memory.freshness import Freshness, Window
@@ -27,7 +27,7 @@ from milena_common.api.errors import Overloaded
 from milena_common.runtime.clock import Clock
 
 # Keys that were changed by others while this node wrote them to S3.
-MAX_OVERTAKEN: Final = 10_000
+MAX_OVERTAKEN = 10_000
 
 
 class Entries:
@@ -105,9 +105,13 @@ class Entries:
             raise Overloaded("too many keys were changed by others while they were written; try again")
         self._overtaken[key] = state if before is None or _same(before, state) else UNKNOWN
 
-    def known(self) -> list[bytes]:
-        """Return the keys of all objects with an entry, a HEAD result or a read in flight."""
-        return [*self._memory, *self._fetches, *self.existence]
+    def in_flight(self) -> list[bytes]:
+        """Return the keys of all objects with a read in flight, or with the result of a HEAD."""
+        return [*self._fetches, *self.existence]
+
+    def walk_entries(self) -> Iterator[list[bytes]]:
+        """Iterate over the keys of all entries in parts; see `Memory.walk_keys`."""
+        return self._memory.walk_keys()
 
     def fence_reads(self, key: bytes) -> None:
         """Detach the reads in flight of a key that is being written, and drop its HEAD result.

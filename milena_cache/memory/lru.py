@@ -67,6 +67,15 @@ class Memory(EntryTable):
         """Iterate over the keys, approximately the most recently used first."""
         return self._order.keys_newest_first()
 
+    def walk_keys(self) -> Iterator[list[bytes]]:
+        """Iterate over the keys in parts of some hundred, between which the memory may change.
+
+        Each entry that is there from the beginning to the end is in a part, and others may be.
+        """
+        entries = self.entries
+        for part in self._order.keys_in_parts():
+            yield [key for key in part if (entry := entries.get(key)) is not None and entry is not GONE]
+
     def peek(self, key: bytes) -> Entry | None:
         """Return the entry without counting it as a use; None if there is none."""
         entry = self.entries.get(key)

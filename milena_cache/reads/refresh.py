@@ -8,13 +8,14 @@ with or without an entry. It is not enough to drop the entries that exist: (1) a
 object; (2) REFRESH finds no entry and returns; (3) the read of step 1 is kept, and the old object is served as
 fresh.
 
-A prefix may have a million keys. They are processed in parts, between which the event loop runs other work.
+A prefix may have a million keys. They are processed in parts, between which the event loop runs other work, and
+there is no list of all of them (`python -m tests.cache.reads.large_refresh`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
@@ -22,7 +23,8 @@ from milena_cache.memory.entries import Entries
 from milena_cache.writeback.dirty_table import Dirty
 
 # Keys that are dropped, and keys that are only compared, in one step of the event loop: about 1 ms of work each.
-DROPPED_AT_ONCE = 256
+# The memory looks for removed keys with each that is dropped.
+DROPPED_AT_ONCE = 64
 COMPARED_AT_ONCE = 2048
 
 
@@ -57,8 +59,7 @@ class Refresher:
     async def keys(self, keys: Iterable[bytes]) -> Refreshed:
         """Drop the entries of these cache keys in parts, for any number of keys."""
         refreshed = dirty = 0
-        left = iter(keys)
-        while part := list(islice(left, DROPPED_AT_ONCE)):
+        for part in _parts(keys, DROPPED_AT_ONCE):
             done = self.now(part)
             refreshed += done.refreshed
             dirty += done.dirty
@@ -68,11 +69,26 @@ class Refresher:
     async def matching(self, matches: Callable[[bytes], bool]) -> Refreshed:
         """Drop the entries of all cache keys that match.
 
-        Entries that come into memory meanwhile were read from S3 after the refresh began, and stay.
+        Entries that come into memory meanwhile were read from S3 after the refresh began; they stay, or not.
         """
-        matching: list[bytes] = []
-        left = iter([*self._entries.known(), *self._dirty])
-        while part := list(islice(left, COMPARED_AT_ONCE)):
-            matching += filter(matches, part)
+        # First the reads in flight, before anything else runs: what they bring is older than the refresh, and they
+        # would keep it where the walk has passed already.
+        refreshed = 0
+        for part in _parts(self._entries.in_flight(), COMPARED_AT_ONCE):
+            refreshed += self.now(filter(matches, part)).refreshed
+        for keys in self._entries.walk_entries():
+            for part in _parts(filter(matches, keys), DROPPED_AT_ONCE):
+                refreshed += self.now(part).refreshed
+                await asyncio.sleep(0)
             await asyncio.sleep(0)
-        return await self.keys(dict.fromkeys(matching))
+        dirty = 0
+        for part in _parts(list(self._dirty), COMPARED_AT_ONCE):
+            dirty += sum(map(matches, part))
+            await asyncio.sleep(0)
+        return Refreshed(refreshed, dirty)
+
+
+def _parts(keys: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
+    left = iter(keys)
+    while part := list(islice(left, size)):
+        yield part

@@ -132,7 +132,8 @@ class MemoryMachine(RuleBasedStateMachine):
         if key in self.model or cost <= self.large:
             assert kept == (cost <= self.memory.max_bytes)
         if not kept:
-            self.model.pop(key, None)
+            if self.model.pop(key, None) is not None:
+                self.clear(key)  # it may have kept its place, as one that was removed
             return
         before = dict(self.model)
         self.model[key] = new
@@ -146,6 +147,9 @@ class MemoryMachine(RuleBasedStateMachine):
             assert len(self.model) + 1 > 5 or self.cost() + largest > self.memory.max_bytes
             self.evicted += len(gone)
         self.check_order(key, gone, before)
+
+    def clear(self, key: bytes) -> None:
+        """The entry is there no more, and its key may have kept its place in the order."""
 
     def check_order(self, stored: bytes, gone: list[bytes], before: dict[bytes, Entry]) -> None:
         """Check what this eviction order says of those that are gone."""
