@@ -667,7 +667,7 @@ def build_handover(config: Config, parts: NodeParts, ownership: Ownership, links
     before = stored_ring.from_text(journal.disk.metadata().get(stored_ring.NAME, ""))
     ownership.was_fenced = bool(before.released_epoch) and len(before.nodes) > 1
     parts.writeback.holds_back = handover.holds_back
-    parts.writes.check_owner = handover.check_owner
+    parts.writes.use_ownership(handover.check_owner, ownership.has_lost)
     parts.node.from_old_owner = parts.node.uncounted.from_old_owner = old_owner.fetch_entry
     return handover
 

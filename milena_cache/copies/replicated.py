@@ -8,14 +8,14 @@ alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from milena_cache.copies.copy_policy import REQUIRE, not_allowed
 from milena_cache.copies.replication import Replication
 from milena_cache.journal.group_commit import Journal
 from milena_cache.journal.record import Record
 from milena_cache.objects.version import Version
-from milena_cache.objects.write_request import CopiesPolicy, Receipt
+from milena_cache.objects.write_request import CopiesPolicy, OnDone, Receipt
 from milena_cache.writeback.dirty_table import DirtyEntry
 from milena_cache.writes.durable import NotCopied
 
@@ -41,7 +41,7 @@ class ReplicatedJournal:
         return NotCopied.reason if self.replication.cannot_copy(key) else ""
 
     def append(
-        self, record: Record, token: DirtyEntry, on_done: Callable[[DirtyEntry, bool], None], timeout: float
+        self, record: Record, token: DirtyEntry, on_done: OnDone[DirtyEntry], timeout: float
     ) -> asyncio.Future[None]:
         self._check(record.cache_key)
         return self._journal.append(record, token, on_done, timeout)
@@ -50,7 +50,7 @@ class ReplicatedJournal:
         self,
         records: Sequence[Record],
         tokens: Sequence[DirtyEntry],
-        on_done: Callable[[DirtyEntry, bool], None],
+        on_done: OnDone[DirtyEntry],
         timeout: float,
     ) -> list[asyncio.Future[None]]:
         for record in records:
@@ -62,7 +62,7 @@ class ReplicatedJournal:
         receipt: Receipt,
         record: Record,
         token: DirtyEntry,
-        on_done: Callable[[DirtyEntry, bool], None],
+        on_done: OnDone[DirtyEntry],
         timeout: float,
     ) -> None:
         self._check(record.cache_key)

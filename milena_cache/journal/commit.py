@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from milena_cache.journal.disk import Disk
-from milena_cache.objects.write_request import NotDurable, Receipt
+from milena_cache.objects.write_request import NotDurable, OnDone, Receipt
 from milena_common.api.errors import Unavailable
 from milena_common.build import interpreted
 
@@ -51,7 +51,7 @@ class QueuedWrite(Generic[T]):
         seq: int,
         raw: bytes,
         token: T,
-        on_done: Callable[[T, bool], None],
+        on_done: OnDone[T],
         future: Receipt,
         deadline: float,
         joined: bool = False,

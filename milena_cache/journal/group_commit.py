@@ -50,7 +50,7 @@ from milena_cache.journal.version_allocator import Versions
 from milena_cache.objects.lineage import UNNAMED, Lineages
 from milena_cache.objects.object_store import Ref
 from milena_cache.objects.version import Version, lineage_of, stamped
-from milena_cache.objects.write_request import Receipt
+from milena_cache.objects.write_request import OnDone, Receipt
 from milena_common.api.errors import DeadlineExceeded
 from milena_common.runtime.clock import Clock
 
@@ -187,14 +187,16 @@ class Journal(Generic[T]):
         """Return why no write can be made durable now, "" if it can be tried. No key makes a difference."""
         return JournalFull.reason if self.full else ""
 
-    def append(
-        self, record: Record, token: T, on_done: Callable[[T, bool], None], timeout: float
-    ) -> asyncio.Future[None]:
+    def append(self, record: Record, token: T, on_done: OnDone[T], timeout: float) -> asyncio.Future[None]:
         """Put the record into the next commit; see `writes.durable`, which this implements."""
         return self.write(record.stored_as, encode(record), token, on_done, timeout)
 
     def append_all(
-        self, records: Sequence[Record], tokens: Sequence[T], on_done: Callable[[T, bool], None], timeout: float
+        self,
+        records: Sequence[Record],
+        tokens: Sequence[T],
+        on_done: OnDone[T],
+        timeout: float,
     ) -> list[asyncio.Future[None]]:
         """Put the records into one commit; see `writes.durable`, which this implements."""
         futures: list[asyncio.Future[None]] = []
@@ -205,15 +207,11 @@ class Journal(Generic[T]):
             futures.append(future)
         return futures
 
-    def append_for(
-        self, receipt: Receipt, record: Record, token: T, on_done: Callable[[T, bool], None], timeout: float
-    ) -> None:
+    def append_for(self, receipt: Receipt, record: Record, token: T, on_done: OnDone[T], timeout: float) -> None:
         """Put the record into the next commit; see `writes.durable`, which this implements."""
         self._queue(record.stored_as, encode(record), token, on_done, receipt, timeout)
 
-    def write(
-        self, seq: int, raw: bytes, token: U, on_done: Callable[[U, bool], None], timeout: float
-    ) -> asyncio.Future[None]:
+    def write(self, seq: int, raw: bytes, token: U, on_done: OnDone[U], timeout: float) -> asyncio.Future[None]:
         """Queue the record for the next commit; the future is done when it is durable. Its token may be any.
 
         The future raises JournalFull, DeadlineExceeded after `timeout` seconds, JournalFailed, or NotAcknowledged
@@ -226,7 +224,13 @@ class Journal(Generic[T]):
         return future
 
     def write_for(
-        self, receipt: Receipt, seq: int, raw: bytes, token: U, on_done: Callable[[U, bool], None], timeout: float
+        self,
+        receipt: Receipt,
+        seq: int,
+        raw: bytes,
+        token: U,
+        on_done: OnDone[U],
+        timeout: float,
     ) -> None:
         """Do what `write` does, with `receipt` in place of the future."""
         self._queue(seq, raw, token, on_done, receipt, timeout)
@@ -236,7 +240,7 @@ class Journal(Generic[T]):
         seq: int,
         raw: bytes,
         token: U,
-        on_done: Callable[[U, bool], None],
+        on_done: OnDone[U],
         receipt: Receipt,
         timeout: float,
         *,
@@ -489,11 +493,11 @@ class Journal(Generic[T]):
     def _complete(self, batch: Iterable[QueuedWrite[Any]]) -> None:
         rejected = self.unacknowledged() if batch else ""
         for write in batch:
-            write.on_done(write.token, True)
+            why_not = write.on_done(write.token, True) or rejected
             if write.future.done():
                 pass
-            elif rejected:
-                write.future.set_exception(NotAcknowledged(rejected))
+            elif why_not:
+                write.future.set_exception(NotAcknowledged(why_not))
             else:
                 write.future.set_result(None)
 

@@ -433,6 +433,18 @@ class Ownership:
         """Return what `since` of the slot is while the fence is open."""
         return self._unfenced[slot]
 
+    def has_lost(self, key: bytes, owned_since: int) -> bool:
+        """True if the key's slot is not this node's any more, as since the epoch `owned_since`.
+
+        The fence is disregarded. False for a slot that it hands over, since that waits for writes in flight, and in
+        rings whose nodes do not fence.
+        """
+        slot = slot_of(key)
+        since = self._unfenced[slot]
+        if since == owned_since or not self._map.released_epoch:
+            return False
+        return since > owned_since if since != ELSEWHERE else not self.is_leaving(slot)
+
     def close(self, reason: str, retry_after: float = 0.0) -> None:
         """Serve no slot, because of `reason`, until `open`. `retry_after`: seconds after which to try again."""
         self._closed = NoNodes(reason, retry_after)

@@ -5,8 +5,8 @@ Both are independent of protocols and of the journal, so that servers and the wr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from milena_cache.objects.etags import same_etag
 from milena_cache.objects.expiry import NEVER
@@ -65,6 +65,12 @@ class Receipt(Protocol):
 
     def set_exception(self, error: Exception, /) -> None:
         """The write has failed, or may not be acknowledged. Must not raise, nor call back into the journal."""
+
+
+T = TypeVar("T")
+# Called with the token of a write, and whether it is durable, once that is known. Returns why a durable write must
+# not be acknowledged; None if it may be.
+OnDone = Callable[[T, bool], str | None]
 
 
 class Change(NamedTuple):

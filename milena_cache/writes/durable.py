@@ -14,12 +14,12 @@ S3 instead, and an error of the API refuses it. `tests/contracts/test_durable.py
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from milena_cache.journal.record import Record
 from milena_cache.objects.version import Version
-from milena_cache.objects.write_request import NotDurable, Receipt
+from milena_cache.objects.write_request import NotDurable, OnDone, Receipt
 from milena_cache.writeback.releases import Releases
 
 T = TypeVar("T")
@@ -53,14 +53,12 @@ class Durable(Releases, Protocol[T]):
     def next_versions(self, owned_since: int, number: int) -> Version:
         """Return what the first of `number` calls of `next_version` would; the others' have the `seq` after it."""
 
-    def append(
-        self, record: Record, token: T, on_done: Callable[[T, bool], None], timeout: float
-    ) -> asyncio.Future[None]:
+    def append(self, record: Record, token: T, on_done: OnDone[T], timeout: float) -> asyncio.Future[None]:
         """Make `record` durable; records are appended in the order of their versions.
 
         `on_done(token, durable)` is called once for each, for those of a key in the order of the appends, and
         before anything that waits for the future runs: so a durable write is a dirty entry before its caller or a
-        reader goes on, also if its caller has given up.
+        reader goes on, also if its caller has given up. It returns why a durable write must not be acknowledged.
 
         The future raises NotDurable if nothing of the write is left; NotCopied; DeadlineExceeded after `timeout`
         seconds, when `on_done` is still to come; Unavailable if the implementation fails for good, when a restart
@@ -70,7 +68,11 @@ class Durable(Releases, Protocol[T]):
         """
 
     def append_all(
-        self, records: Sequence[Record], tokens: Sequence[T], on_done: Callable[[T, bool], None], timeout: float
+        self,
+        records: Sequence[Record],
+        tokens: Sequence[T],
+        on_done: OnDone[T],
+        timeout: float,
     ) -> list[asyncio.Future[None]]:
         """Make records of different keys durable together: a crash leaves all of them or none.
 
@@ -78,9 +80,7 @@ class Durable(Releases, Protocol[T]):
         in one step of the event loop.
         """
 
-    def append_for(
-        self, receipt: Receipt, record: Record, token: T, on_done: Callable[[T, bool], None], timeout: float
-    ) -> None:
+    def append_for(self, receipt: Receipt, record: Record, token: T, on_done: OnDone[T], timeout: float) -> None:
         """Do what `append` does, with `receipt` in place of the future."""
 
     async def wait_commit(self) -> None:

@@ -8,7 +8,7 @@ if the commit failed after a read had returned it, that read would have shown a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from milena_cache.journal.record import Record
 from milena_cache.memory.entries import Entries
@@ -22,6 +22,12 @@ from milena_cache.writeback.uploads.s3_belief import S3Belief
 from milena_cache.writes.durable import Durable
 from milena_common.api.durability import MEMORY
 from milena_common.runtime.clock import Clock
+
+# Of a write that has become durable after its slot had become another node's.
+LOST = (
+    "another node owns the key's slot since the write began, so its outcome is unknown: it is kept, and may still "
+    "take effect"
+)
 
 
 class JournaledWrites:
@@ -42,6 +48,8 @@ class JournaledWrites:
         acknowledged: dict[str, int],
     ) -> None:
         self.draining = False
+        # Returns True if the key's slot is not this node's any more since the given epoch.
+        self.has_lost: Callable[[bytes, int], bool] = lambda key, owned_since: False
         self._durable = durable
         self._dirty = dirty
         self._dirty_writes = dirty_writes
@@ -170,12 +178,15 @@ class JournaledWrites:
             self._earlier.setdefault(entry.key, []).append(earlier)
         self._last[entry.key] = entry
 
-    def _appended(self, entry: DirtyEntry, durable: bool) -> None:
+    def _appended(self, entry: DirtyEntry, durable: bool) -> str | None:
+        since = entry.belief.owned_since
         self._bytes -= entry.cost
         self._keeping -= entry.keeping
         self._remove_queued(entry)
-        if durable:
-            self._is_dirty(entry)
+        if not durable:
+            return None
+        self._is_dirty(entry)
+        return LOST if self.has_lost(entry.key, since) else None
 
     def _remove_queued(self, entry: DirtyEntry) -> None:
         """Forget an entry that is done.

@@ -64,6 +64,8 @@ class WriteThrough:
         self.deleted: Callable[[bytes, Version], None] = lambda key, version: None
         # Returns the error for a request to S3 that may not begin, because the node may not own the slot any more.
         self.fence_error: Callable[[], MilenaError | None] = lambda: None
+        # Returns True if the key's slot is not this node's any more since the given epoch.
+        self.has_lost: Callable[[bytes, int], bool] = lambda key, owned_since: False
         self._uploader = uploader
         self._durable = durable
         self._dirty = dirty
@@ -139,7 +141,7 @@ class WriteThrough:
             if notified is not None:
                 await notified
             await self._let_go(key, min(deadline, self._clock.now() + self._put_timeout))
-            if (rejected := self.fence_error()) is not None:
+            if (rejected := self._rejected(change)) is not None:
                 raise _unknown(write, rejected)
             return Ack(THROUGH, etag, None)
 
@@ -189,10 +191,21 @@ class WriteThrough:
             notified = self.wrote(key, change.owned_since)
             if notified is not None:
                 await notified
-            if (rejected := self.fence_error()) is not None:
+            if (rejected := self._rejected(change)) is not None:
                 why = str(rejected).removesuffix("; nothing was done")
                 raise Unavailable(f"{target.ref}: the outcome of the write is unknown: {why}")
             return Ack(THROUGH, etag, None)
+
+    def _rejected(self, change: Change) -> MilenaError | None:
+        """Return why a write that S3 has must not be acknowledged; None if it may be.
+
+        By the ring of its new owner a slot has no holders that this node knows. So what was waited for above says
+        nothing then: (1) this node is taken for lost, and joins again before it sees the ring without it; (2) a
+        holder gets the slot; (3) this write ends here, and the new owner serves its copy of the write before.
+        """
+        if self.has_lost(change.target.cache_key, change.owned_since):
+            return Unavailable("another node owns the key's slot since the write began")
+        return self.fence_error()
 
     def _parts_doubtful(self, key: bytes) -> None:
         """Record that S3 may have an object that is not acknowledged, under the dirty entry if there is one."""

@@ -145,6 +145,11 @@ class Writes:
         )
         self._tasks: set[asyncio.Task[Any]] = set()
 
+    def use_ownership(self, check_owner: Callable[[Change], None], has_lost: Callable[[bytes, int], bool]) -> None:
+        """Write only what this node owns: `check_owner` before a write takes effect, `has_lost` at its end."""
+        self.check_owner = check_owner
+        self._journaled.has_lost = self._write_through.has_lost = has_lost
+
     @property
     def draining(self) -> bool:
         """True if no write may become dirty, because the node stops: all go through to S3."""

@@ -182,6 +182,20 @@ CLUSTER_BUGS: tuple[Bug, ...] = (
         f"{HANDOVER_TESTS}::test_a_write_with_a_condition_that_waited_while_its_slot_was_away_does_nothing",
     ),
     _bug(
+        "a durable write is acknowledged by a node that has lost its slot meanwhile",
+        "milena_cache/writes/journaled.py",
+        "return LOST if self.has_lost(entry.key, since) else None",
+        "return None",
+        f"{HANDOVER_TESTS}::test_a_write_that_ends_when_another_node_owns_its_slot_is_not_acknowledged",
+    ),
+    _bug(
+        "a write through S3 is acknowledged by a node that has lost its slot meanwhile",
+        "milena_cache/writes/write_through.py",
+        "        if self.has_lost(change.target.cache_key, change.owned_since):\n",
+        "        if False:\n",
+        f"{HANDOVER_TESTS}::test_a_write_that_ends_when_another_node_owns_its_slot_is_not_acknowledged",
+    ),
+    _bug(
         "an owner without copies keeps what it has handed over until a ring has its new owner",
         SOURCE,
         "            if self._ownership.slot_map.copies_wanted <= 1:\n",

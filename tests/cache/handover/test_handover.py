@@ -12,7 +12,8 @@ from milena_cache.handover.old_owner import FETCH_SECONDS
 from milena_cache.handover.source import PAUSE_BUCKETS, PROGRESS_SECONDS, SHORT_SECONDS, SHORT_TIMEOUT_SECONDS
 from milena_cache.objects.object_store import Fault
 from milena_cache.objects.version import Version
-from milena_common.api.errors import FailedPrecondition, MilenaError, Moved, TryAgain
+from milena_common.api.durability import Durability
+from milena_common.api.errors import FailedPrecondition, MilenaError, Moved, TryAgain, Unavailable
 from milena_common.cluster.slots import SLOTS, slot_of
 from milena_common.resp.encoding import command
 from tests.cache.handover.nodes_under_test import FIRST_EPOCH, Cluster
@@ -461,6 +462,32 @@ async def test_a_write_with_a_condition_that_waited_while_its_slot_was_away_does
     entry = t.dirty.get(b"k")
     assert entry is not None
     assert entry.etag == etag
+    await c.stop()
+
+
+@pytest.mark.parametrize("durability", ["back", "through"])
+async def test_a_write_that_ends_when_another_node_owns_its_slot_is_not_acknowledged(
+    durability: Durability,
+) -> None:
+    """Although the node is in the ring, with a lease: it was taken for lost, and has joined again.
+
+    Its new owner may serve what was before the write.
+    """
+    c = await cluster(delay=0.0)
+    t = c["a"].t
+    t.disk.gate.clear()
+    c.store.gate.clear()
+    writing = asyncio.create_task(t.put("k", b"1", FIRST_EPOCH, durability=durability))
+    await run_ready_tasks()
+    c.ring.epoch += 1
+    c.ring.owners = [("b", c.ring.epoch)] * SLOTS
+    c.ring.release_all()
+    await c.publish()
+    t.disk.gate.set()
+    c.store.gate.set()
+    with pytest.raises(Unavailable, match="another node owns") as refused:
+        await writing
+    assert "unknown" in str(refused.value)
     await c.stop()
 
 
