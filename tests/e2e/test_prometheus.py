@@ -23,6 +23,7 @@ from tests.support.cluster import Cluster
 from tests.support.prometheus_server import PrometheusServer
 from tests.support.s3.fault_proxy import FaultProxy
 from tests.support.s3.faults import Delay, Reply, ShiftDate
+from tests.support.s3.moto_server import MotoServer
 from tests.support.waiting import wait_until
 
 pytestmark = [
@@ -97,9 +98,10 @@ def wait_for_data(server: PrometheusServer, expected: list[Query]) -> None:
 
 
 def test_every_query_of_the_dashboard_has_data(
-    start_cluster: StartCluster, s3_proxy: FaultProxy, tmp_path: Path
+    start_cluster: StartCluster, moto: MotoServer, s3_proxy: FaultProxy, tmp_path: Path
 ) -> None:
-    cluster = start_cluster(2)
+    queue = moto.client_of("sqs").create_queue(QueueName="dashboard")["QueueUrl"]
+    cluster = start_cluster(2, node_env={"S3_EVENTS_QUEUE_URL": queue})
     troubles = [q for q in of_the_dashboard() if any(each in q.expression for each in ONLY_IN_TROUBLE)]
     ordinary = [q for q in of_the_dashboard() if q not in troubles]
     assert {each for each in ONLY_IN_TROUBLE if any(each in q.expression for q in troubles)} == set(ONLY_IN_TROUBLE)

@@ -31,7 +31,7 @@ LARGE_OBJECT_BUGS: tuple[Bug, ...] = (
             Change(
                 OBJECT_COPIES,
                 "copy.source, part, copy.writing(), if_match=found.etag",
-                "copy.source, part, copy.writing(), if_match=(await objects.describe(*copy.source, 1.0)).etag",
+                'copy.source, part, copy.writing(), if_match=""',
             ),
         ),
         (f"{COPY_TESTS}::test_a_source_that_is_replaced_is_copied_anew",),

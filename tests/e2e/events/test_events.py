@@ -9,12 +9,11 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import boto3
 import pytest
 
 from milena_client import Milena
 from tests.support.cluster import Cluster
-from tests.support.s3.moto_server import AWS_VARIABLES, REGION, MotoServer
+from tests.support.s3.moto_server import MotoServer
 from tests.support.waiting import wait_until
 
 SECONDS = 20.0
@@ -40,20 +39,9 @@ class Watched(NamedTuple):
         return not any(int(number) for number in found.values())
 
 
-def client_of(service: str, moto: MotoServer) -> Any:
-    client: Any = boto3.client
-    return client(
-        service,
-        endpoint_url=moto.endpoint_url,
-        region_name=REGION,
-        aws_access_key_id=AWS_VARIABLES["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=AWS_VARIABLES["AWS_SECRET_ACCESS_KEY"],
-    )
-
-
 @pytest.fixture(scope="module")
 def watched(moto: MotoServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    sqs, sns = client_of("sqs", moto), client_of("sns", moto)
+    sqs, sns = moto.client_of("sqs"), moto.client_of("sns")
     queue = sqs.create_queue(QueueName="events")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     topic = sns.create_topic(Name="events")["TopicArn"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
@@ -61,6 +61,17 @@ class MotoServer:
             self.close()
             raise
         self.client = s3_client(self.endpoint_url)
+
+    def client_of(self, service: str) -> Any:
+        """Return boto3's client of another service, as "sqs"."""
+        client: Any = boto3.client
+        return client(
+            service,
+            endpoint_url=self.endpoint_url,
+            region_name=REGION,
+            aws_access_key_id=AWS_VARIABLES["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=AWS_VARIABLES["AWS_SECRET_ACCESS_KEY"],
+        )
 
     def _listens(self) -> bool:
         if not self.process.running:
