@@ -200,9 +200,10 @@ async def test_a_write_is_read_at_once_whatever_blocks_there_are() -> None:
     c = await cluster()
     await read(c, 0, len(VALUE))
     newer = VALUE[::-1]
-    await c["a"].t.put(KEY, newer)
+    since = c["a"].ownership.owned_since(KEY.encode())
+    await c["a"].t.put(KEY, newer, since)
     part = await read(c, 700, 500)
     assert (part.value, part.reply.dirty) == (newer[700:1200], True)
-    await c["a"].t.delete(KEY)
+    await c["a"].t.delete(KEY, since)
     assert (await read(c, 700, 500)).reply.entry.value is None
     await c.stop()

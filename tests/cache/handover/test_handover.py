@@ -485,9 +485,9 @@ async def test_a_write_that_ends_when_another_node_owns_its_slot_is_not_acknowle
     await c.publish()
     t.disk.gate.set()
     c.store.gate.set()
-    with pytest.raises(Unavailable, match="another node owns") as refused:
+    with pytest.raises(Unavailable, match="another node owns") as rejected:
         await writing
-    assert "unknown" in str(refused.value)
+    assert "unknown" in str(rejected.value)
     await c.stop()
 
 
