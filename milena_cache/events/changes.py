@@ -11,7 +11,7 @@ another event is on its way, which drops it.
     3. the response of step 1 arrives, and what was written is kept as fresh
 
 So an event about a key that is being written to S3 is remembered (`Entries.overtake`) until the write's entry is to
-be kept: that is kept only if the event told of it. What is dirty, and not on its way, is not touched: its upload
+be kept: that is kept only if the event reported it. What is dirty, and not on its way, is not touched: its upload
 decides by S3's conditions what becomes of both.
 """
 
@@ -44,7 +44,7 @@ def state_of(etag: str) -> Base:
 
 
 class ForeignChanges:
-    """The changes that one node is told of, as the owner of their keys.
+    """The changes that are reported to one node, as the owner of their keys.
 
     results: how many there were, by what became of the entry
     """
@@ -60,13 +60,13 @@ class ForeignChanges:
         """Drop what the changes have made old, of all of them, before an error is raised.
 
         Raises as `Ownership.owned_since` does if this node does not serve one of the keys, since another node has
-        to be told then; and Overloaded if too many keys are being written.
+        to get them then; and Overloaded if too many keys are being written.
         """
         error: MilenaError | None = None
         for key, state in changes:
             try:
                 self._drop(key, state)
-                # Not before: (1) this node is not the owner any more, and says so; (2) the owner is told, and drops
+                # Not before: (1) this node is not the owner any more, and says so; (2) the owner gets it, and drops
                 # what it has; (3) the slot moves back, with what this node has of the key in its memory.
                 self._ownership.owned_since(key)
             except MilenaError as raised:

@@ -109,7 +109,7 @@ class Delivery:
         slot = slot_of(key)
         address = self._ownership.resp_address_of(slot)
         if not address:
-            raise NodeUnreachable(f"slot {slot}: its owner has no Redis protocol, by which it would be told")
+            raise NodeUnreachable(f"slot {slot}: its owner has no Redis protocol, by which it would get it")
         return address
 
     async def _send(self, address: str, parcel: _Parcel, heartbeat: float) -> bool:

@@ -38,7 +38,7 @@ class Entries:
         # Called with the key before each write of it; None without a subscriber.
         self.on_write: Callable[[bytes], None] | None = None
         self.existence = Existence(freshness, clock, fetches.late_after)
-        # What S3 has by an event that came while the key was being written; UNKNOWN if several told different
+        # What S3 has by an event that came while the key was being written; UNKNOWN if several had different
         # things.
         self._overtaken: dict[bytes, Base] = {}
         self._memory = memory

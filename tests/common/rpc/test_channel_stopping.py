@@ -49,7 +49,7 @@ def called(connection: socket.socket) -> int:
 class StoppingServer:
     """Says at the first `times` calls that it stops, and ends the connection; begins each if `begins`.
 
-    The next connections go to the router at `successor`. `calls`: the number of calls that it has told so.
+    The next connections go to the router at `successor`. `calls`: the number of calls that it has replied to so.
     """
 
     def __init__(self, successor: str, times: int, *, begins: bool) -> None:

@@ -1,4 +1,4 @@
-"""Programs and libraries that nobody here wrote, unchanged, at the router's endpoint.
+"""Programs and libraries of other projects, unchanged, at the router's endpoint.
 
 Each writes, reads, lists, deletes, uploads in parts and reads a range; S3 must have what it wrote.
 """

@@ -138,7 +138,7 @@ def _exchange(address: str, sent: bytes, number: int) -> list[bytes]:
 
 
 def _are_times(argv: list[bytes], *replies: bytes) -> bool:
-    """True for the times of an expiry that one of the two was told a little later than the other."""
+    """True for the times of an expiry that one of the two got a little later than the other."""
     if argv[0] not in (b"TTL", b"EXPIRETIME") or not all(reply.startswith(b":") for reply in replies):
         return False
     first, second = (int(reply[1:]) for reply in replies)
