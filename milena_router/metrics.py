@@ -193,6 +193,14 @@ def redis_metrics(redis: RedisServer) -> Iterable[Metric]:
         "operation",
         ((name, counts.durations) for name, counts in operations),
     )
+    channels = redis.feeds.channels
+    yield gauge("milena_router_pubsub_subscribers", "Connections with a subscription", channels.subscribers)
+    yield counter(
+        "milena_router_pubsub_published", "Messages published by clients of this router", channels.published
+    )
+    yield counter(
+        "milena_router_pubsub_delivered", "Messages sent to subscribers of this router", channels.delivered
+    )
     yield counter("milena_router_resp_forwarded", "Commands sent to nodes", redis.upstreams.forwarded)
     yield counter(
         "milena_router_resp_repeated",

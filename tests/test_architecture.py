@@ -46,7 +46,7 @@ LEVELS = (
     ("milena_common/s3/signing",),
     ("milena_common/s3/body",),
     ("milena_common/s3",),
-    ("milena_common/rpc", "milena_common/forwarding"),
+    ("milena_common/rpc", "milena_common/forwarding", "milena_common/pubsub"),
     ("milena_client/core/files",),
     ("milena_client/core",),
     ("milena_client/aio", "milena_client/sync"),

@@ -270,12 +270,27 @@ ALWAYS_ALLOWED: Final = frozenset(
     ("hello", "auth", "quit", "reset", "milena.hello", "client|setinfo", "client|defer")
 )
 
+# Commands of operators that the audit log records.
+AUDITED: Final = frozenset(
+    (
+        "client|kill",
+        "client|unblock",
+        "flushall",
+        "flushdb",
+        "config|set",
+        "config|resetstat",
+        "debug|sleep",
+        "latency|reset",
+        "acl|load",
+    )
+)
+
 # Commands between nodes, with their subcommands: no rule allows them, only the cluster's own identity does.
 CLUSTER_COMMANDS: Final = frozenset(
     f"milena.{name}"
     for name in (
         *("block", "publish", "handover", "merge", "copy", "collect", "promise", "ring", "listing", "peek"),
-        *("watch", "exec", "all"),
+        *("watch", "exec", "all", "subscribe", "unsubscribe"),
     )
 )
 

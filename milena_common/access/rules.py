@@ -21,7 +21,9 @@ from milena_common.access.commands import (
     ALWAYS_ALLOWED,
     CATEGORIES,
     CATEGORIES_OF,
+    CHANNEL_COMMANDS,
     Need,
+    channels_in,
     is_of_cluster,
 )
 from milena_common.access.glob import MAX_BYTES, Glob
@@ -191,6 +193,20 @@ class User:
         return any(
             selector.allows_channel(name, is_pattern=is_pattern) for selector in self.decisions.get(command, ())
         )
+
+    def denied_channel(self, command: str, argv: Sequence[bytes]) -> bytes | None:
+        """Return the first channel of a command that the user may not run it on; None if there is none."""
+        if command not in CHANNEL_COMMANDS:
+            return None
+        for channel in channels_in(command, argv):
+            if not self.allows_channel(command, channel, is_pattern=command == "psubscribe"):
+                return channel
+        return None
+
+    def may_listen(self, kind: str, name: bytes) -> bool:
+        """True if the user may keep a subscription to a `channel`, `pattern` or `shard` channel."""
+        command = {"channel": "subscribe", "pattern": "psubscribe"}.get(kind, "ssubscribe")
+        return self.allows_channel(command, name, is_pattern=kind == "pattern")
 
     def unrestricted_for(self, command: str) -> bool:
         """True if the user may run `command` on any object."""

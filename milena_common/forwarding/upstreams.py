@@ -45,7 +45,8 @@ from milena_common.network.addresses import parse_address
 from milena_common.resp.encoding import error_line
 from milena_common.resp.errors import from_resp, to_resp
 from milena_common.resp.identity import Identity
-from milena_common.resp.link import CONNECT_SECONDS, RespLink
+from milena_common.resp.link import CONNECT_SECONDS, Listener, RespLink
+from milena_common.resp.stream import Owner, RespStream
 from milena_common.runtime.clock import Clock
 
 # While a slot changes hands, TRYAGAIN asks for a repetition after at most so many seconds. Where it asks for a
@@ -89,6 +90,7 @@ class Upstreams:
 
     `timeout`: of a command, seconds.
 
+    topology: the ring
     now: when the replies that are handled now were read, monotonic seconds
     forwarded, repeated: how many requests were sent, and sent again
     """
@@ -102,7 +104,7 @@ class Upstreams:
         clock: Clock,
         timeout: float,
     ) -> None:
-        self._topology = topology
+        self.topology = self._topology = topology
         self._name = name
         self._credentials = credentials
         self.clock = clock
@@ -140,23 +142,35 @@ class Upstreams:
             self._spawn(cast(RespLink, node.link).close(grace, NodeLost(f"node {node.address} {_LEFT}")))
 
     def _node(self, upstream: Upstream) -> _Node:
+        def make_stream(owner: Owner, timeout: float, who: str, hello: bytes) -> RespStream:
+            return NodeStream(owner, timeout, who, hello, self)
+
+        return _Node(
+            upstream.address, upstream.called, lambda: self.make_link(upstream, None, make_stream=make_stream)
+        )
+
+    def make_link(
+        self,
+        upstream: Upstream,
+        listener: Listener | None,
+        *,
+        make_stream: Callable[[Owner, float, str, bytes], RespStream] = RespStream,
+    ) -> RespLink:
+        """Return a new link to a node. Raises MilenaError for an address that must not be called."""
         called = upstream.called
-
-        def make() -> RespLink:
-            where = self._topology.to_call(called)
-            return RespLink(
-                where,
-                timeout=SILENCE_SECONDS,
-                identity=upstream.identity,
-                who=f"node {upstream.address} ",
-                name=self._name,
-                security=upstream.security,
-                server_name="" if where == called else parse_address(called).host,
-                credentials=self._credentials,
-                make_stream=lambda owner, timeout, who, hello: NodeStream(owner, timeout, who, hello, self),
-            )
-
-        return _Node(upstream.address, called, make)
+        where = self._topology.to_call(called)
+        return RespLink(
+            where,
+            timeout=SILENCE_SECONDS,
+            identity=upstream.identity,
+            who=f"node {upstream.address} ",
+            name=self._name,
+            listener=listener,
+            security=upstream.security,
+            server_name="" if where == called else parse_address(called).host,
+            credentials=self._credentials,
+            make_stream=make_stream,
+        )
 
     # ---- requests
 

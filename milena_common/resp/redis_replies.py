@@ -45,6 +45,14 @@ def unknown_subcommand(parent: str, word: bytes) -> CommandError:
     return CommandError(f"ERR unknown subcommand '{shown}'. Try {parent.upper()} HELP.")
 
 
+def wrong_form(parent: str, word: bytes) -> CommandError:
+    """Return the error for wrong arguments of a subcommand that has more than one form."""
+    shown = word[:_MAX_SHOWN].decode(errors="replace")
+    return CommandError(
+        f"ERR unknown subcommand or wrong number of arguments for '{shown}'. Try {parent.upper()} HELP."
+    )
+
+
 def integer(word: bytes, error: str = NOT_AN_INTEGER) -> int:
     """Parse a 64-bit integer as Redis does. Raises CommandError with the text `error`."""
     digits = word[1:] if word[:1] == b"-" else word

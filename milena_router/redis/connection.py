@@ -10,8 +10,8 @@ that defers (CLIENT DEFER) commands are concurrent by the client's choice.
 **Bounds.** No command begins while MAX_UNSENT bytes of replies wait for the client to read, nor while MAX_IN_FLIGHT
 keys or MAX_IN_FLIGHT_BYTES of arguments are in flight; and nothing is read while commands wait to begin. Large
 arguments are read when the process's budget has room for them (`in_flight`), and replies that wait are counted in
-it, up to MAX_REPLY_BYTES. A connection begins at most TURN_COMMANDS before it lets others run. The server ends
-connections that do not read.
+it, up to MAX_REPLY_BYTES, as are messages; with more of them the client is disconnected. A connection begins at
+most TURN_COMMANDS before it lets others run. The server ends connections that do not read.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.token_bucket import TokenBucket, over_limit
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.network.addresses import Address
+from milena_common.pubsub.replies import check_subscriber
 from milena_common.resp.command_ordering import CommandOrdering
 from milena_common.resp.encoding import RESP2, bulk, command, encode, error_line
 from milena_common.resp.errors import to_resp
@@ -106,6 +107,9 @@ class Server(Protocol):
 
     def closed(self, connection: Connection) -> None:
         """Remove a connection that has ended."""
+
+    def too_slow(self, connection: Connection) -> None:
+        """Disconnect a subscriber that does not read its messages."""
 
 
 class Connection(asyncio.Protocol):
@@ -359,11 +363,14 @@ class Connection(asyncio.Protocol):
         local = None if forwarded is not None else find_local(argv)
         session = self.session
         # Replies that are due would be encoded for the new protocol; and the modes of parked commands would change.
-        if local is not None and self._number_in_flight and (local.behind_all or self._ordering.parked):
-            return False
+        if local is not None and self._number_in_flight:
+            if local.behind_all or self._ordering.parked:
+                return False
+            if local.behind_writes and self._ordering.has("modify"):
+                return False
         now = self._now()
         session.commands += 1
-        muted = self._muted()
+        muted = self._muted() and not (local is not None and local.messages)
         try:
             self._check(argv, forwarded, local, now)
             if session.transaction is not None and not (local is not None and local.in_transaction):
@@ -405,6 +412,8 @@ class Connection(asyncio.Protocol):
         known = forwarded or local
         name = known.name if known is not None else ("milena.call" if argv[0].upper() == _CALL else "")
         session.last_command = name
+        if session.subscribed and known is not None:
+            check_subscriber(session, name, allowed=local is not None and local.while_subscribed)
         if session.guard is not None:
             self._server.permissions.check_command(session, session.guard, name, forwarded, argv)
         if known is not None and not known.accepts(len(argv)):
@@ -619,6 +628,15 @@ class Connection(asyncio.Protocol):
         if not self._touched:
             self._touched = True
             self._server.flush_soon(self)
+
+    def push(self, message: bytes) -> None:
+        """Send a message that is not a reply, behind all replies that are due."""
+        if self._lost:
+            return
+        if self.unsent > MAX_REPLY_BYTES:
+            self._server.too_slow(self)
+            return
+        self._put(message)
 
     def _append(self, reply: bytes) -> None:
         self._out.append(reply)

@@ -14,6 +14,7 @@ from milena_common.forwarding.scripts import Scripts
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.resp.identity import Identity
 from milena_common.runtime.clock import Clock
+from milena_router.redis.feeds import Feeds
 from milena_router.redis.session import Session
 
 
@@ -33,6 +34,7 @@ class Context:
     default_bucket: returns the nodes' S3_BUCKET
     named: returns the name of the object that a command calls by a key, for the rules of users
     scripts: those that clients have sent
+    feeds: the messages of publish/subscribe, and requests of nodes that take long
     opened, rejected: connections so far, and those of them over the limit
     """
 
@@ -46,6 +48,7 @@ class Context:
     request: Callable[[Forwarded, list[bytes], list[bytes]], Awaitable[bytes]]
     default_bucket: Callable[[], str]
     named: Callable[[bytes], ObjectName]
+    feeds: Feeds
     sessions: dict[int, tuple[Session, Callable[[], tuple[int, int]]]] = field(default_factory=dict)
     opened: int = 0
     rejected: int = 0
@@ -67,6 +70,9 @@ class Local:
     behind_all: True if it begins only when every command before it has its reply
     in_transaction: True if it is carried out between MULTI and EXEC
     queued: True if it can be queued there
+    behind_writes: True if it begins only when every write before it has its reply
+    while_subscribed: True if a RESP2 connection with a subscription may send it
+    messages: True if its reply is of messages, which the client gets with CLIENT REPLY OFF too
     rejects: True if its handler only raises an error
     """
 
@@ -76,6 +82,9 @@ class Local:
     behind_all: bool = False
     in_transaction: bool = False
     queued: bool = False
+    behind_writes: bool = False
+    while_subscribed: bool = False
+    messages: bool = False
     rejects: bool = False
 
     def accepts(self, number: int) -> bool:

@@ -14,6 +14,7 @@ from milena_common.access.principals import DEFAULT, Principal
 from milena_common.api.errors import Unauthenticated
 from milena_common.forwarding.routing import FORWARDED, find
 from milena_common.forwarding.scripts import flushed
+from milena_common.pubsub.channels import KINDS, Kind
 from milena_common.resp.encoding import OK, RESP2, RESP3, Raw, Simple, Verbatim
 from milena_common.resp.identity import Identity
 from milena_common.resp.redis_replies import (
@@ -29,22 +30,24 @@ from milena_common.resp.redis_replies import (
     wrong_arity,
 )
 from milena_common.runtime.clock import monotonic_ms
-from milena_router.redis import all_keys, transactions
+from milena_router.redis import all_keys, publishing, transactions
 from milena_router.redis.context import Context, Handler, Local
 from milena_router.redis.permissions import PORT
 from milena_router.redis.session import Session
 
 NO_CLUSTER: Final = "ERR This instance has cluster support disabled"
 _AT_A_NODE: Final = "is not available through a router; connect to a node, which serves the Redis protocol as well"
-_NO_MESSAGES: Final = (
-    "is not available through a router: messages, and the invalidations of CLIENT TRACKING, come from nodes; "
-    "connect to a node"
+_NO_TRACKING: Final = (
+    "is not available through a router: the invalidations of CLIENT TRACKING come from nodes; connect to a node"
 )
 
 
 def _ping(context: Context, session: Session, argv: list[bytes]) -> Any:
     if len(argv) > 2:
         raise wrong_arity("ping")
+    if session.subscribed and not session.resp3:
+        # In the form of a message: a RESP2 client with a subscription reads nothing else.
+        return [b"pong", argv[1] if len(argv) == 2 else b""]
     return argv[1] if len(argv) == 2 else Simple("PONG")
 
 
@@ -64,6 +67,7 @@ def _quit(context: Context, session: Session, argv: list[bytes]) -> Raw:
 
 
 def _reset(context: Context, session: Session, argv: list[bytes]) -> Simple:
+    context.feeds.channels.end_all(session)
     session.reset_modes()
     return Simple("RESET")
 
@@ -217,7 +221,13 @@ def _client_list(context: Context, session: Session, argv: list[bytes]) -> Verba
 def _lines(context: Context, numbers: Iterable[int]) -> str:
     now = context.clock.now()
     found = (context.sessions[number] for number in numbers if number in context.sessions)
-    return "".join(f"{session.line(now, *sizes())}\n" for session, sizes in found)
+    return "".join(f"{session.line(now, *sizes(), *_subscribed(context, session))}\n" for session, sizes in found)
+
+
+def _subscribed(context: Context, session: Session) -> tuple[int, int, int]:
+    """Return the numbers of channels, patterns and shard channels to which a client is subscribed."""
+    channel, pattern, shard = (len(context.feeds.channels.names_of(session, kind)) for kind in KINDS)
+    return channel, pattern, shard
 
 
 def _client_reply(context: Context, session: Session, argv: list[bytes]) -> Raw:
@@ -408,7 +418,7 @@ def _parent(name: str, why: str = _AT_A_NODE) -> Handler:
 
 def _client(context: Context, session: Session, argv: list[bytes]) -> Raw:
     if len(argv) > 1 and argv[1].upper() in (b"TRACKING", b"CACHING", b"TRACKINGINFO", b"GETREDIR"):
-        raise CommandError(f"ERR CLIENT {argv[1].decode().upper()} {_NO_MESSAGES}")
+        raise CommandError(f"ERR CLIENT {argv[1].decode().upper()} {_NO_TRACKING}")
     if len(argv) > 1 and argv[1].upper() in (b"KILL", b"UNBLOCK"):
         raise CommandError(f"ERR CLIENT {argv[1].decode().upper()} {_AT_A_NODE}")
     if len(argv) == 1:
@@ -425,13 +435,21 @@ def _object(name: str) -> Handler:
     return rejected
 
 
+def _subscriptions(begins: str, ends: str, kind: Kind) -> tuple[Local, Local]:
+    """Return the commands that begin and end subscriptions of a kind: messages come between replies by them."""
+    return (
+        Local(begins, -2, publishing.subscribe(kind), behind_all=True, while_subscribed=True, messages=True),
+        Local(ends, -1, publishing.unsubscribe(kind), behind_all=True, while_subscribed=True, messages=True),
+    )
+
+
 def _table() -> Mapping[bytes, Local]:
     commands = [
-        Local("ping", -1, _ping, queued=True),
+        Local("ping", -1, _ping, queued=True, while_subscribed=True),
         Local("echo", 2, _echo, queued=True),
         Local("select", 2, _select, queued=True),
-        Local("quit", -1, _quit, in_transaction=True),
-        Local("reset", 1, _reset, behind_all=True, in_transaction=True),
+        Local("quit", -1, _quit, in_transaction=True, while_subscribed=True),
+        Local("reset", 1, _reset, behind_all=True, in_transaction=True, while_subscribed=True),
         Local("hello", -1, _hello, behind_all=True),
         Local("auth", -2, _auth, behind_all=True),
         Local("milena.hello", 4, _milena_hello, queued=True),
@@ -471,22 +489,24 @@ def _table() -> Mapping[bytes, Local]:
         Local("object", -2, _object("object"), rejects=True),
         Local("memory", -2, _object("memory"), rejects=True),
         *(Local(name, -2, _parent(name), rejects=True) for name in ("config", "debug", "latency", "slowlog")),
-        *(
-            Local(name, -1, _without(_NO_MESSAGES))
-            for name in (
-                *("subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe"),
-                *("publish", "spublish", "pubsub"),
-            )
-        ),
+        *_subscriptions("subscribe", "unsubscribe", "channel"),
+        *_subscriptions("psubscribe", "punsubscribe", "pattern"),
+        *_subscriptions("ssubscribe", "sunsubscribe", "shard"),
+        # A subscriber finds what the commands before it have written.
+        *(Local(name, 3, publishing.publish, behind_writes=True, queued=True) for name in ("publish", "spublish")),
+        Local("pubsub", -2, _object("pubsub"), rejects=True),
+        Local("pubsub|channels", -2, publishing.channels("channel"), queued=True),
+        Local("pubsub|shardchannels", -2, publishing.channels("shard"), queued=True),
+        Local("pubsub|numsub", -2, publishing.numsub("channel"), queued=True),
+        Local("pubsub|shardnumsub", -2, publishing.numsub("shard"), queued=True),
+        Local("pubsub|numpat", 2, publishing.numpat, queued=True),
+        *(Local(name, -1, publishing.flush, behind_all=True) for name in ("flushdb", "flushall")),
         Local("dbsize", 1, all_keys.dbsize),
         Local("randomkey", 1, all_keys.randomkey),
         # They see what the commands before them have written.
         Local("keys", 2, all_keys.keys, behind_all=True),
         Local("scan", -2, all_keys.scan, behind_all=True),
-        *(
-            Local(name, arity, _without(_AT_A_NODE))
-            for name, arity in (*(("flushdb", -1), ("flushall", -1), ("wait", 3), ("waitaof", 4)),)
-        ),
+        *(Local(name, arity, _without(_AT_A_NODE)) for name, arity in (("wait", 3), ("waitaof", 4))),
     ]
     return {command.name.upper().encode(): command for command in commands}
 

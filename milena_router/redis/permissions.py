@@ -10,10 +10,11 @@ from typing import Final
 
 from milena_common.access.access import Access
 from milena_common.access.api_guard import ApiGuard
-from milena_common.access.commands import ALWAYS_ALLOWED, CALLED_BY_SCRIPTS, SCRIPTS, is_of_cluster
+from milena_common.access.commands import ALWAYS_ALLOWED, AUDITED, CALLED_BY_SCRIPTS, SCRIPTS, is_of_cluster
 from milena_common.access.rules import ObjectName, User
 from milena_common.api.keys import SCHEME, split_cache_key
 from milena_common.forwarding.routing import Forwarded
+from milena_common.pubsub.channels import Kind
 from milena_router.redis.session import Session
 
 PORT: Final = "resp"
@@ -48,12 +49,21 @@ class Permissions:
             for each in CALLED_BY_SCRIPTS:
                 if not user.may_run(each):
                     raise self.access.denied(session.principal, "command", each, name, session.addr, PORT)
+        if name in AUDITED:
+            self.access.acted(session.principal, name, session.addr, PORT)
+        if (channel := user.denied_channel(name, argv)) is not None:
+            shown = channel.decode(errors="replace")
+            raise self.access.denied(session.principal, "channel", name, shown, session.addr, PORT)
         if forwarded is None or user.unrestricted_for(name):
             return
         keys = forwarded.keys_in(argv)
         if not user.allows(name, forwarded.need(argv), [self.named(key) for key in keys]):
             shown = keys[0].decode(errors="replace") if keys else name
             raise self.access.denied(session.principal, "key", name, shown, session.addr, PORT)
+
+    def may_listen(self, session: Session, kind: Kind, channel: bytes) -> bool:
+        """True if a client may keep a subscription."""
+        return session.guard is None or session.guard.may_listen(kind, channel)
 
     def named(self, key: bytes) -> ObjectName:
         """Return the name of the object that a command calls `key`, for its rules."""

@@ -27,12 +27,14 @@ from milena_common.network.listening import bind, check_free, listen
 from milena_common.network.security import PeerChain, ServerSecurity
 from milena_common.network.spare_listener import SpareListener
 from milena_common.process.distribution import installed_version
+from milena_common.pubsub.channels import Kind
 from milena_common.resp.identity import Identity
 from milena_common.rpc.calls import Message, Method
 from milena_common.runtime.clock import Clock
 from milena_router.redis.api_calls import ApiCalls
 from milena_router.redis.connection import MAX_UNSENT, Connection
 from milena_router.redis.context import Context
+from milena_router.redis.feeds import Feeds
 from milena_router.redis.permissions import PORT, Permissions
 from milena_router.ring.leases import Leases
 from milena_router.ring.membership import EXITED, EXPIRED, Change
@@ -80,6 +82,8 @@ class RedisServer:
         guard = ApiGuard(access, lambda: membership.default_bucket, clock.now)
         self.permissions = Permissions(access, guard, clock.now)
         self.api = ApiCalls(methods, guard, access, clock)
+        self.connections: dict[int, Connection] = {}
+        self.feeds = Feeds(upstreams, self.connections, clock, timeout)
         self.context = Context(
             access=access,
             clock=clock,
@@ -91,9 +95,9 @@ class RedisServer:
             request=self._request,
             default_bucket=lambda: membership.default_bucket,
             named=self.permissions.named,
+            feeds=self.feeds,
             started_at=clock.now(),
         )
-        self.connections: dict[int, Connection] = {}
         self.disconnected = 0
         self._touched: list[Connection] = []
         self._stalled: dict[int, int] = {}  # by connection id, for how many sweeps it has read nothing
@@ -152,8 +156,20 @@ class RedisServer:
     def closed(self, connection: Connection) -> None:
         """Remove a connection that has ended."""
         self.connections.pop(connection.session.id, None)
+        self.feeds.channels.end_all(connection.session)
         self.context.sessions.pop(connection.session.id, None)
         self._stalled.pop(connection.session.id, None)
+
+    def too_slow(self, connection: Connection) -> None:
+        """Disconnect a subscriber that does not read its messages."""
+        log.warning(
+            "a subscriber does not read its messages, %d bytes are unsent: disconnected; addr=%s user=%s name=%r",
+            connection.unsent,
+            connection.session.addr,
+            connection.session.principal.name,
+            connection.session.name,
+        )
+        self._disconnect(connection)
 
     # ---- replies
 
@@ -180,6 +196,7 @@ class RedisServer:
 
     def sweep(self) -> None:
         """Do the periodic work: see the module's docstring."""
+        self.feeds.follow_ring()
         now = self.clock.now()
         over = self.budget.used > self.budget.limit
         max_sweeps = STALLED_SWEEPS_OVER_BUDGET if over else STALLED_SWEEPS
@@ -220,6 +237,7 @@ class RedisServer:
 
     def member_changed(self, change: Change) -> None:
         """Take the ring after `change`. A node whose lease is over gets no time to finish."""
+        self.feeds.follow_ring()
         self.upstreams.follow_ring(0.0 if change.reason in (EXPIRED, EXITED) else LEAVE_GRACE_SECONDS)
 
     def users_changed(self) -> None:
@@ -236,6 +254,11 @@ class RedisServer:
                 connection.finish()
             elif principal != session.principal:
                 session.principal = principal
+        for number in self.feeds.channels.denied(self._may_listen):
+            self._disconnect(self.connections[number])
+
+    def _may_listen(self, number: int, kind: Kind, name: bytes) -> bool:
+        return self.permissions.may_listen(self.connections[number].session, kind, name)
 
     async def stop_serving(self, grace: float) -> None:
         """Accept no new connections, and give the commands in flight up to `grace` seconds."""
@@ -253,3 +276,4 @@ class RedisServer:
             await self.clock.sleep(STOP_PAUSE_SECONDS)
         for connection in tuple(self.connections.values()):
             connection.disconnect()
+        await self.feeds.close()

@@ -11,7 +11,7 @@ from milena_common.access.principals import EVERYONE, Principal
 from milena_common.access.rules import User
 from milena_common.forwarding.transactions import Transaction
 from milena_common.network.security import PeerChain
-from milena_common.resp.encoding import RESP2
+from milena_common.resp.encoding import RESP2, RESP3
 from milena_common.tls.peer import PeerCertificate
 
 
@@ -28,6 +28,7 @@ class Session:
     principal: in whose name its requests are made; setting it sets `guard`
     guard: the user whose rules are checked for each command; None: everything is allowed
     logging_in: True while a login waits, after failed ones; the commands behind it wait too
+    subscribed: True while it is subscribed to any channel
     closing: True if it closes after the reply to the present command
     protocol: RESP2 or RESP3
     name, lib_name, lib_ver: as given by CLIENT SETNAME and CLIENT SETINFO
@@ -35,7 +36,7 @@ class Session:
     mute: how many commands, the present one included, get no reply; negative: all (CLIENT REPLY)
     transaction: what was queued between MULTI and EXEC or DISCARD; None outside of one
     watched: what the keys are that are watched, by cache key, as their owner says it
-    executing: True while an EXEC or WATCH is in flight; the commands behind it wait
+    executing: True while an EXEC, WATCH, SUBSCRIBE or FLUSHDB is in flight; the commands behind it wait
     """
 
     __slots__ = (
@@ -63,6 +64,7 @@ class Session:
         "protocol",
         "received",
         "sent",
+        "subscribed",
         "transaction",
         "watched",
     )
@@ -96,6 +98,7 @@ class Session:
         self.lib_ver = ""
         self.deferring = False
         self.mute = 0
+        self.subscribed = False
         self.end_transaction()
 
     def end_transaction(self) -> None:
@@ -106,7 +109,11 @@ class Session:
     @property
     def plain(self) -> bool:
         """True if its GETs need no check, and get a reply."""
-        return self.guard is None and not self.mute and self.transaction is None
+        return self.guard is None and not self.mute and self.transaction is None and not self.subscribed
+
+    @property
+    def resp3(self) -> bool:
+        return self.protocol == RESP3
 
     @property
     def principal(self) -> Principal:
@@ -117,8 +124,11 @@ class Session:
         self._principal = principal
         self.guard = principal.guard
 
-    def line(self, now: float, unsent: int, unread: int) -> str:
-        """Return the connection as CLIENT LIST and INFO show it, with Redis's fields in Redis's order."""
+    def line(self, now: float, unsent: int, unread: int, sub: int, psub: int, ssub: int) -> str:
+        """Return the connection as CLIENT LIST and INFO show it, with Redis's fields in Redis's order.
+
+        `unsent`, `unread`: bytes; the others: channels, patterns and shard channels to which it is subscribed.
+        """
         fields = {
             "id": self.id,
             "addr": self.addr,
@@ -127,11 +137,11 @@ class Session:
             "name": self.name,
             "age": int(now - self.created_at),
             "idle": int(now - self.last_at),
-            "flags": "c" if self.closing else "N",
+            "flags": "c" if self.closing else "P" if self.subscribed else "N",
             "db": 0,
-            "sub": 0,
-            "psub": 0,
-            "ssub": 0,
+            "sub": sub,
+            "psub": psub,
+            "ssub": ssub,
             "multi": -1 if self.transaction is None else len(self.transaction.commands),
             "watch": len(self.watched),
             "qbuf": unread,

@@ -28,7 +28,6 @@ from milena_cache.servers.resp.commands.registry import command_registry
 from milena_cache.servers.resp.dispatch.session import FORWARDER_NAME, Session
 from milena_cache.servers.resp.invalidations import Invalidations
 from milena_cache.servers.resp.server import RespServer
-from milena_cache.servers.resp.state.channels import Channels
 from milena_cache.servers.resp.state.client_registry import Clients
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.cursors import Cursors
@@ -48,6 +47,7 @@ from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.open_files import open_files_limit
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.process.facts import ProcessFacts
+from milena_common.pubsub.channels import Channels
 from milena_common.runtime.clock import Clock
 from milena_common.tls.outgoing import Outgoing
 
@@ -136,7 +136,7 @@ def resp_server(
         permissions=(permissions := Permissions(access, buckets)),
         api_guard=ApiGuard(access, lambda: buckets.default, clock.now),
         other_nodes=OtherNodes(ownership, links),
-        channels=(channels := Channels(clients)),
+        channels=(channels := Channels(clients.by_id)),
         keyspace_events=(events := KeyspaceEvents(node.memory.change_feed, channels)),
         publisher=Publisher(ownership, links),
     )

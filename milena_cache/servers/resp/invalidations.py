@@ -18,10 +18,10 @@ from itertools import islice
 
 from milena_cache.memory.change_feed import ChangeFeed
 from milena_cache.memory.lru import Memory
-from milena_cache.servers.resp.state.channels import INVALIDATIONS, Channels, message
 from milena_cache.servers.resp.state.client_registry import Clients
 from milena_cache.servers.resp.state.tracking import EVERYTHING, InvalidatedKeys, Tracking
 from milena_cache.writeback.dirty_table import Dirty
+from milena_common.pubsub.channels import INVALIDATIONS, Channels, message
 from milena_common.resp.encoding import RESP2, RESP3, bulk, null, push
 from milena_common.runtime.clock import Clock
 

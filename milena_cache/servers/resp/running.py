@@ -25,7 +25,6 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from milena_cache.servers.resp.commands.connection.subscriptions import check_subscriber
 from milena_cache.servers.resp.dispatch.admission import check_deadline, check_keys, check_member, check_transaction
 from milena_cache.servers.resp.dispatch.command import Command
 from milena_cache.servers.resp.dispatch.session import Session
@@ -36,6 +35,7 @@ from milena_cache.servers.resp.state.pending_replies import CommandsInFlight, La
 from milena_cache.servers.resp.state.tracking import Work
 from milena_cache.servers.resp.unknown_command import UNKNOWN
 from milena_common.api.errors import Moved, TryAgain
+from milena_common.pubsub.replies import check_subscriber
 from milena_common.resp.command_ordering import Access, CommandOrdering
 from milena_common.resp.encoding import Raw
 from milena_common.resp.redis_replies import unknown_command, wrong_arity
@@ -278,7 +278,7 @@ class Running:
         session = self._session
         if session.over_limit:
             check_member(session, command)
-        check_subscriber(session, command)
+        check_subscriber(session, command.name, allowed=command.while_subscribed)
 
     def _queue(self, command: Command[Context], argv: list[bytes], keys: list[bytes]) -> Raw:
         """Add a command to the transaction. Raises CommandError or MilenaError if EXEC could not carry it out."""

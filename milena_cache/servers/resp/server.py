@@ -173,9 +173,11 @@ class RespServer:
                 client.finish()
             elif principal != session.principal:
                 session.principal = principal
-        may_listen = self.context.permissions.may_listen
-        for number in self.context.channels.denied(may_listen):
-            self.clients.by_id[number].disconnect("killed")
+        clients, may_listen = self.clients.by_id, self.context.permissions.may_listen
+        for number in self.context.channels.denied(
+            lambda number, kind, name: may_listen(clients[number].session, kind, name)
+        ):
+            clients[number].disconnect("killed")
 
     def slots_changed(self, slots: Collection[int]) -> None:
         """Notify tracking clients that this node has lost, stopped or gained `slots`."""

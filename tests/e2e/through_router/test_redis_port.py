@@ -7,13 +7,14 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import redis
 from redis.exceptions import RedisError
 
-from milena_common.cluster.slots import slot_of
+from milena_common.cluster.slots import SLOTS, slot_of
 from milena_common.network.addresses import parse_address
 from milena_common.resp.encoding import command
 from milena_common.resp.replies import ReplySplitter
@@ -30,13 +31,20 @@ SECONDS = 60.0
 @pytest.fixture(scope="module")
 def router(moto: MotoServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The Redis port of a router with three nodes."""
-    with ReservedPort() as port:
-        environment = {"RESP_ADDR": port.address}
-        directory = tmp_path_factory.mktemp("three")
-        with Cluster(directory, moto.endpoint_url, moto.new_bucket(), 3, router_env=environment) as cluster:
-            cluster.wait_for_ring(3)
-            yield port.address
-            assert cluster.tracebacks() == []
+    with ReservedPort() as port, _three_nodes(moto, tmp_path_factory, port):
+        yield port.address
+
+
+@contextmanager
+def _three_nodes(
+    moto: MotoServer, tmp_path_factory: pytest.TempPathFactory, port: ReservedPort, **node: str
+) -> Iterator[Cluster]:
+    environment = {"RESP_ADDR": port.address}
+    directory, bucket = tmp_path_factory.mktemp("three"), moto.new_bucket()
+    with Cluster(directory, moto.endpoint_url, bucket, 3, router_env=environment, node_env=node) as cluster:
+        cluster.wait_for_ring(3)
+        yield cluster
+        assert cluster.tracebacks() == []
 
 
 def client(address: str, protocol: int = 2) -> Any:
@@ -70,7 +78,6 @@ def test_what_makes_no_sense_through_a_router_says_what_to_use(router: str, prot
         for line, said in (
             ("CLUSTER INFO", "cluster support disabled"),
             ("CLUSTER NODES", "cluster support disabled"),
-            ("SUBSCRIBE x", "connect to a node"),
             ("CLIENT TRACKING ON", "connect to a node"),
             ("CONFIG SET maxmemory 1", "connect to a node"),
             ("DEBUG SLEEP 1", "connect to a node"),
@@ -107,6 +114,52 @@ def test_commands_on_all_keys_are_about_those_of_all_nodes(router: str, protocol
                 one.execute_command(*line.split())
         one.delete(*keys)
         assert list(one.scan_iter(match=f"all/{protocol}/*")) == []
+
+
+@PROTOCOLS
+def test_messages_of_all_nodes_reach_the_clients_of_the_router_once(
+    moto: MotoServer, tmp_path_factory: pytest.TempPathFactory, protocol: int
+) -> None:
+    flush = {"ALLOW_FLUSH": "objects", "NOTIFY_KEYSPACE_EVENTS": "E$"}
+    with ReservedPort() as port, _three_nodes(moto, tmp_path_factory, port, **flush) as cluster:
+        first, second = (client(node.resp, protocol) for node in cluster.nodes[:2])
+        with first, second, client(port.address, protocol) as one, client(port.address, protocol) as other:
+            here, there = one.pubsub(), first.pubsub()
+            here.subscribe("news")
+            here.psubscribe("new*")
+            there.subscribe("news")
+            assert [here.get_message(timeout=SECONDS)["type"] for _ in range(2)] == ["subscribe", "psubscribe"]
+            assert there.get_message(timeout=SECONDS)["type"] == "subscribe"
+            assert other.publish("news", "router") >= 2
+            first.publish("news", "first")
+            second.publish("news", "second")
+            said = [b"first", b"router", b"second"]
+            got = [here.get_message(timeout=SECONDS) for _ in range(6)]
+            assert sorted(each["data"] for each in got) == sorted(said * 2)
+            assert sorted(each["data"] for each in got if each["type"] == "message") == said
+            assert sorted(there.get_message(timeout=SECONDS)["data"] for _ in range(3)) == said
+            # In the order of one publisher.
+            pipeline = other.pipeline(transaction=False)
+            for number in range(100):
+                pipeline.publish("news", number)
+            pipeline.execute()
+            got = [here.get_message(timeout=SECONDS) for _ in range(200)]
+            assert [each["data"] for each in got if each["type"] == "message"] == [b"%d" % n for n in range(100)]
+            here.unsubscribe()
+            here.punsubscribe()
+            assert [here.get_message(timeout=SECONDS)["type"] for _ in range(2)] == ["unsubscribe", "punsubscribe"]
+            # Events of keys come from the owner of each.
+            here.subscribe("__keyevent@0__:set")
+            assert here.get_message(timeout=SECONDS)["type"] == "subscribe"
+            keys = [b"event/%d" % number for number in range(30)]
+            assert len({slot_of(key) * 3 // SLOTS for key in keys}) == 3
+            other.mset({key: b"v" for key in keys})
+            assert sorted(here.get_message(timeout=SECONDS)["data"] for _ in keys) == sorted(keys)
+            assert other.flushdb()
+            assert other.mget(keys) == [None] * len(keys)
+            assert other.keys("*") == []
+            here.close()
+            there.close()
 
 
 @pytest.mark.skipif(not shutil.which("redis-cli"), reason="redis-cli is not installed (redis-tools)")

@@ -13,7 +13,7 @@ from typing import Any
 from milena_cache.servers.resp.dispatch.command import C, Command
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_common.resp.encoding import Simple
-from milena_common.resp.redis_replies import CommandError, unknown_subcommand, wrong_arity
+from milena_common.resp.redis_replies import unknown_subcommand, wrong_arity
 
 
 def assembled(commands: Iterable[Command[C]]) -> dict[bytes, Command[C]]:
@@ -74,14 +74,6 @@ def _help_lines(name: str, subcommands: list[Command[C]]) -> Iterator[str]:
 def no_handler(context: object, session: Session, argv: list[bytes]) -> Any:
     """Raise the error for a command without a subcommand; the handler of commands that need one."""
     raise wrong_arity(argv[0].decode().lower())
-
-
-def wrong_form(parent: str, word: bytes) -> CommandError:
-    """Return the error for wrong arguments of a subcommand that has more than one form."""
-    shown = word[:128].decode(errors="replace")
-    return CommandError(
-        f"ERR unknown subcommand or wrong number of arguments for '{shown}'. Try {parent.upper()} HELP."
-    )
 
 
 def find(commands: Mapping[bytes, Command[C]], argv: list[bytes]) -> Command[C] | None:

@@ -24,7 +24,6 @@ from milena_cache.servers.api_methods import ApiMethods
 from milena_cache.servers.resp.dispatch.command import Command
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.scripts.sandbox import Sandbox
-from milena_cache.servers.resp.state.channels import Channels
 from milena_cache.servers.resp.state.client_registry import Clients
 from milena_cache.servers.resp.state.cursors import Cursors
 from milena_cache.servers.resp.state.forwarder import Forwarder
@@ -51,6 +50,7 @@ from milena_common.forwarding.scripts import Scripts
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.process.facts import ProcessFacts
+from milena_common.pubsub.channels import Channels
 from milena_common.resp.command_ordering import Access
 from milena_common.resp.redis_replies import CommandError
 from milena_common.runtime.clock import Clock

@@ -11,7 +11,7 @@ from typing import Final
 
 from milena_cache.configuration.config import EVENT_LETTERS
 from milena_cache.memory.change_feed import ChangeFeed
-from milena_cache.servers.resp.state.channels import Channels
+from milena_common.pubsub.channels import Channels
 from milena_common.resp.redis_replies import CommandError
 
 # Redis's letters: K and E say where, the others what. A is all of those that are events of keys.

@@ -14,35 +14,21 @@ from milena_cache.servers.resp.dispatch.session import Session
 from milena_common.access.access import Access
 from milena_common.access.commands import (
     ALWAYS_ALLOWED,
+    AUDITED,
     CALLED_BY_SCRIPTS,
-    CHANNEL_COMMANDS,
     NEEDS,
     SCRIPTS,
     Need,
-    channels_in,
     is_of_cluster,
 )
 from milena_common.access.rules import ObjectName, User
 from milena_common.api.errors import MilenaError
 from milena_common.api.keys import SCHEME, split_cache_key
+from milena_common.pubsub.channels import Kind
 from milena_common.resp.command_ordering import Access as KeyAccess
 
 PORT: Final = "resp"
 _NEED_OF: Final[dict[KeyAccess, Need]] = {"none": "", "read": "r", "write": "w", "modify": "rw"}
-# Commands of operators that the audit log records.
-AUDITED: Final = frozenset(
-    (
-        "client|kill",
-        "client|unblock",
-        "flushall",
-        "flushdb",
-        "config|set",
-        "config|resetstat",
-        "debug|sleep",
-        "latency|reset",
-        "acl|load",
-    )
-)
 # Its method decides (`ApiGuard`), once its request is parsed.
 _CALL: Final = "milena.call"
 
@@ -78,9 +64,9 @@ class Permissions:
                     raise self.access.denied(session.principal, "command", each, name, session.addr, PORT)
         if name in AUDITED:
             self.access.acted(session.principal, name, session.addr, PORT)
-        if name in CHANNEL_COMMANDS:
-            self._check_channels(session, user, name, argv)
-            return
+        if (channel := user.denied_channel(name, argv)) is not None:
+            shown = channel.decode(errors="replace")
+            raise self.access.denied(session.principal, "channel", name, shown, session.addr, PORT)
         if user.unrestricted_for(name):
             return
         keys = command.keys_in(argv)
@@ -88,17 +74,9 @@ class Permissions:
             shown = keys[0].decode(errors="replace") if keys else name
             raise self.access.denied(session.principal, "key", name, shown, session.addr, PORT)
 
-    def _check_channels(self, session: Session, user: User, name: str, argv: list[bytes]) -> None:
-        for channel in channels_in(name, argv):
-            if not user.allows_channel(name, channel, is_pattern=name == "psubscribe"):
-                shown = channel.decode(errors="replace")
-                raise self.access.denied(session.principal, "channel", name, shown, session.addr, PORT)
-
-    def may_listen(self, session: Session, kind: str, channel: bytes) -> bool:
-        """True if a connection may keep a subscription, of the kinds of `channels`."""
-        user = session.guard
-        command = {"channel": "subscribe", "pattern": "psubscribe"}.get(kind, "ssubscribe")
-        return user is None or user.allows_channel(command, channel, is_pattern=kind == "pattern")
+    def may_listen(self, session: Session, kind: Kind, channel: bytes) -> bool:
+        """True if a connection may keep a subscription."""
+        return session.guard is None or session.guard.may_listen(kind, channel)
 
     def named(self, key: bytes) -> ObjectName:
         """Return the name of the object that a command calls `key`, for its rules."""

@@ -17,8 +17,6 @@ from milena_common.access.acl_log import Rejection
 from milena_common.access.commands import (
     CATEGORIES,
     CATEGORIES_OF,
-    CHANNEL_COMMANDS,
-    channels_in,
     is_of_cluster,
 )
 from milena_common.access.rules import Selector
@@ -181,13 +179,8 @@ def dryrun(context: Context, session: Session, argv: list[bytes]) -> Any:
     permissions = context.permissions
     if is_of_cluster(command.name) or not user.may_run(command.name):
         return f"User {user.name} has no permissions to run the '{command.name}' command"
-    if command.name in CHANNEL_COMMANDS:
-        is_pattern = command.name == "psubscribe"
-        for channel in channels_in(command.name, requested):
-            if not user.allows_channel(command.name, channel, is_pattern=is_pattern):
-                denied = channel.decode(errors="replace")
-                return f"User {user.name} has no permissions to access the '{denied}' channel"
-        return Raw(OK)
+    if (channel := user.denied_channel(command.name, requested)) is not None:
+        return f"User {user.name} has no permissions to access the '{channel.decode(errors='replace')}' channel"
     keys = command.keys_in(requested)
     if not user.allows(
         command.name, permissions.need(command, requested), [permissions.named(key) for key in keys]

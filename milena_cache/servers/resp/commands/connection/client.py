@@ -9,10 +9,9 @@ from milena_cache.servers.resp.commands.connection.client_kill import kill
 from milena_cache.servers.resp.commands.connection.client_list import info, list_
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import wrong_form
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw
-from milena_common.resp.redis_replies import SYNTAX, CommandError, integer, printable
+from milena_common.resp.redis_replies import SYNTAX, CommandError, integer, printable, wrong_form
 
 COMMANDS = CommandTable[Context](
     categories=("connection",), group="connection", flags=("noscript", "loading", "stale")

@@ -1,21 +1,22 @@
 """Pure. PUBLISH, SPUBLISH and PUBSUB: messages to all who are subscribed, on whichever node.
 
 The reply to PUBLISH is the number of receivers on this node, as in Redis Cluster: other nodes get the message after
-it (`milena_cache.servers.resp.state.publisher`).
+it (`milena_cache.servers.resp.state.publisher`). Routers subscribe at every node for their clients, as relays
+(`milena_common.pubsub.channels`).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from milena_cache.servers.resp.dispatch.admission import check_identified
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import wrong_form
-from milena_cache.servers.resp.state.channels import Kind
 from milena_cache.servers.resp.state.context import Context
-from milena_common.access.glob import Glob
+from milena_common.pubsub.between import names_in
+from milena_common.pubsub.replies import active, numbers
 from milena_common.resp.encoding import OK, Raw
-from milena_common.resp.redis_replies import wrong_arity
+from milena_common.resp.redis_replies import CommandError, wrong_arity
 
 COMMANDS = CommandTable[Context](group="pubsub", categories=("pubsub",))
 
@@ -63,7 +64,43 @@ def milena_publish(context: Context, session: Session, argv: list[bytes]) -> Raw
     if len(arguments) % 3:
         raise wrong_arity("milena.publish")
     for at in range(0, len(arguments), 3):
-        context.channels.deliver(arguments[at + 1], arguments[at + 2], shard=arguments[at] == b"s")
+        shard = arguments[at] == b"s"
+        context.channels.deliver(arguments[at + 1], arguments[at + 2], shard=shard, relayed=True)
+    return Raw(OK)
+
+
+@COMMANDS.command(
+    "milena.subscribe",
+    arity=-3,
+    flags=("pubsub", "noscript", "loading", "stale"),
+    since="7.0.0",
+    complexity="O(N) where N is the number of names",
+    summary="Subscribes a router to what clients of this node publish, for clients of the router.",
+)
+def milena_subscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    """Subscribe to `MILENA.SUBSCRIBE kind name [...]`. Raises CommandError and InvalidRequest."""
+    check_identified(session)
+    if not session.resp3:
+        raise CommandError("ERR MILENA.SUBSCRIBE needs RESP3, because messages come as pushes: send HELLO 3 first")
+    names = names_in(argv)
+    context.channels.relay(session)
+    for kind, name in names:
+        context.channels.subscribe(session, kind, name)
+    return Raw(OK)
+
+
+@COMMANDS.command(
+    "milena.unsubscribe",
+    arity=-3,
+    flags=("pubsub", "noscript", "loading", "stale"),
+    since="7.0.0",
+    complexity="O(N) where N is the number of names",
+    summary="Ends subscriptions of a router.",
+)
+def milena_unsubscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    check_identified(session)
+    for kind, name in names_in(argv):
+        context.channels.unsubscribe(session, kind, name)
     return Raw(OK)
 
 
@@ -87,7 +124,7 @@ COMMANDS.parent(
     summary="Returns the channels to which a client of this node is subscribed.",
 )
 def channels(context: Context, session: Session, argv: list[bytes]) -> list[bytes]:
-    return _active(context, "channel", argv)
+    return active(context.channels, "channel", argv)
 
 
 @COMMANDS.command(
@@ -101,13 +138,7 @@ def channels(context: Context, session: Session, argv: list[bytes]) -> list[byte
     summary="Returns the shard channels to which a client of this node is subscribed.",
 )
 def shard_channels(context: Context, session: Session, argv: list[bytes]) -> list[bytes]:
-    return _active(context, "shard", argv)
-
-
-def _active(context: Context, kind: Kind, argv: list[bytes]) -> list[bytes]:
-    if len(argv) > 3:
-        raise wrong_form("pubsub", argv[1])
-    return context.channels.active(kind, Glob(argv[2] if len(argv) == 3 else b"*"))
+    return active(context.channels, "shard", argv)
 
 
 @COMMANDS.command(
@@ -121,7 +152,7 @@ def _active(context: Context, kind: Kind, argv: list[bytes]) -> list[bytes]:
     summary="Returns the number of subscribers of channels on this node.",
 )
 def numsub(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
-    return _numbers(context, "channel", argv[2:])
+    return numbers(context.channels, "channel", argv[2:])
 
 
 @COMMANDS.command(
@@ -135,11 +166,7 @@ def numsub(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
     summary="Returns the number of subscribers of shard channels on this node.",
 )
 def shard_numsub(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
-    return _numbers(context, "shard", argv[2:])
-
-
-def _numbers(context: Context, kind: Kind, names: list[bytes]) -> list[Any]:
-    return [word for name in names for word in (name, context.channels.listeners(kind, name))]
+    return numbers(context.channels, "shard", argv[2:])
 
 
 @COMMANDS.command(

@@ -121,6 +121,7 @@ def flush(context: Context, session: Session, argv: list[bytes]) -> Any:
 
 async def _flush(context: Context, session: Session, allowed: str) -> Raw:
     log.warning("FLUSHDB of %s by user %r from %s begins", allowed, session.principal.name, session.addr)
+    epoch = context.other_nodes.epoch
     try:
         if allowed == "cache":
             number = (await context.requests.refresh("", (), b"")).refreshed
@@ -128,6 +129,8 @@ async def _flush(context: Context, session: Session, allowed: str) -> Raw:
             number = await _delete_objects(context)
         if context.spans_nodes(session):
             await context.other_nodes.request_all(command(b"FLUSHDB"), WHOLE_SECONDS)
+            # A slot that came to a node after that had flushed was flushed by none.
+            context.other_nodes.check_epoch(epoch)
     except MilenaError as error:
         log.warning("FLUSHDB of %s ended early: %s", allowed, error)
         raise

@@ -1,4 +1,4 @@
-"""Coordination. MILENA.ALL: KEYS, SCAN, DBSIZE and RANDOMKEY of all nodes, for clients of routers.
+"""Coordination. MILENA.ALL: KEYS, SCAN, DBSIZE, RANDOMKEY and FLUSHDB of all nodes, for clients of routers.
 
 The node that is asked asks the others, as for a client that uses it for all keys. What the client may see is for
 the router to say.
@@ -16,7 +16,7 @@ from milena_common.resp.redis_replies import unknown_command, wrong_arity
 
 COMMANDS = CommandTable[Context](categories=("keyspace",), since="7.0.0")
 
-_CARRIED_OUT: Final = frozenset((b"KEYS", b"SCAN", b"DBSIZE", b"RANDOMKEY"))
+_CARRIED_OUT: Final = frozenset((b"KEYS", b"SCAN", b"DBSIZE", b"RANDOMKEY", b"FLUSHDB", b"FLUSHALL"))
 
 
 @COMMANDS.command(
@@ -39,4 +39,5 @@ def all_(context: Context, session: Session, argv: list[bytes]) -> Any:
         raise wrong_arity(command.name)
     whole = Session(session.id, session.addr, session.laddr, session.created_at)
     whole.spans = True
+    whole.principal = session.principal
     return command.handler(context, whole, inner)

@@ -14,11 +14,10 @@ from typing import Any
 
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import wrong_form
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.statistics.slow_log import SlowCommand
 from milena_common.resp.encoding import OK, Pieces, Raw, encode
-from milena_common.resp.redis_replies import CommandError, integer
+from milena_common.resp.redis_replies import CommandError, integer, wrong_form
 
 # Entries of a reply that are encoded in one step of the event loop: about 1 ms of work.
 ENCODED_AT_ONCE = 64

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from milena_cache.servers.resp.state.channels import MAX_BYTES, NAME_BYTES
 from milena_common.api.errors import NodeLost
+from milena_common.pubsub.channels import MAX_BYTES, NAME_BYTES
 from milena_common.resp.encoding import bulk, command
 from tests.cache.servers.resp.server_under_test import ME, ServerUnderTest, WireClient, ring
 
@@ -141,6 +141,40 @@ async def test_what_waits_for_another_node_is_bounded() -> None:
         publisher.send(command(b"PUBLISH", b"big", b"x" * 2**20))
     await publisher.idle()
     assert (server.context.publisher.sent, server.context.publisher.dropped) == (7, 5)
+
+
+async def test_a_router_gets_what_is_published_here_and_is_no_subscriber() -> None:
+    server = ServerUnderTest()
+    relay, client, publisher = server.connect(resp3=True), server.connect(), server.connect()
+    assert relay.now(b"MILENA.SUBSCRIBE", b"c", b"news").startswith(b"-NOPERM only nodes of the cluster")
+    relay.session.identified = True
+    names = (b"c", b"news", b"p", b"n*", b"s", b"news")
+    assert relay.now(b"MILENA.SUBSCRIBE", *names) == b"+OK\r\n"
+    assert relay.now(b"MILENA.SUBSCRIBE", b"x", b"news") == b"-ERR syntax error\r\n"
+    client.now(b"SUBSCRIBE", b"news")
+    assert publisher.now(b"PUBLISH", b"news", b"1") == b":1\r\n"
+    assert publisher.now(b"SPUBLISH", b"news", b"2") == b":0\r\n"
+    assert relay.take() == (
+        array(b"message", b"news", b"1", resp3=True)
+        + array(b"pmessage", b"n*", b"news", b"1", resp3=True)
+        + array(b"smessage", b"news", b"2", resp3=True)
+    )
+    # It has a connection to the node where these were published.
+    publisher.now(b"MILENA.PUBLISH", b"c", b"news", b"3", b"s", b"news", b"4")
+    assert relay.take() == b""
+    assert client.take() == array(b"message", b"news", b"1") + array(b"message", b"news", b"3")
+    assert relay.now(b"MILENA.UNSUBSCRIBE", *names) == b"+OK\r\n"
+    publisher.now(b"PUBLISH", b"news", b"5")
+    assert relay.take() == b""
+    assert server.context.channels.bytes == len(b"news") + NAME_BYTES
+
+
+def test_the_names_of_a_router_are_bounded_by_it_alone() -> None:
+    server = ServerUnderTest(max_value_bytes=MAX_BYTES)
+    relay = server.connect(resp3=True)
+    relay.session.identified = True
+    for letter in (b"a", b"b", b"c"):
+        assert relay.now(b"MILENA.SUBSCRIBE", b"c", letter * (MAX_BYTES // 2)) == b"+OK\r\n"
 
 
 def test_messages_of_another_node_are_delivered_here() -> None:

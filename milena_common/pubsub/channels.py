@@ -1,19 +1,23 @@
-"""Pure. Publish/subscribe: which connections of this node get which messages.
+"""Pure. Publish/subscribe: which connections of this process get which messages.
 
 A message is delivered at most once, and only to those that are subscribed when it arrives here. It is handed to the
 connection at once: what a client does not read counts as unsent bytes, and a client with too many of them is
-disconnected (`Client.push`). A connection's subscriptions are bounded by MAX_BYTES.
+disconnected (`Receiver.push`). A connection's subscriptions are bounded by MAX_BYTES.
 
 Shard channels (SSUBSCRIBE) have a space of names of their own.
+
+**Relays.** A router subscribes at every node for its own clients. If it got every message from every node, its
+clients would get each as often as there are nodes, since nodes send each other all messages. So its connection, a
+relay, gets from a node what clients of that node have published, and that node's events of keys, and not what came
+from other nodes. A relay is not counted as a subscriber of a message: the router counts its clients itself. Its
+names are bounded by the router.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Final, Literal
+from collections.abc import Callable, Mapping
+from typing import Final, Literal, Protocol
 
-from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.state.client_registry import Clients
 from milena_common.access.glob import Glob
 from milena_common.resp.encoding import bulk, push
 from milena_common.resp.redis_replies import CommandError
@@ -25,9 +29,38 @@ MAX_BYTES: Final = 4 * 2**20
 NAME_BYTES: Final = 100
 
 Kind = Literal["channel", "pattern", "shard"]
+KINDS: Final[tuple[Kind, ...]] = ("channel", "pattern", "shard")
+# The kinds of messages, as clients get them.
+_MESSAGE_OF: Final[Mapping[Kind, bytes]] = {"channel": b"message", "pattern": b"pmessage", "shard": b"smessage"}
 
 
-def message(session: Session, kind: bytes, *elements: bytes) -> bytes:
+class Subscriber(Protocol):
+    """The part of a connection's session that is used here.
+
+    subscribed: True while it has a subscription
+    """
+
+    subscribed: bool
+
+    @property
+    def id(self) -> int:
+        """Return its number, which is never used again."""
+
+    @property
+    def resp3(self) -> bool: ...
+
+
+class Receiver(Protocol):
+    """The part of a connection that is used here."""
+
+    @property
+    def session(self) -> Subscriber: ...
+
+    def push(self, message: bytes) -> None:
+        """Send a message that is not a reply, or disconnect a client with too many unsent bytes."""
+
+
+def message(session: Subscriber, kind: bytes, *elements: bytes) -> bytes:
     """Return a publish/subscribe message in the session's protocol; `elements` are encoded already."""
     if session.resp3:
         return push(kind, *elements)
@@ -39,7 +72,7 @@ class _Subscriptions:
 
     __slots__ = ("bytes", "names", "session")
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Subscriber) -> None:
         self.session = session
         self.names: dict[Kind, dict[bytes, None]] = {"channel": {}, "pattern": {}, "shard": {}}
         self.bytes = 0
@@ -50,13 +83,20 @@ class _Subscriptions:
 
 
 class Channels:
-    """The subscriptions of the clients of one node.
+    """The subscriptions of the clients of one process. `receivers`: its open connections by id.
 
-    published: messages published by clients of this node; delivered: those that were sent to subscribers
+    unused: called with kind and name when the last subscription to a name has ended
+    bytes: of the names of all subscriptions
+    published: messages published by clients of this process; delivered: those that were sent to subscribers
     """
 
-    def __init__(self, clients: Clients) -> None:
-        self._clients = clients
+    def __init__(
+        self, receivers: Mapping[int, Receiver], unused: Callable[[Kind, bytes], None] | None = None
+    ) -> None:
+        self._receivers = receivers
+        self._unused = unused
+        self._relays: set[int] = set()
+        self.bytes = 0
         self._by_session: dict[int, _Subscriptions] = {}
         # By kind, the connections that are subscribed to a name.
         self._by_name: dict[Kind, dict[bytes, dict[int, None]]] = {"channel": {}, "pattern": {}, "shard": {}}
@@ -66,7 +106,7 @@ class Channels:
 
     # ---- subscriptions
 
-    def subscribe(self, session: Session, kind: Kind, name: bytes) -> int:
+    def subscribe(self, session: Subscriber, kind: Kind, name: bytes) -> int:
         """Subscribe a connection, and return how many subscriptions of this sort it has then.
 
         Raises CommandError over MAX_BYTES, and InvalidRequest for a pattern that is too long.
@@ -76,7 +116,7 @@ class Channels:
             mine = _Subscriptions(session)
         if name not in mine.names[kind]:
             size = len(name) + NAME_BYTES
-            if mine.bytes + size > MAX_BYTES:
+            if mine.bytes + size > MAX_BYTES and session.id not in self._relays:
                 raise CommandError(
                     f"ERR the names of this connection's subscriptions have more than {MAX_BYTES} bytes; nothing "
                     f"was subscribed to beyond them"
@@ -84,13 +124,18 @@ class Channels:
             if kind == "pattern" and name not in self._globs:
                 self._globs[name] = Glob(name)
             mine.bytes += size
+            self.bytes += size
             mine.names[kind][name] = None
             self._by_name[kind].setdefault(name, {})[session.id] = None
             self._by_session[session.id] = mine
             session.subscribed = True
         return self._number(mine, kind)
 
-    def unsubscribe(self, session: Session, kind: Kind, name: bytes) -> int:
+    def relay(self, session: Subscriber) -> None:
+        """Make a connection a relay, see the module's docstring."""
+        self._relays.add(session.id)
+
+    def unsubscribe(self, session: Subscriber, kind: Kind, name: bytes) -> int:
         """End a subscription, if there is one; return how many of this sort are left."""
         mine = self._by_session.get(session.id)
         if mine is None:
@@ -98,40 +143,44 @@ class Channels:
         if name in mine.names[kind]:
             del mine.names[kind][name]
             mine.bytes -= len(name) + NAME_BYTES
-            self._drop(session.id, kind, name)
             if mine.empty:
                 del self._by_session[session.id]
                 session.subscribed = False
+            self._drop(session.id, kind, name)
         return self._number(mine, kind)
 
-    def end_all(self, session: Session) -> None:
+    def end_all(self, session: Subscriber) -> None:
         """End all subscriptions of a connection."""
+        self._relays.discard(session.id)
         mine = self._by_session.pop(session.id, None)
         if mine is None:
             return
+        session.subscribed = False
         for kind, names in mine.names.items():
             for name in names:
                 self._drop(session.id, kind, name)
-        session.subscribed = False
 
     def _drop(self, number: int, kind: Kind, name: bytes) -> None:
+        self.bytes -= len(name) + NAME_BYTES
         listeners = self._by_name[kind][name]
         del listeners[number]
         if not listeners:
             del self._by_name[kind][name]
             if kind == "pattern":
                 del self._globs[name]
+            if self._unused is not None:
+                self._unused(kind, name)
 
     def _number(self, mine: _Subscriptions, kind: Kind) -> int:
         names = mine.names
         return len(names["shard"]) if kind == "shard" else len(names["channel"]) + len(names["pattern"])
 
-    def names_of(self, session: Session, kind: Kind) -> list[bytes]:
+    def names_of(self, session: Subscriber, kind: Kind) -> list[bytes]:
         """Return the names to which a connection is subscribed."""
         mine = self._by_session.get(session.id)
         return [] if mine is None else [*mine.names[kind]]
 
-    def number_of(self, session: Session, kind: Kind) -> int:
+    def number_of(self, session: Subscriber, kind: Kind) -> int:
         """Return how many subscriptions of the sort of `kind` a connection has, as its replies tell."""
         mine = self._by_session.get(session.id)
         return 0 if mine is None else self._number(mine, kind)
@@ -142,35 +191,41 @@ class Channels:
 
     # ---- messages
 
-    def deliver(self, channel: bytes, payload: bytes, *, shard: bool = False) -> int:
-        """Send a message to all who are subscribed to its channel here; return how often it was sent."""
+    def deliver(self, channel: bytes, payload: bytes, *, shard: bool = False, relayed: bool = False) -> int:
+        """Send a message to all who are subscribed to its channel here; return how often it was sent to clients.
+
+        `relayed`: another node has sent it, so that no relay gets it.
+        """
         kind: Kind = "shard" if shard else "channel"
-        word = b"smessage" if shard else b"message"
         sent = 0
-        listeners = self._by_name[kind].get(channel)
-        if listeners:
-            sent += self._send(listeners, word, bulk(channel), bulk(payload))
+        if self._by_name[kind].get(channel):
+            sent += self.send(kind, channel, bulk(channel), bulk(payload), relayed=relayed)
         if not shard and self._globs:
-            for pattern, glob in tuple(self._globs.items()):
-                if glob.matches(channel):
-                    by_pattern = self._by_name["pattern"].get(pattern, {})
-                    sent += self._send(by_pattern, b"pmessage", bulk(pattern), bulk(channel), bulk(payload))
-        self.delivered += sent
+            for pattern in self.matching(channel):
+                sent += self.send("pattern", pattern, bulk(pattern), bulk(channel), bulk(payload), relayed=relayed)
         return sent
 
-    def _send(self, listeners: Iterable[int], word: bytes, *elements: bytes) -> int:
+    def matching(self, channel: bytes) -> list[bytes]:
+        """Return the patterns to which any client is subscribed, and that match `channel`."""
+        return [pattern for pattern, glob in self._globs.items() if glob.matches(channel)]
+
+    def send(self, kind: Kind, name: bytes, *elements: bytes, relayed: bool = False) -> int:
+        """Send a message, of encoded `elements`, to the subscribers of `name`; return to how many clients."""
         encoded: dict[bool, bytes] = {}
         sent = 0
-        for number in tuple(listeners):  # a push may end a connection, and with it its subscriptions
-            client = self._clients.by_id.get(number)
-            if client is None:
+        # A push may end a connection, and with it its subscriptions.
+        for number in tuple(self._by_name[kind].get(name, ())):
+            client = self._receivers.get(number)
+            is_relay = number in self._relays
+            if client is None or (is_relay and relayed):
                 continue
             session = client.session
             data = encoded.get(session.resp3)
             if data is None:
-                data = encoded[session.resp3] = message(session, word, *elements)
+                data = encoded[session.resp3] = message(session, _MESSAGE_OF[kind], *elements)
             client.push(data)
-            sent += 1
+            self.delivered += 1
+            sent += not is_relay
         return sent
 
     # ---- what there is
@@ -194,14 +249,25 @@ class Channels:
         """Return the names that match, of those to which any client is subscribed."""
         return [name for name in self._by_name[kind] if glob.matches(name)]
 
+    def names(self, kind: Kind) -> list[bytes]:
+        """Return the names to which any client is subscribed."""
+        return [*self._by_name[kind]]
+
     def listeners(self, kind: Kind, name: bytes) -> int:
         """Return how many connections are subscribed to a name."""
         return len(self._by_name[kind].get(name, ()))
 
-    def denied(self, allowed: Callable[[Session, Kind, bytes], bool]) -> list[int]:
-        """Return the connections with a subscription that they are not `allowed` to have."""
+    def listeners_of(self, channel: bytes, *, shard: bool) -> int:
+        """Return how often a message of `channel` would be sent now."""
+        if shard:
+            return self.listeners("shard", channel)
+        patterns = sum(self.listeners("pattern", pattern) for pattern in self.matching(channel))
+        return self.listeners("channel", channel) + patterns
+
+    def denied(self, allowed: Callable[[int, Kind, bytes], bool]) -> list[int]:
+        """Return the connections, by id, with a subscription that they are not `allowed` to have."""
         return [
             number
             for number, mine in self._by_session.items()
-            if any(not allowed(mine.session, kind, name) for kind, names in mine.names.items() for name in names)
+            if any(not allowed(number, kind, name) for kind, names in mine.names.items() for name in names)
         ]
