@@ -29,6 +29,7 @@ from bench.cases import (
     reads,
     resp_server,
     start,
+    workers,
     writeback,
     writes,
 )
@@ -46,6 +47,7 @@ _PARTS = (
     files,
     large_objects,
     resp_server,
+    workers,
     encrypted,
     growth,
     writes,

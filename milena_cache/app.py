@@ -600,7 +600,8 @@ def build_handover(config: Config, parts: NodeParts, ownership: Ownership, links
     journal, entries = parts.journal, parts.entries
     tombstones = Tombstones(journal, ownership, parts.clock, config.tombstone_seconds)
     parts.writeback.deleted = parts.write_through.deleted = tombstones.deleted
-    parts.writes.reaper.deleted = tombstones.expired
+    parts.writeback.deleting = parts.write_through.deleting = tombstones.deleting
+    parts.writes.reaper.deleted, parts.writes.reaper.deleting = tombstones.expired, tombstones.expiring
     merging = Merging(
         journal,
         parts.dirty,

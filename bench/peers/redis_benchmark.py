@@ -23,12 +23,13 @@ def why_not() -> str:
 
 
 def redis_benchmark(
-    address: str, command: str, number: int, keys: int, pipeline: int = 1, *, ca: str = ""
+    address: str, command: str, number: int, keys: int, pipeline: int = 1, *, ca: str = "", cluster: bool = False
 ) -> Samples:
     """Send `number` commands, `get` or `set`, of `keys` keys that `hot_key` names; values are 1 KiB.
 
     Each connection sends `pipeline` commands at a time. `ca`: a file with the authority of the server's
-    certificate, for TLS. It does not check the replies: hits must be verified by the caller.
+    certificate, for TLS. `cluster`: the commands are spread over all nodes, and each has keys of its own. It does
+    not check the replies: hits must be verified by the caller.
     """
     at = parse_address(address)
     options = {
@@ -43,6 +44,7 @@ def redis_benchmark(
     }
     arguments = [str(part) for option in options.items() for part in option]
     arguments += ["--tls", "--cacert", ca] if ca else []
+    arguments += ["--cluster"] if cluster else []
     done = subprocess.run(
         ["redis-benchmark", *arguments, "--csv"], capture_output=True, text=True, timeout=_SECONDS, check=True
     )

@@ -156,6 +156,7 @@ class Holder:
     """Takes frames of copies. Which of its slots' copies this node keeps is decided by `promotion`.
 
     adopt_key: makes a copy of this node's own dirty write of a key whose slot it has handed over
+    on_tombstone: called with the key of a delete, which S3 may have carried out over what this node has of it
     is_adopting: returns True while that is being done for a slot
     on_late: called when a copy has come into the journal after the ring had changed
     taken: number of records that were taken; full: frames refused for want of room
@@ -174,6 +175,7 @@ class Holder:
         self.taken = 0
         self.full = 0
         self.adopt_key: Callable[[bytes], None] = lambda key: None
+        self.on_tombstone: Callable[[bytes], None] = lambda key: None
         self.is_adopting: Callable[[int], bool] = lambda slot: False
         self.on_late: Callable[[], None] = lambda: None
         # By slot the epoch of frames that are newer than this node's ring.
@@ -395,6 +397,7 @@ class Holder:
         if deleted_at is not None:
             # Before the removal of the copy: after a crash in between it would be a dirty delete once more.
             self._tombstones.add(key, version, deleted_at, durable=True)
+            self.on_tombstone(key)
         for waiting in self._pending.get(key, ()):
             if waiting.copy.version <= version:
                 waiting.released = True

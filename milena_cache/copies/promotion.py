@@ -115,6 +115,7 @@ class Promotion:
         self._adopting: set[int] = set()
         self._detached: list[dict[bytes, Copy]] = []
         holder.adopt_key = self.adopt_key
+        holder.on_tombstone = lambda key: self.retire_superseded((key,))
         holder.is_adopting = self._adopting.__contains__
         holder.on_late = lambda: self._spawn("drop", self._drop_all)
         replication.unpromoted = lambda: self._waiting - self._promoted_slots
@@ -229,8 +230,19 @@ class Promotion:
                 free -= part.slots
         return free
 
-    def _serve(self, slots: Iterable[int]) -> bool:
+    def retire_superseded(self, keys: Iterable[bytes]) -> None:
+        """Give up this node's own earlier writes of `keys` that their owner has deleted from S3 since."""
+        for key in keys:
+            entry = self._dirty.get(key)
+            if entry is None or entry.dead is not None or entry.upload.uploading:
+                continue
+            if self._tombstones.superseded(key, entry.version):
+                self._dirty_writes.retire(entry)
+
+    def _serve(self, slots: set[int]) -> bool:
         changed = False
+        # Those that stayed when the tombstone came, because they were being uploaded, or were not complete yet.
+        self.retire_superseded(self._tombstones.keys_of(slots))
         for first, last in ranges_of(slots):
             changed |= self._ownership.collected(first, last)
             served = set(range(first, last + 1))

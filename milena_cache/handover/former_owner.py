@@ -221,6 +221,12 @@ class FormerOwner:
             entry, tombstone = self._dirty.get(key), self._tombstones.get(key)
             if not self._hands_in(key):
                 continue
+            if entry is not None and not entry.upload.uploading and self._tombstones.superseded(key, entry.version):
+                # The process ended between the tombstone and the removal of the write that it supersedes.
+                self._dirty_writes.retire(entry)
+                if self.keeps_tombstones(slot_of(key)):
+                    continue
+                entry = None
             if entry is None and tombstone is not None:
                 deleted.append((key, tombstone))
             elif entry is not None and not entry.upload.uploading:

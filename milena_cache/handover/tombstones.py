@@ -6,7 +6,8 @@ k and uploads it; (3) a returns and hands its put in, and the upload finds no ob
 needs no tombstone: S3 has its version.
 
 Tombstones are in the journal no later than the record of their delete is out of it, and they move with their
-slots. They are dropped
+slots. While a node is absent, that of a delete of which no journal has a record is made before S3 gets the delete
+(`deleting`). They are dropped
 
 - when no node has been absent for KEEP_SECONDS, or three leases if that is longer. Younger ones are kept: the node
   that a slot was taken over from has its records still, and may be lost without a router knowing that yet;
@@ -139,11 +140,33 @@ class Tombstones:
         if self.active:
             self.add(key, version, self._clock.wall(), durable=self._is_absent)
 
+    def deleting(self, key: bytes, version: Version) -> bool:
+        """Record a delete before S3 gets it, if a node is absent; the caller waits until that is durable if True.
+
+        For a delete of which no journal has a record, of a key without a write that S3 does not have. (1) Node a is
+        away with a dirty put of k; (2) the owner acknowledges a later put, which S3 has; (3) S3 carries out a
+        delete, which takes that version away, and the owner is lost before it acknowledges it; (4) a hands its put
+        in, and nothing shows that there was a later one. If S3 does not carry it out, the tombstone is true still:
+        every earlier write of the key is superseded.
+        """
+        if not self.active or not self._is_absent:
+            return False
+        self.add(key, version, self._clock.wall(), durable=True)
+        return True
+
+    def expiring(self, key: bytes, ref: Ref, metadata: Mapping[str, str]) -> bool:
+        """Do what `deleting` does, for an expired object, which has `metadata` at `ref`."""
+        version = self._version_of(ref, metadata)
+        return version is not None and self.deleting(key, version)
+
     def expired(self, key: bytes, ref: Ref, metadata: Mapping[str, str]) -> None:
         """Record that an expired object was deleted from S3, which had `metadata` at `ref`."""
-        version = stamped(metadata, ref)
-        if version is not None and lineage_of(metadata) in self._journal.lineages.kin:
+        if (version := self._version_of(ref, metadata)) is not None:
             self.deleted(key, version)
+
+    def _version_of(self, ref: Ref, metadata: Mapping[str, str]) -> Version | None:
+        kin = lineage_of(metadata) in self._journal.lineages.kin
+        return stamped(metadata, ref) if kin else None
 
     def add(self, key: bytes, version: Version, at: float, *, durable: bool = False) -> None:
         """Keep a tombstone, unless there is a later one of the key. `at`: seconds since 1970.

@@ -25,6 +25,7 @@ from milena_cache.origin.conditions import Capability, Conditions
 from milena_cache.origin.requests import Origin
 from milena_cache.origin.s3.clock import CorrectedClock, is_skewed
 from milena_cache.writeback.dirty_table import Dirty
+from milena_cache.writeback.releases import Releases
 from milena_common.runtime.key_locks import KeyLocks
 from milena_common.runtime.log_limiter import LogLimiter
 
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 # Deletions in flight. Expired objects beyond that are found again at their next read.
 MAX_REMOVALS = 64
+# A deletion waits so many seconds at most until it is recorded.
+RECORD_SECONDS = 5.0
 # After a failure of S3 no deletion begins for this many seconds.
 PAUSE_SECONDS = 1.0
 
@@ -46,6 +49,7 @@ class ExpiredObjectReaper:
         dirty: Dirty,
         entries: Entries,
         s3_locks: KeyLocks,
+        releases: Releases,
         clock: CorrectedClock,
     ) -> None:
         self.removed = 0
@@ -53,11 +57,14 @@ class ExpiredObjectReaper:
         self.paused: Callable[[], bool] = lambda: False
         # Called with the cache key, the place and the metadata of an object that was deleted from S3.
         self.deleted: Callable[[bytes, Ref, Mapping[str, str]], None] = lambda key, ref, metadata: None
+        # Called before it is deleted, as `Tombstones.expiring`.
+        self.deleting: Callable[[bytes, Ref, Mapping[str, str]], bool] = lambda key, ref, metadata: False
         self._conditions = conditions
         self._origin = origin
         self._dirty = dirty
         self._entries = entries
         self._s3_locks = s3_locks
+        self._releases = releases
         self._clock = clock
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._not_before = -inf
@@ -106,7 +113,8 @@ class ExpiredObjectReaper:
                     if not self.is_over(found, ref):
                         self._entries.invalidate(key)
                         return
-                    if not self.paused() and self._is_over_at_s3(found, ref):
+                    over = not self.paused() and self._is_over_at_s3(found, ref)
+                    if over and await self._is_recorded(key, ref, found) and not self.paused():
                         await self._delete(key, ref, found.etag)
                         self.deleted(key, ref, found.metadata)
                 if key not in self._dirty:
@@ -118,6 +126,16 @@ class ExpiredObjectReaper:
             self._not_before = self._clock.now() + PAUSE_SECONDS
             if self._log.allow(self._clock.now()):
                 log.warning("%s has expired, and stays in S3: %s%s", ref, failure, self._log.suppressed())
+
+    async def _is_recorded(self, key: bytes, ref: Ref, found: Info) -> bool:
+        """Return True once S3 may get the delete; False if it cannot be recorded in time, and must wait."""
+        if not self.deleting(key, ref, found.metadata):
+            return True
+        try:
+            async with asyncio.timeout(RECORD_SECONDS):
+                return await self._releases.has_released(key) and await self._releases.copies_released(key)
+        except TimeoutError:
+            return False
 
     async def _delete(self, key: bytes, ref: Ref, etag: str) -> None:
         self._entries.fence_reads(key)

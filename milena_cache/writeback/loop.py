@@ -99,6 +99,8 @@ class WriteBack:
         # Called with the cache key and version of a delete that S3 has, before its record is released; see
         # `handover/tombstones`.
         self.deleted: Callable[[bytes, Version], None] = lambda key, version: None
+        # Called before S3 gets a delete that no journal has, as `Tombstones.deleting`.
+        self.deleting: Callable[[bytes, Version], bool] = lambda key, version: False
         # True while nothing may be uploaded: another node may own the slots, and have later writes.
         self.paused: Callable[[], bool] = lambda: False
         # Returns True for a key that must not be uploaded now, because its slot moves; the same for all keys of a
@@ -277,6 +279,9 @@ class WriteBack:
     async def _upload(self, key: bytes) -> bool:
         """Upload the newest write of `key`; return False if that has sent nothing to S3."""
         async with self._s3_locks.hold(key, None):
+            if self._begins_to_record(key):
+                await self._releases.has_released(key)
+                await self._releases.copies_released(key)
             entry = self._dirty.get(key)
             if entry is None:
                 return False
@@ -346,6 +351,13 @@ class WriteBack:
         if key in self._dirty:  # else `retire` has done it
             self._flush_waiters.progress(key)
         return True
+
+    def _begins_to_record(self, key: bytes) -> bool:
+        """Return True if the newest write of `key` is a delete that must be durable before S3 gets it."""
+        entry = self._dirty.get(key)
+        if entry is None or entry.journaled or entry.dead or not self._dirty_writes.is_gone(entry):
+            return False
+        return self._may_send(key) and self.deleting(key, entry.version)
 
     def _may_send(self, key: bytes) -> bool:
         """Return True if this node is the one to change the key in S3, still: an upload looks there first.

@@ -62,6 +62,8 @@ class WriteThrough:
         self.wrote: Callable[[bytes, int], Awaitable[None] | None] = lambda key, owned_since: None
         # Called as `WriteBack.deleted` is, before the acknowledgement.
         self.deleted: Callable[[bytes, Version], None] = lambda key, version: None
+        # Called before S3 gets a delete of a key without dirty entry, as `Tombstones.deleting`.
+        self.deleting: Callable[[bytes, Version], bool] = lambda key, version: False
         # Returns the error for a request to S3 that may not begin, because the node may not own the slot any more.
         self.fence_error: Callable[[], MilenaError | None] = lambda: None
         # Returns True if the key's slot is not this node's any more since the given epoch.
@@ -101,6 +103,11 @@ class WriteThrough:
                 raise _no_room(change.target.ref)
             self._entries.fence_reads(key)
             write = self._prepare(change, base, decided)
+            if deleted and not await self._delete_recorded(key, write.version, deadline):
+                raise Unavailable(
+                    f"{write.ref}: a node is away that may have an earlier write of the key, and the delete could "
+                    "not be recorded here and at the nodes with copies; nothing was done"
+                )
             try:
                 result = await self._attempts(write, deadline)
             except BaseException as error:
@@ -214,6 +221,12 @@ class WriteThrough:
             entry.belief = entry.belief.in_doubt()
         else:
             self._entries.mark_stale(key)
+
+    async def _delete_recorded(self, key: bytes, version: Version, deadline: float) -> bool:
+        """Return True once S3 may get a delete: no node will take an earlier write of the key for the newest."""
+        if key in self._dirty or not self.deleting(key, version):
+            return True  # the dirty write is later than what other nodes may have
+        return await self._let_go(key, deadline) and await self._copies_released(key, version, deadline)
 
     async def _copies_released(self, key: bytes, version: Version, deadline: float) -> bool:
         """Return True if no holder of copies would serve an earlier write of the key, if it got the slot.

@@ -125,7 +125,9 @@ class Writes:
         self.forced = dict.fromkeys(FORCED, 0)
         # Returns the error for a write that may not go on, because the node may not own its slot any more.
         self.fence_error: Callable[[], MilenaError | None] = lambda: None
-        self.reaper = ExpiredObjectReaper(origin, write_through.conditions, dirty, entries, s3_locks, clock)
+        self.reaper = ExpiredObjectReaper(
+            origin, write_through.conditions, dirty, entries, s3_locks, durable, clock
+        )
         # Raises if the key's slot is not this node's any more; called before a write that had to wait takes effect.
         self.check_owner: Callable[[Change], None] = lambda change: None
         self._s3_locks = s3_locks

@@ -15,6 +15,7 @@ HOLDER = "milena_cache/copies/holder.py"
 OWNER_TESTS = "tests/cache/copies/test_replication.py"
 PROMOTION_TESTS = "tests/cache/copies/test_promotion.py"
 HOLDER_TESTS = "tests/cache/copies/test_holder.py"
+TOMBSTONE_TESTS = "tests/cache/handover/test_tombstones.py"
 RING_TESTS = "tests/common/cluster/test_slot_assignment_copies.py"
 
 
@@ -260,5 +261,50 @@ COPY_BUGS: tuple[Bug, ...] = (
         "        self._store.pop_copy(key)\n        known = self._dirty.get(key)\n",
         "        known = self._dirty.get(key)\n",
         f"{PROMOTION_TESTS}::test_a_restart_after_a_promotion_finds_each_write_once",
+    ),
+    # ---- deletes that S3 is about to get
+    *(
+        _bug(
+            f"a delete ({how}) is recorded only when S3 has it",
+            file,
+            old,
+            new,
+            f"{TOMBSTONE_TESTS}::"
+            f"test_a_put_of_a_lost_node_does_not_come_back_if_the_owner_is_killed_while_s3_deletes",
+        )
+        for how, file, old, new in (
+            (
+                "through",
+                "milena_cache/writes/write_through.py",
+                "        if key in self._dirty or not self.deleting(key, version):\n",
+                "        if True:\n",
+            ),
+            (
+                "memory",
+                "milena_cache/writeback/loop.py",
+                "        return self._may_send(key) and self.deleting(key, entry.version)\n",
+                "        return False\n",
+            ),
+            (
+                "expiry",
+                "milena_cache/writeback/expired_objects.py",
+                "        if not self.deleting(key, ref, found.metadata):\n",
+                "        if True:\n",
+            ),
+        )
+    ),
+    _bug(
+        "a holder keeps its own earlier write of a key that the owner deletes",
+        PROMOTION,
+        "        holder.on_tombstone = lambda key: self.retire_superseded((key,))\n",
+        "",
+        f"{PROMOTION_TESTS}::test_a_holder_gives_up_its_own_earlier_write_of_a_key_that_the_owner_deletes",
+    ),
+    _bug(
+        "a new owner serves its own earlier write of a key that the owner before has deleted",
+        PROMOTION,
+        "        self.retire_superseded(self._tombstones.keys_of(slots))\n",
+        "",
+        f"{PROMOTION_TESTS}::test_a_holder_gives_up_its_own_earlier_write_of_a_key_that_the_owner_deletes",
     ),
 )

@@ -147,7 +147,7 @@ class Client:
         if chosen < 0.45:
             await self.get(key)
         elif chosen < 0.53:
-            await self._write(Kind.DELETE, key, None, None, "")
+            await self._write(Kind.DELETE, key, None, None, "through" if rng.random() < 0.4 else "back")
         else:
             self._number += 1
             value = f"{self._name}-{self._number}"
@@ -216,7 +216,8 @@ class Client:
     ) -> bool:
         name = key.encode()
         if value is None:
-            await self._command(key, command(b"DEL", name))
+            deleted = pb.DeleteRequest(key=name, durability=durability)
+            await self._command(key, call(DELETE.name, CALL_SECONDS, deleted.SerializeToString()))
             return True
         if kind is Kind.PUT_IF_MATCH:
             assert expected is not None
@@ -236,7 +237,8 @@ class Client:
     ) -> bool:
         name = key.encode()
         if value is None:
-            await self._of_router().call(DELETE.name, pb.DeleteRequest(key=name), CALL_SECONDS)
+            request: Any = pb.DeleteRequest(key=name, durability=durability)
+            await self._of_router().call(DELETE.name, request, CALL_SECONDS)
             return True
         request = pb.PutRequest(
             key=name,

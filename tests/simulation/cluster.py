@@ -38,6 +38,8 @@ CALLS = 50  # of each client
 START_SECONDS = 10.0
 HEAL_SECONDS = 40.0
 FINAL_READS = 20
+# Virtual seconds that each commit of a slow disk takes, at most: longer than a lease with what is queued behind it.
+MAX_DISK_SLOW = 1.5
 
 
 class SimulatedCluster:
@@ -311,6 +313,9 @@ class SimulatedCluster:
             clock = node.clock if kind is Kind.NODE_CLOCK else router.clock
             clock.ahead += fault.size
             return _nothing
+        if kind is Kind.NODE_DISK_SLOW:
+            node.disk_slow = min(MAX_DISK_SLOW, abs(fault.size))
+            return lambda: setattr(node, "disk_slow", 0.0)
         if kind is Kind.JOIN:
             if self.nodes[-1].alive:
                 return None

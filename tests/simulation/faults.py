@@ -30,6 +30,7 @@ class Kind(StrEnum):
     OWNER_AND_SUCCESSOR_CRASH = "owner and successor crash"
     OWNER_AND_SUCCESSOR_LOST = "owner and successor lost with their disks"
     NODE_CLOCK = "node clock jump"
+    NODE_DISK_SLOW = "node disk slow"
     ROUTER_PAUSE = "router pause"
     ROUTER_CRASH = "router crash"
     ROUTER_CLOCK = "router clock jump"
@@ -64,6 +65,21 @@ FAULTS = tuple(kind for kind in Kind if kind not in (*RING_CHANGES, *DISKS, *ETC
 FREQUENT = (Kind.NODE_PAUSE, Kind.NODE_CRASH, Kind.ROUTER_CRASH, Kind.PARTITION_ROUTER_NODE, Kind.ISOLATE_NODE)
 # Drawn besides where the nodes keep copies of each other's writes.
 LOSSES = (Kind.NODE_LOST,) * 4
+# A node is away for so many leases. Meanwhile, so many leases after that began, something happens to another one,
+# which may have its slots by then; and the writes that these interrupt take long. A share of all plans has this.
+AWAY = (
+    Kind.ISOLATE_NODE,
+    Kind.PARTITION_ROUTER_NODE,
+    Kind.PARTITION_ROUTER_NODE_ONE_WAY,
+    Kind.PARTITION_ROUTER_NODE_ONE_WAY,
+    Kind.NODE_PAUSE,
+    Kind.NODE_CRASH,
+)
+MEANWHILE = (Kind.LEAVE, Kind.LEAVE, Kind.NODE_CRASH, Kind.NODE_PAUSE)
+LONG = (Kind.S3_SLOW, Kind.NODE_DISK_SLOW, Kind.PARTITION_NODES_ONE_WAY, Kind.SLOW)
+AWAY_LEASES = 1.0, 3.0
+MEANWHILE_LEASES = 0.8, 4.0
+AWAY_SHARE = 0.5
 # What copies must stand, by name: each plan of nodes that keep copies has one of these, at one time.
 LOSS_PAIRS: Mapping[str, tuple[tuple[Kind, ...], ...]] = {
     "owner + successor": ((Kind.OWNER_AND_SUCCESSOR_CRASH, Kind.OWNER_AND_SUCCESSOR_LOST),),
@@ -120,7 +136,23 @@ def plan(rng: Random, lease: float, *, lost: bool = False, etcd: bool = False) -
             lasts = rng.uniform(0.5, 2.5) * lease
             one, two = rng.randrange(100), rng.randrange(100)
             found.append(Fault(rng.choice(choice), begin, begin + lasts, one, two, 1.0))
+    if rng.random() < AWAY_SHARE:
+        found += _away(rng, lease)
     return sorted(found, key=lambda fault: fault.start)
+
+
+def _away(rng: Random, lease: float) -> list[Fault]:
+    """Return faults by which a node is away, as `AWAY` says."""
+    start = rng.uniform(FIRST, LAST - 1.0)
+    one, two = rng.randrange(100), rng.randrange(100)
+    away = Fault(rng.choice(AWAY), start, start + rng.uniform(*AWAY_LEASES) * lease, one, two, 1.0)
+    begin = start + rng.uniform(*MEANWHILE_LEASES) * lease
+    lasts = rng.uniform(0.5, 2.0) * lease
+    other = Fault(rng.choice(MEANWHILE), begin, begin + lasts, one + rng.randint(1, 3), rng.randrange(100), 1.0)
+    begin = max(0.0, rng.choice((start, other.start)) + rng.uniform(-1.5, 0.5))
+    which = rng.choice((one, other.one))
+    size = rng.uniform(0.5, 1.5)
+    return [away, other, Fault(rng.choice(LONG), begin, begin + 2.0 * lease, which, rng.randrange(100), size)]
 
 
 def loss_pairs(faults: Sequence[Fault]) -> list[str]:

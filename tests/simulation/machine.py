@@ -46,9 +46,11 @@ class SimulatedDisk:
     A commit takes time. If the process is killed meanwhile, it happened as a whole or not at all.
     """
 
-    def __init__(self, contents: Contents, rng: Random) -> None:
+    def __init__(self, contents: Contents, rng: Random, slow: Callable[[], float]) -> None:
+        """`slow` returns the virtual seconds that a commit takes longer now."""
         self.contents = contents
         self._rng = rng
+        self._slow = slow
         self._transaction: list[Callable[[Contents], object]] = []
         self._committing: list[Callable[[Contents], object]] = []
 
@@ -91,7 +93,7 @@ class SimulatedDisk:
 
     async def commit(self) -> None:
         self._committing, self._transaction = self._transaction, []
-        await asyncio.sleep(self._rng.uniform(MIN_SYNC, MAX_SYNC))
+        await asyncio.sleep(self._rng.uniform(MIN_SYNC, MAX_SYNC) + self._slow())
         self._apply()
 
     def _apply(self) -> None:

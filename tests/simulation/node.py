@@ -71,6 +71,7 @@ class SimulatedNode:
         self.resp_address = f"{host}:{RESP_PORT}"
         self.clock = clock
         self.contents = Contents()
+        self.disk_slow = 0.0
         self.config = replace(CONFIG, flush_delay=flush_delay, copies=copies, copy_timeout=COPY_SECONDS)
         self._network = network
         self._rng = rng
@@ -137,7 +138,7 @@ class SimulatedNode:
         config, rng = self.config, self._rng
         clock = CorrectedClock(self.clock, S3Clock())
         store = NodeStore(self._s3, self._network, self.host)
-        self._disk = SimulatedDisk(self.contents, rng)
+        self._disk = SimulatedDisk(self.contents, rng, lambda: self.disk_slow)
         self._stop = stop = asyncio.Event()
         parts = self.parts = build(
             config,

@@ -200,6 +200,33 @@ async def test_an_owner_of_slots_of_which_s3_has_everything_takes_no_earlier_wri
     await cluster.stop()
 
 
+@pytest.mark.parametrize("uploading", [False, True])
+async def test_a_holder_gives_up_its_own_earlier_write_of_a_key_that_the_owner_deletes(uploading: bool) -> None:
+    """Interleaving: (1) it has a put, and loses the slot; (2) S3 has the owner's delete; (3) the owner is lost."""
+    cluster, _ = await started("x", "")
+    cluster.store.down = Fault.CONNECT
+    cluster.ring.target_copies = 1
+    await cluster.change("x", "")
+    await cluster["x"].t.put("k", b"1", cluster.ring.epoch)
+    cluster.cut = {"o"}
+    cluster.ring.target_copies = 2
+    await cluster.change("o", "x")
+    entry = cluster["x"].t.dirty.get(b"k")
+    assert entry is not None
+    entry.upload.uploading = uploading
+    owner = Owner(cluster)
+    await owner.send("x", owner.release("k", owner.version(), deleted_at=cluster.clock.wall()))
+    assert (b"k" in cluster["x"].t.dirty) is uploading
+    entry.upload.uploading = False
+    await cluster.change("x", "", lost="o")
+    cluster.store.down = None
+    await cluster.clock.advance(60)
+    assert await read(cluster, "x", "k") is None
+    assert cluster["x"].t.s3_has("k") is None
+    assert not len(cluster["x"].t.dirty)
+    await cluster.stop()
+
+
 async def test_an_owner_that_was_a_complete_holder_in_the_last_ring_it_got_looks_at_s3_if_this_one_doubts_it() -> (
     None
 ):

@@ -87,6 +87,56 @@ async def test_a_delete_through_to_s3_leaves_a_durable_tombstone_before_it_is_ac
     await c.stop()
 
 
+async def begin_delete(c: Cluster, how: str) -> asyncio.Task[object] | None:
+    """S3 has a later put of k than b has, and carries out its delete, to which there is no reply."""
+    a = c["a"].t
+    await a.put(
+        "k", b"2", since(c), durability="through", expires_at=c.clock.wall() + 5 if how == "expiry" else 0.0
+    )
+    c.store.write_gate.clear()
+    deleting = None
+    if how == "through":
+        deleting = asyncio.create_task(a.delete("k", since(c), durability="through"))
+    elif how == "memory":
+        await a.delete("k", since(c), durability="memory")
+    else:
+        await c.clock.advance(10)
+        assert (await a.outcome("k", since(c)))[1] is None
+    await c.until(lambda: c.store.count("delete") == 1)
+    assert a.s3_has("k") is None
+    return deleting
+
+
+@pytest.mark.parametrize("how", ["through", "memory", "expiry"])
+async def test_a_put_of_a_lost_node_does_not_come_back_if_the_owner_is_killed_while_s3_deletes(how: str) -> None:
+    c = await lost_node()
+    deleting = await begin_delete(c, how)
+    await restart(c, "a")
+    c.store.write_gate.set()
+    if deleting is not None:
+        deleting.cancel()
+    await c.publish("a")
+    await return_node(c)
+    assert (await c["a"].t.outcome("k", since(c)))[1] is None
+    assert c["a"].t.s3_has("k") is None
+    await c.stop()
+
+
+@pytest.mark.parametrize("how", ["through", "memory", "expiry"])
+async def test_without_an_absent_node_a_delete_waits_for_no_tombstone(how: str) -> None:
+    c = await lost_node()
+    c.ring.missing = ()
+    c.ring.epoch += 1
+    await c.publish("a", "c")
+    renewed(c, absent=False)
+    deleting = await begin_delete(c, how)
+    assert not c["a"].t.disk.committed.tombstones
+    c.store.write_gate.set()
+    if deleting is not None:
+        await deleting
+    await c.stop()
+
+
 async def test_a_later_put_that_expired_leaves_a_tombstone_too() -> None:
     c = await lost_node(delay=1.0)
     await c["a"].t.put("k", b"2", since(c), expires_at=c.clock.wall() + 0.5)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
-import ssl
 import subprocess
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,10 +15,10 @@ import pytest
 from milena_client import Milena
 from milena_common.cluster.slots import SLOTS
 from tests.support.certificates import Authority, client_url, tls_variables, write_files
-from tests.support.ports import ReservedPorts
-from tests.support.processes import READY_SECONDS, Metrics, Process, Server
+from tests.support.processes import READY_SECONDS, Server
 from tests.support.s3.moto_server import AWS_VARIABLES, MotoServer
 from tests.support.waiting import wait_until
+from tests.support.workers import Workers
 
 pytestmark = pytest.mark.e2e
 
@@ -30,63 +26,8 @@ WORKERS = 2
 KEYS = [f"key {number}" for number in range(40)]
 
 
-class Machine(Process):
-    """``milena-cache`` with several workers."""
-
-    def __init__(self, variables: Mapping[str, str], directory: Path) -> None:
-        self.ports = ReservedPorts(3 * WORKERS + 1)
-        encrypted = variables.get("TLS") == "on"
-        first = self.ports.first
-        self.listen, self.resp, self.ops = first, first + WORKERS, first + 2 * WORKERS
-        own = {
-            "PYTHONPATH": str(Path(__file__).parents[3]),
-            "WORKERS": str(WORKERS),
-            "LISTEN_ADDR": f"127.0.0.1:{self.listen}",
-            "RESP_ADDR": "off" if encrypted else f"127.0.0.1:{self.resp}",
-            "RESP_TLS_ADDR": f"127.0.0.1:{self.resp}" if encrypted else "",
-            "METRICS_PORT": str(self.ops),
-            "JOURNAL_DIR": "journal",
-        }
-        super().__init__("machine", ("-m", "milena_cache"), {**own, **variables}, directory)
-        self._authorities = variables.get("TLS_CA_FILE")
-
-    def get(self, path: str) -> tuple[int, str]:
-        url, context = f"http://127.0.0.1:{self.ops}{path}", None
-        if self._authorities is not None:
-            url, context = url.replace("http", "https"), ssl.create_default_context(cafile=self._authorities)
-        try:
-            with urllib.request.urlopen(url, timeout=10, context=context) as response:
-                return response.status, response.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-        except OSError as error:
-            return 0, str(error)
-
-    def metrics(self) -> Metrics:
-        return Metrics(self.get("/metrics")[1])
-
-    def wait_ready(self) -> None:
-        wait_until("both workers are ready", lambda: self.get("/readyz")[0] == 200, READY_SECONDS)
-
-    def worker_pids(self) -> list[int]:
-        """The process ids of the workers, of the last start of each."""
-        found: dict[int, int] = {}
-        for line in self.lines(" has process id "):
-            _, worker, _, _, _, pid = json.loads(line)["message"].split()
-            found[int(worker)] = int(pid)
-        return [found[index] for index in sorted(found)]
-
-    def close(self) -> None:
-        self.terminate()
-        try:
-            self.wait(30.0)
-        finally:
-            super().close()
-            self.ports.close()
-
-
 @pytest.fixture
-def machine(moto: MotoServer, bucket: str, tmp_path: Path) -> Iterator[tuple[Machine, Server]]:
+def machine(moto: MotoServer, bucket: str, tmp_path: Path) -> Iterator[tuple[Workers, Server]]:
     with ExitStack() as stack:
         router = stack.enter_context(
             Server("router", "milena_router", {"RATE_LIMIT": "0", "RING_RECOVERY_SECONDS": "0"}, tmp_path)
@@ -97,7 +38,7 @@ def machine(moto: MotoServer, bucket: str, tmp_path: Path) -> Iterator[tuple[Mac
             "S3_ENDPOINT_URL": moto.endpoint_url,
             "S3_BUCKET": bucket,
         }
-        machine = stack.enter_context(Machine(variables, tmp_path))
+        machine = stack.enter_context(Workers(variables, tmp_path, WORKERS))
         machine.wait_ready()
         yield machine, router
 
@@ -120,7 +61,7 @@ def test_two_workers_with_tls_on_every_port(moto: MotoServer, bucket: str, tmp_p
             "S3_ENDPOINT_URL": moto.endpoint_url,
             "S3_BUCKET": bucket,
         }
-        node = stack.enter_context(Machine(variables, tmp_path))
+        node = stack.enter_context(Workers(variables, tmp_path, WORKERS))
         node.wait_ready()
 
         def served() -> bool:
@@ -145,7 +86,7 @@ def test_two_workers_with_tls_on_every_port(moto: MotoServer, bucket: str, tmp_p
         assert served()
 
 
-def test_two_workers(machine: tuple[Machine, Server]) -> None:
+def test_two_workers(machine: tuple[Workers, Server]) -> None:
     node, router = machine
     with Milena(f"milena://{router.address}") as client:
         for key in KEYS:
