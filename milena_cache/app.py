@@ -776,6 +776,7 @@ def metrics_registry(
         servers.copies,
         parts.blocks,
         servers.cluster_blocks,
+        parts.part_reads,
         servers.resp.clients,
         servers.resp.tracking,
         servers.resp.context,

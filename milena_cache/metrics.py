@@ -28,6 +28,7 @@ from milena_cache.membership.promises import PromisesGiven
 from milena_cache.memory.freshness import Freshness
 from milena_cache.origin.conditions import Conditions, State
 from milena_cache.origin.requests import OriginCounts
+from milena_cache.reads.part_reads import PartReads
 from milena_cache.reads.reader import Node
 from milena_cache.servers.resp.state.client_registry import Clients
 from milena_cache.servers.resp.state.context import Context
@@ -81,6 +82,7 @@ def node_registry(
     copies: HeldCopies,
     blocks: BlockReads,
     cluster_blocks: ClusterBlocks,
+    part_reads: PartReads,
     clients: Clients,
     tracking: Tracking,
     resp: Context,
@@ -135,7 +137,7 @@ def node_registry(
             "milena_tombstones_dropped", "Tombstones dropped although a node was absent", tombstones.dropped
         )
         yield from _copies(copies)
-        yield from _blocks(blocks, cluster_blocks)
+        yield from _blocks(blocks, cluster_blocks, part_reads)
         yield histogram(
             "milena_handover_pause_seconds",
             "For how long slots were stopped to be handed over, one observation for each slot",
@@ -148,7 +150,7 @@ def node_registry(
     return registry(collect)
 
 
-def _blocks(blocks: BlockReads, cluster: ClusterBlocks) -> Iterable[Metric]:
+def _blocks(blocks: BlockReads, cluster: ClusterBlocks, parts: PartReads) -> Iterable[Metric]:
     memory = blocks.memory
     yield gauge("milena_blocks", "Blocks of large objects in memory", len(memory))
     yield gauge("milena_blocks_bytes", "Bytes of these blocks, part of milena_cache_bytes", memory.bytes)
@@ -168,6 +170,7 @@ def _blocks(blocks: BlockReads, cluster: ClusterBlocks) -> Iterable[Metric]:
         "Groups that another node should have returned and did not",
         cluster.peer_failures,
     )
+    yield counter("milena_blocks_direct", "Reads of blocks that clients requested of this node", parts.direct)
 
 
 def _events(

@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 from milena_cache.blocks.block_memory import AHEAD_SHARE, BlockMemory
 from milena_cache.blocks.layout import GROUP_BLOCKS, Block, Version, blocks_of, bytes_of, part_of_blocks
-from milena_cache.blocks.sequential_reads import MAX_BLOCKS
 from milena_cache.objects.etags import same_etag
 from milena_cache.objects.object_store import Fault, OriginFailure, Readable, Stored
+from milena_common.api.ahead import MAX_BLOCKS
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import OriginUnavailable
 from milena_common.runtime.clock import Clock
@@ -76,6 +76,10 @@ class BlockReads:
         values = [value for block in blocks if (value := self.memory.get(block)) is not None]
         self.hits += len(values)
         return part_of_blocks(values, part, self.block_bytes)
+
+    def keeps(self, version: Version, part: ByteRange) -> bool:
+        """True: without other nodes all blocks are this one's."""
+        return True
 
     async def read_range(self, version: Version, part: ByteRange, timeout: float) -> Piece:
         """Return the bytes of `part`, within `timeout` seconds.

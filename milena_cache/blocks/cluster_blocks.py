@@ -18,11 +18,13 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from milena_cache.blocks.block_reads import BlockReads, Piece, Replaced
-from milena_cache.blocks.layout import Version, group_slot, groups_of
+from milena_cache.blocks.layout import Version, groups_of
 from milena_cache.membership.ownership import Ownership
 from milena_cache.origin.s3.fetch_bytes import fetch_bytes
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import ConditionFailed, InternalError, MilenaError
+from milena_common.cluster.slot_map import Target
+from milena_common.cluster.slots import group_slot
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.resp.encoding import command
 from milena_common.runtime.clock import Clock
@@ -84,6 +86,11 @@ class ClusterBlocks:
             any(waited for _, _, waited in pieces),
         )
 
+    def keeps(self, version: Version, part: ByteRange) -> bool:
+        """True if the groups that `part` touches are this node's, by its ring."""
+        groups = groups_of(part, self._local.block_bytes)
+        return all(self._owner(version, group).address == self._ownership.me for group, _ in groups)
+
     def read_ahead(self, version: Version, part: ByteRange) -> None:
         """Have the nodes that keep the blocks of `part` begin to read those that they do not have."""
         for group, piece in groups_of(part, self._local.block_bytes):
@@ -101,8 +108,12 @@ class ClusterBlocks:
 
     def _peer(self, version: Version, group: int) -> str:
         """Return the RESP address of the node that keeps a group; "" if it is this node, or has none."""
-        owner = self._ownership.slot_map.target(group_slot(version, group))
+        owner = self._owner(version, group)
         return owner.resp_address if owner.address != self._ownership.me else ""
+
+    def _owner(self, version: Version, group: int) -> Target:
+        slot = group_slot(version.target.cache_key, version.etag, group)
+        return self._ownership.slot_map.target(slot)
 
     async def _piece(self, version: Version, group: int, part: ByteRange, deadline: float) -> Piece:
         remaining = max(0.0, deadline - self._clock.now())

@@ -7,13 +7,11 @@ uses the memory and the network of all nodes.
 
 from __future__ import annotations
 
-from binascii import crc_hqx
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from milena_cache.objects.names import Object
 from milena_common.api.byte_range import ByteRange
-from milena_common.cluster.slots import SLOTS
 
 # Blocks of a group, and of one request to S3 at most.
 GROUP_BLOCKS = 8
@@ -52,11 +50,6 @@ def bytes_of(block: Block, count: int, block_bytes: int) -> ByteRange:
     """Return the bytes of the object that `block` and those behind it have, `count` of them."""
     offset = block.number * block_bytes
     return ByteRange(offset, min(count * block_bytes, block.size - offset))
-
-
-def group_slot(version: Version, group: int) -> int:
-    """Return the slot of the `group`-th group. Hash tags in the key do not count: they would put all into one."""
-    return crc_hqx(b"%b\0%b\0%d" % (version.target.cache_key, version.etag.encode(), group), 0) & (SLOTS - 1)
 
 
 def groups_of(part: ByteRange, block_bytes: int) -> Iterator[tuple[int, ByteRange]]:

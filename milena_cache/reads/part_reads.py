@@ -11,6 +11,10 @@ from 90 to 99 of that one are returned as its end. If S3 has another object by t
 
 Reads that start after an acknowledged write see it: a dirty entry comes first, a write drops the remembered size,
 and a part that was in flight is neither kept nor shared.
+
+A client that has opened one version of an object reads the blocks of it from the nodes that keep them
+(`read_blocks`), as from a file that is open: that version remains readable as long as its bytes are there, also if
+a write has been acknowledged since. The node that owns the key, and knows of the write, says so.
 """
 
 from __future__ import annotations
@@ -20,17 +24,18 @@ from typing import Any, NamedTuple
 
 from milena_cache.blocks.block_reads import BlockReads, Piece, Replaced
 from milena_cache.blocks.cluster_blocks import ClusterBlocks
-from milena_cache.blocks.layout import Version
+from milena_cache.blocks.layout import GROUP_BLOCKS, Version
 from milena_cache.blocks.sequential_reads import SequentialReads
 from milena_cache.memory.existence import Existence, Known
-from milena_cache.objects.entry import Entry
+from milena_cache.objects.entry import Entry, entry_of
 from milena_cache.objects.etags import same_etag
-from milena_cache.objects.expiry import expiry_of, is_expired
+from milena_cache.objects.expiry import NEVER, expiry_of, is_expired
 from milena_cache.objects.names import Object
 from milena_cache.objects.object_store import Absent, Readable, TooLarge, part_too_large
 from milena_cache.objects.read_outcomes import HITS
 from milena_cache.origin.requests import within
 from milena_cache.reads.reader import FENCED, Node, Reply
+from milena_common.api.ahead import MAX_BLOCKS
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import ConditionFailed, MilenaError, OriginUnavailable, RangeNotSatisfiable
 from milena_common.limits.byte_budget import ByteBudget
@@ -67,6 +72,7 @@ class PartReads:
     """The reads of parts of one node, each counted once in its `reads`.
 
     blocks: those of this node, or of the nodes of its ring
+    direct: reads of blocks that clients have requested of this node as the one that keeps them
     max_value_bytes: MAX_VALUE_BYTES
     budget: the process's bytes in flight
     """
@@ -81,6 +87,9 @@ class PartReads:
         budget: ByteBudget,
     ) -> None:
         self.blocks: BlockReads | ClusterBlocks = blocks
+        self.block_bytes = blocks.block_bytes
+        self.group_bytes = GROUP_BLOCKS * blocks.block_bytes
+        self.direct = 0
         self._node = node
         self._store = store
         self._existence = existence
@@ -108,6 +117,67 @@ class PartReads:
         if isinstance(reading, Reply):
             return self._from_memory(reading, range_of, if_match)
         return self._read(target, range_of, timeout, owned_since, if_match, known, reading)
+
+    def read_blocks(
+        self, version: Version, part: ByteRange, group_bytes: int, ahead: ByteRange, timeout: float
+    ) -> Part | Coroutine[Any, Any, Part | None] | None:
+        """Return bytes of one version if this node keeps them, for a caller that is not the owner of the key.
+
+        `part` is within one group of `group_bytes`. `ahead`: bytes that the caller will read next, of length 0 if
+        they are not known. None, now or awaited: this node keeps another group, the version is known to be none
+        any more, or S3 has another one. The owner of the key can tell then.
+        """
+        target, etag, size = version
+        if not etag or group_bytes != self.group_bytes or not self._is_block_read(part, size):
+            return None
+        if not self._may_be_current(target.cache_key, etag):
+            return None
+        value = self.blocks.find_range(version, part)
+        if value is None and not self.blocks.keeps(version, part):
+            return None
+        length = min(ahead.length, MAX_BLOCKS * self.block_bytes, size - ahead.offset)
+        if ahead.offset >= 0 and length > 0:
+            self.blocks.read_ahead(version, ByteRange(ahead.offset, length))
+        if value is None:
+            return self._read_blocks(version, part, timeout)
+        return self._direct_part(version, "hit", value)
+
+    def _is_block_read(self, part: ByteRange, size: int) -> bool:
+        """True if `part` is within one group of an object of `size` bytes, and may be put together at once."""
+        offset, length = part
+        if offset < 0 or not 0 < length <= min(self._max_value_bytes, LARGE_PART_BYTES) or offset + length > size:
+            return False
+        return offset // self.group_bytes == (offset + length - 1) // self.group_bytes
+
+    def _may_be_current(self, key: bytes, etag: str) -> bool:
+        """False if this node knows a newer version than the one with `etag`, as the key's owner does."""
+        if key in self._node.dirty or key in self._node.memory:
+            return False
+        known = self._existence.get(key, 0)
+        return known is None or same_etag(known.etag, etag)
+
+    async def _read_blocks(self, version: Version, part: ByteRange, timeout: float) -> Part | None:
+        try:
+            piece = await self.blocks.read_range(version, part, timeout)
+        except Replaced:
+            return None
+        except MilenaError:
+            self._count("error", 0)
+            raise
+        return self._direct_part(version, _outcome(piece), piece.value)
+
+    def _direct_part(self, version: Version, outcome: str, value: bytes) -> Part:
+        self.direct += 1
+        self._count(outcome, len(value))
+        return Part(
+            Reply(outcome, entry_of(b"", version.etag, self._clock.now(), 0, NEVER), 0.0), value, version.size
+        )
+
+    def is_in_blocks(self, reply: Reply, size: int) -> bool:
+        """True if parts of the object of `size` bytes that `reply` describes are kept in blocks."""
+        entry = reply.entry
+        # The stand-in for a value that was not read is empty.
+        return not reply.dirty and entry.value == b"" and bool(entry.etag) and size > self._node.max_whole_bytes
 
     def _known_large(self, key: bytes, owned_since: int) -> Known | None:
         """Return the size and ETag of an object that is read in parts; None: read it as any other."""
@@ -300,9 +370,13 @@ class PartReads:
 def _reply(piece: Piece, known: Known, now: float) -> Reply:
     """Return the reply to a read of blocks. S3 has confirmed the ETag with the blocks that it returned."""
     age = max(0.0, now - known.checked_at)
+    return Reply(_outcome(piece), known.stand_in(), 0.0 if piece.fetched else age)
+
+
+def _outcome(piece: Piece) -> str:
     if piece.fetched:
-        return Reply("miss", known.stand_in(), 0.0)
-    return Reply("coalesced" if piece.waited else "hit", known.stand_in(), age)
+        return "miss"
+    return "coalesced" if piece.waited else "hit"
 
 
 def _other_version(etag: str, if_match: str) -> ConditionFailed:

@@ -129,6 +129,32 @@ class ApiMethods:
             got = requests.get(place, remaining, metadata_only=request.metadata_only, max_bytes=request.max_bytes)
         return self._got(got, join=join) if isinstance(got, Got) else self._fetched(got, join)
 
+    def get_blocks(
+        self, request: pb.GetRequest, remaining: float | None, join: Join = _join
+    ) -> Any | Coroutine[Any, Any, Any] | None:
+        """Return the response to a read of blocks, or an awaitable of it; `join` as in `get_at`.
+
+        None, now or awaited: it is to be served as a Get, which does not read it as blocks.
+        """
+        blocks = request.blocks
+        got = self._requests.get_blocks(
+            request.bucket,
+            request.key,
+            request.if_match,
+            blocks.size,
+            ByteRange(request.offset, request.length),
+            blocks.group_bytes,
+            ByteRange(blocks.ahead_offset, blocks.ahead_length),
+            remaining,
+        )
+        if got is None:
+            return None
+        return self._got(got, join=join) if isinstance(got, Got) else self._fetched_blocks(got, join)
+
+    async def _fetched_blocks(self, fetching: Awaitable[Got | None], join: Join) -> Any:
+        got = await fetching
+        return None if got is None else self._got(got, join=join)
+
     def _get_with_properties(
         self, request: pb.GetRequest, place: Place, remaining: float | None
     ) -> bytes | Coroutine[Any, Any, bytes]:
@@ -152,7 +178,7 @@ class ApiMethods:
         return self._got(await fetching, join=join)
 
     def _got(self, got: Got, properties: Properties | None = None, join: Join = _join) -> Any:
-        outcome, exists, value, omitted, size, etag, age, dirty, ttl_ms = got
+        outcome, exists, value, omitted, size, etag, age, dirty, ttl_ms, block_bytes, group_bytes = got
         # A message would copy a large value twice, to memory that is new each time.
         large = len(value) >= LARGE_BYTES
         fields = pb.GetResponse(
@@ -169,6 +195,8 @@ class ApiMethods:
             last_modified=0.0 if properties is None else properties.last_modified,
             headers=None if properties is None else properties.headers,
             metadata=None if properties is None else properties.metadata,
+            block_bytes=block_bytes,
+            group_bytes=group_bytes,
         ).SerializeToString()
         return join(fields + _VALUE_TAG + _varint(len(value)), value) if large else fields
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from milena_cache.blocks.layout import Version
 from milena_cache.events.changes import ForeignChanges, ReportedChange, state_of
 from milena_cache.events.heartbeats import Heartbeats
 from milena_cache.membership.identity import NodeIdentity
@@ -73,6 +74,7 @@ class Got(NamedTuple):
     age: seconds since S3 last confirmed it
     dirty: True if it was acknowledged and is not in S3 yet
     ttl_ms: milliseconds until the object expires; 0 if it does not
+    block_bytes, group_bytes: of an object that is kept in blocks, and in groups of them, else 0
     """
 
     outcome: str
@@ -84,6 +86,8 @@ class Got(NamedTuple):
     age: float
     dirty: bool
     ttl_ms: int
+    block_bytes: int = 0
+    group_bytes: int = 0
 
 
 class Requests:
@@ -220,6 +224,34 @@ class Requests:
         part = self.part(place, byte_range.within, remaining, if_match)
         return self._got_part(part, max_bytes) if isinstance(part, Part) else self._fetched_part(part, max_bytes)
 
+    def get_blocks(
+        self,
+        bucket: str,
+        key: bytes,
+        etag: str,
+        size: int,
+        part: ByteRange,
+        group_bytes: int,
+        ahead: ByteRange,
+        remaining: float | None,
+    ) -> Got | Coroutine[Any, Any, Got | None] | None:
+        """Return bytes of one version of an object of `size` bytes, as `PartReads.read_blocks` does.
+
+        It needs neither a slot nor a lease: what is named by its ETag is the same at any node.
+        """
+        check_condition(etag, "")
+        if self.limiter.rate:
+            self.admit()
+        version = Version(self._buckets.resolve(bucket, key), etag, size)
+        found = self._parts.read_blocks(version, part, group_bytes, ahead, self._timeout(remaining))
+        if found is None:
+            return None
+        return self._got_part(found, 0) if isinstance(found, Part) else self._fetched_blocks(found)
+
+    async def _fetched_blocks(self, reading: Awaitable[Part | None]) -> Got | None:
+        part = await reading
+        return None if part is None else self._got_part(part, 0)
+
     def part(
         self, place: Place, range_of: RangeOf, remaining: float | None = None, if_match: str = ""
     ) -> Part | Coroutine[Any, Any, Part]:
@@ -306,7 +338,8 @@ class Requests:
             value = b""
         self.sent_bytes += len(value)
         ttl_ms = self._ttl_ms(entry.expires_at)
-        return Got(outcome, entry.value is not None, value, omitted, size, entry.etag, age, dirty, ttl_ms)
+        found = Got(outcome, entry.value is not None, value, omitted, size, entry.etag, age, dirty, ttl_ms)
+        return self._in_blocks(found, part.reply)
 
     async def _found(self, looking: Awaitable[tuple[Reply, int]]) -> Got:
         return self._described(*await looking)
@@ -316,17 +349,16 @@ class Requests:
 
     def _described(self, reply: Reply, size: int) -> Got:
         outcome, entry, age, dirty = reply
-        return Got(
-            outcome,
-            entry.value is not None,
-            b"",
-            False,
-            size,
-            entry.etag,
-            age,
-            dirty,
-            self._ttl_ms(entry.expires_at),
-        )
+        ttl_ms = self._ttl_ms(entry.expires_at)
+        found = Got(outcome, entry.value is not None, b"", False, size, entry.etag, age, dirty, ttl_ms)
+        return self._in_blocks(found, reply)
+
+    def _in_blocks(self, found: Got, reply: Reply) -> Got:
+        parts = self._parts
+        # A router finds out by the last field of a message that its value was omitted, and requests it once more.
+        if found.omitted or not parts.is_in_blocks(reply, found.size):
+            return found
+        return found._replace(block_bytes=parts.block_bytes, group_bytes=parts.group_bytes)
 
     def _got(self, reply: Reply, max_bytes: int) -> Got:
         outcome, entry, age, dirty = reply

@@ -13,8 +13,9 @@ from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import FailedPrecondition
 from milena_common.process.freed_memory import keep_freed_memory
 
-# Returns bytes of the version that was opened. Raises MilenaError, ConditionFailed if there is another one.
-ReadRange = Callable[[ByteRange], Awaitable[bytes]]
+# Returns bytes of the version that was opened, of which others will be read next. Raises MilenaError,
+# ConditionFailed if there is another one.
+ReadRange = Callable[[ByteRange, ByteRange], Awaitable[bytes]]
 
 
 class AsyncObjectFile:
@@ -29,7 +30,7 @@ class AsyncObjectFile:
         keep_freed_memory()
         self.stat = stat
         self._read_range = read_range
-        self._ahead = ReadAhead(stat.size, max_request)
+        self._ahead = ReadAhead(stat.size, max_request, stat.block_bytes, stat.group_bytes)
         self._closed = False
 
     async def read(self, length: int = -1) -> bytes:
@@ -56,7 +57,7 @@ class AsyncObjectFile:
         part = self._ahead.consume(length)
         while not part and (request := self._ahead.next_request(length)) is not None:
             try:
-                self._ahead.fill(await self._read_range(request))
+                self._ahead.fill(await self._read_range(request, self._ahead.ahead))
             except FailedPrecondition as error:
                 if not self._ahead.requests_less(request, error):
                     raise

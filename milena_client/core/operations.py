@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
+from milena_client.core.files.block_read import BlockRead, Opened
 from milena_client.core.files.upload_steps import UploadStep
 from milena_client.core.values import (
     CommonPrefix,
@@ -88,15 +89,28 @@ def get_entry(key: Key, bucket: str) -> Operation[Entry | None]:
 
 
 def get_range(
-    key: Key, offset: int, length: int | None, bucket: str, if_match: str | None
+    key: Key,
+    offset: int,
+    length: int | None,
+    bucket: str,
+    if_match: str | None,
+    blocks: BlockRead | None = None,
 ) -> Operation[Entry | None]:
-    """Return the operation that reads a part of a value, with the object's metadata."""
+    """Return the operation that reads a part of a value, with the object's metadata.
+
+    `blocks`: the part is within one group of blocks, and the node that keeps them may return it.
+    """
     encoded = encode_key(key)
     byte_range = checked_range(offset, length)
     _check_condition(if_match, None)
     request = pb.GetRequest(
         key=encoded, bucket=bucket, offset=byte_range.offset, length=byte_range.length, if_match=if_match
     )
+    if blocks is not None:
+        offset, length = blocks.ahead
+        request.blocks.CopyFrom(
+            pb.BlockRead(size=blocks.size, group_bytes=blocks.group_bytes, ahead_offset=offset, ahead_length=length)
+        )
 
     def read(response: pb.GetResponse) -> Entry | None:
         # A server of a version without ranges sends the whole value.
@@ -272,6 +286,11 @@ def wait_durable(keys: Sequence[Key], bucket: str, timeout: float) -> Operation[
     return Operation(FLUSH.name, flushing.request, read, FLUSH.repeatable, "wait_durable")
 
 
+def opened(found: Stat, now: float) -> Opened:
+    """Return the version that was found at `now`, monotonic seconds."""
+    return Opened(found.etag, found.size, found.ttl, found.group_bytes, now)
+
+
 def replaced(key: Key, etag: str) -> ConditionFailed:
     """Return the error for an object that is not the version with `etag` any more."""
     return ConditionFailed(
@@ -337,7 +356,15 @@ def _read_stat(response: pb.GetResponse) -> Stat | None:
     if not response.successful:
         return None
     ttl = response.ttl_ms / 1000 if response.ttl_ms else None
-    return Stat(response.size, response.etag, response.age_seconds, response.dirty, ttl)
+    return Stat(
+        response.size,
+        response.etag,
+        response.age_seconds,
+        response.dirty,
+        ttl,
+        response.block_bytes,
+        response.group_bytes,
+    )
 
 
 def _read_exists(response: pb.GetResponse) -> bool:

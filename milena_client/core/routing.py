@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from milena_common.api.keys import MAX_VALUE_BYTES, cache_key, canonical_bucket
+from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.slot_map import SlotMap
-from milena_common.cluster.slots import SLOTS, slot_of
+from milena_common.cluster.slots import SLOTS, group_slot, slot_of
 from milena_common.resp.identity import Identity
 
 W = TypeVar("W")
@@ -170,8 +171,15 @@ class Routes(Generic[W]):
         return self.by_slot[slot_of(key) if b"{" in key else _plain_slot(key)]
 
     def owner_of_request(self, request: Any) -> W:
-        """Return the way to the owner of the key that `request`, a message with key and bucket, is about."""
-        return self.owner_of(self.key_of_request(request))
+        """Return the way to the owner of what `request`, a message with key and bucket, is about.
+
+        That is the key; of a read of blocks it is their group.
+        """
+        key = self.key_of_request(request)
+        if isinstance(request, pb.GetRequest) and request.blocks.group_bytes:
+            group = request.offset // request.blocks.group_bytes
+            return self.by_slot[group_slot(key, request.if_match, group)]
+        return self.owner_of(key)
 
     def key_of_request(self, request: Any) -> bytes:
         """Return the cache key of the key that `request`, a message with key and bucket, is about."""

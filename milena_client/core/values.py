@@ -66,6 +66,8 @@ class Stat:
     - `age`: seconds since S3 last confirmed it.
     - `dirty`: True if it was acknowledged and S3 does not have it yet.
     - `ttl`: seconds that the object will still exist; None: it stays.
+    - `block_bytes`, `group_bytes`: of an object that the nodes keep in blocks, the bytes of one and of a group of
+      them, which is at one node; 0 of any other.
     """
 
     size: int
@@ -73,6 +75,8 @@ class Stat:
     age: float
     dirty: bool
     ttl: float | None = None
+    block_bytes: int = 0
+    group_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ from milena_client.aio.files import AsyncObjectFile
 from milena_client.aio.loop_clients import LoopClients
 from milena_client.aio.object_writer import AsyncObjectWriter
 from milena_client.aio.slices import read_slice, slice_of
+from milena_client.core import operations
+from milena_client.core.files.block_read import Opened
 from milena_client.core.url import chosen
 from milena_client.core.values import CommonPrefix, ObjectInfo, Stat
 from milena_client.fsspec.failures import created, exists, file_error, file_errors, not_found
@@ -41,6 +43,7 @@ from milena_common.api.errors import (
     RangeNotSatisfiable,
 )
 from milena_common.api.object_path import ObjectPath, parse_path, strip_scheme
+from milena_common.runtime.clock import SystemClock
 
 Info = dict[str, Any]
 
@@ -538,14 +541,14 @@ class MilenaFileSystem(AsyncFileSystem):
         cache_options: dict[str, Any] | None,
         options: dict[str, Any],
     ) -> Any:
-        opened, max_request = sync(self.loop, self._opened, path, etag)
-        details = _file(path, opened.size, opened.etag)
+        stat, opened, max_request = sync(self.loop, self._opened, path, etag)
+        details = _file(path, stat.size, stat.etag)
 
-        def read_range(part: ByteRange) -> bytes:
-            return bytes(sync(self.loop, self._version, path, part, opened.etag))
+        def read_range(part: ByteRange, ahead: ByteRange) -> bytes:
+            return bytes(sync(self.loop, self._version, path, opened, part, ahead))
 
         if cache_type is None:
-            return MilenaFile(self, path, details, read_range, opened, max_request)
+            return MilenaFile(self, path, details, read_range, stat, max_request)
         return CachedFile(
             self,
             path,
@@ -557,7 +560,7 @@ class MilenaFileSystem(AsyncFileSystem):
             **options,
         )
 
-    async def _opened(self, path: str, etag: str | None) -> tuple[Stat, int]:
+    async def _opened(self, path: str, etag: str | None) -> tuple[Stat, Opened, int]:
         """Return what to open, and how many bytes one request may have."""
         client, place = self._at(path)
         with file_errors(path):
@@ -565,15 +568,12 @@ class MilenaFileSystem(AsyncFileSystem):
                 stat = file.stat
                 if etag is not None and stat.etag != etag:
                     raise ConditionFailed(f"{path} was replaced: its version {etag} does not exist any more")
-                return stat, TRANSFER_BYTES
+                return stat, operations.opened(stat, SystemClock().now()), TRANSFER_BYTES
 
-    async def _version(self, path: str, part: ByteRange, etag: str) -> bytes:
+    async def _version(self, path: str, opened: Opened, part: ByteRange, ahead: ByteRange) -> bytes:
         client, place = self._at(path)
         with file_errors(path):
-            entry = await client.get_range(place.key, *part, if_match=etag)
-            if entry is None:
-                raise ConditionFailed(f"{path} was deleted: its version {etag} does not exist any more")
-            return entry.value
+            return await client._read_opened(place.key, opened, part, ahead)
 
     async def open_async(self, path: str, mode: str = "rb", **_: Any) -> AsyncObjectFile:
         """Open an object for reading in the caller's event loop."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from fsspec.spec import AbstractBufferedFile
 
+from milena_client.core.files.block_read import NOTHING
 from milena_client.core.values import Stat
 from milena_client.sync.files import ObjectFile, ReadRange
 from milena_common.api.byte_range import ByteRange
@@ -71,7 +72,7 @@ class CachedFile(AbstractBufferedFile):
         self.details = details
 
     def _fetch_range(self, start: int, end: int) -> bytes:
-        return self._read_range(ByteRange(start, end - start)) if start < end else b""
+        return self._read_range(ByteRange(start, end - start), NOTHING) if start < end else b""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         name = self.cache.name if self.cache else "none"

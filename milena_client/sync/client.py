@@ -16,6 +16,7 @@ from typing import Any, Literal, Self, TypeVar, overload
 from milena_client.core import operations
 from milena_client.core.batch import FirstAttempts
 from milena_client.core.calls import Retries, failed_attempt
+from milena_client.core.files.block_read import NOTHING, Opened, block_read
 from milena_client.core.files.upload_steps import UploadStep
 from milena_client.core.limits import DEFAULT_TIMEOUT, FLUSH_TIMEOUT
 from milena_client.core.near_cache import NearCache
@@ -324,11 +325,23 @@ class Milena(ItemAccess):
         if not stat.etag:
             raise FailedPrecondition(f"{key!r} has no ETag, by which all that is read would be of one version")
 
-        def read_range(part: ByteRange) -> bytes:
-            entry = self.get_range(key, *part, if_match=stat.etag, timeout=timeout)
-            return operations.part_of(key, entry, part, stat.etag)
+        opened = operations.opened(stat, self._now())
+
+        def read_range(part: ByteRange, ahead: ByteRange) -> bytes:
+            return self._read_opened(key, opened, part, ahead, timeout=timeout)
 
         return ObjectFile(read_range, stat, self._max_value_bytes)
+
+    def _read_opened(
+        self, key: Key, opened: Opened, part: ByteRange, ahead: ByteRange = NOTHING, *, timeout: float | None = None
+    ) -> bytes:
+        """Return the bytes of `part` of the version that was opened, as file objects do.
+
+        `ahead`: what will be read next. Raises ConditionFailed if they are missing, since it was replaced.
+        """
+        blocks = block_read(opened, part, ahead, self._now())
+        operation = operations.get_range(key, *part, self._bucket, opened.etag, blocks)
+        return operations.part_of(key, self._run(operation, timeout), part, opened.etag)
 
     def _open_to_write(
         self, key: Key, exclusive: bool, durability: Durability | None, timeout: float | None

@@ -16,14 +16,15 @@ from milena_common.process.freed_memory import keep_freed_memory
 # Bytes that a small read requests at least, unless they are of another block.
 BUFFER_BYTES = 64 * 1024
 
-# Returns bytes of the version that was opened. Raises MilenaError, ConditionFailed if there is another one.
-ReadRange = Callable[[ByteRange], bytes]
+# Returns bytes of the version that was opened, of which others will be read next. Raises MilenaError,
+# ConditionFailed if there is another one.
+ReadRange = Callable[[ByteRange, ByteRange], bytes]
 
 
 class _RawObject(io.RawIOBase):
-    def __init__(self, read_range: ReadRange, size: int, max_request: int) -> None:
+    def __init__(self, read_range: ReadRange, stat: Stat, max_request: int) -> None:
         self._read_range = read_range
-        self._ahead = ReadAhead(size, max_request)
+        self._ahead = ReadAhead(stat.size, max_request, stat.block_bytes, stat.group_bytes)
         self._needed = 0  # bytes that the read in progress still needs
 
     def start_read(self, length: int) -> None:
@@ -46,7 +47,7 @@ class _RawObject(io.RawIOBase):
         part = self._ahead.consume(len(view))
         while not part and (request := self._ahead.next_request(needed, len(view))) is not None:
             try:
-                self._ahead.fill(self._read_range(request))
+                self._ahead.fill(self._read_range(request, self._ahead.ahead))
             except FailedPrecondition as error:
                 if not self._ahead.requests_less(request, error):
                     raise
@@ -93,7 +94,7 @@ class ObjectFile(io.BufferedReader):
 
     def __init__(self, read_range: ReadRange, stat: Stat, max_request: int) -> None:
         keep_freed_memory()
-        self._object = _RawObject(read_range, stat.size, max_request)
+        self._object = _RawObject(read_range, stat, max_request)
         super().__init__(self._object, BUFFER_BYTES)
         self.stat = stat
 

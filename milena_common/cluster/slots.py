@@ -21,3 +21,11 @@ def slot_of(cache_key: bytes) -> int:
         if end > start + 1:
             cache_key = cache_key[start + 1 : end]
     return crc_hqx(cache_key, 0) & (SLOTS - 1)
+
+
+def group_slot(cache_key: bytes, etag: str, group: int) -> int:
+    """Return the slot of a group of blocks of one version of a large object, the `group`-th from 0 on.
+
+    Hash tags in the key do not count: they would put all groups into one slot.
+    """
+    return crc_hqx(b"%b\0%b\0%d" % (cache_key, etag.encode(), group), 0) & (SLOTS - 1)

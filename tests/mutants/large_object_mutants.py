@@ -14,11 +14,15 @@ ASSEMBLY = "milena_cache/writes/assembly.py"
 PART_READS = "milena_cache/reads/part_reads.py"
 SESSIONS = "milena_cache/writes/upload_sessions.py"
 WRITE_THROUGH = "milena_cache/writes/write_through.py"
+MILENA_CALL = "milena_cache/servers/resp/commands/server/milena_call.py"
+BLOCK_READ = "milena_client/core/files/block_read.py"
 PIECES = "milena_common/rpc/pieces.py"
 OBJECT_COPIES = "milena_common/s3/object_copies.py"
 
 BLOCK_TESTS = "tests/cache/blocks/test_block_reads.py"
 CLUSTER_TESTS = "tests/cache/blocks/test_cluster_blocks.py"
+DIRECT_TESTS = "tests/cache/reads/test_part_reads_of_blocks.py"
+ACL_TESTS = "tests/cache/servers/resp/commands/connection/test_acl.py"
 SESSION_TESTS = "tests/cache/writes/test_upload_sessions.py"
 
 COPY_TESTS = "tests/common/s3/test_object_copies.py"
@@ -128,6 +132,46 @@ LARGE_OBJECT_BUGS: tuple[Bug, ...] = (
             ),
         ),
         (f"{CLUSTER_TESTS}::test_a_reply_of_another_node_waits_for_room_in_the_bytes_in_flight",),
+    ),
+    Bug(
+        "the owner of a key returns blocks of a version that was replaced",
+        (Change(PART_READS, "if not self._may_be_current(target.cache_key, etag):", "if not target:"),),
+        (f"{DIRECT_TESTS}::test_the_owner_of_the_key_rejects_a_version_that_was_replaced",),
+    ),
+    Bug(
+        "any node reads any blocks from S3",
+        (
+            Change(
+                PART_READS,
+                "if value is None and not self.blocks.keeps(version, part):",
+                "if value is None and not version:",
+            ),
+        ),
+        (
+            f"{DIRECT_TESTS}::test_a_node_that_does_not_keep_the_group_names_the_owner_of_the_key_unless_it_has_the_bytes",
+        ),
+    ),
+    Bug(
+        "blocks are read without the permission to read their object",
+        (
+            Change(
+                MILENA_CALL,
+                "if (session.guard is not None or argv[1] not in _ACCESS) and (",
+                "if (session.guard is not None or argv[1] not in _ACCESS) and not request.if_match and (",
+            ),
+        ),
+        (f"{ACL_TESTS}::test_blocks_of_a_large_object_need_the_permission_to_read_the_object",),
+    ),
+    Bug(
+        "a client reads blocks of an object that has expired",
+        (
+            Change(
+                BLOCK_READ,
+                "part.length < 1 or (ttl is not None and now - at >= ttl)",
+                "part.length < 1",
+            ),
+        ),
+        ("tests/client/core/files/test_block_read.py::test_any_other_is_for_the_owner_of_the_key",),
     ),
     Bug(
         "a step that is repeated is added again",

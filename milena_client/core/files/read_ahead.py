@@ -10,10 +10,17 @@ sequential: (1) a reader of 100 KiB somewhere in the object takes them as 64 KiB
 second step begins where the first has ended; (3) a megabyte is requested for 36 KiB.
 
 At most the bytes of one request are kept, and they are dropped before the next one is sent.
+
+Of an object in blocks a request is within one group of them, so that the node that has the group can serve it. Only
+the client knows then that a reader goes on at another node: what will be read next comes with each request
+(`ahead`), for the nodes to read it from S3 meanwhile. That is what a sequential reader will read, and of any other
+read what it needs.
 """
 
 from __future__ import annotations
 
+from milena_client.core.files.block_read import NOTHING
+from milena_common.api.ahead import Ahead
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import ConditionFailed, FailedPrecondition, InvalidRequest
 
@@ -29,14 +36,21 @@ MIN_REQUEST = 1024
 class ReadAhead:
     """The position and the bytes of one reader of an object of `size` bytes.
 
+    block_bytes, group_bytes: of an object in blocks, else 0
     position: of the next byte that is read, from 0 on; it may be behind the end
     max_request: bytes that one request may have
+    ahead: what the last request will be followed by, as far as that is new; NOTHING if it is not known
     """
 
-    def __init__(self, size: int, max_request: int) -> None:
+    def __init__(self, size: int, max_request: int, block_bytes: int = 0, group_bytes: int = 0) -> None:
         self.size = size
         self.position = 0
         self.max_request = min(MAX_REQUEST, max_request)
+        self.ahead = NOTHING
+        self._block_bytes = block_bytes or MIN_WINDOW
+        self._group_bytes = group_bytes
+        self._proposed = Ahead(0, 0)
+        self._requested_to = 0  # where the last request has ended
         self._kept_from = 0
         self._kept = b""
         self._last_end = -1  # where the last read has ended
@@ -71,9 +85,24 @@ class ReadAhead:
             more = self._window
         else:
             last = self.position + length - 1
-            more = min(room, (last // MIN_WINDOW + 1) * MIN_WINDOW - self.position)
+            more = min(room, (last // self._block_bytes + 1) * self._block_bytes - self.position)
         self._kept = b""
-        return ByteRange(self.position, min(max(length, more), self.max_request, remaining))
+        limit = min(self.max_request, remaining)
+        if self._group_bytes:
+            limit = min(limit, self._group_bytes - self.position % self._group_bytes)
+        request = ByteRange(self.position, min(max(length, more), limit))
+        if self._group_bytes:
+            self._propose(request, self.size if self._sequential else self.position + length)
+        return request
+
+    def _propose(self, request: ByteRange, limit: int) -> None:
+        """Set `ahead` of `request`, behind which bytes up to `limit` will be read."""
+        end = request.offset + request.length
+        if request.offset != self._requested_to:
+            self._proposed = Ahead(0, end)
+        self._requested_to = end
+        self._proposed, ahead = self._proposed.next(end, min(limit, self.size), self._block_bytes)
+        self.ahead = ahead or NOTHING
 
     def requests_less(self, request: ByteRange, error: FailedPrecondition) -> bool:
         """Return True if the next request is to be a smaller one than `request`, which was rejected with `error`.

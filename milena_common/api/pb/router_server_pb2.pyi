@@ -126,23 +126,37 @@ class LeaveResponse(_message.Message):
     def __init__(self, successful: bool = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class GetRequest(_message.Message):
-    __slots__ = ("key", "bucket", "metadata_only", "offset", "length", "if_match")
+    __slots__ = ("key", "bucket", "metadata_only", "offset", "length", "if_match", "blocks")
     KEY_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     METADATA_ONLY_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     LENGTH_FIELD_NUMBER: _ClassVar[int]
     IF_MATCH_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     bucket: str
     metadata_only: bool
     offset: int
     length: int
     if_match: str
-    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., metadata_only: bool = ..., offset: _Optional[int] = ..., length: _Optional[int] = ..., if_match: _Optional[str] = ...) -> None: ...
+    blocks: BlockRead
+    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., metadata_only: bool = ..., offset: _Optional[int] = ..., length: _Optional[int] = ..., if_match: _Optional[str] = ..., blocks: _Optional[_Union[BlockRead, _Mapping]] = ...) -> None: ...
+
+class BlockRead(_message.Message):
+    __slots__ = ("size", "group_bytes", "ahead_offset", "ahead_length")
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    GROUP_BYTES_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    group_bytes: int
+    ahead_offset: int
+    ahead_length: int
+    def __init__(self, size: _Optional[int] = ..., group_bytes: _Optional[int] = ..., ahead_offset: _Optional[int] = ..., ahead_length: _Optional[int] = ...) -> None: ...
 
 class GetResponse(_message.Message):
-    __slots__ = ("successful", "value", "outcome", "age_seconds", "etag", "node", "size", "dirty", "ttl_ms", "omitted", "last_modified", "headers", "metadata")
+    __slots__ = ("successful", "value", "outcome", "age_seconds", "etag", "node", "size", "dirty", "ttl_ms", "omitted", "last_modified", "headers", "metadata", "block_bytes", "group_bytes")
     class HeadersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -170,6 +184,8 @@ class GetResponse(_message.Message):
     LAST_MODIFIED_FIELD_NUMBER: _ClassVar[int]
     HEADERS_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    GROUP_BYTES_FIELD_NUMBER: _ClassVar[int]
     successful: bool
     value: bytes
     outcome: str
@@ -183,7 +199,9 @@ class GetResponse(_message.Message):
     last_modified: float
     headers: _containers.ScalarMap[str, str]
     metadata: _containers.ScalarMap[str, str]
-    def __init__(self, successful: bool = ..., value: _Optional[bytes] = ..., outcome: _Optional[str] = ..., age_seconds: _Optional[float] = ..., etag: _Optional[str] = ..., node: _Optional[str] = ..., size: _Optional[int] = ..., dirty: bool = ..., ttl_ms: _Optional[int] = ..., omitted: bool = ..., last_modified: _Optional[float] = ..., headers: _Optional[_Mapping[str, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    block_bytes: int
+    group_bytes: int
+    def __init__(self, successful: bool = ..., value: _Optional[bytes] = ..., outcome: _Optional[str] = ..., age_seconds: _Optional[float] = ..., etag: _Optional[str] = ..., node: _Optional[str] = ..., size: _Optional[int] = ..., dirty: bool = ..., ttl_ms: _Optional[int] = ..., omitted: bool = ..., last_modified: _Optional[float] = ..., headers: _Optional[_Mapping[str, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., block_bytes: _Optional[int] = ..., group_bytes: _Optional[int] = ...) -> None: ...
 
 class PutRequest(_message.Message):
     __slots__ = ("key", "bucket", "value", "durability", "if_match", "if_none_match", "ttl_ms")

@@ -7,12 +7,12 @@ from collections import Counter
 
 import pytest
 
-from milena_cache.blocks.layout import GROUP_BLOCKS, Version, group_slot
+from milena_cache.blocks.layout import GROUP_BLOCKS, Version
 from milena_cache.reads import part_reads
 from milena_cache.reads.part_reads import Part
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import ConditionFailed
-from milena_common.cluster.slots import SLOTS, slot_of
+from milena_common.cluster.slots import SLOTS, group_slot, slot_of
 from tests.cache.handover.nodes_under_test import FIRST_EPOCH, Cluster
 from tests.cache.node_under_test import SOON
 from tests.support.fake_clock import run_ready_tasks
@@ -28,6 +28,10 @@ KEY = next(key for key in map(str, range(100)) if slot_of(key.encode()) < SLOTS 
 
 def share_of(slot: int) -> str:
     return NAMES[slot * len(NAMES) // SLOTS]
+
+
+def slot_of_group(version: Version, group: int) -> int:
+    return group_slot(version.target.cache_key, version.etag, group)
 
 
 async def cluster() -> Cluster:
@@ -55,7 +59,7 @@ async def test_one_object_is_in_the_memory_of_all_nodes_and_each_block_is_fetche
     whole = await read(c, 0, len(VALUE))
     assert (whole.value, whole.size, whole.reply.outcome) == (VALUE, len(VALUE), "miss")
     version = Version(c["a"].t.object(KEY), etag_of(VALUE), len(VALUE))
-    shares = Counter(share_of(group_slot(version, group)) for group in range(GROUPS))
+    shares = Counter(share_of(slot_of_group(version, group)) for group in range(GROUPS))
     assert kept(c) == {name: shares[name] * GROUP_BLOCKS for name in NAMES}
     assert all(shares[name] for name in NAMES)
     gets = c.store.count("get")
@@ -140,7 +144,7 @@ async def test_a_reply_of_another_node_waits_for_room_in_the_bytes_in_flight() -
     await c.start()
     c["a"].t.in_s3(KEY, value)
     version = Version(c["a"].t.object(KEY), etag_of(value), len(value))
-    group = next(group for group in range(8) if share_of(group_slot(version, group)) != "a")
+    group = next(group for group in range(8) if share_of(slot_of_group(version, group)) != "a")
     offset = group * GROUP_BLOCKS * block
     await read(c, offset, 1)
     before = c.requests.count(b"MILENA.BLOCK")

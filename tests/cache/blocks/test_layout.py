@@ -10,7 +10,6 @@ from milena_cache.blocks.layout import (
     Version,
     blocks_of,
     bytes_of,
-    group_slot,
     groups_of,
     part_of_blocks,
 )
@@ -21,8 +20,8 @@ from milena_common.api.byte_range import ByteRange
 VALUE = bytes(range(251)) * 3
 
 
-def version(value: bytes = VALUE, key: bytes = b"k") -> Version:
-    return Version(Object(key, Ref("bucket", key.decode())), '"e"', len(value))
+def version() -> Version:
+    return Version(Object(b"k", Ref("bucket", "k")), '"e"', len(VALUE))
 
 
 @given(st.data(), st.integers(1, 300))
@@ -46,11 +45,3 @@ def test_groups_divide_a_range(data: st.DataObject, size: int) -> None:
     for group, piece in pieces:
         assert {block.number // GROUP_BLOCKS for block in blocks_of(version(), piece, size)} == {group}
     assert [group for group, _ in pieces] == sorted({group for group, _ in pieces})
-
-
-def test_the_groups_of_an_object_are_in_many_slots_whatever_its_key() -> None:
-    for key in (b"k", b"{tag}/k"):
-        slots = {group_slot(version(key=key), group) for group in range(1000)}
-        assert len(slots) > 900
-        assert max(slots) > 16_000
-        assert min(slots) < 400

@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 
 from milena_cache.blocks.layout import Version
-from milena_cache.blocks.sequential_reads import MAX_BLOCKS, MAX_READERS, SequentialReads
+from milena_cache.blocks.sequential_reads import MAX_READERS, SequentialReads
 from milena_cache.objects.names import Object
 from milena_cache.objects.object_store import Ref
+from milena_common.api.ahead import MAX_BLOCKS
 from milena_common.api.byte_range import ByteRange
 
 BLOCK = 100

@@ -10,7 +10,7 @@ from milena_client.core.routing import Routes
 from milena_common.api.keys import cache_key
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
-from milena_common.cluster.slots import SLOTS, slot_of
+from milena_common.cluster.slots import SLOTS, group_slot, slot_of
 from milena_common.resp.identity import ANY, Identity
 
 A, B = MapNode("a:1", "a:6379", "1"), MapNode("b:1", "b:6379", "2")
@@ -51,6 +51,21 @@ def test_a_key_belongs_to_the_owner_of_its_slot(key: str) -> None:
     assert encoded == both.to_cache_key(key.encode()) == cache_key("", key.encode())
     assert both.owner_of(encoded).address == ("a:6379" if slot_of(encoded) < SLOTS // 2 else "b:6379")
     assert both.owner_of_request(pb.GetRequest(key=key.encode())) is both.owner_of(encoded)
+
+
+def test_a_read_of_blocks_goes_to_the_owner_of_their_group_and_any_other_to_that_of_the_key() -> None:
+    both = routes(A, B, default="logs")
+    request = pb.GetRequest(key=b"k", bucket="logs", offset=0, length=10, if_match='"e"')
+    assert both.owner_of_request(request) is both.owner_of(b"k")
+    request.blocks.CopyFrom(pb.BlockRead(size=10_000, group_bytes=100))
+    owners = set()
+    for group in range(100):
+        request.offset = 100 * group + 99
+        way = both.owner_of_request(request)
+        assert way is both.by_slot[group_slot(b"k", '"e"', group)]
+        owners.add(way)
+    assert len(owners) == 2
+    assert both.owner_of_request(pb.PutRequest(key=b"k")) is both.owner_of(b"k")
 
 
 @settings(max_examples=25, deadline=None)

@@ -23,7 +23,7 @@ class Object:
         self.value = value
         self.requests: list[ByteRange] = []
 
-    def read_range(self, part: ByteRange) -> bytes:
+    def read_range(self, part: ByteRange, _: ByteRange) -> bytes:
         self.requests.append(part)
         return part.of(self.value)
 
@@ -97,10 +97,10 @@ def test_chunks_are_requested_ahead() -> None:
 def test_requests_become_smaller_where_the_cluster_allows_less_than_the_client_knows() -> None:
     it = Object()
 
-    def read_range(part: ByteRange) -> bytes:
+    def read_range(part: ByteRange, ahead: ByteRange) -> bytes:
         if part.length > 300_000:
             raise FailedPrecondition("length: allowed are at most 300000 (MAX_VALUE_BYTES)")
-        return it.read_range(part)
+        return it.read_range(part, ahead)
 
     file = ObjectFile(read_range, Stat(len(VALUE), '"e"', 0.0, dirty=False), 2**30)
     assert file.read() == VALUE
@@ -110,7 +110,7 @@ def test_requests_become_smaller_where_the_cluster_allows_less_than_the_client_k
 def test_another_rejection_is_raised_after_a_few_requests() -> None:
     tried = []
 
-    def read_range(part: ByteRange) -> bytes:
+    def read_range(part: ByteRange, ahead: ByteRange) -> bytes:
         tried.append(part.length)
         raise FailedPrecondition("the value is damaged")
 
@@ -124,7 +124,7 @@ def test_the_error_of_a_request_is_raised_and_the_position_stays() -> None:
     file = it.open()
     file.seek(1_000_000)
 
-    def fail(part: ByteRange) -> bytes:
+    def fail(part: ByteRange, ahead: ByteRange) -> bytes:
         raise ConditionFailed("it was replaced")
 
     file.raw._read_range = fail  # type: ignore[attr-defined]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milena_common.cluster.slots import SLOTS, slot_of
+from milena_common.cluster.slots import SLOTS, group_slot, slot_of
 
 # What `CLUSTER KEYSLOT` of a Redis server replies.
 KNOWN = {b"": 0, b"foo": 12182, b"bar": 5061, b"hello": 866, b"123456789": 0x31C3}
@@ -64,3 +64,12 @@ def test_hash_tags(key: bytes, hashed: bytes) -> None:
 @given(st.one_of(st.binary(), st.text(alphabet="{}ab").map(str.encode)))
 def test_every_key_has_the_slot_that_the_specification_gives_it(key: bytes) -> None:
     assert slot_of(key) == specified(key)
+
+
+def test_the_groups_of_an_object_are_in_many_slots_whatever_its_key() -> None:
+    for key in (b"k", b"{tag}/k"):
+        slots = {group_slot(key, '"e"', group) for group in range(1000)}
+        assert len(slots) > 900
+        assert max(slots) > 16_000
+        assert min(slots) < 400
+    assert group_slot(b"k", '"e"', 7) == crc16(b'k\0"e"\0007') % 16384

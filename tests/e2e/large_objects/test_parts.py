@@ -17,6 +17,7 @@ from tests.e2e.conftest import StartCluster
 from tests.e2e.large_objects.ranges import BLOCK, KIB, NEVER_FRESH, SIZE, SMALL_BLOCKS, read_ranges
 from tests.e2e.raw import router_stub
 from tests.support.cluster import Cluster
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -101,6 +102,35 @@ async def test_a_large_object_is_read_as_a_file_by_both_clients(
         await am.set("large", b"another version")
         with pytest.raises(ConditionFailed):
             await opened.read()
+
+
+def test_a_file_reads_from_the_nodes_that_keep_its_blocks(
+    start_cluster: StartCluster, s3: S3Client, bucket: str
+) -> None:
+    value = random.Random(5).randbytes(SIZE)
+    for key in ("other", "large"):
+        s3.put_object(Bucket=bucket, Key=key, Body=value)
+    cluster = start_cluster(node_env=SMALL_BLOCKS)
+    groups = -(-SIZE // (8 * BLOCK))
+    with Milena(cluster.address) as m:
+
+        def reaches_all_nodes() -> bool:
+            with m.open("other") as file:
+                assert file.read() == value
+            return all(node.metrics().value("milena_blocks_direct_total") for node in cluster.nodes)
+
+        wait_until("connections to all nodes", reaches_all_nodes, 20)
+        direct, fetched = cluster.total("milena_blocks_direct_total"), fetched_blocks(cluster)
+        collected = cluster.total("milena_blocks_from_peers_total")
+        with m.open("large") as file:
+            assert file.stat.group_bytes == 8 * BLOCK
+            assert file.read() == value
+        assert cluster.total("milena_blocks_direct_total") - direct == groups
+        assert cluster.total("milena_blocks_from_peers_total") == collected, "no node asks another one"
+        assert fetched_blocks(cluster) - fetched == -(-SIZE // BLOCK), "each block is fetched once"
+        cluster.nodes[1].kill()
+        with m.open("large") as file:
+            assert file.read() == value
 
 
 def fetched_blocks(cluster: Cluster) -> float:

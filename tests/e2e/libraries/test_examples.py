@@ -65,7 +65,7 @@ def test_columns_of_a_parquet_file_need_few_other_bytes(milena_fs: MilenaFileSys
     with milena_fs.open(path) as file:
         requested: list[int] = []
         read_range = file.raw._read_range
-        file.raw._read_range = lambda part: requested.append(part.length) or read_range(part)
+        file.raw._read_range = lambda part, ahead: requested.append(part.length) or read_range(part, ahead)
         found = pandas.read_parquet(file, columns=["c3", "c7"])
     assert found.equals(frame[["c3", "c7"]])
     # `io` splits a read in two, the second of which is sequential: at most one window is read ahead.

@@ -7,7 +7,7 @@ that their meaning is too.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
@@ -97,10 +97,31 @@ def call(context: Context, session: Session, argv: list[bytes]) -> Any:
         return _filtered(method(request, seconds), filtered)
     if argv[1] != _GET:
         return method(request, seconds)
-    place = api.admit_object(request)
+    if request.HasField("blocks"):
+        # Not tracked: this node does not learn of changes of the key.
+        found = api.get_blocks(request, seconds, _in_parts)
+        if isinstance(found, Coroutine):
+            return _blocks_or_get(context, session, request, seconds, found)
+        if found is not None:
+            return found
+    return _get(context, session, request, seconds)
+
+
+def _get(context: Context, session: Session, request: Any, seconds: float) -> Any:
+    place = context.api.admit_object(request)
     if session.tracking:
         context.tracking.track(session.id, place[0].cache_key)
-    return api.get_at(request, place, seconds, _in_parts)
+    return context.api.get_at(request, place, seconds, _in_parts)
+
+
+async def _blocks_or_get(
+    context: Context, session: Session, request: Any, seconds: float, reading: Awaitable[Any]
+) -> Any:
+    deadline = context.clock.now() + seconds
+    found = await reading
+    if found is None:
+        found = _get(context, session, request, max(0.0, deadline - context.clock.now()))
+    return await found if isinstance(found, Awaitable) else found
 
 
 def _in_parts(fields: bytes, value: bytes) -> Large:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from milena_common.access.access import LOGIN_BYTES, LOGIN_SECONDS, Tokens
@@ -10,6 +12,7 @@ from milena_common.api.errors import ConfigError
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.resp.encoding import command
 from tests.cache.servers.resp.server_under_test import ServerUnderTest, WireClient
+from tests.support.s3.memory_store import etag_of
 
 WHOAMI = (b"ACL", b"WHOAMI")
 DEFAULT = b"$7\r\ndefault\r\n"
@@ -25,8 +28,8 @@ user split on >p ~a* +get (~b* +set)
 WRONGPASS = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
 
 
-def guarded(content: bytes = FILE, *tokens: str) -> ServerUnderTest:
-    server = ServerUnderTest()
+def guarded(content: bytes = FILE, *tokens: str, **node: Any) -> ServerUnderTest:
+    server = ServerUnderTest(**node)
     access = server.servers.access
     access.replace_tokens(Tokens(tokens))
     access.protects_cluster = True
@@ -321,6 +324,27 @@ async def test_what_a_router_forwards_has_the_permissions_and_limits_of_its_user
     # Without a user it is the cluster's own call.
     assert isinstance(await router.value(*put_for(b"", b"pub/1")[:4]), bytes)
     assert "wrong number" in str(await router.value(*put_for(b"app", b"app/1"), b"more"))
+
+
+async def test_blocks_of_a_large_object_need_the_permission_to_read_the_object() -> None:
+    server = guarded(block_threshold=100, block_bytes=10)
+    value = bytes(range(200))
+    server.t.in_s3("app/1", value)
+    server.t.in_s3("other", value)
+
+    def blocks_of(key: bytes) -> tuple[bytes, ...]:
+        blocks = pb.BlockRead(size=200, group_bytes=80)
+        request = pb.GetRequest(key=key, offset=80, length=20, if_match=etag_of(value), blocks=blocks)
+        return b"MILENA.CALL", b"Get", b"5000", request.SerializeToString()
+
+    client = logged_in(server, b"app", b"secret")
+    for _ in range(2):
+        assert pb.GetResponse.FromString(await client.value(*blocks_of(b"app/1"))).value == value[80:100]
+        assert str(await client.value(*blocks_of(b"other"))) == "NOPERM No permissions to access a key"
+        admin = logged_in(server, b"admin", b"root")
+        assert pb.GetResponse.FromString(await admin.value(*blocks_of(b"other"))).value == value[80:100]
+    assert server.t.parts.part_reads.direct == 4
+    assert str(await server.connect().value(*blocks_of(b"other"))).startswith("NOAUTH ")
 
 
 async def test_users_make_no_calls_for_others() -> None:
