@@ -255,6 +255,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
             log.error("%d writes, none of them acknowledged, were abandoned: S3 did not respond", undone)
         await parts.node.finish()
         await parts.uploads.close()
+        parts.sweeps.close()
         await parts.property_reads.cancel_heads()
         await servers.cluster_blocks.cancel_all()
         await parts.blocks.cancel_all()

@@ -47,6 +47,9 @@ from milena_cache.handover.old_owner import OldOwner
 from milena_cache.handover.plan import Move
 from milena_cache.handover.source import Links, Source
 from milena_cache.handover.tombstones import Tombstones
+from milena_cache.jobs.sweep import Plan, Sweep
+from milena_cache.jobs.sweeps import Sweeps
+from milena_cache.jobs.warming import Warming
 from milena_cache.journal.commit_counts import CommitCounts
 from milena_cache.journal.disk import Disk
 from milena_cache.journal.group_commit import Journal
@@ -176,6 +179,8 @@ class NodeParts:
     uploads: UploadSessions  # objects that are written in steps
     client_uploads: ClientUploads
     property_reads: PropertyReads
+    sweeps: Sweeps  # jobs on all entries below a prefix
+    warming: Warming
 
     async def replay(self, directory: str) -> Replay:
         """Replay the journal into the dirty table; to be called before serving. `directory` is for messages.
@@ -362,6 +367,11 @@ def build(
         block_threshold=config.block_threshold,
     )
     blocks = BlockReads(origin, BlockMemory(memory, clock), config.block_bytes, clock)
+
+    def begin_sweep(plan: Plan) -> Sweep:
+        matches = config.buckets.files_below(plan.bucket, plan.prefix)
+        return Sweep(plan, matches, memory, entries, blocks.memory, dirty)
+
     return NodeParts(
         clock=clock,
         rng=rng,
@@ -394,6 +404,8 @@ def build(
         uploads=UploadSessions(writes, multipart, budget, clock, config.max_value_bytes),
         client_uploads=ClientUploads(origin, writes, assembly, clock),
         property_reads=PropertyReads(origin, entries.existence, dirty, dirty_writes, freshness, clock),
+        sweeps=Sweeps(begin_sweep, clock),
+        warming=Warming(node, config.s3_concurrency),
     )
 
 
@@ -508,6 +520,8 @@ def build_servers(
         parts.property_reads,
         parts.flush_waiters,
         parts.failed_writes,
+        parts.sweeps,
+        parts.warming,
         events.changes,
         events.heartbeats,
         config.buckets,

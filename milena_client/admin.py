@@ -15,6 +15,7 @@ from milena_client.core.admin import (
     RingView,
     problems,
 )
+from milena_client.core.jobs import Swept, Warmed
 from milena_client.sync.admin import Admin
 from milena_common.cluster.missing_node import MissingNode
 
@@ -29,5 +30,7 @@ __all__ = [
     "Ownership",
     "Refreshed",
     "RingView",
+    "Swept",
+    "Warmed",
     "problems",
 ]

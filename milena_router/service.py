@@ -43,6 +43,7 @@ from milena_common.runtime.deadlines import inner, time_for_room
 from milena_router.config import Config
 from milena_router.forwarding.forward import Forwarder
 from milena_router.forwarding.join_addresses import JoinAddresses
+from milena_router.forwarding.prefix_jobs import sweep, warm
 from milena_router.forwarding.refresh import refresh
 from milena_router.forwarding.writeback import WriteBack
 from milena_router.ring.fast_death import FastDeath
@@ -339,6 +340,17 @@ class RouterService:
         self._check_objects(request.bucket, request.keys)
         bucket = canonical_bucket(request.bucket, self._leases.membership.default_bucket)
         return (await refresh(request, bucket, self._leases.ring, self._forwarder, timeout)).SerializeToString()
+
+    async def sweep(self, request: pb.SweepRequest, remaining: float | None) -> bytes:
+        timeout = await self._with_ring(remaining)
+        self._check_objects(request.bucket, ())
+        return (await sweep(request, self._leases.ring, self._forwarder, timeout)).SerializeToString()
+
+    async def warm(self, request: pb.WarmRequest, remaining: float | None) -> bytes:
+        timeout = await self._with_ring(remaining)
+        self._check_objects(request.bucket, request.keys)
+        bucket = canonical_bucket(request.bucket, self._leases.membership.default_bucket)
+        return (await warm(request, bucket, self._leases.ring, self._forwarder, timeout)).SerializeToString()
 
     async def _stats_of(self, address: str, timeout: float) -> pb.NodeStats:
         try:

@@ -73,7 +73,7 @@ LEVELS = (
     ("milena_cache/writeback", "milena_cache/configuration"),
     ("milena_cache/writes",),
     ("milena_cache/reads", "milena_cache/handover"),
-    ("milena_cache/copies",),
+    ("milena_cache/copies", "milena_cache/jobs"),
     ("milena_cache/service",),
     ("milena_cache/servers",),
     ("milena_cache/servers/resp/decisions",),

@@ -124,14 +124,19 @@ def test_the_fields_that_others_rely_on(
 
 @pytest.mark.parametrize(
     "name",
-    ["Get", "Put", "Delete", "Upload", "Copy", "List", "Flush", "ListDeadLetters", "ResolveDeadLetters", "Refresh"],
+    [
+        *("Get", "Put", "Delete", "Upload", "Copy", "List", "Flush", "ListDeadLetters", "ResolveDeadLetters"),
+        *("Refresh", "Sweep", "Warm"),
+    ],
 )
 def test_the_router_may_pass_replies_on_unchanged(name: str) -> None:
     message = f"{name}Response"
     assert fields(ROUTER.message_types_by_name[message]) == fields(CACHE.message_types_by_name[message])
 
 
-@pytest.mark.parametrize("name", ["Copy", "List", "Flush", "ListDeadLetters", "ResolveDeadLetters", "Refresh"])
+@pytest.mark.parametrize(
+    "name", ["Copy", "List", "Flush", "ListDeadLetters", "ResolveDeadLetters", "Refresh", "Sweep", "Warm"]
+)
 def test_the_router_may_pass_requests_on_as_they_came(name: str) -> None:
     message = f"{name}Request"
     assert fields(ROUTER.message_types_by_name[message]) == fields(CACHE.message_types_by_name[message])

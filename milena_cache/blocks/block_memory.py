@@ -80,6 +80,15 @@ class BlockMemory:
         self._lend(cost)
         return True
 
+    def object_keys(self) -> list[bytes]:
+        """Return the keys of the objects that have blocks here."""
+        return list(self._by_key)
+
+    def size_of(self, key: bytes) -> tuple[int, int]:
+        """Return how many blocks of an object are here, and their bytes, overhead included."""
+        blocks = self._by_key.get(key, ())
+        return len(blocks), sum(_cost(block, self._blocks[block][0]) for block in blocks)
+
     def drop_others(self, key: bytes, etag: str) -> None:
         """Drop the blocks of an object, but those of the version with this ETag; "" is none."""
         for block in list(self._by_key.get(key, ())):

@@ -13,6 +13,7 @@ readers that wait for them, but are not kept, and no later reader joins them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from math import floor
 from typing import Any
 
 from milena_cache.memory.existence import Existence, Known
@@ -152,6 +153,28 @@ class Entries:
                 entry.value, entry.etag, checked_at, entry.owned_since, entry.expires_at, indeterminate=True
             ),
         )
+
+    def mark_old(self, key: bytes, stamps: dict[tuple[int, int], tuple[float, int]]) -> bool:
+        """Have the entry revalidated before it is served again, and fence its reads; True if it was younger.
+
+        As `invalidate`, but the entry stays: if S3 has the same object still, no bytes are transferred, and if S3
+        fails, it may be served. `stamps`: those of one caller's earlier calls, which entries share.
+        """
+        self.fence_reads(key)
+        self.change_feed.notify(key)
+        entry = self._memory.peek(key)
+        if entry is None:
+            return False
+        if entry.value is None:
+            self._memory.remove(key)
+            return True
+        # A whole number: a stamp of its own would take 120 bytes for each entry, which LRU_BYTES does not count.
+        oldest = floor(self._clock.now() - self._freshness.age_at_end_of_grace(key))
+        if entry.checked_at <= oldest:
+            return False
+        owned_since = entry.owned_since
+        entry.stamp = stamps.setdefault((oldest, owned_since), (float(oldest), owned_since))
+        return True
 
     def found(self, key: bytes, known: Known) -> None:
         """Keep the result of a HEAD, unless a read of the value is in flight, whose result supersedes it."""

@@ -90,6 +90,14 @@ class Memory(EntryTable):
             entry.uses += 1
         return entry
 
+    def has_room(self, cost: int) -> bool:
+        """True if one more entry of `cost` bytes evicts nothing."""
+        return self.bytes + cost <= self.max_bytes and len(self) < self.max_entries
+
+    def is_large(self, cost: int) -> bool:
+        """True if an entry of `cost` bytes may not be kept even where there is room."""
+        return cost > min(self._order.large, self.max_bytes)
+
     def store(self, key: bytes, entry: Entry) -> bool:
         """Keep `entry` and evict what no longer fits; False if it is not kept.
 

@@ -42,13 +42,17 @@ class SharedCall(Generic[T]):
     read: starts one read
     attached: True while the result may be kept and readers may join
     whole: True if a reader needs the whole object, however large; read by what `read` returns
+    spare: True if no reader needs the object, so that it is kept only if it evicts nothing; read by the same
     outcome: the result of the first read that succeeds, or the error of the last that fails
     running: the tasks of the reads in flight
     reads: how many reads have begun
     read_at: when the newest read began, monotonic seconds
     """
 
-    __slots__ = ("attached", "key", "outcome", "owned_since", "read", "read_at", "reads", "running", "whole")
+    __slots__ = (
+        *("attached", "key", "outcome", "owned_since", "read", "read_at", "reads", "running"),
+        *("spare", "whole"),
+    )
 
     def __init__(
         self, key: bytes, owned_since: int, read: Callable[[SharedCall[T]], Coroutine[Any, Any, T]]
@@ -58,6 +62,7 @@ class SharedCall(Generic[T]):
         self.read = read
         self.attached = True
         self.whole = True
+        self.spare = False
         self.outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.running: set[asyncio.Task[T]] = set()
         self.reads = 0

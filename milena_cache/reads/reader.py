@@ -30,7 +30,7 @@ from milena_cache.memory.existence import Known, known_of
 from milena_cache.memory.freshness import Freshness, Window
 from milena_cache.memory.lru import Memory
 from milena_cache.memory.single_flight import SharedCall, SingleFlight
-from milena_cache.objects.entry import Entry, differ, entry_of
+from milena_cache.objects.entry import Entry, cost_of, differ, entry_of
 from milena_cache.objects.etags import same_etag
 from milena_cache.objects.expiry import expiry_of, is_expired, to_the_millisecond
 from milena_cache.objects.names import Buckets, Object
@@ -290,8 +290,10 @@ class Node:
         if call is None:
             call = self._start(target, owned_since)
             call.whole = whole
-        elif whole:
-            call.whole = True
+        else:
+            call.spare = False
+            if whole:
+                call.whole = True
 
         def reply(fetched: FetchResult) -> Reply:
             outcome = "coalesced" if shared else fetched.outcome
@@ -331,6 +333,30 @@ class Node:
         if joined is None and self._shared.may_probe(target):
             self._start(target, cached.owned_since)
 
+    def has_current(self, target: Object, owned_since: int) -> bool:
+        """True if a read would be served from memory, or join another one. It counts as no use of an entry."""
+        key = target.cache_key
+        if key in self.dirty or key in self.fetches:
+            return True
+        entry = self.memory.peek(key)
+        if entry is None or entry.owned_since < owned_since or self._is_expired(entry):
+            return False
+        age = self.clock.now() - entry.checked_at
+        window = self._freshness.window(key, age, negative=entry.value is None)
+        return window is Window.FRESH or window is Window.GRACE
+
+    def start_warming(self, target: Object, owned_since: int) -> SharedCall[FetchResult] | None:
+        """Begin to read an object that no reader has requested; None if `has_current` is True.
+
+        What it returns is kept only if it evicts nothing, unless a reader joins. It counts as no read.
+        """
+        if self.has_current(target, owned_since):
+            return None
+        call = self._start(target, owned_since)
+        call.whole = False
+        call.spare = True
+        return call
+
     def _start(self, target: Object, owned_since: int) -> SharedCall[FetchResult]:
         return self.fetches.start(
             target.cache_key, owned_since, lambda call: self._fetch(target, owned_since, call), self.clock.now()
@@ -350,7 +376,7 @@ class Node:
             handed = await self.from_old_owner(target.cache_key, owned_since)
             if handed is not None and call.attached and not self._is_expired(handed):
                 self.fetches.detach(target.cache_key)
-                kept = self._entries.keep(target.cache_key, handed)
+                kept = self._keep(call, target.cache_key, handed)
                 return FetchResult("hit" if kept else "bypass", handed)
         requested_at = self.clock.now()
         try:
@@ -396,10 +422,17 @@ class Node:
             # this call before its end is processed, and keeps the value in a near cache; (3) the object changes,
             # which is not announced, since memory has nothing to compare with.
             self.fetches.detach(target.cache_key)
-            if not self._entries.keep(target.cache_key, entry):
+            if not self._keep(call, target.cache_key, entry):
                 outcome = "bypass"
                 self._remember_size(target, entry.size, entry.etag, entry.expires_at, requested_at, owned_since)
         return FetchResult(outcome, entry)
+
+    def _keep(self, call: SharedCall[FetchResult], key: bytes, entry: Entry) -> bool:
+        """Put the result of `call` into memory; False if it is not kept."""
+        if call.spare and self.memory.peek(key) is None and not self.memory.has_room(cost_of(key, entry)):
+            self._entries.change_feed.notify(key)
+            return False
+        return self._entries.keep(key, entry)
 
     def _remember_size(
         self, target: Object, size: int, etag: str, expires_at: float, checked_at: float, owned_since: int

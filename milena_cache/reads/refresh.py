@@ -28,6 +28,47 @@ DROPPED_AT_ONCE = 64
 COMPARED_AT_ONCE = 2048
 
 
+# Takes cache keys.
+Change = Callable[[Iterable[bytes]], None]
+
+
+class Walk:
+    """A walk through the clean entries whose cache keys match, and the reads in flight of such keys.
+
+    Each step holds up the event loop for about 1 ms; anything else may run between two of them.
+
+    examined: entries that it has come to, of all keys
+    dirty: objects that match and are dirty, known at the end
+    """
+
+    def __init__(self, entries: Entries, dirty: Dirty, matches: Callable[[bytes], bool]) -> None:
+        self.examined = 0
+        self.dirty = 0
+        self._entries = entries
+        self._dirty = dirty
+        self._matches = matches
+
+    def steps(self, change: Change, fence: Change) -> Iterator[None]:
+        """Call `change` with the keys of all entries that match, a part in each step; some may be dirty by then.
+
+        Before the first step ends, `fence` is called with those of reads in flight, which may have an entry or not.
+        Entries that come into memory meanwhile were read from S3 after the walk began; they are changed, or not.
+        """
+        # First the reads in flight, before anything else runs: what they bring is older than the walk, and they
+        # would keep it where the walk has passed already.
+        for part in _parts(self._entries.in_flight(), COMPARED_AT_ONCE):
+            fence(filter(self._matches, part))
+        for keys in self._entries.walk_entries():
+            for part in _parts(filter(self._matches, keys), DROPPED_AT_ONCE):
+                change(part)
+                yield
+            self.examined += len(keys)
+            yield
+        for part in _parts(list(self._dirty), COMPARED_AT_ONCE):
+            self.dirty += sum(map(self._matches, part))
+            yield
+
+
 class Refreshed(NamedTuple):
     """The result of a refresh.
 
@@ -67,25 +108,17 @@ class Refresher:
         return Refreshed(refreshed, dirty)
 
     async def matching(self, matches: Callable[[bytes], bool]) -> Refreshed:
-        """Drop the entries of all cache keys that match.
-
-        Entries that come into memory meanwhile were read from S3 after the refresh began; they stay, or not.
-        """
-        # First the reads in flight, before anything else runs: what they bring is older than the refresh, and they
-        # would keep it where the walk has passed already.
+        """Drop the entries of all cache keys that match."""
         refreshed = 0
-        for part in _parts(self._entries.in_flight(), COMPARED_AT_ONCE):
-            refreshed += self.now(filter(matches, part)).refreshed
-        for keys in self._entries.walk_entries():
-            for part in _parts(filter(matches, keys), DROPPED_AT_ONCE):
-                refreshed += self.now(part).refreshed
-                await asyncio.sleep(0)
+
+        def drop(keys: Iterable[bytes]) -> None:
+            nonlocal refreshed
+            refreshed += self.now(keys).refreshed
+
+        walk = Walk(self._entries, self._dirty, matches)
+        for _ in walk.steps(drop, drop):
             await asyncio.sleep(0)
-        dirty = 0
-        for part in _parts(list(self._dirty), COMPARED_AT_ONCE):
-            dirty += sum(map(matches, part))
-            await asyncio.sleep(0)
-        return Refreshed(refreshed, dirty)
+        return Refreshed(refreshed, walk.dirty)
 
 
 def _parts(keys: Iterable[bytes], size: int) -> Iterator[list[bytes]]:

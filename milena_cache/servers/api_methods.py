@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final
 
+from milena_cache.jobs.sweep import Plan
 from milena_cache.membership.member_check import MemberCheck
 from milena_cache.objects.object_store import Page
 from milena_cache.objects.write_request import Ack
@@ -338,6 +339,20 @@ class ApiMethods:
     async def refresh(self, request: pb.RefreshRequest, _: float | None) -> bytes:
         done = await self._requests.refresh(request.bucket, request.keys, request.prefix)
         return pb.RefreshResponse(refreshed=done.refreshed, dirty=done.dirty).SerializeToString()
+
+    async def sweep(self, request: pb.SweepRequest, _: float | None) -> bytes:
+        if request.end:
+            self._requests.drop_sweep(request.job)
+            return pb.SweepResponse(done=True).SerializeToString()
+        plan = Plan(request.action, request.bucket, request.prefix, request.dry_run)
+        done = await self._requests.sweep_prefix(request.job, plan, request.limit)
+        return pb.SweepResponse(**done._asdict()).SerializeToString()
+
+    async def warm(self, request: pb.WarmRequest, remaining: float | None) -> bytes:
+        done = await self._requests.warm(
+            request.bucket, request.keys, request.sizes, remaining, dry_run=request.dry_run
+        )
+        return pb.WarmResponse(**vars(done)).SerializeToString()
 
     async def flush(self, request: pb.FlushRequest, remaining: float | None) -> bytes:
         done = await self._requests.flush(request.bucket, request.keys, remaining)

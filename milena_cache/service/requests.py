@@ -18,6 +18,9 @@ from typing import Any, NamedTuple
 from milena_cache.blocks.layout import Version
 from milena_cache.events.changes import ForeignChanges, ReportedChange, state_of
 from milena_cache.events.heartbeats import Heartbeats
+from milena_cache.jobs.sweep import Plan, Swept
+from milena_cache.jobs.sweeps import Sweeps
+from milena_cache.jobs.warming import Warmed, Warming, WarmTarget
 from milena_cache.membership.identity import NodeIdentity
 from milena_cache.membership.node_fence import NodeFence
 from milena_cache.membership.ownership import ELSEWHERE, Ownership
@@ -40,7 +43,14 @@ from milena_cache.writes.client_uploads import ClientUploads
 from milena_cache.writes.upload_sessions import Received, Step, UploadSessions
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.durability import THROUGH, check_condition, check_durability
-from milena_common.api.errors import ConditionFailed, DeadlineExceeded, InvalidRequest, NoNodes, OriginUnavailable
+from milena_common.api.errors import (
+    ConditionFailed,
+    DeadlineExceeded,
+    InvalidRequest,
+    NoNodes,
+    OriginUnavailable,
+    Unavailable,
+)
 from milena_common.api.properties import Properties
 from milena_common.api.uploads import UploadedPart
 from milena_common.cluster.slots import SLOTS
@@ -108,6 +118,8 @@ class Requests:
         properties: PropertyReads,
         flush_waiters: FlushWaiters,
         failed_writes: FailedWrites,
+        sweeps: Sweeps,
+        warming: Warming,
         changes: ForeignChanges,
         heartbeats: Heartbeats,
         buckets: Buckets,
@@ -130,6 +142,8 @@ class Requests:
         self._properties = properties
         self._flush_waiters = flush_waiters
         self._failed_writes = failed_writes
+        self._sweeps = sweeps
+        self._warming = warming
         self._changes = changes
         self._heartbeats = heartbeats
         self._buckets = buckets
@@ -536,6 +550,38 @@ class Requests:
         if keys:
             return await self._node.refresher.keys(self._cache_keys(bucket, keys))
         return await self._node.refresher.matching(self._buckets.files_below(bucket, prefix))
+
+    async def sweep_prefix(self, job: str, plan: Plan, limit: int) -> Swept:
+        """Do the next part of a job on all entries below a prefix. Raises as `Sweeps.advance` does."""
+        return await self._sweeps.advance(job, plan, limit)
+
+    def drop_sweep(self, job: str) -> None:
+        """Forget a job, wherever it is."""
+        self._sweeps.forget(job)
+
+    async def warm(
+        self, bucket: str, keys: Sequence[bytes], sizes: Sequence[int], remaining: float | None, *, dry_run: bool
+    ) -> Warmed:
+        """Read objects into memory as `Warming.warm` does. Keys that this node does not own, or not now, are left.
+
+        `sizes`: in bytes, of each of the keys; empty if they are not known.
+        """
+        if len(keys) > MAX_LIST:
+            raise InvalidRequest(f"keys: got {len(keys)}; allowed are at most {MAX_LIST}")
+        if sizes and len(sizes) != len(keys):
+            raise InvalidRequest(f"sizes: got {len(sizes)} for {len(keys)} keys; allowed is one for each")
+        self.check_fence()
+        objects, elsewhere = [], []
+        for number, key in enumerate(keys):
+            try:
+                target, owned_since = self.place(bucket, key)
+            except Unavailable:
+                elsewhere.append(key)
+            else:
+                objects.append(WarmTarget(key, target, owned_since, sizes[number] if sizes else 0))
+        done = await self._warming.warm(objects, self._timeout(remaining), dry_run=dry_run)
+        done.left += elsewhere
+        return done
 
     async def flush(self, bucket: str, keys: Sequence[bytes], remaining: float | None) -> Flushed:
         """Wait until the writes of `keys` are in S3; without any keys, the writes of all keys."""

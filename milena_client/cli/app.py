@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from milena_client.cli.commands import health, journal, objects, refresh, ring, s3, writeback
+from milena_client.cli.commands import health, journal, objects, prefix_jobs, refresh, ring, s3, writeback
 from milena_client.cli.local import demo, up
 from milena_client.cli.terminal.failures import BROKEN_PIPE, FAILED, INTERRUPTED, exit_code, printable, reason
 from milena_client.cli.terminal.session import Session, cluster_options
@@ -59,6 +59,9 @@ for _command in (
     objects.rm,
     objects.ls,
     refresh.refresh,
+    prefix_jobs.warm,
+    prefix_jobs.purge,
+    prefix_jobs.invalidate,
     ring.nodes,
     ring.leave,
     ring.ring,

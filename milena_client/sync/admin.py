@@ -6,13 +6,15 @@ It decides nothing itself, and keeps nothing but its connection.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 from milena_client.core import admin, operations
 from milena_client.core.admin import DeadLetters, NodeStats, Ownership, Refreshed, RingView
 from milena_client.core.calls import Retries
+from milena_client.core.jobs import SweepJob, Swept, Warmed, WarmJob
 from milena_client.core.limits import DEFAULT_TIMEOUT, FLUSH_TIMEOUT
 from milena_client.core.options import ADMIN, Options, reduced
 from milena_client.core.retry import DEFAULT_RETRY, RetryPolicy
@@ -20,11 +22,15 @@ from milena_client.core.url import DEFAULT_ADDRESS, as_target
 from milena_client.core.values import Flushed, Key, checked_bucket, key_list
 from milena_client.sync.caller import Caller
 from milena_common.api.credentials import Credentials
+from milena_common.api.errors import MilenaError
 from milena_common.rpc.failover import router_transport
 from milena_common.rpc.transport import Transport
 from milena_common.runtime.blocking_clock import BlockingClock, BlockingSystemClock
 from milena_common.tls.certificates import Certificates
 from milena_common.tls.settings import TlsFiles
+
+# Seconds for the call that ends a job, after which the nodes forget it by themselves.
+_END_SECONDS = 1.0
 
 
 class Admin:
@@ -58,7 +64,8 @@ class Admin:
         self._transport = transport or router_transport(
             address, certificates=certificates, credentials=lambda: credentials
         )
-        self._run = Caller(self._transport, retries, clock or BlockingSystemClock()).run
+        self._clock = clock or BlockingSystemClock()
+        self._run = Caller(self._transport, retries, self._clock).run
 
     def __reduce__(self) -> tuple[Any, ...]:
         return reduced(self, self.address, self.options, ADMIN)
@@ -96,6 +103,59 @@ class Admin:
         theirs.
         """
         return self._run(admin.refresh(keys, prefix, self._bucket))
+
+    def purge(self, prefix: Key, *, rate: float | None = None, dry_run: bool = False) -> Iterator[Swept]:
+        """Drop the nodes' clean entries of all keys that begin with `prefix`, in parts; iterate over its progress.
+
+        As `refresh`, for any number of keys: at most `rate` entries a second, and cancelled by iterating no
+        further. It also drops what nodes have of the parts of large objects. With `dry_run`, only count what would
+        be dropped. Raises Overloaded if many such jobs are in progress.
+        """
+        return self._sweep(SweepJob("purge", prefix, self._bucket, rate, self._clock.now(), dry_run=dry_run))
+
+    def invalidate(self, prefix: Key, *, rate: float | None = None, dry_run: bool = False) -> Iterator[Swept]:
+        """Have S3 confirm the nodes' entries of all keys that begin with `prefix` before they are served again.
+
+        Otherwise as `purge`, `rate` and `dry_run` included. The entries stay: what S3 has unchanged is not
+        transferred again, and they may be served if S3 fails.
+        """
+        return self._sweep(SweepJob("invalidate", prefix, self._bucket, rate, self._clock.now(), dry_run=dry_run))
+
+    def _sweep(self, job: SweepJob) -> Iterator[Swept]:
+        try:
+            done = False
+            while not done:
+                progress = self._run(job.part())
+                done = progress.done
+                yield progress
+                if pause := job.pause(progress, self._clock.now()):
+                    self._clock.sleep(pause)
+        finally:
+            # Also where it is cancelled: a node has room for few jobs. If this fails, it drops the job later.
+            with suppress(MilenaError):
+                self._run(job.forget(), _END_SECONDS)
+
+    def warm(self, prefix: Key, *, rate: float | None = None, dry_run: bool = False) -> Iterator[Warmed]:
+        """Have the nodes read all objects whose keys begin with `prefix` into memory; iterate over the progress.
+
+        At most `rate` objects a second, and cancelled by iterating no further. No bytes of them come here. Nothing
+        is evicted: it ends where the memory of the nodes is nine tenths full. With `dry_run`, only say what would
+        be read, by the sizes in S3's listing. Raises as `scan` of `Milena`.
+        """
+        return self._warm(WarmJob(prefix, self._bucket, rate, self._clock.now(), dry_run=dry_run))
+
+    def _warm(self, job: WarmJob) -> Iterator[Warmed]:
+        while not job.progress.done:
+            listing = job.listing()
+            if listing is not None:
+                job.listed(self._run(listing))
+                if job.progress.done:
+                    yield job.progress
+                continue
+            pause = job.warmed(self._run(job.part()), self._clock.now())
+            yield job.progress
+            if pause:
+                self._clock.sleep(pause)
 
     def failed(self, limit: int = 1000) -> DeadLetters:
         """Return at most `limit` dead letters and stuck writes of all nodes and buckets.

@@ -31,7 +31,9 @@ from milena_common.api.methods import (
     REFRESH,
     RESOLVE_DEAD_LETTERS,
     STATS,
+    SWEEP,
     UPLOAD,
+    WARM,
     ApiMethod,
 )
 from milena_common.api.pb import router_server_pb2 as pb
@@ -74,6 +76,8 @@ class MemoryCluster:
             LIST_DEAD_LETTERS: self._list_dead_letters,
             RESOLVE_DEAD_LETTERS: self._resolve_dead_letters,
             REFRESH: self._refresh,
+            SWEEP: self._sweep,
+            WARM: self._warm,
         }
         self._methods = {method.name: handler for method, handler in handlers.items()}
 
@@ -265,6 +269,45 @@ class MemoryCluster:
         for entry_key in refreshed:
             del self._cached[entry_key]
         return pb.RefreshResponse(refreshed=len(refreshed))
+
+    def _sweep(self, request: pb.SweepRequest) -> pb.SweepResponse:
+        """Do a whole job in each call: a second one of the same job finds nothing left."""
+        if request.end:
+            return pb.SweepResponse(done=True)
+        bucket, objects = self._bucket(request.bucket)
+        entries = len(self._cached)
+        keys = {cache_key(bucket, key): key for key in objects if key.startswith(request.prefix)}
+        changed = keys.keys() & self._cached.keys()
+        size = sum(len(objects[keys[entry_key]]) for entry_key in changed)
+        if not request.dry_run:
+            for entry_key in changed:
+                del self._cached[entry_key]
+        return pb.SweepResponse(
+            done=True,
+            examined=entries,
+            entries=entries,
+            changed=len(changed),
+            bytes=size,
+            nodes=[pb.NodeSweep(address=NODE, done=True, changed=len(changed), bytes=size)],
+        )
+
+    def _warm(self, request: pb.WarmRequest) -> pb.WarmResponse:
+        bucket, objects = self._bucket(request.bucket)
+        response = pb.WarmResponse()
+        for key in request.keys:
+            check_key(key)
+            entry_key = cache_key(bucket, key)
+            if self._existing(bucket, key) is None:
+                response.absent += 1
+            elif entry_key in self._cached:
+                response.present += 1
+            else:
+                response.warmed += 1
+                response.bytes += len(objects[key])
+                if not request.dry_run:
+                    self._cached[entry_key] = self._now()
+        response.nodes.add(address=NODE, warmed=response.warmed, bytes=response.bytes, room_entries=2**32)
+        return response
 
     def _leave(self, request: pb.LeaveRequest) -> pb.LeaveResponse:
         known = request.address in self._members

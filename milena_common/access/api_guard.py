@@ -40,6 +40,7 @@ _ON_OBJECT: Final = {
 _ON_OBJECTS: Final = {
     api.FLUSH: (_Need("milena.call|flush_keys", "w"), _Need("milena.call|flush")),
     api.REFRESH: (_Need("milena.refresh", "w"), _Need("milena.call|refresh_all")),
+    api.WARM: (_Need("milena.call|warm", "r"), _Need("milena.call|warm")),
 }
 _OTHER: Final = {
     api.LIST: _Need(LIST_COMMAND),
@@ -49,6 +50,7 @@ _OTHER: Final = {
     api.LEAVE: _Need("milena.call|leave"),
     api.LIST_DEAD_LETTERS: _Need("milena.call|list_dead_letters"),
     api.RESOLVE_DEAD_LETTERS: _Need("milena.call|resolve_dead_letters"),
+    api.SWEEP: _Need("milena.call|refresh_all"),  # what it does to a prefix is what a refresh does, or less
 }
 # Clients follow the ring to find the owners of their keys: a login is enough.
 _LOGIN_ONLY: Final = frozenset((api.WATCH_RING.name,))
@@ -59,7 +61,9 @@ _OBJECT: Final = {method.name: need for method, need in _ON_OBJECT.items()}
 _OBJECTS: Final = {method.name: needs for method, needs in _ON_OBJECTS.items()}
 _PLAIN: Final = {method.name: need for method, need in _OTHER.items()}
 # Actions that the audit log records, also where they are allowed.
-_ACTIONS: Final = frozenset(method.name for method in (api.LEAVE, api.FLUSH, api.REFRESH, api.RESOLVE_DEAD_LETTERS))
+_ACTIONS: Final = frozenset(
+    method.name for method in (api.LEAVE, api.FLUSH, api.REFRESH, api.SWEEP, api.WARM, api.RESOLVE_DEAD_LETTERS)
+)
 
 
 class ApiGuard:

@@ -151,6 +151,7 @@ _CATEGORIES_OF: Final = {
     "milena.call|list_dead_letters": "admin dangerous slow",
     "milena.call|refresh_all": "admin dangerous slow",
     "milena.call|resolve_dead_letters": "admin dangerous slow",
+    "milena.call|warm": "admin dangerous slow",
     "milena.hello": "fast connection",
     "milena.refresh": "write fast keyspace",
     "mset": "write string slow",

@@ -211,6 +211,19 @@ REFRESH: Final = ApiMethod(
     router=Messages(router_pb.RefreshRequest, router_pb.RefreshResponse),
     node=Messages(node_pb.RefreshRequest, node_pb.RefreshResponse),
 )
+SWEEP: Final = ApiMethod(
+    name="Sweep",
+    operation="sweep",
+    router=Messages(router_pb.SweepRequest, router_pb.SweepResponse),
+    node=Messages(node_pb.SweepRequest, node_pb.SweepResponse),
+)
+WARM: Final = ApiMethod(
+    name="Warm",
+    operation="warm",
+    router=Messages(router_pb.WarmRequest, router_pb.WarmResponse),
+    node=Messages(node_pb.WarmRequest, node_pb.WarmResponse),
+    large_request=True,
+)
 WATCH_RING: Final = ApiMethod(
     name="WatchRing",
     operation="watch_ring",
@@ -230,7 +243,8 @@ UNARY_OF_EXCHANGE: Final[Mapping[str, str]] = {KEEP_LEASE.name: JOIN.name}
 METHODS: Final = (
     *(GET, PUT, DELETE, UPLOAD, READ, WRITE, COPY, LIST),
     *(JOIN, LEAVE, NODES, OWNER),
-    *(STATS, INVALIDATE, CHECK_MEMBER, ABANDON_MOVES, FLUSH, LIST_DEAD_LETTERS, RESOLVE_DEAD_LETTERS, REFRESH),
+    *(STATS, INVALIDATE, CHECK_MEMBER, ABANDON_MOVES, FLUSH, LIST_DEAD_LETTERS, RESOLVE_DEAD_LETTERS),
+    *(REFRESH, SWEEP, WARM),
     *(WATCH_RING, KEEP_LEASE),
 )
 
@@ -270,6 +284,10 @@ class ObjectMethods(Protocol):
 
     def refresh(self, request: Any, remaining: float | None, /) -> Awaitable[bytes]: ...
 
+    def sweep(self, request: Any, remaining: float | None, /) -> Awaitable[bytes]: ...
+
+    def warm(self, request: Any, remaining: float | None, /) -> Awaitable[bytes]: ...
+
 
 def handlers_of(methods: ObjectMethods) -> dict[ApiMethod, Handler]:
     """Return the handlers of the methods that router and nodes both have."""
@@ -285,6 +303,8 @@ def handlers_of(methods: ObjectMethods) -> dict[ApiMethod, Handler]:
         LIST_DEAD_LETTERS: methods.list_dead_letters,
         RESOLVE_DEAD_LETTERS: methods.resolve_dead_letters,
         REFRESH: methods.refresh,
+        SWEEP: methods.sweep,
+        WARM: methods.warm,
     }
 
 

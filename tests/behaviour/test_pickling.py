@@ -52,6 +52,8 @@ VALUES: tuple[Any, ...] = (
     FAILED,
     admin.DeadLetters([FAILED], 1),
     admin.Refreshed(1, 0),
+    admin.Swept(True, 1, 2, 3, 4, 5),
+    admin.Warmed(done=True, warmed=1),
 )
 
 
@@ -113,7 +115,7 @@ def test_there_is_an_example_of_every_public_value_object() -> None:
         for found in [*vars(milena_client).values(), *vars(admin).values()]
         if inspect.isclass(found)
         and dataclasses.is_dataclass(found)
-        and found.__module__.removeprefix("milena_client.core.") in ("values", "retry", "admin")
+        and found.__module__.removeprefix("milena_client.core.") in ("values", "retry", "admin", "jobs")
     }
     assert public == {type(value) for value in VALUES}
 

@@ -161,6 +161,7 @@ class NodeUnderTest:
         await self.writeback.stop()
         await self.node.finish()
         await self.parts.uploads.close()
+        self.parts.sweeps.close()
         await self.parts.blocks.cancel_all()
         await self.parts.withheld.cancel_looks()
         await self.journal.close()

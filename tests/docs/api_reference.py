@@ -97,6 +97,8 @@ SECTIONS = (
             "FailedWrite",
             "MissingNode",
             "Refreshed",
+            "Swept",
+            "Warmed",
         ),
     ),
     Section(

@@ -139,6 +139,74 @@ async def test_what_cannot_be_refreshed() -> None:
             assert isinstance(error, InvalidRequest), error
 
 
+async def test_every_node_does_its_part_of_a_sweep() -> None:
+    async with running_router() as router:
+        await router.join(A, B)
+        for number, node in enumerate((A, B), 1):
+            part = cache_pb.SweepResponse(
+                done=node == A, examined=number, entries=2, changed=3 * number, bytes=4, dirty=5
+            )
+            router.nodes[node].reply = part.SerializeToString()
+        request = pb.SweepRequest(job="1" * 32, prefix=b"logs/", action="purge", dry_run=True, limit=101)
+        reply = await router.stub.Sweep(request, timeout=SOON)
+        assert not reply.done, "one node is not"
+        assert (reply.examined, reply.entries, reply.changed, reply.bytes, reply.dirty) == (3, 4, 9, 8, 10)
+        assert {node.address: (node.done, node.changed) for node in reply.nodes} == {
+            A: (True, 3),
+            B: (False, 6),
+        }
+        request.limit = 50
+        sent = {node: cache_pb.SweepRequest.FromString(each) for node, _, each in router.requests_at_nodes()}
+        assert sent == dict.fromkeys((A, B), cache_pb.SweepRequest.FromString(request.SerializeToString()))
+
+
+async def test_a_sweep_that_a_node_missed_says_which() -> None:
+    async with running_router() as router:
+        await router.join(A, B)
+        router.nodes[B].reply = NodeLost("cannot be reached")
+        status, error = await router.rejection("Sweep", pb.SweepRequest(job="1" * 32, action="purge"))
+        assert status is grpc.StatusCode.UNAVAILABLE
+        assert "node b:1 cannot be reached" in str(error)
+
+
+async def test_objects_are_warmed_by_the_owners_of_their_keys() -> None:
+    async with running_router() as router:
+        await router.join(A, B)
+        keys = [b"k%d" % number for number in range(20)]
+        for number, node in enumerate((A, B), 1):
+            part = cache_pb.WarmResponse(
+                warmed=number, bytes=10, no_room=1, room_bytes=7, error="no", left=[b"k%d" % number]
+            )
+            router.nodes[node].reply = part.SerializeToString()
+        request = pb.WarmRequest(keys=keys, sizes=range(20), bucket="photos", dry_run=True)
+        reply = await router.stub.Warm(request, timeout=SOON)
+        assert (reply.warmed, reply.bytes, reply.no_room, reply.room_bytes, reply.error) == (3, 20, 2, 14, "no")
+        assert sorted(reply.left) == [b"k1", b"k2"]
+        assert {node.address: node.warmed for node in reply.nodes} == {A: 1, B: 2}
+        for node, _, serialized in router.requests_at_nodes():
+            sent = cache_pb.WarmRequest.FromString(serialized)
+            assert [*sent.keys] == [key for key in keys if owner_of(router.leases.ring, key) == node]
+            assert [*sent.sizes] == [int(key[1:]) for key in sent.keys]
+            assert (sent.bucket, sent.dry_run) == ("photos", True)
+
+
+async def test_what_is_no_job() -> None:
+    async with running_router() as router:
+        for method, request in (("Sweep", pb.SweepRequest()), ("Warm", pb.WarmRequest(keys=[b"k"]))):
+            _, error = await router.rejection(method, request)
+            assert isinstance(error, NoNodes)
+        await router.join(A)
+        for method, request in (
+            ("Sweep", pb.SweepRequest(prefix=b"x" * 1025)),
+            ("Sweep", pb.SweepRequest(bucket="No Bucket")),
+            ("Warm", pb.WarmRequest(keys=[b""])),
+            ("Warm", pb.WarmRequest(keys=[b"k"], sizes=[1, 2])),
+            ("Warm", pb.WarmRequest(keys=[b"k"], bucket="No Bucket")),
+        ):
+            _, error = await router.rejection(method, request)
+            assert isinstance(error, InvalidRequest), error
+
+
 async def test_the_address_of_a_live_node_is_not_given_to_another_process() -> None:
     async with running_router() as router:
         mine = pb.JoinRequest(address="127.0.0.1:1", node_id="one", default_bucket="photos")

@@ -104,6 +104,16 @@ class CacheStub(object):
                 request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.RefreshRequest.SerializeToString,
                 response_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.RefreshResponse.FromString,
                 _registered_method=True)
+        self.Sweep = channel.unary_unary(
+                '/cache_server.Cache/Sweep',
+                request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.SweepRequest.SerializeToString,
+                response_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.SweepResponse.FromString,
+                _registered_method=True)
+        self.Warm = channel.unary_unary(
+                '/cache_server.Cache/Warm',
+                request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.WarmRequest.SerializeToString,
+                response_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.WarmResponse.FromString,
+                _registered_method=True)
         self.CheckMember = channel.unary_unary(
                 '/cache_server.Cache/CheckMember',
                 request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.CheckMemberRequest.SerializeToString,
@@ -207,6 +217,18 @@ class CacheServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Sweep(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Warm(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CheckMember(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -291,6 +313,16 @@ def add_CacheServicer_to_server(servicer, server):
                     servicer.Refresh,
                     request_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.RefreshRequest.FromString,
                     response_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.RefreshResponse.SerializeToString,
+            ),
+            'Sweep': grpc.unary_unary_rpc_method_handler(
+                    servicer.Sweep,
+                    request_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.SweepRequest.FromString,
+                    response_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.SweepResponse.SerializeToString,
+            ),
+            'Warm': grpc.unary_unary_rpc_method_handler(
+                    servicer.Warm,
+                    request_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.WarmRequest.FromString,
+                    response_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.WarmResponse.SerializeToString,
             ),
             'CheckMember': grpc.unary_unary_rpc_method_handler(
                     servicer.CheckMember,
@@ -681,6 +713,60 @@ class Cache(object):
             '/cache_server.Cache/Refresh',
             milena__common_dot_api_dot_pb_dot_cache__server__pb2.RefreshRequest.SerializeToString,
             milena__common_dot_api_dot_pb_dot_cache__server__pb2.RefreshResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Sweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cache_server.Cache/Sweep',
+            milena__common_dot_api_dot_pb_dot_cache__server__pb2.SweepRequest.SerializeToString,
+            milena__common_dot_api_dot_pb_dot_cache__server__pb2.SweepResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Warm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cache_server.Cache/Warm',
+            milena__common_dot_api_dot_pb_dot_cache__server__pb2.WarmRequest.SerializeToString,
+            milena__common_dot_api_dot_pb_dot_cache__server__pb2.WarmResponse.FromString,
             options,
             channel_credentials,
             insecure,

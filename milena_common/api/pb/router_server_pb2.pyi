@@ -565,6 +565,118 @@ class RefreshResponse(_message.Message):
     dirty: int
     def __init__(self, refreshed: _Optional[int] = ..., dirty: _Optional[int] = ...) -> None: ...
 
+class SweepRequest(_message.Message):
+    __slots__ = ("job", "bucket", "prefix", "action", "dry_run", "limit", "end")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    bucket: str
+    prefix: bytes
+    action: str
+    dry_run: bool
+    limit: int
+    end: bool
+    def __init__(self, job: _Optional[str] = ..., bucket: _Optional[str] = ..., prefix: _Optional[bytes] = ..., action: _Optional[str] = ..., dry_run: bool = ..., limit: _Optional[int] = ..., end: bool = ...) -> None: ...
+
+class SweepResponse(_message.Message):
+    __slots__ = ("done", "examined", "entries", "changed", "bytes", "dirty", "nodes")
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    EXAMINED_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    DIRTY_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    done: bool
+    examined: int
+    entries: int
+    changed: int
+    bytes: int
+    dirty: int
+    nodes: _containers.RepeatedCompositeFieldContainer[NodeSweep]
+    def __init__(self, done: bool = ..., examined: _Optional[int] = ..., entries: _Optional[int] = ..., changed: _Optional[int] = ..., bytes: _Optional[int] = ..., dirty: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeSweep, _Mapping]]] = ...) -> None: ...
+
+class NodeSweep(_message.Message):
+    __slots__ = ("address", "done", "examined", "entries", "changed", "bytes", "dirty")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    EXAMINED_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    DIRTY_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    done: bool
+    examined: int
+    entries: int
+    changed: int
+    bytes: int
+    dirty: int
+    def __init__(self, address: _Optional[str] = ..., done: bool = ..., examined: _Optional[int] = ..., entries: _Optional[int] = ..., changed: _Optional[int] = ..., bytes: _Optional[int] = ..., dirty: _Optional[int] = ...) -> None: ...
+
+class WarmRequest(_message.Message):
+    __slots__ = ("keys", "bucket", "sizes", "dry_run")
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    SIZES_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedScalarFieldContainer[bytes]
+    bucket: str
+    sizes: _containers.RepeatedScalarFieldContainer[int]
+    dry_run: bool
+    def __init__(self, keys: _Optional[_Iterable[bytes]] = ..., bucket: _Optional[str] = ..., sizes: _Optional[_Iterable[int]] = ..., dry_run: bool = ...) -> None: ...
+
+class WarmResponse(_message.Message):
+    __slots__ = ("warmed", "bytes", "present", "too_large", "absent", "no_room", "failed", "error", "left", "memory_bytes", "room_bytes", "room_entries", "nodes")
+    WARMED_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    PRESENT_FIELD_NUMBER: _ClassVar[int]
+    TOO_LARGE_FIELD_NUMBER: _ClassVar[int]
+    ABSENT_FIELD_NUMBER: _ClassVar[int]
+    NO_ROOM_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ROOM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ROOM_ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    warmed: int
+    bytes: int
+    present: int
+    too_large: int
+    absent: int
+    no_room: int
+    failed: int
+    error: str
+    left: _containers.RepeatedScalarFieldContainer[bytes]
+    memory_bytes: int
+    room_bytes: int
+    room_entries: int
+    nodes: _containers.RepeatedCompositeFieldContainer[NodeWarm]
+    def __init__(self, warmed: _Optional[int] = ..., bytes: _Optional[int] = ..., present: _Optional[int] = ..., too_large: _Optional[int] = ..., absent: _Optional[int] = ..., no_room: _Optional[int] = ..., failed: _Optional[int] = ..., error: _Optional[str] = ..., left: _Optional[_Iterable[bytes]] = ..., memory_bytes: _Optional[int] = ..., room_bytes: _Optional[int] = ..., room_entries: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeWarm, _Mapping]]] = ...) -> None: ...
+
+class NodeWarm(_message.Message):
+    __slots__ = ("address", "warmed", "bytes", "memory_bytes", "room_bytes", "room_entries")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    WARMED_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ROOM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ROOM_ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    warmed: int
+    bytes: int
+    memory_bytes: int
+    room_bytes: int
+    room_entries: int
+    def __init__(self, address: _Optional[str] = ..., warmed: _Optional[int] = ..., bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., room_bytes: _Optional[int] = ..., room_entries: _Optional[int] = ...) -> None: ...
+
 class WatchRingRequest(_message.Message):
     __slots__ = ("node_id", "features")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]

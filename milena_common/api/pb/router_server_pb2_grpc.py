@@ -119,6 +119,16 @@ class RouterStub(object):
                 request_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.RefreshRequest.SerializeToString,
                 response_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.RefreshResponse.FromString,
                 _registered_method=True)
+        self.Sweep = channel.unary_unary(
+                '/router_server.Router/Sweep',
+                request_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.SweepRequest.SerializeToString,
+                response_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.SweepResponse.FromString,
+                _registered_method=True)
+        self.Warm = channel.unary_unary(
+                '/router_server.Router/Warm',
+                request_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.WarmRequest.SerializeToString,
+                response_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.WarmResponse.FromString,
+                _registered_method=True)
         self.WatchRing = channel.unary_stream(
                 '/router_server.Router/WatchRing',
                 request_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.WatchRingRequest.SerializeToString,
@@ -236,6 +246,18 @@ class RouterServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Sweep(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Warm(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchRing(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -337,6 +359,16 @@ def add_RouterServicer_to_server(servicer, server):
                     servicer.Refresh,
                     request_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.RefreshRequest.FromString,
                     response_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.RefreshResponse.SerializeToString,
+            ),
+            'Sweep': grpc.unary_unary_rpc_method_handler(
+                    servicer.Sweep,
+                    request_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.SweepRequest.FromString,
+                    response_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.SweepResponse.SerializeToString,
+            ),
+            'Warm': grpc.unary_unary_rpc_method_handler(
+                    servicer.Warm,
+                    request_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.WarmRequest.FromString,
+                    response_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.WarmResponse.SerializeToString,
             ),
             'WatchRing': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchRing,
@@ -808,6 +840,60 @@ class Router(object):
             '/router_server.Router/Refresh',
             milena__common_dot_api_dot_pb_dot_router__server__pb2.RefreshRequest.SerializeToString,
             milena__common_dot_api_dot_pb_dot_router__server__pb2.RefreshResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Sweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/router_server.Router/Sweep',
+            milena__common_dot_api_dot_pb_dot_router__server__pb2.SweepRequest.SerializeToString,
+            milena__common_dot_api_dot_pb_dot_router__server__pb2.SweepResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Warm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/router_server.Router/Warm',
+            milena__common_dot_api_dot_pb_dot_router__server__pb2.WarmRequest.SerializeToString,
+            milena__common_dot_api_dot_pb_dot_router__server__pb2.WarmResponse.FromString,
             options,
             channel_credentials,
             insecure,

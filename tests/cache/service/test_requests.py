@@ -76,6 +76,28 @@ def test_a_caller_that_names_another_bucket_is_rejected() -> None:
         requests.check_identity(Identity("", "other", ""))
 
 
+async def test_objects_that_this_node_does_not_own_are_left() -> None:
+    server = ServerUnderTest()
+    server.t.in_s3("k", b"v")
+    done = await server.requests.warm("", [b"k", b"gone"], [1, 1], None, dry_run=False)
+    assert (done.warmed, done.absent, done.left) == (1, 1, [])
+    server.ownership.update(ring(OTHER, epoch=2))
+    assert (await server.requests.warm("", [b"k"], [], None, dry_run=False)).left == [b"k"]
+
+
+async def test_what_cannot_be_warmed() -> None:
+    requests = ServerUnderTest().requests
+    for keys, sizes, what in (
+        ([b""], [], "key"),
+        ([b"k"], [1, 2], "sizes: got 2 for 1 keys"),
+        ([b"k"] * (MAX_LIST + 1), [], "keys: got 1001"),
+    ):
+        with pytest.raises(InvalidRequest, match=what):
+            await requests.warm("", keys, sizes, None, dry_run=False)
+    with pytest.raises(AccessDenied):
+        await requests.warm("elsewhere", [b"k"], [], None, dry_run=False)
+
+
 async def test_a_get_returns_what_it_found_and_counts_the_bytes_that_leave() -> None:
     requests = ServerUnderTest().requests
     await put(requests, b"k", b"value", ttl_ms=10_000)

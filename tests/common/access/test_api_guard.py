@@ -19,7 +19,10 @@ USERS = parse_users(
     b"user app on >p ~app/* %R~pub/* +@read +@write -milena.call|flush\n"
     b"user root on >r ~* +@all\nuser slow on >s ~* +@all rate:1\n"
 )
-KEYLESS = ("Nodes", "Owner", "Stats", "Leave", "Flush", "Refresh", "ListDeadLetters", "ResolveDeadLetters")
+KEYLESS = (
+    *("Nodes", "Owner", "Stats", "Leave", "Flush", "Refresh", "Sweep", "Warm"),
+    *("ListDeadLetters", "ResolveDeadLetters"),
+)
 
 
 @pytest.fixture
@@ -90,6 +93,15 @@ def test_waiting_for_ones_own_writes_needs_their_keys(guard: ApiGuard) -> None:
     guard.authorize(app, "Flush", pb.FlushRequest(keys=[b"app/1", b"app/2"]), "a", "grpc")
     with pytest.raises(AccessDenied):
         guard.authorize(app, "Flush", pb.FlushRequest(keys=[b"app/1", b"x"]), "a", "grpc")
+
+
+def test_warming_is_for_operators_and_of_keys_that_they_may_read() -> None:
+    users = parse_users(b"user ops on >o %R~app/* +@read +milena.call|warm\nuser app on >p ~app/* +@read +@write\n")
+    guard = ApiGuard(Access(FakeClock(), users, Tokens(("t",))), lambda: "main", lambda: 0.0)
+    guard.authorize(of(guard, "ops", "o"), "Warm", pb.WarmRequest(keys=[b"app/1"]), "a", "grpc")
+    for name, password, key in (("ops", "o", b"x"), ("app", "p", b"app/1")):
+        with pytest.raises(AccessDenied):
+            guard.authorize(of(guard, name, password), "Warm", pb.WarmRequest(keys=[key]), "a", "grpc")
 
 
 def test_lists_are_filtered(guard: ApiGuard) -> None:

@@ -1,6 +1,8 @@
-"""MILENA.REFRESH, and Refresh by MILENA.CALL."""
+"""MILENA.REFRESH, and Refresh, Sweep and Warm by MILENA.CALL."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from milena_cache.servers.resp.commands.data.reading import MAX_KEYS_AT_ONCE
 from milena_common.api.pb import cache_server_pb2 as pb
@@ -62,3 +64,28 @@ async def test_a_whole_prefix_by_the_nodes_own_api() -> None:
     assert (reply.refreshed, reply.dirty) == (2, 0)
     both = pb.RefreshRequest(prefix=b"logs/", keys=[b"k"]).SerializeToString()
     assert str(await client.value(b"MILENA.CALL", b"Refresh", b"1000", both)).startswith("ERR keys, prefix: ")
+
+
+async def test_jobs_by_the_nodes_own_api() -> None:
+    server = ServerUnderTest()
+    client = server.connect()
+
+    async def call(method: bytes, request: Any) -> bytes:
+        reply: bytes = await client.value(b"MILENA.CALL", method, b"1000", request.SerializeToString())
+        return reply
+
+    for key in ("logs/1", "logs/2", "other"):
+        server.t.in_s3(key, b"value")
+    warming = pb.WarmRequest(keys=[b"logs/1", b"logs/2", b"other"], sizes=[5, 5, 5])
+    warmed = pb.WarmResponse.FromString(await call(b"Warm", warming))
+    assert (warmed.warmed, warmed.bytes, [*warmed.left]) == (3, 15, [])
+    request = pb.SweepRequest(job="1" * 32, prefix=b"logs/", action="purge")
+    swept = pb.SweepResponse.FromString(await call(b"Sweep", request))
+    assert (swept.done, swept.changed, swept.entries) == (True, 2, 3)
+    assert len(server.t.parts.sweeps) == 1
+    forgotten = await call(b"Sweep", pb.SweepRequest(job="1" * 32, end=True))
+    assert pb.SweepResponse.FromString(forgotten) == pb.SweepResponse(done=True)
+    assert len(server.t.parts.sweeps) == 0
+    assert {operation for operation, _ in server.t.store.calls} == {"get"}
+    assert str(await call(b"Sweep", pb.SweepRequest(job="1"))).startswith("ERR job: ")
+    server.t.parts.sweeps.close()
