@@ -155,6 +155,7 @@ _CATEGORIES_OF: Final = {
     "milena.hello": "fast connection",
     "milena.refresh": "write fast keyspace",
     "mset": "write string slow",
+    "msetex": "write string slow",
     "msetnx": "write string slow",
     "multi": "fast transaction",
     "object": "slow",
@@ -228,7 +229,7 @@ CATEGORIES_OF: Final[Mapping[str, frozenset[str]]] = {
 
 # Commands for which their access to the key does not say what they need, by Redis's description of them.
 NEEDS: Final[Mapping[str, Need]] = {
-    **dict.fromkeys(("append", "msetnx", "psetex", "setex", "setnx", "setrange"), "w"),
+    **dict.fromkeys(("append", "msetex", "msetnx", "psetex", "setex", "setnx", "setrange"), "w"),
     **dict.fromkeys(("del", "unlink", "mset", "expire", "pexpire", "expireat", "pexpireat", "persist"), "w"),
     **dict.fromkeys(("exists", "touch", "type", "strlen", "watch", "memory|usage"), ""),
     **dict.fromkeys(("object|encoding", "object|freq", "object|idletime"), ""),
@@ -255,7 +256,18 @@ CALLED_BY_SCRIPTS: Final = (
         "expireat",
     ),
     *("expiretime", "get", "getbit", "getdel", "getex", "getrange", "getset", "incr", "incrby", "incrbyfloat"),
-    *("lcs", "mget", "mset", "msetnx", "object|encoding", "persist", "pexpire", "pexpireat", "pexpiretime"),
+    *(
+        "lcs",
+        "mget",
+        "mset",
+        "msetex",
+        "msetnx",
+        "object|encoding",
+        "persist",
+        "pexpire",
+        "pexpireat",
+        "pexpiretime",
+    ),
     *("psetex", "pttl", "rename", "renamenx", "set", "setbit", "setex", "setnx", "setrange", "strlen", "substr"),
     *("touch", "ttl", "type", "unlink"),
 )

@@ -9,14 +9,20 @@ The table has the same names, numbers of arguments and keys as a node's, which a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from milena_common.access.commands import NEEDS, Need
+from milena_common.access.commands import NEEDS, SCRIPTS, Need
 from milena_common.api.keys import SCHEME, cache_key, canonical_bucket, check_key, split_cache_key
 from milena_common.cluster.slots import slot_of
-from milena_common.forwarding.scripts import keys_of_script
+from milena_common.forwarding.numbered_keys import (
+    KEYS_OF_MSETEX,
+    KEYS_OF_SCRIPT,
+    NumberedKeys,
+    end_of_pairs,
+)
 from milena_common.resp.command_ordering import Access
 from milena_common.resp.encoding import OK, RESP2, null
 from milena_common.resp.protocol_conversion import to_resp2
@@ -26,13 +32,17 @@ from milena_common.resp.redis_replies import CommandError, wrong_arity
 MAX_KEYS: Final = 16_384
 
 # How the replies to the parts of a command become one: its only part's reply, an array of them, the sum of numbers,
-# or OK if all are. A command with "only" and several keys is not split.
-Merge = Literal["only", "array", "sum", "ok"]
+# OK if all are, or 1 if they are. A command with "only" and several keys is not split.
+Merge = Literal["only", "array", "sum", "ok", "one"]
 
 _NULL3: Final = b"_\r\n"
 _NULL2: Final = null(RESP2)
 _ERROR: Final = ord("-")
 _NEED_OF: Final[dict[Access, Need]] = {"none": "", "read": "r", "write": "w", "modify": "rw"}
+_NO_KEYS: Final = (0, 0, 0)
+# Options of SET that a node accepts with these numbers.
+_EXPIRY_OPTIONS: Final = frozenset((b"EX", b"PX", b"EXAT", b"PXAT"))
+_NUMBER: Final = re.compile(rb"[1-9][0-9]{0,11}")
 _WITH_SUBCOMMANDS: Final = frozenset((b"OBJECT", b"MEMORY"))
 
 
@@ -46,7 +56,7 @@ class Forwarded:
     first, last, step: the positions of its keys among the arguments; `last` may be negative
     merge: see `Merge`
     part: the command for one key, if that has another name
-    by_number: True if its third argument is the number of its keys, which follow (EVAL)
+    numbered_keys: where its keys are, if its arguments say how many they are (EVAL); `first` is 0 then
     operation: the label under which it is counted
     """
 
@@ -58,7 +68,7 @@ class Forwarded:
     step: int = 1
     merge: Merge = "only"
     part: bytes = b""
-    by_number: bool = False
+    numbered_keys: NumberedKeys | None = None
     operation: str = "get"
 
     @property
@@ -71,6 +81,11 @@ class Forwarded:
         return "read" if self.access == "read" else "modify"
 
     @property
+    def is_script(self) -> bool:
+        """True if it runs a script (EVAL)."""
+        return self.name in SCRIPTS
+
+    @property
     def writes(self) -> bool:
         return self.access != "read"
 
@@ -80,8 +95,8 @@ class Forwarded:
 
     def keys_in(self, argv: Sequence[bytes]) -> list[bytes]:
         """Return the keys among `argv`."""
-        if self.by_number:
-            return keys_of_script(argv)
+        if self.numbered_keys is not None:
+            return self.numbered_keys.keys_in(argv)
         stop = self.last + 1 if self.last >= 0 else len(argv) + self.last + 1
         return list(argv[self.first : stop : self.step])
 
@@ -94,6 +109,20 @@ class Forwarded:
             # Only with GET does it return the value.
             return "rw" if any(word.upper() == b"GET" for word in argv[3:]) else "w"
         return _NEED_OF[self.access]
+
+
+_MSETEX: Final = Forwarded(
+    "msetex",
+    -4,
+    "modify",
+    *_NO_KEYS,
+    merge="one",
+    part=b"SET",
+    operation="put",
+    numbered_keys=KEYS_OF_MSETEX,
+)
+# With a condition on all keys together, or what a node rejects.
+_MSETEX_TOGETHER: Final = replace(_MSETEX, merge="only")
 
 
 def _table() -> Mapping[bytes, Forwarded]:
@@ -132,14 +161,15 @@ def _table() -> Mapping[bytes, Forwarded]:
         Forwarded("persist", 2, "modify", operation="put"),
         Forwarded("mget", -2, "read", last=-1, merge="array", part=b"GET"),
         Forwarded("mset", -3, "modify", last=-1, step=2, merge="ok", part=b"SET", operation="put"),
+        _MSETEX,
         *(Forwarded(name, -2, "modify", last=-1, merge="sum", operation="delete") for name in ("del", "unlink")),
         *(Forwarded(name, -2, "read", last=-1, merge="sum") for name in ("exists", "touch")),
         *(
-            Forwarded(name, -3, "modify", first=0, last=0, step=0, operation="put", by_number=True)
+            Forwarded(name, -3, "modify", *_NO_KEYS, operation="put", numbered_keys=KEYS_OF_SCRIPT)
             for name in ("eval", "evalsha")
         ),
         *(
-            Forwarded(name, -3, "read", first=0, last=0, step=0, by_number=True)
+            Forwarded(name, -3, "read", *_NO_KEYS, numbered_keys=KEYS_OF_SCRIPT)
             for name in ("eval_ro", "evalsha_ro")
         ),
         Forwarded("milena.refresh", -2, "write", last=-1, merge="sum", operation="refresh"),
@@ -161,7 +191,19 @@ def find(argv: Sequence[bytes]) -> Forwarded | None:
     name = argv[0].upper()
     if name in _WITH_SUBCOMMANDS and len(argv) > 1:
         name = b"%b|%b" % (name, argv[1].upper())
-    return FORWARDED.get(name)
+    found = FORWARDED.get(name)
+    return found if found is not _MSETEX or _has_independent_keys(argv) else _MSETEX_TOGETHER
+
+
+def _has_independent_keys(argv: Sequence[bytes]) -> bool:
+    """True if an MSETEX is as good as a SET for each of its keys, with the same options."""
+    try:
+        options = argv[end_of_pairs(argv) :]
+    except (CommandError, IndexError):
+        return False
+    if not options:
+        return True
+    return len(options) == 2 and options[0].upper() in _EXPIRY_OPTIONS and _NUMBER.fullmatch(options[1]) is not None
 
 
 def canonical(key: bytes, default_bucket: str) -> bytes:
@@ -203,10 +245,12 @@ def split(command: Forwarded, argv: list[bytes]) -> list[tuple[bytes, list[bytes
         for key in keys:
             check_key(split_cache_key(key)[1] if key.startswith(SCHEME) and key.isascii() else key)
     name = command.part or argv[0]
-    if command.merge == "ok":
+    if command.merge in ("ok", "one"):
+        first = command.first or 2
+        end = len(argv) if command.merge == "ok" else end_of_pairs(argv)
         # The last value of a key that is named twice.
-        values = dict(zip(keys, argv[2::2], strict=True))
-        return [(key, [name, key, value]) for key, value in values.items()]
+        values = dict(zip(keys, argv[first + 1 : end : 2], strict=True))
+        return [(key, [name, key, value, *argv[end:]]) for key, value in values.items()]
     if command.merge == "sum" and command.writes:
         keys = list(dict.fromkeys(keys))
     return [(key, [name, key]) for key in keys]
@@ -227,6 +271,8 @@ def merge(command: Forwarded, replies: list[bytes], protocol: int) -> bytes:
         return b":%d\r\n" % sum(int(reply[1:-2]) for reply in replies)
     if command.merge == "ok":
         return OK
+    if command.merge == "one":
+        return b":1\r\n"
     if command.merge == "array":
         if protocol == RESP2:
             replies = [_NULL2 if reply == _NULL3 else reply for reply in replies]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from hashlib import sha1
 from typing import Final
 
-from milena_common.resp.redis_replies import CommandError, integer
+from milena_common.resp.redis_replies import CommandError
 
 MAX_SCRIPTS: Final = 1024
 MAX_BYTES: Final = 4 * 2**20
@@ -25,24 +25,6 @@ def digest_of(source: bytes) -> bytes:
     if len(source) > MAX_SOURCE_BYTES:
         raise CommandError(f"ERR the script has {len(source)} bytes; allowed are at most {MAX_SOURCE_BYTES}")
     return sha1(source).hexdigest().encode()
-
-
-def keys_of_script(argv: Sequence[bytes]) -> list[bytes]:
-    """Return the keys that EVAL or EVALSHA declares; none if their number is wrong."""
-    try:
-        number = integer(argv[2])
-    except (CommandError, IndexError):
-        return []
-    return list(argv[3 : 3 + number]) if 0 < number <= len(argv) - 3 else []
-
-
-def check_number_of_keys(argv: Sequence[bytes]) -> None:
-    """Raise CommandError if the number of keys of EVAL or EVALSHA is wrong."""
-    number = integer(argv[2])
-    if number < 0:
-        raise CommandError("ERR Number of keys can't be negative")
-    if number > len(argv) - 3:
-        raise CommandError("ERR Number of keys can't be greater than number of args")
 
 
 class Scripts:
@@ -87,6 +69,10 @@ class Scripts:
             return [by_source, self.source_of(argv[1]), *argv[2:]]
         self.add(argv[1])
         return argv
+
+    def with_source(self, argv: list[bytes]) -> list[bytes]:
+        """Return EVALSHA as EVAL if its script is known, for a transaction; else as it is, and EVAL too."""
+        return self.as_eval(argv) if argv[0].upper() in _BY_SOURCE and self.has(argv[1]) else argv
 
 
 def flushed(scripts: Scripts, argv: Sequence[bytes]) -> None:

@@ -34,9 +34,7 @@ NOT_BEGUN_DISCARD: Final = "ERR DISCARD without MULTI"
 WATCH_INSIDE: Final = "ERR WATCH inside MULTI is not allowed"
 
 # Commands on keys that cannot be in a transaction.
-NOT_QUEUED: Final = frozenset(
-    ("eval", "evalsha", "eval_ro", "evalsha_ro", "memory|usage", "object|freq", "object|idletime", "milena.refresh")
-)
+NOT_QUEUED: Final = frozenset(("memory|usage", "object|freq", "object|idletime", "milena.refresh"))
 # Options of SET that are about one write by itself.
 _OF_ONE_WRITE: Final = frozenset((b"DURABILITY", b"RECEIPT", b"WITHIN"))
 _NULLS: Final = (b"_\r\n", b"*-1\r\n", b"$-1\r\n")

@@ -26,6 +26,7 @@ from typing import Any, Final, Protocol, cast
 from milena_common.access.access import LOGIN_BYTES
 from milena_common.api.errors import InternalError, InvalidRequest, MilenaError, Overloaded
 from milena_common.api.keys import check_value_size
+from milena_common.forwarding.numbered_keys import check_number_of_keys
 from milena_common.forwarding.pending import NO_ROOM, Gathered, Part, Pending, Request
 from milena_common.forwarding.routing import (
     GET,
@@ -36,7 +37,6 @@ from milena_common.forwarding.routing import (
     in_protocol,
     split,
 )
-from milena_common.forwarding.scripts import check_number_of_keys
 from milena_common.forwarding.upstreams import Upstreams
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.token_bucket import TokenBucket, over_limit
@@ -467,7 +467,7 @@ class Connection(asyncio.Protocol):
     def _begin_forwarded(self, forwarded: Forwarded, argv: list[bytes], now: float, muted: bool) -> None:
         """Send a command to the owners of its keys, or park it. Raises CommandError or InvalidRequest."""
         self._check_values(argv)
-        if forwarded.by_number:
+        if forwarded.is_script:
             check_number_of_keys(argv)
             argv = self._server.context.scripts.as_eval(argv)
         default = self._server.default_bucket

@@ -11,7 +11,7 @@ from typing import Any
 
 from milena_common.api.errors import MilenaError
 from milena_common.api.keys import SCHEME, check_key, split_cache_key
-from milena_common.forwarding.routing import Forwarded, canonical, check_one_slot, in_protocol
+from milena_common.forwarding.routing import FORWARDED, Forwarded, canonical, check_one_slot, in_protocol
 from milena_common.forwarding.transactions import (
     ABORTED,
     EXEC,
@@ -73,12 +73,16 @@ def queue(context: Context, session: Session, known: Forwarded | Local, argv: li
         if known.name in NOT_QUEUED:
             raise not_available(known.name)
         check_options(known.name, argv)
+        if known.is_script:
+            argv = context.scripts.with_source(argv)
+            known = FORWARDED[argv[0].upper()]
         keys = known.keys_in(argv)
         for key in keys:
             check_key(split_cache_key(key)[1] if key.startswith(SCHEME) and key.isascii() else key)
-        transaction.key = transaction.key or keys[0]
-        default = context.default_bucket()
-        _check_slots(context, [canonical(key, default) for key in (transaction.key, *keys)])
+        if keys:
+            transaction.key = transaction.key or keys[0]
+            default = context.default_bucket()
+            _check_slots(context, [canonical(key, default) for key in (transaction.key, *keys)])
     transaction.queue(known, argv)
     return QUEUED
 
@@ -146,7 +150,8 @@ async def _carried_out(
         if isinstance(command, Forwarded):
             keys.update(dict.fromkeys(canonical(key, default) for key in command.keys_in(argv)))
     following: Iterator[bytes] = iter(())
-    if keys:
+    if keys or with_keys:
+        keys = keys or {b"": None}  # a script without keys runs at any node
         _check_slots(context, list(keys))
         started = context.clock.now()
         reply = await context.request(EXEC, list(keys), encode_exec(next(iter(keys)), watched, with_keys))

@@ -292,6 +292,10 @@ class Running:
         if not found.accepts(len(argv)):
             raise wrong_arity(found.name)
         check_transaction(found, argv)
+        if found.decide_in is not None:
+            context.sandbox()
+            argv = context.scripts.with_source(argv)  # which the owner of the keys may not know
+            found = context.commands[argv[0].upper()]
         forwarder = context.forwarder_for(session)
         elsewhere = forwarder is not None and forwarder.is_elsewhere(keys)
         for key in keys:

@@ -110,10 +110,8 @@ def test_the_table_is_that_of_a_node() -> None:
         assert (command.first, command.last, command.step) == theirs.keys, command.name
         assert command.access == theirs.access, command.name
         assert command.operation == theirs.operation, command.name
-        assert command.by_number == (theirs.numbered_keys is not None), command.name
-    with_keys = {
-        name for name, each in node.items() if (each.keys[0] or each.numbered_keys) and not each.subcommands
-    }
+        assert command.numbered_keys == theirs.numbered_keys, command.name
+    with_keys = {name for name, each in node.items() if each.has_keys and not each.subcommands}
     by_transactions = {"watch", transactions.WATCH.name, transactions.EXEC.name}
     assert with_keys - by_transactions == {command.name for command in FORWARDED.values()}
 

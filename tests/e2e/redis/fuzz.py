@@ -36,9 +36,11 @@ async def compare(address: str, number: int, seed: int, protocol: int, *, transa
     differences: list[str] = []
     with Wire(address) as theirs:
         theirs.say("FLUSHALL")
+        theirs.say("SCRIPT FLUSH")
         if protocol == 3:
             theirs.say("HELLO 3")
-        commands = iter(Commands(seed, transactions=transactions))
+        msetex = b"$6\r\nmsetex" in theirs.say("COMMAND INFO msetex")  # Redis 8.4
+        commands = iter(Commands(seed, transactions=transactions, msetex=msetex))
         while number > 0 and len(differences) < 10:
             batch = list(islice(commands, min(number, AT_ONCE)))
             number -= len(batch)

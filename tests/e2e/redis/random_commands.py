@@ -6,6 +6,7 @@ Expiries are in the far future or long past, so that no reply depends on when it
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha1
 from random import Random
 
 from tests.e2e.redis.cases import FUTURE
@@ -34,11 +35,29 @@ TIMES = (b"1", b"-5", b"0", b"x", b"9223372036854775808")
 SMALL = tuple(b"%d" % number for number in (0, 1, 2, 3, 5, 8, 13, -1, -2, -5, -20))
 
 
-class Commands:
-    """A source of random commands. `transactions`: also in MULTI … EXEC, and with WATCH."""
+# Errors are returned as those of the command: a raised one has the script's line in Redis, and not here.
+SCRIPTS = (
+    b"return redis.call('get', KEYS[1])",
+    b"local r = redis.pcall('incrby', KEYS[1], ARGV[1]) "
+    b"if type(r) == 'table' then return redis.error_reply(r.err) end return {'done'}",
+    b"redis.call('set', KEYS[1], ARGV[1]) return redis.status_reply('DONE')",
+    b"if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end",
+    b"for at, key in ipairs(KEYS) do redis.call('append', key, at) end return {#KEYS, ARGV[1]}",
+    b"redis.call('setex', KEYS[1], 100000000, ARGV[1]) return {redis.call('ttl', KEYS[1]) > 0, false, 'x'}",
+)
+READ_ONLY_SCRIPTS = (
+    b"return {redis.call('get', KEYS[1]), KEYS[1], ARGV[1]}",
+    b"return redis.call('exists', KEYS[1])",
+    b"return redis.call('strlen', KEYS[1]) + 1",
+)
 
-    def __init__(self, seed: int, *, transactions: bool = False) -> None:
+
+class Commands:
+    """A source of random commands. `transactions`: also in MULTI … EXEC, and with WATCH; `msetex`: also MSETEX."""
+
+    def __init__(self, seed: int, *, transactions: bool = False, msetex: bool = False) -> None:
         self._random = Random(seed)
+        self._msetex = msetex
         self._transactions = transactions
 
     def __iter__(self) -> Iterator[list[bytes]]:
@@ -65,7 +84,8 @@ class Commands:
         """Return one command; now and then with an argument too many or too few, in lower case."""
         random = self._random
         argv = self._valid()
-        if random.random() < 0.02:
+        # Not of scripts, which would raise an error.
+        if random.random() < 0.02 and not argv[0].lower().startswith(b"eval"):
             argv = argv[:-1] if random.random() < 0.5 and len(argv) > 1 else [*argv, random.choice((b"1", b"x"))]
         if random.random() < 0.1:
             argv[0] = argv[0].lower()
@@ -75,7 +95,7 @@ class Commands:
         random = self._random
         pick = random.choice
         key = pick(KEYS)
-        match random.randrange(46):
+        match random.randrange(50):
             case 0 | 1:
                 return [b"SET", key, pick(VALUES)]
             case 2 | 3:
@@ -153,8 +173,25 @@ class Commands:
                 return [pick((b"BITOP", b"bitop")), *self._bit_operation()]
             case 42:
                 return [b"BITFIELD_RO", key, *(word for _ in range(random.randint(0, 2)) for word in self._field())]
+            case 43 | 44:
+                return self._script()
+            case 45 if self._msetex:
+                keys = self._keys()
+                pairs = [word for each in keys for word in (each, pick(VALUES))]
+                number = b"%d" % len(keys) if random.random() < 0.9 else pick(NUMBERS)
+                return [b"MSETEX", number, *pairs, *self._set_options()]
             case _:
                 return [b"GET", key]
+
+    def _script(self) -> list[bytes]:
+        random = self._random
+        keys = self._keys()
+        number = b"%d" % len(keys) if random.random() < 0.95 else random.choice((b"-1", b"x", b"9"))
+        name, sources = random.choice(((b"EVAL", SCRIPTS), (b"eval_ro", READ_ONLY_SCRIPTS)))
+        source = random.choice(sources)
+        if random.random() < 0.2:
+            name, source = name + b"SHA" if name == b"EVAL" else b"EVALSHA_RO", sha1(source).hexdigest().encode()
+        return [name, source, number, *keys, random.choice(VALUES)]
 
     def _bit_operation(self) -> list[bytes]:
         name = self._random.choice((b"AND", b"or", b"XOR", b"NOT", b"BAD"))

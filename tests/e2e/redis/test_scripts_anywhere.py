@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from redis.commands.core import DataPersistOptions
 from redis.exceptions import LockNotOwnedError, NoScriptError, ResponseError
 
 from tests.e2e.redis.plain_clients import PROTOCOLS, SECONDS, WAYS, client
@@ -39,6 +40,52 @@ def test_scripts_on_keys_of_any_node(ways: dict[str, str], way: str, protocol: i
             (("EVAL", "while true do end", "1", "a"), "was stopped: it has more than 1000000 instructions"),
             (("EVAL", "no script", "1", "a"), "Error compiling script"),
             (("SCRIPT", "NOSUCH"), "unknown subcommand"),
+        ):
+            with pytest.raises(ResponseError, match=said):
+                one.execute_command(*line)
+
+
+@WAYS
+@PROTOCOLS
+def test_scripts_in_transactions_on_keys_of_any_node(ways: dict[str, str], way: str, protocol: int) -> None:
+    with client(ways[way], protocol) as one:
+        add = one.register_script(ADD)
+        for number in range(12):
+            tag = f"{{script/multi/{way}/{protocol}/{number}}}"
+            with one.pipeline() as pipeline:
+                pipeline.set(f"{tag}a", 1)
+                add(keys=[f"{tag}a"], args=[5], client=pipeline)
+                pipeline.eval("return {KEYS[1], redis.call('get', KEYS[1])}", 1, f"{tag}a").get(f"{tag}a").ping()
+                assert pipeline.execute() == [True, 1, [f"{tag}a".encode(), b"6"], b"6", True]
+            with one.pipeline() as pipeline, pytest.raises(ResponseError, match="was stopped"):
+                pipeline.set(f"{tag}a", 1).eval("while true do end", 1, f"{tag}a").execute()
+            assert one.get(f"{tag}a") == b"6"
+        with one.pipeline() as pipeline:
+            assert pipeline.eval("return ARGV[1]", 0, "x").execute() == [b"x"]
+
+
+@WAYS
+@PROTOCOLS
+def test_msetex_on_keys_of_any_node(ways: dict[str, str], way: str, protocol: int) -> None:
+    with client(ways[way], protocol) as one:
+        prefix = f"msetex/{way}/{protocol}"
+        keys = {f"{prefix}/{number}": f"{number}" for number in range(30)}
+        assert one.msetex(keys, ex=100) == 1
+        assert one.mget(list(keys)) == [value.encode() for value in keys.values()]
+        assert all(90 < one.ttl(key) <= 100 for key in keys)
+        assert one.msetex(keys) == 1
+        assert one.ttl(f"{prefix}/7") == -1
+        for number in range(6):
+            tagged = {f"{{{prefix}/{number}}}a": "1", f"{{{prefix}/{number}}}b": "2"}
+            assert one.msetex(tagged, DataPersistOptions.XX) == 0
+            assert one.msetex(tagged, DataPersistOptions.NX, px=100_000) == 1
+            assert one.msetex(tagged, DataPersistOptions.NX) == 0
+            assert one.msetex(tagged, keepttl=True) == 1
+            assert all(90 < one.ttl(key) <= 100 for key in tagged)
+        for line, said in (
+            (("MSETEX", "2", "a", "1"), "wrong number of key-value pairs"),
+            (("MSETEX", "30", *(word for pair in keys.items() for word in pair), "NX"), "hash to the same slot"),
+            (("MSETEX", "1", "a", "1", "EX", "0"), "invalid expire time in 'msetex' command"),
         ):
             with pytest.raises(ResponseError, match=said):
                 one.execute_command(*line)

@@ -12,6 +12,7 @@ from milena_cache.objects.write_request import Ack
 from milena_cache.servers.resp.decisions.timestamps import expiry_in_ms
 from milena_common.api.durability import THROUGH, Durability, check_durability
 from milena_common.api.errors import MilenaError
+from milena_common.forwarding.numbered_keys import end_of_pairs
 from milena_common.resp.redis_replies import SYNTAX, CommandError
 
 # By option: True if its number is in seconds (else milliseconds), and True if it is a timestamp (else a duration).
@@ -24,6 +25,10 @@ _EXPIRY_OPTIONS = {
 
 # Options of SET by which its effect or its reply depends on the existing object.
 DEPENDS = frozenset((b"NX", b"XX", b"GET", b"KEEPTTL", b"IFEQ", b"IFNE"))
+
+
+# Options of SET that MSETEX does not have.
+_OF_SET_ALONE = frozenset((b"GET", b"IFEQ", b"IFNE", b"DURABILITY", b"RECEIPT", b"WITHIN"))
 
 
 @dataclass(slots=True)
@@ -83,10 +88,13 @@ class Options:
         return expiry_in_ms(self.number, command, now_ms, seconds=seconds, absolute=absolute, positive=True)
 
 
-def set_options(argv: list[bytes]) -> Options:
-    """Parse the options of `SET key value …`. Raises CommandError, and InvalidRequest for an unknown durability."""
+def set_options(argv: list[bytes], at: int = 3) -> Options:
+    """Parse the options of `SET key value …`, which begin at a position.
+
+    Raises CommandError, and InvalidRequest for an unknown durability.
+    """
     options = Options()
-    at, size = 3, len(argv)
+    size = len(argv)
     while at < size:
         option = argv[at].upper()
         at += 1
@@ -142,6 +150,17 @@ def plain_options(argv: list[bytes]) -> Options | None:
     except (CommandError, MilenaError):
         return None
     return None if options.depends else options
+
+
+def msetex_options(argv: list[bytes]) -> tuple[int, Options]:
+    """Return the position behind the last value of `MSETEX number key value …`, and the options.
+
+    Raises CommandError, also for an option that only SET has.
+    """
+    end = end_of_pairs(argv)
+    if not _OF_SET_ALONE.isdisjoint(word.upper() for word in argv[end:]):
+        raise CommandError(SYNTAX)
+    return end, set_options(argv, end)
 
 
 def getex_options(argv: list[bytes]) -> Options:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from milena_cache.servers.resp.decisions.set_options import getex_options, set_options
+from milena_cache.servers.resp.decisions.set_options import getex_options, msetex_options, set_options
 from milena_cache.servers.resp.decisions.timestamps import LATEST_MS, expiry_in_ms
 from milena_cache.servers.resp.decisions.values import TOO_LONG, Decision, Values
 from milena_common.api.byte_range import ByteRange
@@ -128,6 +128,17 @@ def msetnx(values: Values, argv: list[bytes]) -> int:
     if any(values.value_of(key) is not None for key in argv[1::2]):
         return 0
     _put_all(values, argv)
+    return 1
+
+
+def msetex(values: Values, argv: list[bytes]) -> int:
+    end, options = msetex_options(argv)
+    expires_ms = options.expires_ms("msetex", values.now_ms) if options.expiry_option else 0
+    keys = argv[2:end:2]
+    if options.conditional and not all(options.allow(values.value_of(key)) for key in keys):
+        return 0
+    for key, data in zip(keys, argv[3:end:2], strict=True):
+        values.assign(key, data, values.expires_ms(key) if options.keep_ttl else min(expires_ms, LATEST_MS))
     return 1
 
 

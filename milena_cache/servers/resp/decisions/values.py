@@ -18,6 +18,10 @@ from milena_common.resp.redis_replies import CommandError
 TOO_LONG = "ERR string exceeds maximum allowed size (proto-max-bulk-len)"
 
 
+class NothingDone(CommandError):
+    """An error after which nothing may be written that the command, or its transaction, has decided."""
+
+
 class Unread(Exception):
     """A command looks at an object that was not read, since the command before it was to replace it, and failed."""
 

@@ -62,9 +62,8 @@ def check_identified(session: Session) -> None:
 def check_transaction(command: Command[Any], argv: list[bytes]) -> None:
     """Raise CommandError for a command that cannot be in a transaction."""
     if (
-        (command.keys[0] and command.decide is None)
+        (command.has_keys and command.decide is None and command.decide_in is None)
         or command.about is not None
-        or command.numbered_keys is not None
         or command.behind_all
         or command.name in _NOT_QUEUED
         or (command.while_subscribed and command.group == "pubsub")
@@ -80,7 +79,7 @@ def check_deadline(command: Command[Any], waited: float, timeout: float) -> None
     nothing, and later ones depend on them. (1) MULTI is rejected for its age; (2) the commands behind it are not,
     and run; (3) the client takes the transaction for failed.
     """
-    if waited > timeout and (command.keys[0] or command.numbered_keys is not None):
+    if waited > timeout and command.has_keys:
         raise Overloaded(
             f"retry-after-ms={RETRY_AFTER_MS} the command waited for {waited:.1f} s, REQUEST_TIMEOUT_SECONDS is "
             f"{timeout:g}; nothing was done"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from milena_cache.servers.resp.dispatch.session import Session
+from milena_common.forwarding.numbered_keys import NumberedKeys
 from milena_common.resp.command_ordering import Access
 
 # The context of the handlers: `milena_cache.servers.resp.state.context.Context`, which in turn has all commands.
@@ -31,6 +32,14 @@ ALL_KEYS: Final = (1, -1, 1)
 KEYS_WITH_VALUES: Final = (1, -1, 2)
 KEY_OF_SUBCOMMAND: Final = (2, 2, 1)
 BEHIND_OPERATION: Final = (2, -1, 1)
+
+
+def positions(argv: Sequence[bytes], keys: KeyPositions) -> range:
+    """Return the positions of the keys among `argv`."""
+    first, last, step = keys
+    if not first:
+        return range(0)
+    return range(first, last + 1 if last >= 0 else len(argv) + last + 1, step)
 
 
 def _never(argv: list[bytes]) -> bool:
@@ -61,7 +70,8 @@ class Command(Generic[C]):
     decide: what it makes of the values of its keys (`milena_cache.servers.resp.decisions`), also in a transaction;
         None if it is not available there, or has no keys
     blind: returns True for arguments with which it writes its keys without regard to what they are
-    numbered_keys: returns its keys, if the arguments say how many they are (EVAL); `keys` is NO_KEYS then
+    decide_in: returns `decide` for a context, of a command for which that depends on it (EVAL)
+    numbered_keys: where its keys are, if its arguments say how many they are (EVAL); `keys` is NO_KEYS then
     """
 
     name: str
@@ -86,7 +96,8 @@ class Command(Generic[C]):
     while_subscribed: bool = False
     decide: Callable[[Any, list[bytes]], Any] | None = None
     blind: Callable[[list[bytes]], bool] = _never
-    numbered_keys: Callable[[Sequence[bytes]], list[bytes]] | None = None
+    decide_in: Callable[[C], Callable[[Any, list[bytes]], Any]] | None = None
+    numbered_keys: NumberedKeys | None = None
 
     def access_of(self, argv: list[bytes]) -> Access:
         """Return what the command does to its keys with these arguments."""
@@ -100,10 +111,23 @@ class Command(Generic[C]):
         """True if `number` arguments, the name included, are allowed."""
         return number == self.arity if self.arity >= 0 else number >= -self.arity
 
+    @property
+    def has_keys(self) -> bool:
+        """True if it is about keys; one that says how many they are may have none of them."""
+        return bool(self.keys[0]) or self.numbered_keys is not None
+
+    def positions(self, argv: Sequence[bytes]) -> range:
+        """Return the positions of the keys among `argv`."""
+        return positions(argv, self.keys) if self.numbered_keys is None else self.numbered_keys.positions(argv)
+
     def keys_in(self, argv: list[bytes]) -> list[bytes]:
         """Return the keys among `argv`."""
         first, last, step = self.keys
         if not first:
-            return [] if self.numbered_keys is None else self.numbered_keys(argv)
+            return [] if self.numbered_keys is None else self.numbered_keys.keys_in(argv)
         stop = last + 1 if last >= 0 else len(argv) + last + 1
         return argv[first:stop:step]
+
+    def decision(self, context: C) -> Callable[[Any, list[bytes]], Any] | None:
+        """Return what it makes of the values of its keys; None if it is not available in a transaction."""
+        return self.decide if self.decide_in is None else self.decide_in(context)

@@ -6,12 +6,13 @@ which becomes the handler: no call is added to a command.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypedDict, TypeVar, Unpack
 
 from milena_cache.servers.resp.dispatch.command import C, Command, KeyPositions, Operation
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.subcommands import no_handler
+from milena_common.forwarding.numbered_keys import NumberedKeys
 from milena_common.resp.command_ordering import Access
 
 R = TypeVar("R")
@@ -40,7 +41,8 @@ class Metadata(TypedDict, Generic[C], total=False):
     while_subscribed: bool
     decide: Callable[[Any, list[bytes]], Any]
     blind: Callable[[list[bytes]], bool]
-    numbered_keys: Callable[[Sequence[bytes]], list[bytes]]
+    decide_in: Callable[[C], Callable[[Any, list[bytes]], Any]]
+    numbered_keys: NumberedKeys
 
 
 class CommandTable(Generic[C]):

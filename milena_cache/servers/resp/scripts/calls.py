@@ -51,14 +51,13 @@ class ScriptCalls:
             raise CommandError("ERR Unknown Redis command called from script")
         if not command.accepts(len(argv)):
             raise CommandError("ERR Wrong number of args calling Redis command from script")
-        if not command.keys[0]:
+        if not command.has_keys or command.decide_in is not None:
             return self._without_keys(command.name, argv)
         check_transaction(command, argv)
         if self._read_only and command.access != "read":
             raise CommandError("ERR Write commands are not allowed from read-only scripts.")
         assert command.decide is not None
-        first, last, step = command.keys
-        named = range(first, last + 1 if last >= 0 else len(argv) + last + 1, step)
+        named = command.positions(argv)
         argv = list(argv)
         for at in named:
             argv[at] = self._cache_key(argv[at])

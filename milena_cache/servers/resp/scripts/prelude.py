@@ -254,10 +254,10 @@ local function call(...)
 end
 
 local function error_text(text)
+    if byte(text, 1) == 45 then text = string.sub(text, 2) end
+    local has_code = find(text, " ", 1, true)
     text = gsub(text, "[\r\n]", " ")
-    if byte(text, 1) ~= 45 then return "ERR " .. text end
-    text = string.sub(text, 2)
-    if find(text, " ", 1, true) then return text end
+    if has_code then return text end
     return "ERR " .. text
 end
 

@@ -89,7 +89,7 @@ class Forwarder:
         routed = find(argv)
         if routed is None:
             return None
-        if routed.by_number:
+        if routed.is_script:
             argv = self._scripts.as_eval(argv)
         default = self._buckets.default
         parts = split(routed, argv)

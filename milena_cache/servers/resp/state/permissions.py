@@ -105,7 +105,7 @@ class Permissions:
 
     def _limit(self, session: Session, user: User, command: Command[Any], now: float) -> None:
         try:
-            if command.keys[0] or command.operation != "other":
+            if command.has_keys or command.operation != "other":
                 self.access.limits.admit(user, now)
         finally:
             self.charge(session, user, now)  # its own bytes are for the commands behind it to wait for

@@ -41,7 +41,6 @@ DIFFERENCES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "there is no `MONITOR`": ("test_watch_exec_no_unwatch", "test_watch_reset_unwatch"),
     "scripts have no library but Lua's own": ("test_eval_msgpack", "test_eval_msgpack_pipeline_error_in_lua"),
-    "scripts are not available in transactions": ("test_script_object_in_pipeline",),
 }
 MAX_DIFFERENCES: Final = 20
 

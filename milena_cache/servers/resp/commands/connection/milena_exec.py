@@ -53,7 +53,7 @@ def exec_(context: Context, session: Session, argv: list[bytes]) -> Any:
     commands = []
     for each in queue:
         command = find(context.commands, each)
-        if command is None or not command.keys[0]:
+        if command is None or not command.has_keys:
             raise unknown_command(each)
         if not command.accepts(len(each)):
             raise wrong_arity(command.name)

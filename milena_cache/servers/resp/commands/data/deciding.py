@@ -13,7 +13,7 @@ from milena_cache.reads.read_modify_write import Decided, ReadModifyWrite
 from milena_cache.servers.resp.commands.data.reading import entries_of
 from milena_cache.servers.resp.decisions.timestamps import as_ms
 from milena_cache.servers.resp.decisions.values import Decision, Values
-from milena_cache.servers.resp.dispatch.command import ONE_KEY, Handler, KeyPositions
+from milena_cache.servers.resp.dispatch.command import ONE_KEY, Handler, KeyPositions, positions
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.service.requests import Place
@@ -57,12 +57,6 @@ async def _converted(entries: Awaitable[list[Entry]], convert: Any) -> Any:
 def values_of(context: Context, found: dict[bytes, Entry]) -> Values:
     """Return objects that were read, for decisions."""
     return Values(found, as_ms(context.clock.wall()), context.config.max_value_bytes)
-
-
-def positions(argv: list[bytes], keys: KeyPositions) -> range:
-    """Return the places of the keys among `argv`."""
-    first, last, step = keys
-    return range(first, last + 1 if last >= 0 else len(argv) + last + 1, step)
 
 
 def decide_on(

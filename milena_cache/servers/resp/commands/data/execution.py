@@ -1,7 +1,8 @@
 """Coordination. Carries out transactions: the commands of a queue, with nothing in between, by one commit.
 
 All keys are read, each command decides upon what those before it have made of them, and the result is written by
-one commit of the journal, see `ReadModifyWrite`: all or nothing, also over a crash. Commands without keys are
+one commit of the journal, see `ReadModifyWrite`: all or nothing, also over a crash. Scripts are such commands too;
+if one is stopped, nothing is done. Commands without keys are
 carried out after that, by the node of the client, only if it has succeeded.
 
 If the keys are another node's, that carries it out, as one command (`milena_common.forwarding.transactions`). The
@@ -13,12 +14,12 @@ epoch since which it owned the slot, and B replies that it has changed. Without 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from milena_cache.objects.entry import Entry
 from milena_cache.reads.read_modify_write import Decided, NewValue, Otherwise, Place, ReadModifyWrite
-from milena_cache.servers.resp.commands.data.deciding import MAX_TOGETHER, check_one_slot, positions, values_of
-from milena_cache.servers.resp.decisions.values import Unread
+from milena_cache.servers.resp.commands.data.deciding import MAX_TOGETHER, check_one_slot, values_of
+from milena_cache.servers.resp.decisions.values import NothingDone, Unread, Values
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.transaction import QueuedCommand, Watched
 from milena_cache.servers.resp.state.context import Context
@@ -29,6 +30,9 @@ from milena_common.forwarding.transactions import EXEC, decode_replies, encode_e
 from milena_common.resp.encoding import NullArray, Pieces, Raw, encode
 from milena_common.resp.errors import to_resp
 from milena_common.resp.redis_replies import CommandError
+
+# The event loop waits for the scripts of a transaction: one does not begin after those before it took so long.
+SCRIPT_SECONDS: Final = 0.1
 
 # The replies to the commands with keys, by their place; None: a watched key has changed, and nothing was done.
 Replies = dict[int, Any] | None
@@ -48,6 +52,7 @@ class Execution:
         self._session = session
         self._commands = commands
         self._watched = watched
+        self._script_seconds = 0.0  # that the scripts of the present attempt have taken
 
     def attempt(self) -> Replies | Awaitable[Replies]:
         """Return the replies, or an awaitable of them. Raises as EXEC, and Moved and TryAgain: nothing was done."""
@@ -75,18 +80,19 @@ class Execution:
         read: dict[bytes, None] = {}
         commands: list[tuple[int, QueuedCommand]] = []
         for number, (command, argv) in enumerate(self._commands):
-            if command.keys[0]:
-                argv = list(argv)
+            if command.has_keys:
+                named, by_name = list(argv), argv
                 blind = blindly and command.blind(argv)
-                for at in positions(argv, command.keys):
+                for at in command.positions(argv):
                     place = context.place(argv[at])
-                    key = argv[at] = place[0].cache_key
-                    if key not in places and not blind:
+                    key = named[at] = place[0].cache_key
+                    # A script may look at what a command before it was to replace, and did not.
+                    if (key not in places and not blind) or command.decide_in is not None:
                         read[key] = None
                         if session.tracking and command.access == "read":
                             context.tracking.track(session.id, key)
                     places[key] = place
-                commands.append((number, QueuedCommand(command, argv)))
+                commands.append((number, QueuedCommand(command, named if command.decide else by_name)))
         for key in self._watched:
             if key not in places:
                 places[key] = context.place(key)
@@ -96,19 +102,20 @@ class Execution:
                 f"ERR the transaction has {len(places)} keys; at most {MAX_TOGETHER} are allowed; nothing was done"
             )
         check_one_slot(context, places)
-        if not places:
-            return {}
 
         def decide(found: Mapping[bytes, Entry]) -> tuple[Replies, Mapping[bytes, NewValue | Otherwise]]:
             now = _as_they_are(context, {key: places[key] for key in self._watched}, found)
             if any(before.is_changed(now[key]) for key, before in self._watched.items()):
                 return None, {}
             values = values_of(context, dict(found))
+            self._script_seconds = 0.0
             replies: dict[int, Any] = {}
             size = 0
             for number, (command, argv) in commands:
                 try:
-                    reply = command.decide(values, argv)
+                    reply = self._decide(command, values, argv)
+                except NothingDone:
+                    raise  # the script may have changed some of `values`
                 except (CommandError, MilenaError) as error:
                     reply = error
                 if isinstance(reply, bytes):
@@ -120,11 +127,29 @@ class Execution:
                 raise CommandError("ERR the reply has too many bytes (RESP_OUTPUT_BYTES); nothing was done")
             return replies, values.changes()
 
+        if not places:  # of scripts, which may have none
+            return decide({})[0]
         begun = _read_modify_write(context, places, read, decide).carry_out()
         if isinstance(begun, Decided):
             replies: Replies = begun.reply
             return replies
         return self._later(begun)
+
+    def _decide(self, command: Any, values: Values, argv: list[bytes]) -> Any:
+        """Return the reply to a command. Raises CommandError, MilenaError, which are replies, and NothingDone."""
+        if command.decide_in is None:
+            return command.decide(values, argv)
+        if self._script_seconds > SCRIPT_SECONDS:
+            raise NothingDone(
+                f"ERR the scripts of the transaction take more than {SCRIPT_SECONDS:g} s together; nothing was done"
+            )
+        now = self._context.clock.now
+        started = now()
+        reply: Raw = command.decide_in(self._context)(values, argv)
+        self._script_seconds += now() - started
+        if reply.startswith(b"-"):
+            raise CommandError(reply[1:-2].decode(errors="replace"))
+        return Raw(in_protocol(reply, self._session.protocol))
 
     async def _later(self, begun: Awaitable[Decided]) -> Replies:
         try:
@@ -191,7 +216,7 @@ class Exec:
         context, session = self._context, self._session
         keys = list(dict.fromkeys(forwarder.cache_keys(self._execution.keys)))
         check_one_slot(context, keys)
-        with_keys = [number for number, (command, _) in enumerate(self._commands) if command.keys[0]]
+        with_keys = [number for number, (command, _) in enumerate(self._commands) if command.has_keys]
         argv = encode_exec(
             keys[0],
             {key: each.encode() for key, each in self._watched.items()},
@@ -224,7 +249,7 @@ class Exec:
         replies: list[Any] = []
         waits = False
         for number, (command, argv) in enumerate(self._commands):
-            if command.keys[0]:
+            if command.has_keys:
                 replies.append(with_keys[number])
                 continue
             try:

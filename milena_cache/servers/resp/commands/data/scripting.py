@@ -5,7 +5,7 @@ before them have made of the keys, and the result is written by one commit, as t
 no effect but that, so it runs again where a write's condition failed.
 
 An error that a script raises leaves the writes before it done, as in Redis; a script that is stopped, because it
-exceeds a bound, leaves nothing done.
+exceeds a bound, leaves nothing done, nor does the transaction that it is in.
 """
 
 from __future__ import annotations
@@ -15,19 +15,44 @@ from typing import Any
 
 from milena_cache.reads.read_modify_write import Decided
 from milena_cache.servers.resp.commands.data.deciding import decide_on, values_of
-from milena_cache.servers.resp.decisions.values import Values
+from milena_cache.servers.resp.decisions.values import Decision, NothingDone, Values
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.scripts.calls import MAX_WRITTEN_BYTES, ScriptCalls
 from milena_cache.servers.resp.scripts.sandbox import ScriptStopped
 from milena_cache.servers.resp.state.context import Context
+from milena_common.forwarding.numbered_keys import KEYS_OF_SCRIPT, check_number_of_keys
 from milena_common.forwarding.routing import in_protocol
-from milena_common.forwarding.scripts import check_number_of_keys, digest_of, flushed, keys_of_script
+from milena_common.forwarding.scripts import digest_of, flushed
 from milena_common.resp.command_ordering import Access
 from milena_common.resp.encoding import OK, Raw
 from milena_common.resp.redis_replies import CommandError
 
 COMMANDS = CommandTable[Context](group="scripting", categories=("scripting",))
+
+
+def decision_in(context: Context) -> Decision:
+    """Return the decision of all of them. Its reply is that of the sandbox, and it raises CommandError.
+
+    Its arguments have the keys as the client calls them.
+    """
+
+    def decide(values: Values, argv: list[bytes]) -> Raw:
+        check_number_of_keys(argv)
+        sandbox = context.sandbox()
+        name, source, _, *others = context.scripts.as_eval(argv)
+        keys = KEYS_OF_SCRIPT.keys_in(argv)
+        read_only = name.upper().endswith(b"_RO")
+        calls = ScriptCalls(context.commands, values, context.cache_key, read_only=read_only)
+        try:
+            reply = sandbox.run(digest_of(source), source, keys, others[len(keys) :], calls.call)
+        except ScriptStopped as stopped:
+            raise NothingDone(f"ERR the script was stopped: {stopped}; nothing was done") from None
+        if calls.exceeded:
+            raise NothingDone(f"ERR the script writes more than {MAX_WRITTEN_BYTES} bytes; nothing was done")
+        return reply
+
+    return decide
 
 
 def _described(access: Access, since: str) -> dict[str, Any]:
@@ -39,18 +64,13 @@ def _described(access: Access, since: str) -> dict[str, Any]:
         "flags": ("noscript", "movablekeys"),
         "since": since,
         "complexity": "Depends on the script that is executed.",
-        "numbered_keys": keys_of_script,
+        "decide_in": decision_in,
+        "numbered_keys": KEYS_OF_SCRIPT,
     }
 
 
 @COMMANDS.command("eval_ro", summary="Executes a read-only server-side Lua script.", **_described("read", "7.0.0"))
 @COMMANDS.command("eval", summary="Executes a server-side Lua script.", **_described("modify", "2.6.0"))
-def evaluate(context: Context, session: Session, argv: list[bytes]) -> Any:
-    """Run a script, and return its reply, or an awaitable of it. Raises CommandError and MilenaError."""
-    check_number_of_keys(argv)
-    return _run(context, session, argv[1], argv)
-
-
 @COMMANDS.command(
     "evalsha_ro",
     summary="Executes a read-only server-side Lua script by SHA1 digest.",
@@ -59,31 +79,16 @@ def evaluate(context: Context, session: Session, argv: list[bytes]) -> Any:
 @COMMANDS.command(
     "evalsha", summary="Executes a server-side Lua script by SHA1 digest.", **_described("modify", "2.6.0")
 )
-def evalsha(context: Context, session: Session, argv: list[bytes]) -> Any:
+def evaluate(context: Context, session: Session, argv: list[bytes]) -> Any:
+    """Run a script, and return its reply, or an awaitable of it. Raises CommandError and MilenaError."""
     check_number_of_keys(argv)
-    return _run(context, session, context.scripts.source_of(argv[1]), argv)
-
-
-def _run(context: Context, session: Session, source: bytes, argv: list[bytes]) -> Any:
-    sandbox = context.sandbox()
-    digest = context.scripts.add(source)
-    keys = keys_of_script(argv)
-    arguments = argv[3 + len(keys) :]
-    read_only = argv[0].upper().endswith(b"_RO")
-
-    def decide(values: Values, _: list[bytes]) -> Raw:
-        calls = ScriptCalls(context.commands, values, context.cache_key, read_only=read_only)
-        try:
-            reply = sandbox.run(digest, source, keys, arguments, calls.call)
-        except ScriptStopped as stopped:
-            raise CommandError(f"ERR the script was stopped: {stopped}; nothing was done") from None
-        if calls.exceeded:
-            raise CommandError(f"ERR the script writes more than {MAX_WRITTEN_BYTES} bytes; nothing was done")
-        return reply
-
+    context.sandbox()
+    argv = context.scripts.as_eval(argv)
+    decide = decision_in(context)
+    keys = KEYS_OF_SCRIPT.keys_in(argv)
     if not keys:
         return _replied(session, decide(values_of(context, {}), argv))
-    begun = decide_on(context, argv, (3, 2 + len(keys), 1), decide)
+    begun = decide_on(context, argv, (3, 2 + len(keys), 1), lambda values, _: decide(values, argv))
     return _replied(session, begun.reply) if isinstance(begun, Decided) else _later(session, begun)
 
 

@@ -28,6 +28,7 @@ from milena_cache.servers.resp.decisions.set_options import (
     DEPENDS,
     Options,
     getex_options,
+    msetex_options,
     receipt_of,
     set_options,
 )
@@ -38,7 +39,9 @@ from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.service.requests import Place
+from milena_common.api.errors import MilenaError
 from milena_common.api.keys import check_value_size
+from milena_common.forwarding.numbered_keys import KEYS_OF_MSETEX
 from milena_common.resp.encoding import OK, Pieces, Raw, bulk, null
 from milena_common.resp.redis_replies import CommandError, integer, wrong_arity
 from milena_common.runtime.clock import monotonic_ms
@@ -338,17 +341,65 @@ def mset(context: Context, session: Session, argv: list[bytes]) -> Any:
         check_value_size(len(value), context.config.max_value_bytes)
     if len(argv) > 2 * MAX_KEYS_AT_ONCE:
         return _mset_many(context, session, argv)
-    return _mset(context, places(context, session, argv[1::2], reading=False), argv)
+    return _mset(context, places(context, session, argv[1::2], reading=False), argv[2::2], NEVER, Raw(OK))
 
 
-async def _mset_many(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    reply = _mset(context, await place_all(context, session, argv[1::2], reading=False), argv)
-    return reply if isinstance(reply, Raw) else await reply
+async def _mset_many(context: Context, session: Session, argv: list[bytes]) -> Any:
+    targets = await place_all(context, session, argv[1::2], reading=False)
+    reply = _mset(context, targets, argv[2::2], NEVER, Raw(OK))
+    return await reply if isinstance(reply, Awaitable) else reply
 
 
-def _mset(context: Context, targets: list[Place], argv: list[bytes]) -> Any:
+def _mset(context: Context, targets: list[Place], values: list[bytes], expires_at: float, reply: Any) -> Any:
+    """Write each of `targets` by itself, and return `reply`, or an awaitable of it."""
     writes = (
-        Change(place, value, owned_since=owned_since)
-        for (place, owned_since), value in zip(targets, argv[2::2], strict=True)
+        Change(place, value, owned_since=owned_since, expires_at=expires_at)
+        for (place, owned_since), value in zip(targets, values, strict=True)
     )
-    return write_all(context, writes, Raw(OK))
+    return write_all(context, writes, reply)
+
+
+def is_blind_msetex(argv: list[bytes]) -> bool:
+    """True if an MSETEX writes its keys without regard to what they are."""
+    try:
+        _, options = msetex_options(argv)
+    except (CommandError, MilenaError):
+        return False
+    return not options.depends
+
+
+@COMMANDS.command(
+    "msetex",
+    arity=-4,
+    access="modify",
+    operation="put",
+    flags=("denyoom", "movablekeys"),
+    since="8.4.0",
+    complexity="O(N) where N is the number of keys to set.",
+    summary="Sets the string values of several keys, with one expiration time.",
+    decide=decisions.msetex,
+    blind=is_blind_msetex,
+    numbered_keys=KEYS_OF_MSETEX,
+)
+def msetex(context: Context, session: Session, argv: list[bytes]) -> Any:
+    """Set the keys as MSET does; with NX, XX or KEEPTTL as one, which is decided by what they are."""
+    end, options = msetex_options(argv)
+    values = argv[3:end:2]
+    for value in values:
+        check_value_size(len(value), context.config.max_value_bytes)
+    if options.depends:
+        return reply_of(decide_on(context, argv, (2, end - 2, 2), decisions.msetex))
+    expires_ms = options.expires_ms("msetex", as_ms(context.clock.wall())) if options.expiry_option else 0
+    expires_at = as_timestamp(expires_ms) if expires_ms else NEVER
+    keys = argv[2:end:2]
+    if len(keys) > MAX_KEYS_AT_ONCE:
+        return _msetex_many(context, session, keys, values, expires_at)
+    return _mset(context, places(context, session, keys, reading=False), values, expires_at, 1)
+
+
+async def _msetex_many(
+    context: Context, session: Session, keys: list[bytes], values: list[bytes], expires_at: float
+) -> Any:
+    targets = await place_all(context, session, keys, reading=False)
+    reply = _mset(context, targets, values, expires_at, 1)
+    return await reply if isinstance(reply, Awaitable) else reply

@@ -159,7 +159,7 @@ def getkeys(context: Context, session: Session, argv: list[bytes]) -> list[bytes
     found = find(context.commands, requested)
     if found is None:
         raise CommandError("ERR Invalid command specified")
-    if not (found.keys[0] or found.numbered_keys is not None):
+    if not found.has_keys:
         raise CommandError("ERR The command has no key arguments")
     if not found.accepts(len(requested)):
         raise CommandError("ERR Invalid number of arguments specified for command")
