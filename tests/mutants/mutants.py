@@ -7,6 +7,7 @@ from tests.mutants.cluster_mutants import CLUSTER_BUGS, MORE_CLUSTER_BUGS
 from tests.mutants.copy_mutants import COPY_BUGS
 from tests.mutants.event_mutants import EVENT_BUGS
 from tests.mutants.large_object_mutants import LARGE_OBJECT_BUGS
+from tests.mutants.message_mutants import MESSAGE_BUGS
 from tests.mutants.mutant import Bug, Change
 from tests.mutants.script_mutants import SCRIPT_BUGS
 
@@ -692,5 +693,6 @@ BUGS: tuple[Bug, ...] = (
     ),
     *EVENT_BUGS,
     *LARGE_OBJECT_BUGS,
+    *MESSAGE_BUGS,
     *SCRIPT_BUGS,
 )

@@ -16,11 +16,27 @@ SCRIPT_BUGS: tuple[Bug, ...] = (
         (
             Change(
                 _COMMANDS,
-                'raise CommandError(f"ERR the script was stopped: {stopped}; nothing was done") from None',
+                'raise NothingDone(f"ERR the script was stopped: {stopped}; nothing was done") from None',
                 'return Raw(b"-ERR the script was stopped: nothing was done\\r\\n")',
             ),
         ),
         (_TESTS,),
+    ),
+    Bug(
+        "a script that is stopped leaves what it has written, in a transaction",
+        (Change("milena_cache/servers/resp/commands/data/execution.py", "except NothingDone:", "except OSError:"),),
+        (f"{_TESTS}::test_a_script_that_is_stopped_leaves_nothing_of_its_transaction_done",),
+    ),
+    Bug(
+        "the scripts of a transaction take any time",
+        (
+            Change(
+                "milena_cache/servers/resp/commands/data/execution.py",
+                "self._script_seconds > SCRIPT_SECONDS",
+                "False",
+            ),
+        ),
+        (f"{_TESTS}::test_scripts_of_a_transaction_have_a_time_together",),
     ),
     Bug(
         "scripts may leave any number of bytes",
