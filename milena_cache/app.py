@@ -400,7 +400,7 @@ def build(
         writes=writes,
         node=node,
         blocks=blocks,
-        part_reads=PartReads(node, origin, entries.existence, blocks, config.max_value_bytes, budget),
+        part_reads=PartReads(node, origin, entries.existence, blocks, config.max_value_bytes),
         uploads=UploadSessions(writes, multipart, budget, clock, config.max_value_bytes),
         client_uploads=ClientUploads(origin, writes, assembly, clock),
         property_reads=PropertyReads(origin, entries.existence, dirty, dirty_writes, freshness, clock),

@@ -31,22 +31,14 @@ from milena_cache.objects.entry import Entry, entry_of
 from milena_cache.objects.etags import same_etag
 from milena_cache.objects.expiry import NEVER, expiry_of, is_expired
 from milena_cache.objects.names import Object
-from milena_cache.objects.object_store import Absent, Readable, TooLarge, part_too_large
+from milena_cache.objects.object_store import Absent, Readable, Ref, TooLarge, part_too_large
 from milena_cache.objects.read_outcomes import HITS
 from milena_cache.origin.requests import within
 from milena_cache.reads.reader import FENCED, Node, Reply
 from milena_common.api.ahead import MAX_BLOCKS
-from milena_common.api.byte_range import ByteRange
+from milena_common.api.byte_range import MAX_PART_BYTES, ByteRange
 from milena_common.api.errors import ConditionFailed, MilenaError, OriginUnavailable, RangeNotSatisfiable
-from milena_common.limits.byte_budget import ByteBudget
-from milena_common.limits.call_bytes import CallBytes
 
-# Bytes of the largest part that is put together without waiting for room first.
-LARGE_PART_BYTES = 8 * 2**20
-# Of a large part: its blocks, and what they are put together to.
-PART_COPIES = 2
-# The share of a read's time that it may wait for each of its two kinds of room.
-ROOM_SHARE = 1 / 3
 # How often an object may change under one read of a part of it.
 MAX_CHANGES = 3
 
@@ -74,7 +66,6 @@ class PartReads:
     blocks: those of this node, or of the nodes of its ring
     direct: reads of blocks that clients have requested of this node as the one that keeps them
     max_value_bytes: MAX_VALUE_BYTES
-    budget: the process's bytes in flight
     """
 
     def __init__(
@@ -84,7 +75,6 @@ class PartReads:
         existence: Existence,
         blocks: BlockReads,
         max_value_bytes: int,
-        budget: ByteBudget,
     ) -> None:
         self.blocks: BlockReads | ClusterBlocks = blocks
         self.block_bytes = blocks.block_bytes
@@ -95,8 +85,7 @@ class PartReads:
         self._existence = existence
         self._clock = node.clock
         self._max_value_bytes = max_value_bytes
-        self._budget = budget
-        self._large = ByteBudget(budget.limit // 2)
+        self._max_part_bytes = min(MAX_PART_BYTES, max_value_bytes)
         self._sequential = SequentialReads(blocks.block_bytes)
 
     def read_part(
@@ -105,7 +94,8 @@ class PartReads:
         """Return the part if memory has the object, else an awaitable that has it within `timeout` seconds.
 
         With `if_match` only of the object with that ETag: otherwise, if there is one, raises ConditionFailed.
-        Raises RangeNotSatisfiable, FailedPrecondition for a part over MAX_VALUE_BYTES, and as `Node.read` does.
+        Raises RangeNotSatisfiable, TooLarge for more of a large object than one reply may have, and as `Node.read`
+        does.
         """
         known = None if owned_since == FENCED else self._known_large(target.cache_key, owned_since)
         if known is not None:
@@ -115,7 +105,7 @@ class PartReads:
             return self._read(target, range_of, timeout, owned_since, if_match, known, None)
         reading = self._node.uncounted.read(target, timeout, owned_since, whole=False)
         if isinstance(reading, Reply):
-            return self._from_memory(reading, range_of, if_match)
+            return self._from_memory(target, reading, range_of, if_match)
         return self._read(target, range_of, timeout, owned_since, if_match, known, reading)
 
     def read_blocks(
@@ -145,7 +135,7 @@ class PartReads:
     def _is_block_read(self, part: ByteRange, size: int) -> bool:
         """True if `part` is within one group of an object of `size` bytes, and may be put together at once."""
         offset, length = part
-        if offset < 0 or not 0 < length <= min(self._max_value_bytes, LARGE_PART_BYTES) or offset + length > size:
+        if offset < 0 or not 0 < length <= self._max_part_bytes or offset + length > size:
             return False
         return offset // self.group_bytes == (offset + length - 1) // self.group_bytes
 
@@ -191,9 +181,7 @@ class PartReads:
         known = None if owned_since == FENCED else self._known_large(target.cache_key, owned_since)
         if known is None:
             return 0
-        size = min(byte_range.max_bytes(known.size or 0), self._max_value_bytes, self._node.memory.lent)
-        # A larger part waits for room by itself: its caller must hold none then.
-        return size if size <= LARGE_PART_BYTES else 0
+        return min(byte_range.max_bytes(known.size or 0), self._max_part_bytes, self._node.memory.lent)
 
     def _from_block_memory(self, known: Known, target: Object, range_of: RangeOf, if_match: str) -> Part | None:
         """Return the part if this node's memory has its blocks, and count the read; None in all other cases."""
@@ -206,7 +194,7 @@ class PartReads:
             part = range_of(size)
         except RangeNotSatisfiable:
             return None  # of a newer version it may be satisfiable: see `_read`
-        if not 0 < part.length <= min(self._max_value_bytes, LARGE_PART_BYTES):
+        if not 0 < part.length <= self._max_part_bytes:
             return None
         version = Version(target, known.etag, size)
         value = self.blocks.find_range(version, part)
@@ -217,7 +205,7 @@ class PartReads:
         self._node.change_feed.notify(target.cache_key)  # as in `_read`
         return Part(Reply("hit", known.stand_in(), self._clock.now() - known.checked_at), value, size)
 
-    def _from_memory(self, reply: Reply, range_of: RangeOf, if_match: str) -> Part:
+    def _from_memory(self, target: Object, reply: Reply, range_of: RangeOf, if_match: str) -> Part:
         """Return the part of a whole object, and count the read."""
         value = reply.entry.value
         if value is None:
@@ -227,12 +215,28 @@ class PartReads:
             if if_match and not same_etag(reply.entry.etag, if_match):
                 raise _other_version(reply.entry.etag, if_match)
             start, length = range_of(len(value))
+            if len(value) > self._node.max_whole_bytes:
+                self._check_length(target.ref, ByteRange(start, length))
         except MilenaError:
             self._count(reply.outcome, 0 if reply.outcome in HITS else len(value))
             raise
         self._count(reply.outcome, length if reply.outcome in HITS else len(value))
         part = value if length == len(value) else value[start : start + length]
         return Part(reply, part, len(value))
+
+    def _check_length(self, ref: Ref, part: ByteRange) -> None:
+        """Raise TooLarge for a part of a large object that is more than one reply may have.
+
+        Also if memory has all of the object: whether it has would decide otherwise if a caller gets its part.
+        """
+        if part.length > self._max_value_bytes:
+            raise part_too_large(ref, part, self._max_value_bytes)
+        if part.length > self._max_part_bytes:
+            raise TooLarge(
+                f"length: the range has {part.length} bytes of the large object {ref}; allowed are at most "
+                f"{self._max_part_bytes} in one reply: request smaller parts, or read it as a stream (Read over "
+                "gRPC, the S3 endpoint, a file or get_range of Milena's clients)"
+            )
 
     def _count(self, outcome: str, size: int) -> None:
         reads = self._node.reads
@@ -264,7 +268,7 @@ class PartReads:
                     self._count("error", 0)
                     raise
                 if reply is not None:
-                    return self._from_memory(reply, range_of, if_match)
+                    return self._from_memory(target, reply, range_of, if_match)
             assert known is not None
             try:
                 part = await self._from_s3(target, range_of, deadline, owned_since, if_match, known)
@@ -318,8 +322,7 @@ class PartReads:
         if if_match and not same_etag(known.etag, if_match):
             raise _other_version(known.etag, if_match)
         part = range_of(size)
-        if part.length > self._max_value_bytes:
-            raise part_too_large(target.ref, part, self._max_value_bytes)
+        self._check_length(target.ref, part)
         if not part.length:
             return Part(Reply("hit", known.stand_in(), self._clock.now() - known.checked_at), b"", size)
         remaining = max(0.0, deadline - self._clock.now())
@@ -328,9 +331,6 @@ class PartReads:
         version = Version(target, known.etag, size)
         self._read_ahead(version, part)
         try:
-            if part.length > LARGE_PART_BYTES:
-                await self._room(part.length, remaining)
-                remaining = max(0.0, deadline - self._clock.now())
             piece = await self.blocks.read_range(version, part, remaining)
         except Replaced:
             return None
@@ -340,17 +340,6 @@ class PartReads:
         ahead = self._sequential.next_ahead(version, part)
         if ahead is not None:
             self.blocks.read_ahead(version, ahead)
-
-    async def _room(self, size: int, timeout: float) -> None:
-        """Wait until a large part of `size` bytes may be put together; the running task holds its bytes.
-
-        Such parts have half of the bytes in flight. With all of them: (1) parts that are put together have all the
-        bytes; (2) their blocks wait for room to be fetched in; (3) nothing makes room. Raises Overloaded.
-        """
-        size = min(PART_COPIES * size, self._large.limit)
-        deadline = self._clock.now() + timeout
-        await CallBytes(self._large).take(size, timeout * ROOM_SHARE)
-        await CallBytes(self._budget).take(size, max(0.0, deadline - self._clock.now()) * ROOM_SHARE)
 
     async def _without_etag(self, target: Object, part: ByteRange, known: Known, remaining: float) -> Part | None:
         """Return the part of an object of a store that gives no ETags, so that nothing of it can be kept.

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import replace
+from itertools import chain, islice
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
@@ -21,7 +23,7 @@ from milena_client.aio.object_writer import AsyncObjectWriter
 from milena_client.core import operations
 from milena_client.core.batch import FirstAttempts
 from milena_client.core.calls import Retries, failed_attempt
-from milena_client.core.files.block_read import NOTHING, Opened, block_read
+from milena_client.core.files.block_read import NOTHING, Opened, block_read, pieces_of
 from milena_client.core.files.upload_steps import UploadStep
 from milena_client.core.limits import DEFAULT_TIMEOUT, FLUSH_TIMEOUT
 from milena_client.core.near_cache import NearCache
@@ -42,10 +44,10 @@ from milena_client.core.values import (
     encode_value,
     key_list,
 )
-from milena_common.api.byte_range import ByteRange, checked_range
+from milena_common.api.byte_range import MAX_PART_BYTES, ByteRange, checked_range
 from milena_common.api.credentials import Credentials
 from milena_common.api.durability import Durability
-from milena_common.api.errors import BatchError, FailedPrecondition, InvalidRequest, NodeLost
+from milena_common.api.errors import BatchError, ConditionFailed, FailedPrecondition, InvalidRequest, NodeLost
 from milena_common.api.keys import MAX_VALUE_BYTES
 from milena_common.resp.client_commands import NOT_SENT
 from milena_common.rpc.failover import async_router_transport
@@ -245,10 +247,34 @@ class AsyncMilena:
           ConditionFailed is raised, so that parts of two versions are never put together.
 
         The entry's `size` is that of the whole value, which may be over MAX_VALUE_BYTES. Of a large object the
-        nodes keep the blocks that were read. The near cache is not used. Raises RangeNotSatisfiable if the object
-        has none of these bytes, FailedPrecondition if they are more than MAX_VALUE_BYTES.
+        nodes keep the blocks that were read, and more than 4 MiB of it are read by several requests, each within
+        `timeout` seconds: ConditionFailed is raised if it is replaced meanwhile. The near cache is not used. Raises
+        RangeNotSatisfiable if the object has none of these bytes, FailedPrecondition if they are more than
+        MAX_VALUE_BYTES: `open` reads any number.
         """
-        return await self._run(operations.get_range(key, offset, length, self._bucket, if_match), timeout)
+        part = checked_range(offset, length)
+        try:
+            return await self._run(operations.get_range(key, offset, length, self._bucket, if_match), timeout)
+        except ConditionFailed:
+            raise
+        except FailedPrecondition as error:
+            if 0 < part.length <= MAX_PART_BYTES:
+                raise
+            rejected = error
+        first = await self._run(operations.get_range(key, offset, MAX_PART_BYTES, self._bucket, if_match), timeout)
+        if first is None:
+            return None
+        start, size = part.within(first.size)
+        got = len(first.value)
+        if got == size:
+            return first
+        if size > self._max_value_bytes:
+            raise rejected
+        if not first.etag:
+            raise operations.without_etag(key)
+        file = self._file(key, operations.stat_of(first), timeout)
+        file.seek(start + got)
+        return replace(first, value=first.value + await file.read(size - got))
 
     async def get_ranges(
         self, key: Key, ranges: Iterable[tuple[int, int]], *, timeout: float | None = None
@@ -267,21 +293,25 @@ class AsyncMilena:
             return None
         etag = first.etag or None
         if etag is None and len(requested) > 1:
-            raise FailedPrecondition(f"{key!r} has no ETag, by which its ranges would be of one version")
-        numbers = [str(number) for number in range(1, len(requested))]
+            raise operations.without_etag(key)
+        opened = operations.opened(first, self._now())
+        pieces = [
+            list(pieces_of(each.within(first.size), opened.group_bytes, self._max_value_bytes))
+            for each in requested[1:]
+        ]
+        numbered = {str(number): piece for number, piece in enumerate(chain.from_iterable(pieces))}
+
+        def build(number: str) -> operations.Operation[Entry | None]:
+            piece = numbered[number]
+            blocks = block_read(opened, piece, NOTHING, self._now())
+            return operations.get_range(key, *piece, self._bucket, etag, blocks)
+
         try:
-            entries = await run_batch(
-                self._caller,
-                numbers,
-                lambda number: operations.get_range(key, *requested[int(number)], self._bucket, etag),
-                timeout,
-            )
+            entries = await run_batch(self._caller, list(numbered), build, timeout)
         except BatchError as error:
             raise next(iter(error.errors.values())) from None
-        parts = [first, *(entries[number] for number in numbers)]
-        return [
-            operations.part_of(key, part, each, first.etag) for part, each in zip(parts, requested, strict=True)
-        ]
+        values = (operations.part_of(key, entries[number], numbered[number], first.etag) for number in numbered)
+        return [first.value, *(b"".join(islice(values, len(each))) for each in pieces)]
 
     async def stat(self, key: Key, *, timeout: float | None = None) -> Stat | None:
         """Return size, ETag, age and expiry of the object `key`; None if there is none. Its value is not read."""
@@ -327,8 +357,11 @@ class AsyncMilena:
         if stat is None:
             raise operations.not_found(key)
         if not stat.etag:
-            raise FailedPrecondition(f"{key!r} has no ETag, by which all that is read would be of one version")
+            raise operations.without_etag(key)
+        return self._file(key, stat, timeout)
 
+    def _file(self, key: Key, stat: Stat, timeout: float | None) -> AsyncObjectFile:
+        """Return the file of the version that was described just now."""
         opened = operations.opened(stat, self._now())
 
         async def read_range(part: ByteRange, ahead: ByteRange) -> bytes:

@@ -286,9 +286,19 @@ def wait_durable(keys: Sequence[Key], bucket: str, timeout: float) -> Operation[
     return Operation(FLUSH.name, flushing.request, read, FLUSH.repeatable, "wait_durable")
 
 
-def opened(found: Stat, now: float) -> Opened:
+def opened(found: Stat | Entry, now: float) -> Opened:
     """Return the version that was found at `now`, monotonic seconds."""
     return Opened(found.etag, found.size, found.ttl, found.group_bytes, now)
+
+
+def stat_of(entry: Entry) -> Stat:
+    """Return the metadata of the object of which `entry` is a part."""
+    return Stat(entry.size, entry.etag, entry.age, entry.dirty, entry.ttl, entry.block_bytes, entry.group_bytes)
+
+
+def without_etag(key: Key) -> FailedPrecondition:
+    """Return the error for an object of which several requests could not be of one version."""
+    return FailedPrecondition(f"{key!r} has no ETag, by which all that is read would be of one version")
 
 
 def replaced(key: Key, etag: str) -> ConditionFailed:
@@ -349,6 +359,8 @@ def _read_entry(response: pb.GetResponse) -> Entry | None:
         size,
         response.dirty,
         response.ttl_ms / 1000 if response.ttl_ms else None,
+        response.block_bytes,
+        response.group_bytes,
     )
 
 

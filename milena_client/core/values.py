@@ -45,6 +45,7 @@ class Entry:
     - `size`: bytes of the whole value, also if `value` is a part of it.
     - `dirty`: True if it was acknowledged and S3 does not have it yet.
     - `ttl`: seconds that the object will still exist; None: it stays.
+    - `block_bytes`, `group_bytes`: of a part, as of `Stat`.
     """
 
     value: bytes
@@ -55,6 +56,8 @@ class Entry:
     size: int
     dirty: bool
     ttl: float | None = None
+    block_bytes: int = 0
+    group_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

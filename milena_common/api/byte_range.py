@@ -13,6 +13,9 @@ from milena_common.api.errors import InvalidRequest, RangeNotSatisfiable
 # The fields of the wire: a signed and an unsigned number of 64 bits.
 MIN_OFFSET, MAX_OFFSET = -(2**63), 2**63 - 1
 MAX_LENGTH = 2**64 - 1
+# Bytes of the largest part of a large object in one reply. A node or router has up to four times as many of it: the
+# blocks, the part, and the copies that its protocol makes of that.
+MAX_PART_BYTES = 4 * 2**20
 
 
 class ByteRange(NamedTuple):

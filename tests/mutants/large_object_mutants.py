@@ -118,9 +118,16 @@ LARGE_OBJECT_BUGS: tuple[Bug, ...] = (
         (f"{BLOCK_TESTS}::test_what_is_read_ahead_is_fetched_once_and_in_memory_when_it_is_read",),
     ),
     Bug(
-        "large parts have no room to wait for",
-        (Change(PART_READS, "if part.length > LARGE_PART_BYTES:", "if False:"),),
-        (f"{CLUSTER_TESTS}::test_large_parts_wait_for_each_other_before_they_are_put_together",),
+        "a part of a large object may be of any length",
+        (Change(PART_READS, "if part.length > self._max_part_bytes:", "if not part:"),),
+        (
+            "tests/cache/reads/test_part_reads.py::test_a_large_part_of_a_large_object_is_rejected_whatever_memory_has",
+        ),
+    ),
+    Bug(
+        "ranges that are cut into several requests lose the bytes between",
+        (Change(BLOCK_READ, "        offset = end\n", "        offset = end + (end < stop)\n"),),
+        ("tests/client/core/files/test_block_read.py::test_a_range_is_read_in_pieces_within_groups",),
     ),
     Bug(
         "replies of other nodes have no room to wait for",

@@ -7,9 +7,10 @@ that cannot serve a read names the owner, and the read goes there.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from milena_common.api.byte_range import ByteRange
+from milena_common.api.byte_range import MAX_PART_BYTES, ByteRange
 
 NOTHING = ByteRange(0, 0)
 
@@ -55,3 +56,17 @@ def block_read(opened: Opened, part: ByteRange, ahead: ByteRange, now: float) ->
     if part.offset // group_bytes != (part.offset + part.length - 1) // group_bytes:
         return None
     return BlockRead(size, group_bytes, ahead)
+
+
+def pieces_of(part: ByteRange, group_bytes: int, max_bytes: int) -> Iterator[ByteRange]:
+    """Iterate over the requests in which `part` is read: within one group of blocks each, if there are groups.
+
+    `max_bytes`: those that the cluster takes as a value.
+    """
+    offset, stop = part.offset, part.offset + part.length
+    while offset < stop:
+        end = min(stop, offset + min(MAX_PART_BYTES, max_bytes))
+        if group_bytes:
+            end = min(end, (offset // group_bytes + 1) * group_bytes)
+        yield ByteRange(offset, end - offset)
+        offset = end

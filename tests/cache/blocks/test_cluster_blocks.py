@@ -8,7 +8,6 @@ from collections import Counter
 import pytest
 
 from milena_cache.blocks.layout import GROUP_BLOCKS, Version
-from milena_cache.reads import part_reads
 from milena_cache.reads.part_reads import Part
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import ConditionFailed
@@ -102,31 +101,6 @@ async def test_random_reads_have_nothing_read_ahead() -> None:
         await run_ready_tasks()
         touched.update(range(offset // BLOCK, (offset + 39) // BLOCK + 1))
     assert sum(kept(c).values()) == len(touched)
-    await c.stop()
-
-
-async def test_large_parts_wait_for_each_other_before_they_are_put_together(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    block = 2**15
-    value = bytes(2 * GROUP_BLOCKS * block)
-    monkeypatch.setattr(part_reads, "LARGE_PART_BYTES", len(value) - 1)
-    limit = 7 * len(value)  # half of it is for the first part, and not for another one
-    c = Cluster(*NAMES, block_threshold=1000, block_bytes=block, max_bytes=10**8, max_in_flight_bytes=limit)
-    c.ring.owners = [(share_of(slot), FIRST_EPOCH) for slot in range(SLOTS)]
-    await c.start()
-    c["a"].t.in_s3(KEY, value)
-    await read(c, 0, len(value) - 1)  # all of it is in memory from now on
-    budget = c["a"].t.budget
-    budget.add(limit - len(value))
-    readings = [asyncio.ensure_future(read(c, 0, len(value))) for _ in range(3)]
-    await run_ready_tasks()
-    assert not any(reading.done() for reading in readings)
-    assert budget.queued == 1, "the others wait for this one"
-    budget.release(limit - len(value))
-    assert [len((await reading).value) for reading in readings] == [len(value)] * 3
-    await run_ready_tasks()
-    assert budget.used == 0
     await c.stop()
 
 

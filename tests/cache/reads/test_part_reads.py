@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milena_cache.objects.object_store import Fault
+from milena_cache.objects.object_store import Fault, TooLarge
 from milena_cache.objects.read_outcomes import HITS, MISSES
 from milena_cache.reads.part_reads import MAX_CHANGES, Part
-from milena_common.api.byte_range import ByteRange
+from milena_common.api.byte_range import MAX_PART_BYTES, ByteRange
 from milena_common.api.errors import (
     ConditionFailed,
     FailedPrecondition,
@@ -71,6 +71,26 @@ async def test_a_part_of_a_dirty_value_is_cut_from_it() -> None:
     assert (await part(t, 2, 3)).reply.dirty
     await t.delete("k")
     assert (await part(t, 2, 3)).reply.entry.value is None
+    await t.stop()
+
+
+async def test_a_large_part_of_a_large_object_is_rejected_whatever_memory_has() -> None:
+    size = MAX_PART_BYTES + 2
+    t = node(mode="back", max_value_bytes=10**8, max_bytes=10**8, block_threshold=1000, block_bytes=2**20)
+    await t.start()
+    t.in_s3("k", bytes(size))
+    message = f"{size - 1} bytes of the large object s3://bucket/k; .* {MAX_PART_BYTES} in one reply"
+    for read in (None, t.get, t.outcome):
+        if read is not None:
+            await read("k")  # all of it is in memory then
+        with pytest.raises(TooLarge, match=message):
+            await part(t, 1)
+        assert len((await part(t, 1, MAX_PART_BYTES)).value) == MAX_PART_BYTES
+    await t.put("k", bytes(size))
+    with pytest.raises(TooLarge, match=message):
+        await part(t, 1)
+    t.in_s3("small", bytes(1000))
+    assert len((await part(t, 1, key="small")).value) == 999
     await t.stop()
 
 

@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milena_cache.blocks.layout import GROUP_BLOCKS
-from milena_cache.reads import part_reads
-from milena_common.api.byte_range import WHOLE, ByteRange
-from milena_common.api.errors import ConditionFailed, MilenaError, Moved
+from milena_common.api.byte_range import MAX_PART_BYTES, WHOLE, ByteRange
+from milena_common.api.errors import ConditionFailed, FailedPrecondition, MilenaError, Moved
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.cluster.slots import SLOTS, group_slot, slot_of
 from milena_common.resp.errors import from_resp
@@ -223,14 +222,18 @@ async def test_what_is_no_read_of_one_group_is_any_other_get(change: dict[str, A
     await c.stop()
 
 
-async def test_a_part_that_is_put_together_of_many_bytes_is_no_read_of_blocks(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(part_reads, "LARGE_PART_BYTES", GROUP - 1)
-    c = await cluster()
+async def test_more_than_one_reply_may_have_is_no_read_of_blocks() -> None:
+    block = MAX_PART_BYTES // 4
+    value = bytes(9 * block)
+    c = await cluster(block_threshold=block, block_bytes=block, max_bytes=10**8, max_value_bytes=10**8)
+    c["a"].t.in_s3(KEY, value)
     it = await opened(c)
-    assert (await call(c, "a", block_get(it, ByteRange(0, GROUP)))).value == VALUE[:GROUP]
-    assert sum(direct(c).values()) == 0
+    node = keeper(0, value)
+    assert len((await call(c, node, block_get(it, ByteRange(0, MAX_PART_BYTES)))).value) == MAX_PART_BYTES
+    before = direct(c)
+    with pytest.raises(FailedPrecondition, match="4194304 in one reply"):
+        await read(c, it, ByteRange(0, MAX_PART_BYTES + 1), node)
+    assert direct(c) == before
     await c.stop()
 
 

@@ -4,8 +4,8 @@
 
 starts S3 (the stub of the benchmarks, which makes its objects as they are read) and a node for each port, with
 small limits. READERS (50) connections each request an object of their own and take 64 KiB of it in every tenth of a
-second, for SECONDS (20): without backpressure the node would hold 64 MiB and more of each. The peak memory of the
-process is compared with its limits, and every byte with the object.
+second, for SECONDS (20): without backpressure the node would hold all that they have requested. The peak memory of
+the process is compared with its limits, and every byte with the object.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import grpc
 
 from bench.peers.s3_objects import Repeated, synthetic_seed
 from bench.peers.stub_process import StubProcess
+from milena_common.api.byte_range import MAX_PART_BYTES
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.api.pb import cache_server_pb2_grpc
 from milena_common.network.addresses import parse_address
@@ -94,8 +95,8 @@ async def read_by_resp(node: Node, key: str, progress: Progress, part: int = MIB
 
 
 async def read_large_parts(node: Node, key: str, progress: Progress) -> None:
-    """Read by GETRANGE of the largest parts that are allowed, of which only a few find room at a time."""
-    await read_by_resp(node, key, progress, 64 * MIB)
+    """Read by GETRANGE of the largest parts that are allowed."""
+    await read_by_resp(node, key, progress, MAX_PART_BYTES)
 
 
 async def read_by_s3(node: Node, key: str, progress: Progress) -> None:
@@ -138,7 +139,7 @@ async def _take(reader: asyncio.StreamReader, size: int, progress: Progress) -> 
 
 READERS: Mapping[str, Reader] = {
     "resp": read_by_resp,
-    "resp, 64 MiB": read_large_parts,
+    "resp, 4 MiB": read_large_parts,
     "s3": read_by_s3,
     "grpc": read_by_grpc,
 }

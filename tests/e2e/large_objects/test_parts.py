@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import random
 
+import grpc
 import pytest
 import redis
 from mypy_boto3_s3 import S3Client
 
 from milena_client import AsyncMilena, ConditionFailed, Milena, RangeNotSatisfiable
+from milena_common.api.byte_range import MAX_PART_BYTES
 from milena_common.api.errors import FailedPrecondition
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.network.addresses import parse_address
@@ -131,6 +133,42 @@ def test_a_file_reads_from_the_nodes_that_keep_its_blocks(
         cluster.nodes[1].kill()
         with m.open("large") as file:
             assert file.read() == value
+
+
+async def test_large_parts_are_put_together_by_clients_and_by_no_node(
+    start_cluster: StartCluster, s3: S3Client, bucket: str
+) -> None:
+    size = 3 * MAX_PART_BYTES
+    value = random.Random(6).randbytes(size)
+    s3.put_object(Bucket=bucket, Key="large", Body=value)
+    blocks = {"BLOCK_THRESHOLD": "1MiB", "BLOCK_BYTES": "256KiB"}
+    cluster = start_cluster(node_env={**NEVER_FRESH, "MAX_VALUE_BYTES": "64MiB", **blocks})
+    ranges = [(-10, 5), (5, size), (100, 10), (0, MAX_PART_BYTES + 1)]
+    expected = [value[offset:][:length] for offset, length in ranges]
+    with Milena(cluster.address) as m:
+        for (offset, length), part in zip(ranges, expected, strict=True):
+            found = m.get_range("large", offset, length)
+            assert found is not None
+            assert (found.value, found.size) == (part, size)
+        assert m.get_ranges("large", ranges) == expected
+        etag = found.etag
+        s3.put_object(Bucket=bucket, Key="large", Body=value[::-1])
+        with pytest.raises(ConditionFailed):
+            m.get_range("large", 0, if_match=etag)
+    value = value[::-1]
+    async with AsyncMilena(cluster.address) as am:
+        whole = await am.get_range("large", 0)
+        assert whole is not None
+        assert whole.value == value
+        assert await am.get_ranges("large", [(0, 1), (1, size)]) == [value[:1], value[1:]]
+    rejection = f"allowed are at most {MAX_PART_BYTES} in one reply"
+    with router_stub(cluster.address) as router, pytest.raises(grpc.RpcError, match=rejection):
+        router.Get(pb.GetRequest(key=b"large", offset=1, length=MAX_PART_BYTES + 1))
+    at = parse_address(cluster.nodes[0].resp)
+    with redis.RedisCluster(host=at.host, port=at.port) as client:
+        assert client.getrange("large", 1, MAX_PART_BYTES) == value[1 : MAX_PART_BYTES + 1]
+        with pytest.raises(redis.ResponseError, match=rejection):
+            client.getrange("large", 0, -1)
 
 
 def fetched_blocks(cluster: Cluster) -> float:

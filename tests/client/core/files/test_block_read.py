@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from milena_client.core.files.block_read import BlockRead, Opened, block_read
-from milena_common.api.byte_range import ByteRange
+from milena_client.core.files.block_read import BlockRead, Opened, block_read, pieces_of
+from milena_common.api.byte_range import MAX_PART_BYTES, ByteRange
 
 AHEAD = ByteRange(500, 100)
 
@@ -30,3 +32,14 @@ def test_a_range_within_one_group_is_read_there() -> None:
 )
 def test_any_other_is_for_the_owner_of_the_key(it: Opened, part: ByteRange, now: float) -> None:
     assert block_read(it, part, AHEAD, now) is None
+
+
+@given(st.integers(0, 2**24), st.integers(1, 2**24), st.sampled_from([0, 2**19, 2**23]), st.integers(2**18, 2**26))
+def test_a_range_is_read_in_pieces_within_groups(offset: int, length: int, group: int, max_bytes: int) -> None:
+    at = offset
+    for piece in pieces_of(ByteRange(offset, length), group, max_bytes):
+        assert piece.offset == at
+        assert 0 < piece.length <= min(MAX_PART_BYTES, max_bytes)
+        assert not group or piece.offset // group == (piece.offset + piece.length - 1) // group
+        at += piece.length
+    assert at == offset + length

@@ -16,7 +16,7 @@ from milena_cache.servers.resp.dispatch.call_times import timeout_ms
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
-from milena_common.api.byte_range import ByteRange
+from milena_common.api.byte_range import MAX_PART_BYTES, ByteRange
 from milena_common.api.errors import ConditionFailed, InvalidRequest
 from milena_common.api.keys import split_cache_key
 from milena_common.resp.redis_replies import SYNTAX, CommandError, integer
@@ -49,7 +49,7 @@ def block(
         raise InvalidRequest("key, etag: are not UTF-8") from None
     version = Version(context.buckets.resolve(bucket, key), etag, integer(argv[3]))
     part = ByteRange(integer(argv[4]), integer(argv[5]))
-    limit = context.config.max_value_bytes
+    limit = min(MAX_PART_BYTES, context.config.max_value_bytes)
     if not etag or part.offset < 0 or not 0 < part.length <= limit or sum(part) > version.size:
         raise InvalidRequest(f"offset, length: allowed are 1 to {limit} bytes within the object, with an ETag")
     if ahead:
