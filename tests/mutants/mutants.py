@@ -9,6 +9,7 @@ from tests.mutants.event_mutants import EVENT_BUGS
 from tests.mutants.large_object_mutants import LARGE_OBJECT_BUGS
 from tests.mutants.message_mutants import MESSAGE_BUGS
 from tests.mutants.mutant import Bug, Change
+from tests.mutants.prefix_job_mutants import PREFIX_JOB_BUGS
 from tests.mutants.script_mutants import SCRIPT_BUGS
 
 CONDITIONS = "tests/cache/writes/test_writer_conditions.py"
@@ -694,5 +695,6 @@ BUGS: tuple[Bug, ...] = (
     *EVENT_BUGS,
     *LARGE_OBJECT_BUGS,
     *MESSAGE_BUGS,
+    *PREFIX_JOB_BUGS,
     *SCRIPT_BUGS,
 )
