@@ -32,13 +32,12 @@ class Entry:
     expires_at: seconds since 1970; NEVER (0) if the object does not expire
     indeterminate: True if a write of unknown outcome may have changed its expiry in S3, with the same bytes
 
-    Only `ExpiringEntry` has slots for the last two: in all entries they would cost 16 bytes each.
+    Only `ExpiringEntry` has slots for the last two: in all entries they would cost 16 bytes each. They are
+    properties, since a default in the class's body has a place in each instance once it is compiled.
     """
 
     __slots__ = ("_etag", "stamp", "uses", "value")
 
-    expires_at: float = NEVER
-    indeterminate: bool = False
     uses: int
 
     def __init__(self, value: bytes | None, etag: str, checked_at: float, owned_since: int) -> None:
@@ -55,6 +54,14 @@ class Entry:
         return self.stamp[1]
 
     @property
+    def expires_at(self) -> float:
+        return NEVER
+
+    @property
+    def indeterminate(self) -> bool:
+        return False
+
+    @property
     def etag(self) -> str:
         packed = self._etag
         return packed if isinstance(packed, str) else f'"{packed:032x}"'
@@ -68,7 +75,7 @@ class Entry:
 class ExpiringEntry(Entry):
     """An entry of an object that expires, or may expire."""
 
-    __slots__ = ("expires_at", "indeterminate")
+    __slots__ = ("_expires_at", "_indeterminate")
 
     def __init__(
         self,
@@ -81,8 +88,16 @@ class ExpiringEntry(Entry):
         indeterminate: bool,
     ) -> None:
         super().__init__(value, etag, checked_at, owned_since)
-        self.expires_at = expires_at
-        self.indeterminate = indeterminate
+        self._expires_at = expires_at
+        self._indeterminate = indeterminate
+
+    @property
+    def expires_at(self) -> float:
+        return self._expires_at
+
+    @property
+    def indeterminate(self) -> bool:
+        return self._indeterminate
 
 
 def entry_of(value: bytes | None, etag: str, checked_at: float, owned_since: int, expires_at: float) -> Entry:

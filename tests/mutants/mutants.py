@@ -564,7 +564,7 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/servers/resp/state/plain_gets.py",
-                "checked_since < owned_since or entry.expires_at:",
+                "checked_since < owned_since or type(entry) is not Entry:",
                 "checked_since < owned_since:",
             ),
         ),

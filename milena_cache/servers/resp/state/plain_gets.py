@@ -14,7 +14,7 @@ from __future__ import annotations
 from milena_cache.membership.ownership import Ownership
 from milena_cache.memory.freshness import Freshness
 from milena_cache.memory.lru import Memory
-from milena_cache.objects.entry import MAX_USES
+from milena_cache.objects.entry import MAX_USES, Entry
 from milena_cache.objects.read_outcomes import ReadCounts
 from milena_cache.servers.resp.state.pending_replies import LARGE
 from milena_cache.writeback.dirty_table import Dirty
@@ -65,7 +65,7 @@ class PlainGets:
                 if entry is None:
                     break
                 checked_at, checked_since = entry.stamp
-                if checked_at <= oldest or checked_since < owned_since or entry.expires_at:
+                if checked_at <= oldest or checked_since < owned_since or type(entry) is not Entry:
                     break
                 value = entry.value
                 if entry.uses < MAX_USES:
