@@ -48,6 +48,15 @@ STREAMS = {
 }
 
 
+# Types of the generated stubs, by the types of fields.
+PYTHON_TYPES = {
+    FieldDescriptor.TYPE_BYTES: "bytes",
+    FieldDescriptor.TYPE_STRING: "str",
+    FieldDescriptor.TYPE_BOOL: "bool",
+    FieldDescriptor.TYPE_DOUBLE: "float",
+}
+
+
 def fields(message: Descriptor) -> dict[int, tuple[object, ...]]:
     """All that decides how a message is on the wire, and its names."""
     return {
@@ -156,3 +165,11 @@ def test_what_an_existing_client_sends_is_read() -> None:
     assert join.address == "http://a:1/x"
     reply = cache_server_pb2.GetResponse(successful=True, value=b"abc").SerializeToString()
     assert reply == b"\x08\x01\x12\x03abc"
+
+
+@pytest.mark.parametrize("file", [CACHE, ROUTER], ids=["cache", "router"])
+def test_no_field_has_the_name_of_a_type_that_its_message_uses(file: FileDescriptor) -> None:
+    """A generated stub would take the field for the type, and a wheel is not compiled from such stubs."""
+    for message in file.message_types_by_name.values():
+        types = {PYTHON_TYPES.get(field.type, "int") for field in message.fields}
+        assert not types & {field.name for field in message.fields}, message.name

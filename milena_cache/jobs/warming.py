@@ -42,7 +42,7 @@ class WarmTarget(NamedTuple):
 class Warmed:
     """The result of a part, by object.
 
-    warmed: read and kept, or in a dry run to be read; bytes: of their values
+    warmed: read and kept, or in a dry run to be read; value_bytes: of their values
     present: in memory, being read, or not in S3 yet
     too_large: not kept as a whole
     absent: not in S3
@@ -54,8 +54,8 @@ class Warmed:
     """
 
     def __init__(self) -> None:
-        self.warmed = self.bytes = self.present = self.too_large = self.absent = self.no_room = self.failed = 0
-        self.memory_bytes = self.room_bytes = self.room_entries = 0
+        self.warmed = self.present = self.too_large = self.absent = self.no_room = self.failed = 0
+        self.value_bytes = self.memory_bytes = self.room_bytes = self.room_entries = 0
         self.error = ""
         self.left: list[bytes] = []
 
@@ -95,7 +95,7 @@ class Warming:
                 if done.memory_bytes + cost <= room_bytes and done.warmed < room_entries:
                     done.memory_bytes += cost
                     done.warmed += 1
-                    done.bytes += item.size
+                    done.value_bytes += item.size
                 else:
                     done.no_room += 1
             elif not self._has_room(cost):
@@ -173,7 +173,7 @@ class Warming:
                 done.absent += 1
             elif outcome != "bypass":
                 done.warmed += 1
-                done.bytes += entry.size
+                done.value_bytes += entry.size
                 done.memory_bytes += cost_of(item.target.cache_key, entry)
             elif self._memory.is_large(cost_of(item.target.cache_key, entry)):
                 done.too_large += 1

@@ -193,7 +193,7 @@ class WarmJob:
         self.progress = Warmed(
             listed=before.listed + len(self._part) - len(left),
             warmed=before.warmed + response.warmed,
-            bytes=before.bytes + response.bytes,
+            bytes=before.bytes + response.value_bytes,
             present=before.present + response.present,
             too_large=before.too_large + response.too_large,
             absent=before.absent + response.absent,
@@ -228,7 +228,7 @@ class WarmJob:
             room_bytes, room_entries = self._room.get(node.address, (node.room_bytes, node.room_entries))
             if node.memory_bytes > room_bytes or node.warmed > room_entries:
                 response.warmed -= node.warmed
-                response.bytes -= node.bytes
+                response.value_bytes -= node.value_bytes
                 response.no_room += node.warmed
                 node.warmed = node.memory_bytes = 0
             self._room[node.address] = room_bytes - node.memory_bytes, room_entries - node.warmed

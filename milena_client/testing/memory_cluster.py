@@ -303,10 +303,12 @@ class MemoryCluster:
                 response.present += 1
             else:
                 response.warmed += 1
-                response.bytes += len(objects[key])
+                response.value_bytes += len(objects[key])
                 if not request.dry_run:
                     self._cached[entry_key] = self._now()
-        response.nodes.add(address=NODE, warmed=response.warmed, bytes=response.bytes, room_entries=2**32)
+        response.nodes.add(
+            address=NODE, warmed=response.warmed, value_bytes=response.value_bytes, room_entries=2**32
+        )
         return response
 
     def _leave(self, request: pb.LeaveRequest) -> pb.LeaveResponse:

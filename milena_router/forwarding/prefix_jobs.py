@@ -16,7 +16,7 @@ from milena_router.forwarding.writeback import request_each
 
 # The numbers of a WarmResponse, which add up over the nodes.
 _SUMS = (
-    *("warmed", "bytes", "present", "too_large", "absent", "no_room", "failed"),
+    *("warmed", "value_bytes", "present", "too_large", "absent", "no_room", "failed"),
     *("memory_bytes", "room_bytes", "room_entries"),
 )
 
@@ -98,7 +98,7 @@ async def warm(
         response.nodes.add(
             address=address,
             warmed=done.warmed,
-            bytes=done.bytes,
+            value_bytes=done.value_bytes,
             memory_bytes=done.memory_bytes,
             room_bytes=done.room_bytes,
             room_entries=done.room_entries,

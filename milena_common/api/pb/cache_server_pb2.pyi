@@ -420,9 +420,9 @@ class WarmRequest(_message.Message):
     def __init__(self, keys: _Optional[_Iterable[bytes]] = ..., bucket: _Optional[str] = ..., sizes: _Optional[_Iterable[int]] = ..., dry_run: bool = ...) -> None: ...
 
 class WarmResponse(_message.Message):
-    __slots__ = ("warmed", "bytes", "present", "too_large", "absent", "no_room", "failed", "error", "left", "memory_bytes", "room_bytes", "room_entries", "nodes")
+    __slots__ = ("warmed", "value_bytes", "present", "too_large", "absent", "no_room", "failed", "error", "left", "memory_bytes", "room_bytes", "room_entries", "nodes")
     WARMED_FIELD_NUMBER: _ClassVar[int]
-    BYTES_FIELD_NUMBER: _ClassVar[int]
+    VALUE_BYTES_FIELD_NUMBER: _ClassVar[int]
     PRESENT_FIELD_NUMBER: _ClassVar[int]
     TOO_LARGE_FIELD_NUMBER: _ClassVar[int]
     ABSENT_FIELD_NUMBER: _ClassVar[int]
@@ -435,7 +435,7 @@ class WarmResponse(_message.Message):
     ROOM_ENTRIES_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
     warmed: int
-    bytes: int
+    value_bytes: int
     present: int
     too_large: int
     absent: int
@@ -447,23 +447,23 @@ class WarmResponse(_message.Message):
     room_bytes: int
     room_entries: int
     nodes: _containers.RepeatedCompositeFieldContainer[NodeWarm]
-    def __init__(self, warmed: _Optional[int] = ..., bytes: _Optional[int] = ..., present: _Optional[int] = ..., too_large: _Optional[int] = ..., absent: _Optional[int] = ..., no_room: _Optional[int] = ..., failed: _Optional[int] = ..., error: _Optional[str] = ..., left: _Optional[_Iterable[bytes]] = ..., memory_bytes: _Optional[int] = ..., room_bytes: _Optional[int] = ..., room_entries: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeWarm, _Mapping]]] = ...) -> None: ...
+    def __init__(self, warmed: _Optional[int] = ..., value_bytes: _Optional[int] = ..., present: _Optional[int] = ..., too_large: _Optional[int] = ..., absent: _Optional[int] = ..., no_room: _Optional[int] = ..., failed: _Optional[int] = ..., error: _Optional[str] = ..., left: _Optional[_Iterable[bytes]] = ..., memory_bytes: _Optional[int] = ..., room_bytes: _Optional[int] = ..., room_entries: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeWarm, _Mapping]]] = ...) -> None: ...
 
 class NodeWarm(_message.Message):
-    __slots__ = ("address", "warmed", "bytes", "memory_bytes", "room_bytes", "room_entries")
+    __slots__ = ("address", "warmed", "value_bytes", "memory_bytes", "room_bytes", "room_entries")
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     WARMED_FIELD_NUMBER: _ClassVar[int]
-    BYTES_FIELD_NUMBER: _ClassVar[int]
+    VALUE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     ROOM_BYTES_FIELD_NUMBER: _ClassVar[int]
     ROOM_ENTRIES_FIELD_NUMBER: _ClassVar[int]
     address: str
     warmed: int
-    bytes: int
+    value_bytes: int
     memory_bytes: int
     room_bytes: int
     room_entries: int
-    def __init__(self, address: _Optional[str] = ..., warmed: _Optional[int] = ..., bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., room_bytes: _Optional[int] = ..., room_entries: _Optional[int] = ...) -> None: ...
+    def __init__(self, address: _Optional[str] = ..., warmed: _Optional[int] = ..., value_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., room_bytes: _Optional[int] = ..., room_entries: _Optional[int] = ...) -> None: ...
 
 class FlushRequest(_message.Message):
     __slots__ = ("keys", "bucket")

@@ -35,7 +35,7 @@ def in_s3(number: int, size: int = 10, **options: object) -> tuple[NodeUnderTest
 async def test_objects_come_into_memory_and_count_as_no_reads() -> None:
     t, keys = in_s3(3)
     done = await t.parts.warming.warm(targets(t, *keys), 5.0, dry_run=False)
-    assert counts(done) == {"warmed": 3, "bytes": 30}
+    assert counts(done) == {"warmed": 3, "value_bytes": 30}
     assert not any(t.node.reads.outcomes.values())
     assert {entry.uses for entry in t.memory.entries.values()} == {0}
     for key in keys:
@@ -82,7 +82,7 @@ async def test_it_stops_where_memory_is_full_and_evicts_nothing() -> None:
     t.memory.store(b"unused", Entry(b"v", '"e"', t.clock.now(), 0))
     done = await t.parts.warming.warm(targets(t, *keys, sizes=[1000] * 20), 5.0, dry_run=False)
     room = int((FULL_SHARE * 10_000 - (len(b"unused") + 1 + ENTRY_OVERHEAD)) // (1002 + ENTRY_OVERHEAD))
-    assert counts(done) == {"warmed": room, "bytes": 1000 * room, "no_room": 20 - room}
+    assert counts(done) == {"warmed": room, "value_bytes": 1000 * room, "no_room": 20 - room}
     assert t.memory.evictions == {"entries": 0, "bytes": 0}
     assert b"unused" in t.memory
     assert t.store.count("get") == room, "nothing is read that would not be kept"
@@ -96,7 +96,7 @@ async def test_it_stops_where_memory_is_full_and_evicts_nothing() -> None:
 async def test_the_number_of_entries_is_a_limit_too() -> None:
     t, keys = in_s3(20, max_entries=10)
     done = await t.parts.warming.warm(targets(t, *keys), 5.0, dry_run=False)
-    assert counts(done) == {"warmed": 9, "bytes": 90, "no_room": 11}
+    assert counts(done) == {"warmed": 9, "value_bytes": 90, "no_room": 11}
 
 
 async def test_what_others_fill_meanwhile_is_not_evicted_by_it() -> None:

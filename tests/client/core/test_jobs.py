@@ -33,7 +33,7 @@ class Nodes:
         self.requests: list[Any] = []
         self.sweep: Callable[[pb.SweepRequest], pb.SweepResponse] = lambda _: pb.SweepResponse(done=True)
         self.warm: Callable[[pb.WarmRequest], pb.WarmResponse] = lambda request: pb.WarmResponse(
-            warmed=len(request.keys), bytes=10 * len(request.keys)
+            warmed=len(request.keys), value_bytes=10 * len(request.keys)
         )
 
     def call(self, method: str, request: Any, timeout: float) -> Any:
@@ -250,12 +250,12 @@ def test_a_dry_run_of_warming_counts_what_fits_into_each_node() -> None:
         node = pb.NodeWarm(
             address="a:1",
             warmed=number,
-            bytes=10 * number,
+            value_bytes=10 * number,
             memory_bytes=100 * number,
             room_bytes=room,
             room_entries=10**6,
         )
-        return pb.WarmResponse(warmed=number, bytes=10 * number, nodes=[node])
+        return pb.WarmResponse(warmed=number, value_bytes=10 * number, nodes=[node])
 
     nodes.warm = warm
     *_, done = admin(nodes).warm("k", dry_run=True)
