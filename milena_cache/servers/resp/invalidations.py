@@ -1,5 +1,5 @@
-"""Coordination. Sends invalidations to the clients that track keys: one push for each client in one step of the
-event loop.
+"""Coordination. Sends invalidations to the clients that track keys, in the form of Redis: those of one step of the
+event loop together.
 
 What a reader gets is changed by three things: a change of the key (`milena_cache.memory.change_feed`), a change of
 the ring (the new owner of a slot accepts writes of which this node is not notified), and time, for objects with an
@@ -13,13 +13,13 @@ made by the sweeps after it (`Tracking.fresh`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from itertools import islice
 
 from milena_cache.memory.change_feed import ChangeFeed
 from milena_cache.memory.lru import Memory
 from milena_cache.servers.resp.state.client_registry import Clients
-from milena_cache.servers.resp.state.tracking import EVERYTHING, InvalidatedKeys, Tracking
+from milena_cache.servers.resp.state.tracking import EVERYTHING, Follower, InvalidatedKeys, Tracking
 from milena_cache.writeback.dirty_table import Dirty
 from milena_common.pubsub.channels import INVALIDATIONS, Channels, message
 from milena_common.resp.encoding import RESP2, RESP3, bulk, null, push
@@ -36,6 +36,9 @@ MAX_SWEEPS = 60
 # With more in the table clients are made to drop everything: the messages would be large, and late for what moved.
 MAX_NAMED = 100_000
 NAMED_AT_ONCE = 2_000
+
+# Up to so many keys that are invalidated in one step of the event loop have a message each.
+MAX_ALONE = 32
 
 
 class Invalidations:
@@ -141,27 +144,7 @@ class Invalidations:
         asyncio.get_running_loop().call_soon(self._send)
 
     def _send(self) -> None:
-        sent_last: InvalidatedKeys = {}
-        pushed = b""
-        for target, (keys, redirected) in self._by_connection().items():
-            client = self._clients.by_id[target]
-            if not client.session.resp3:
-                # As in Redis, a RESP2 client gets messages only for reads that are redirected to it, while it
-                # subscribes to the channel.
-                if redirected and self._channels.gets_invalidations(target):
-                    client.push(message(client.session, b"message", bulk(INVALIDATIONS), _array(keys, RESP2)))
-                continue
-            if not pushed or keys != sent_last:
-                sent_last = keys
-                pushed = push(b"invalidate", _array(keys, RESP3))
-            client.push(pushed)
-
-    def _by_connection(self) -> dict[int, tuple[InvalidatedKeys, bool]]:
-        """Return the invalidated keys by the id of the receiving connection, and True if any were redirected to it.
-
-        A client may redirect to itself: that is how a RESP2 client with a single connection gets its invalidations.
-        """
-        gathered: dict[int, tuple[InvalidatedKeys, bool]] = {}
+        pushed: dict[tuple[bytes, ...], bytes] = {}
         for number, keys in self._tracking.take_invalidated().items():
             follower = self._tracking.of(number)
             if follower is None or number not in self._clients.by_id:
@@ -172,10 +155,37 @@ class Invalidations:
                 if follower.session.resp3:
                     self._clients.by_id[number].push(push(b"tracking-redir-broken", b":%d\r\n" % target))
                 continue
-            before, redirected = gathered.setdefault(target, ({}, False))
-            both = EVERYTHING if before is EVERYTHING or keys is EVERYTHING else {**before, **keys}
-            gathered[target] = both, redirected or bool(follower.options.redirect)
-        return gathered
+            client = self._clients.by_id[target]
+            if client.session.resp3:
+                for some in _messages(follower, keys):
+                    named = () if some is EVERYTHING else tuple(some)
+                    if named not in pushed:
+                        pushed[named] = push(b"invalidate", _array(some, RESP3))
+                    client.push(pushed[named])
+            # As in Redis, a RESP2 client gets messages only for reads that are redirected to it, and while it is
+            # subscribed to the channel. It may redirect to itself: so a client with one connection gets them.
+            elif follower.options.redirect and self._channels.gets_invalidations(target):
+                for some in _messages(follower, keys):
+                    client.push(message(client.session, b"message", bulk(INVALIDATIONS), _array(some, RESP2)))
+
+
+def _messages(follower: Follower, keys: InvalidatedKeys) -> Iterator[InvalidatedKeys]:
+    """Yield the keys of each message: as in Redis one for each prefix with BCAST, else for each key.
+
+    With more than MAX_ALONE keys all are in one: a change of the ring invalidates very many.
+    """
+    if keys is EVERYTHING or len(keys) > MAX_ALONE:
+        yield keys
+    elif follower.options.bcast:
+        by_prefix: dict[bytes | None, dict[bytes, None]] = {}
+        for key in keys:
+            # Prefixes do not overlap. A key without one was read before the client switched to BCAST.
+            prefix = next((each for each in follower.prefixes if key.startswith(each)), None)
+            by_prefix.setdefault(prefix, {})[key] = None
+        yield from by_prefix.values()
+    else:
+        for key in keys:
+            yield {key: None}
 
 
 def _array(keys: InvalidatedKeys, protocol: int) -> bytes:

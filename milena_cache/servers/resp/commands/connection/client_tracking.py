@@ -11,7 +11,7 @@ from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.tracking import Follower, Options
-from milena_common.resp.encoding import OK, Raw
+from milena_common.resp.encoding import OK, Raw, bulk
 from milena_common.resp.redis_replies import NOT_AN_INTEGER, SYNTAX, CommandError, integer
 
 _DIFFERENT = "before disabling tracking for this client, and then re-enabling it with a different mode."
@@ -143,7 +143,10 @@ def trackinginfo(context: Context, session: Session, argv: list[bytes]) -> Any:
     follower = context.tracking.of(session.id)
     flags = _flags(follower, session)
     return {
-        "flags": set(flags) if session.resp3 else flags,
+        # A set of RESP3, in Redis's order.
+        "flags": Raw(b"~%d\r\n%b" % (len(flags), b"".join(bulk(flag.encode()) for flag in flags)))
+        if session.resp3
+        else flags,
         "redirect": getredir(context, session, argv),
         "prefixes": sorted(follower.prefixes) if follower is not None else [],
     }

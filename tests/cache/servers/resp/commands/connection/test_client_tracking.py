@@ -14,6 +14,7 @@ from milena_common.cluster.slots import SLOTS, slot_of
 from milena_common.resp.encoding import bulk, command
 from tests.cache.servers.resp.commands.connection.test_subscriptions import MESSAGE, subscriber
 from tests.cache.servers.resp.server_under_test import ServerUnderTest, WireClient, parsed
+from tests.support.fake_clock import run_ready_tasks
 
 INVALIDATE_K = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"
 EVERYTHING = b">2\r\n$10\r\ninvalidate\r\n_\r\n"
@@ -363,3 +364,27 @@ async def test_optin() -> None:
     for key in (b"not", b"k"):
         await other.request(b"SET", key, b"w")
     assert await pushes(client) == INVALIDATE_K
+
+
+async def test_a_message_has_one_key_and_with_bcast_the_keys_of_a_prefix() -> None:
+    server = ServerUnderTest(mode="memory")
+    writer, reader, broadcast = server.connect(), server.connect(resp3=True), server.connect(resp3=True)
+    await reader.value(b"CLIENT", b"TRACKING", b"ON")
+    await broadcast.value(b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"PREFIX", b"a", b"PREFIX", b"b")
+    await reader.value(b"MGET", b"a1", b"b1", b"a2")
+    reader.take()
+    await writer.value(b"MSET", b"a1", b"1", b"b1", b"1", b"a2", b"1", b"c1", b"1")
+    await run_ready_tasks()
+
+    def invalidated(*keys: bytes) -> bytes:
+        return b">2\r\n$10\r\ninvalidate\r\n*%d\r\n%b" % (len(keys), b"".join(map(bulk, keys)))
+
+    assert reader.take() == invalidated(b"a1") + invalidated(b"b1") + invalidated(b"a2")
+    assert broadcast.take() == invalidated(b"a1", b"a2") + invalidated(b"b1")
+    # Very many are one message.
+    keys = [b"k%d" % number for number in range(100)]
+    await reader.value(b"MGET", *keys)
+    reader.take()
+    await writer.value(b"MSET", *(word for key in keys for word in (key, b"1")))
+    await run_ready_tasks()
+    assert reader.take().count(b"invalidate") == 1
