@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from milena_cache.blocks.layout import Block
+from milena_cache.blocks.layout import Block, BlockValue
 from milena_cache.memory.lru import Memory
 from milena_cache.objects.etags import same_etag
 from milena_common.runtime.clock import Clock
@@ -43,7 +43,7 @@ class BlockMemory:
         self._memory = memory
         self._clock = clock
         # With when each was last used, monotonic seconds.
-        self._blocks: OrderedDict[Block, tuple[bytes, float]] = OrderedDict()
+        self._blocks: OrderedDict[Block, tuple[BlockValue, float]] = OrderedDict()
         self._by_key: dict[bytes, set[Block]] = {}
         memory.reclaim = self._reclaim
 
@@ -53,7 +53,7 @@ class BlockMemory:
     def __contains__(self, block: Block) -> bool:
         return block in self._blocks
 
-    def get(self, block: Block) -> bytes | None:
+    def get(self, block: Block) -> BlockValue | None:
         """Return the block, which counts as a use; None if it is not here."""
         found = self._blocks.get(block)
         if found is None:
@@ -65,7 +65,7 @@ class BlockMemory:
         self._blocks.move_to_end(block)
         return found[0]
 
-    def store(self, block: Block, value: bytes) -> bool:
+    def store(self, block: Block, value: BlockValue) -> bool:
         """Keep a block, and evict what no longer fits; False if it alone is larger than `max_bytes`."""
         cost = _cost(block, value)
         if cost > self.max_bytes:
@@ -89,6 +89,12 @@ class BlockMemory:
         blocks = self._by_key.get(key, ())
         return len(blocks), sum(_cost(block, self._blocks[block][0]) for block in blocks)
 
+    def keep_copy(self, block: Block, value: bytes) -> None:
+        """Keep `value`, a copy of the block's bytes, in their place, if the block is here."""
+        found = self._blocks.get(block)
+        if found is not None:
+            self._blocks[block] = value, found[1]
+
     def drop_others(self, key: bytes, etag: str) -> None:
         """Drop the blocks of an object, but those of the version with this ETag; "" is none."""
         for block in list(self._by_key.get(key, ())):
@@ -104,7 +110,7 @@ class BlockMemory:
         self.evictions += 1
         self._drop(block, value)
 
-    def _drop(self, block: Block, value: bytes) -> None:
+    def _drop(self, block: Block, value: BlockValue) -> None:
         """Account for a block that is not in `_blocks` any more."""
         if block in self.ahead:
             self.ahead.discard(block)
@@ -125,5 +131,5 @@ class BlockMemory:
             self._evict()
 
 
-def _cost(block: Block, value: bytes) -> int:
+def _cost(block: Block, value: BlockValue) -> int:
     return len(value) + len(block.key) + len(block.etag) + BLOCK_OVERHEAD

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from milena_cache.blocks.block_memory import AHEAD_SHARE, BlockMemory
-from milena_cache.blocks.layout import GROUP_BLOCKS, Block, Version, blocks_of, bytes_of, part_of_blocks
+from milena_cache.blocks.layout import GROUP_BLOCKS, Block, BlockValue, Version, blocks_of, bytes_of, part_of_blocks
 from milena_cache.objects.etags import same_etag
 from milena_cache.objects.object_store import Fault, OriginFailure, Readable, Stored
 from milena_common.api.ahead import MAX_BLOCKS
@@ -64,7 +64,7 @@ class BlockReads:
         self.ahead = self.ahead_joined = 0
         self._store = store
         self._clock = clock
-        self._in_flight: dict[Block, asyncio.Future[bytes]] = {}
+        self._in_flight: dict[Block, asyncio.Future[BlockValue]] = {}
         self._ahead: set[Block] = set()  # those in flight for which no read waits yet
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -75,7 +75,15 @@ class BlockReads:
             return None
         values = [value for block in blocks if (value := self.memory.get(block)) is not None]
         self.hits += len(values)
-        return part_of_blocks(values, part, self.block_bytes)
+        return self._part(blocks, values, part)
+
+    def _part(self, blocks: list[Block], values: list[BlockValue], part: ByteRange) -> bytes:
+        """Return the bytes of `part`, of which `values` are the `blocks`."""
+        value = part_of_blocks(values, part, self.block_bytes)
+        if len(blocks) == 1 and len(value) == len(values[0]) and not isinstance(values[0], bytes):
+            # The next reader of this block alone gets it without a copy.
+            self.memory.keep_copy(blocks[0], value)
+        return value
 
     def keeps(self, version: Version, part: ByteRange) -> bool:
         """True: without other nodes all blocks are this one's."""
@@ -90,10 +98,11 @@ class BlockReads:
         deadline = self._clock.now() + timeout
         places = asyncio.Semaphore(MAX_RUNS)
         # The values are held from here on: a block that is evicted before the last one has come is not read again.
-        values: list[bytes | asyncio.Future[bytes]] = []
+        values: list[BlockValue | asyncio.Future[BlockValue]] = []
         missing: list[Block] = []
         fetched = 0
-        for block in blocks_of(version, part, self.block_bytes):
+        blocks = blocks_of(version, part, self.block_bytes)
+        for block in blocks:
             value = self.memory.get(block)
             pending = None if value is not None else self._in_flight.get(block)
             if value is not None or pending is not None or len(missing) == GROUP_BLOCKS:
@@ -115,10 +124,11 @@ class BlockReads:
             values.append(pending)
         self._fetch(version, missing, places)
         got = [
-            value if isinstance(value, bytes) else await self._result(version, value, deadline) for value in values
+            await self._result(version, value, deadline) if isinstance(value, asyncio.Future) else value
+            for value in values
         ]
-        waited = any(not isinstance(value, bytes) for value in values)
-        return Piece(part_of_blocks(got, part, self.block_bytes), fetched, waited)
+        waited = any(isinstance(value, asyncio.Future) for value in values)
+        return Piece(self._part(blocks, got, part), fetched, waited)
 
     def read_ahead(self, version: Version, part: ByteRange) -> None:
         """Begin to read the blocks of `part` that are missing, as far as there is room for what is read ahead."""
@@ -134,7 +144,7 @@ class BlockReads:
             self.ahead += 1
             self._fetch(version, (block,), places)
 
-    async def _result(self, version: Version, pending: asyncio.Future[bytes], deadline: float) -> bytes:
+    async def _result(self, version: Version, pending: asyncio.Future[BlockValue], deadline: float) -> BlockValue:
         remaining = max(0.0, deadline - self._clock.now())
         await asyncio.wait({pending}, timeout=remaining)  # not `wait_for`: it would cancel it for other reads
         if not pending.done():
@@ -169,13 +179,14 @@ class BlockReads:
             return
         self.fetched += len(blocks)
         for at, block in enumerate(blocks):
-            one = value if len(blocks) == 1 else value[at * self.block_bytes : (at + 1) * self.block_bytes]
+            # Copies: a view of one block would keep the others of its request in memory.
+            one = value if len(blocks) == 1 else bytes(value[at * self.block_bytes : (at + 1) * self.block_bytes])
             if self.memory.store(block, one) and block in self._ahead:
                 self.memory.ahead.add(block)
             self._ahead.discard(block)
             self._in_flight.pop(block).set_result(one)
 
-    async def _request(self, version: Version, part: ByteRange) -> bytes:
+    async def _request(self, version: Version, part: ByteRange) -> BlockValue:
         """Return bytes of S3's object if it is that version. Raises Replaced, OriginFailure, Overloaded."""
         target, etag, size = version
         self.requests += 1
@@ -188,11 +199,12 @@ class BlockReads:
         # Not every store honours the condition of a GET.
         if not isinstance(got, Stored) or got.size != size or not same_etag(got.etag, etag):
             raise Replaced
-        if len(got.value) != part.length:
+        value = got.content
+        if len(value) != part.length:
             raise OriginUnavailable(
-                f"S3 get of {target.ref}: {len(got.value)} bytes in place of the {part.length} that were requested"
+                f"S3 get of {target.ref}: {len(value)} bytes in place of the {part.length} that were requested"
             )
-        return got.value
+        return value
 
     async def cancel_all(self) -> None:
         """Cancel the requests in flight, at the end of the process."""

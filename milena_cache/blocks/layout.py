@@ -16,6 +16,9 @@ from milena_common.api.byte_range import ByteRange
 # Blocks of a group, and of one request to S3 at most.
 GROUP_BLOCKS = 8
 
+# The bytes of a block: what S3's client has received is not copied before it is read.
+BlockValue = bytes | memoryview
+
 
 class Version(NamedTuple):
     """One version of an object.
@@ -63,12 +66,12 @@ def groups_of(part: ByteRange, block_bytes: int) -> Iterator[tuple[int, ByteRang
         offset = stop
 
 
-def part_of_blocks(blocks: list[bytes], part: ByteRange, block_bytes: int) -> bytes:
+def part_of_blocks(blocks: list[BlockValue], part: ByteRange, block_bytes: int) -> bytes:
     """Return the bytes of `part`, of which `blocks` are all blocks that it touches, in their order."""
     skipped = part.offset % block_bytes
     if len(blocks) == 1:
         whole = blocks[0]
-        return whole if len(whole) == part.length else whole[skipped : skipped + part.length]
+        return bytes(whole if len(whole) == part.length else whole[skipped : skipped + part.length])
     # Views, so that the bytes are copied once.
     last = skipped + part.length - sum(map(len, blocks[:-1]))
     return b"".join((memoryview(blocks[0])[skipped:], *blocks[1:-1], memoryview(blocks[-1])[:last]))

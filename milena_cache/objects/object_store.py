@@ -40,7 +40,9 @@ class Stored:
 
     `size`: bytes in the whole object if a part was requested; None: `value` is all of it. `metadata` is the user
     metadata (`x-amz-meta-…`), names in lower case. `opaque_etag`: the store reports that the object is encrypted so
-    that its ETag is not the value's MD5 (SSE-KMS, SSE-C); False also where unknown.
+    that its ETag is not the value's MD5 (SSE-KMS, SSE-C); False also where unknown. `buffer`: a large part as the
+    store has received it, in place of `value`, which is b"" then: a copy of a megabyte takes the event loop longer
+    than the rest of its request.
     """
 
     value: bytes
@@ -48,6 +50,12 @@ class Stored:
     metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA, compare=False)
     opaque_etag: bool = field(default=False, compare=False)
     size: int | None = None
+    buffer: memoryview | None = None
+
+    @property
+    def content(self) -> bytes | memoryview:
+        """Return the bytes that were received, wherever they are."""
+        return self.value if self.buffer is None else self.buffer
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,7 +245,7 @@ class Origin:
             _code_of_get,
         )
         if isinstance(response, Stored):
-            self.counts.bytes_read += len(response.value)
+            self.counts.bytes_read += len(response.content)
             self.observed(ref, response.metadata)
         return response
 

@@ -196,7 +196,7 @@ class S3:
 
     async def _is_whole(self, ref: Ref, got: Stored) -> bool:
         """Return False if the value is known to differ from its ETag, which is that of the whole object."""
-        bucket, value = ref.bucket, got.value
+        bucket, value = ref.bucket, got.content
         if got.size is not None and got.size != len(value):
             return True
         if got.opaque_etag:
@@ -212,7 +212,7 @@ class S3:
         return not self._etags.trusted(bucket)
 
     def _damaged(self, ref: Ref, got: Stored) -> OriginFailure:
-        text = f"{len(got.value)} bytes came whose MD5 is not the ETag {got.etag}"
+        text = f"{len(got.content)} bytes came whose MD5 is not the ETag {got.etag}"
         return self._logged(OriginFailure(Fault.INCOMPLETE, "get", ref, DAMAGED, "incomplete", text))
 
     async def head(self, ref: Ref) -> Info | None:
@@ -554,5 +554,5 @@ class S3:
         await self.thorough.close()
 
 
-def _md5(value: bytes) -> str:
+def _md5(value: bytes | memoryview) -> str:
     return md5(value, usedforsecurity=False).hexdigest()

@@ -350,7 +350,7 @@ class PartReads:
         got = await within(request, remaining, f"S3 get of {target.ref}")
         if isinstance(got, Absent) or got.size != known.size or got.etag:
             return None
-        return Part(Reply("bypass", known.stand_in(), 0.0), got.value, known.size or 0)
+        return Part(Reply("bypass", known.stand_in(), 0.0), bytes(got.content), known.size or 0)
 
     def _missing(self, owned_since: int) -> Part:
         return Part(Reply("miss", Entry(None, "", self._clock.now(), owned_since), 0.0), b"", 0)

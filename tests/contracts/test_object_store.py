@@ -550,6 +550,17 @@ async def test_a_range_of_another_version_is_rejected(store: ObjectStore, bucket
         assert caught.value.fault is Fault.CHANGED
 
 
+async def test_a_large_range_is_what_was_requested(store: ObjectStore, bucket: str) -> None:
+    ref = Ref(bucket, "k")
+    value = random.Random(1).randbytes(3 * 2**19)
+    etag = await store.put(ref, value)
+    for offset, length in ((0, len(value)), (1000, 2**19), (1000, 2**19 - 1), (1000, 2**40)):
+        got = await store.get(ref, byte_range=ByteRange(offset, length), if_match=etag, max_bytes=len(value))
+        assert isinstance(got, Stored)
+        assert (got.size, got.etag) == (len(value), etag)
+        assert bytes(got.content) == value[offset:][:length]
+
+
 async def test_the_limit_of_a_range_is_about_its_own_bytes(store: ObjectStore, bucket: str) -> None:
     ref = Ref(bucket, "k")
     etag = await store.put(ref, b"x" * 100)

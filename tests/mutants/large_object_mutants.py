@@ -96,6 +96,17 @@ LARGE_OBJECT_BUGS: tuple[Bug, ...] = (
         (f"{BLOCK_TESTS}::test_a_store_that_ignores_conditions_is_found_out",),
     ),
     Bug(
+        "a block of several keeps all that came with it in memory",
+        (
+            Change(
+                BLOCK_READS,
+                "bytes(value[at * self.block_bytes : (at + 1) * self.block_bytes])",
+                "value[at * self.block_bytes : (at + 1) * self.block_bytes]",
+            ),
+        ),
+        (f"{BLOCK_TESTS}::test_no_block_keeps_the_others_of_its_request_in_memory",),
+    ),
+    Bug(
         "a block that is in flight is fetched again",
         (
             Change(

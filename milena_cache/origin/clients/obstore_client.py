@@ -49,6 +49,9 @@ MAX_BUCKETS = 64
 POOL_IDLE_SECONDS = 20.0
 # The largest value that the configuration allows.
 MAX_VALUE_BYTES = 2**30
+# From this size on a part is returned as it was received. A smaller one may have come in one piece, a slice of the
+# HTTP client's buffer of up to 408 KiB, and would keep all of that in memory.
+MIN_BUFFER_BYTES = 2**19
 # obstore requests new credentials so many seconds before the expiry time that it was given.
 OBSTORE_AHEAD_SECONDS = 300.0
 
@@ -213,7 +216,11 @@ class ObstoreStore:
         if len(body) != size:
             raise OriginFailure(Fault.INCOMPLETE, "get", ref, f"{len(body)} of {size} bytes", "incomplete")
         etag, metadata = response.meta["e_tag"] or "", _own(response.attributes)
-        return Stored(body.to_bytes(), etag, metadata, size=None if byte_range is None else whole)
+        if byte_range is None:
+            return Stored(body.to_bytes(), etag, metadata)
+        if size < MIN_BUFFER_BYTES:
+            return Stored(body.to_bytes(), etag, metadata, size=whole)
+        return Stored(b"", etag, metadata, size=whole, buffer=memoryview(body))
 
     async def inquire(self, ref: Ref) -> str | Absent:
         """Return the object's ETag by a GET whose body is not read: its response has S3's error code.

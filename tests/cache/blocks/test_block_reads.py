@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from milena_cache.blocks.block_memory import BlockMemory
 from milena_cache.blocks.block_reads import MAX_RUNS, BlockReads, Piece, Replaced
-from milena_cache.blocks.layout import GROUP_BLOCKS, Version
+from milena_cache.blocks.layout import GROUP_BLOCKS, Version, blocks_of
 from milena_cache.memory.lru import Memory
 from milena_cache.objects.names import Object
 from milena_cache.objects.object_store import Fault, Ref, Stored
@@ -167,6 +168,47 @@ async def test_a_store_that_ignores_conditions_is_found_out() -> None:
         await t.read(0, 10)
 
 
+def with_buffers(t: Reads, chosen: Callable[[], bool] = lambda: True) -> None:
+    """Have S3's client return parts as it has received them, as it does large ones."""
+    get = t.store.get
+
+    async def buffered(ref: Ref, **options: object) -> object:
+        got = await get(ref, **options)  # type: ignore[arg-type]
+        if not isinstance(got, Stored) or not chosen():
+            return got
+        return Stored(b"", got.etag, size=got.size, buffer=memoryview(got.value))
+
+    t.store.get = buffered  # type: ignore[method-assign, assignment]
+
+
+async def test_what_s3s_client_has_received_is_copied_when_it_is_read_and_once() -> None:
+    t = Reads()
+    with_buffers(t)
+    t.blocks.read_ahead(version(), ByteRange(0, 20))
+    await run_ready_tasks()
+    block, other = blocks_of(version(), ByteRange(0, 20), BLOCK)
+    assert isinstance(t.blocks.memory.get(block), memoryview)
+    assert t.blocks.find_range(version(), ByteRange(3, 4)) == VALUE[3:7]
+    assert t.blocks.find_range(version(), ByteRange(5, 10)) == VALUE[5:15]
+    first, second = (t.blocks.find_range(version(), ByteRange(0, 10)) for _ in range(2))
+    assert type(first) is bytes
+    assert first == VALUE[:10]
+    assert second is first
+    assert isinstance(t.blocks.memory.get(other), memoryview)
+    before = t.blocks.memory.bytes
+    assert (await t.read(10, 10)) == Piece(VALUE[10:20], 0, False)
+    assert t.blocks.memory.bytes == before
+
+
+async def test_no_block_keeps_the_others_of_its_request_in_memory() -> None:
+    t = Reads()
+    with_buffers(t)
+    assert (await t.read(0, 30)).value == VALUE[:30]
+    assert all(
+        isinstance(t.blocks.memory.get(block), bytes) for block in blocks_of(version(), ByteRange(0, 30), BLOCK)
+    )
+
+
 async def test_a_response_that_is_too_short_is_not_kept() -> None:
     t = Reads()
     get = t.store.get
@@ -219,6 +261,7 @@ def test_a_read_never_mixes_versions(rng: random.Random, max_bytes: int) -> None
     async def test() -> None:
         values = [bytes([number]) * (200 + number // 2) for number in range(6)]  # some of them of the same size
         t = Reads(values[0], max_bytes)
+        with_buffers(t, lambda: rng.random() < 0.5)
         outcomes = {"read": 0, "replaced": 0, "failed": 0}
 
         async def reader() -> None:
