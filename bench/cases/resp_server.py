@@ -17,7 +17,7 @@ from bench.nodes.grpc_client import flush
 from bench.peers.redis_benchmark import CONNECTIONS, redis_benchmark
 from bench.peers.redis_benchmark import why_not as why_no_load
 from bench.peers.redis_server import why_not
-from bench.workload.hot_keys import NUMBER, fill, warm
+from bench.workload.hot_keys import NUMBER, fill, read_counter, reset_counter, warm
 from bench.workload.new_objects import VALUE_BYTES
 from tests.support.processes import Node, Process
 
@@ -25,6 +25,9 @@ from tests.support.processes import Node, Process
 _COMMANDS = 120_000
 _PIPELINED_COMMANDS = 500_000
 _MISSES = 3_000
+_INCREMENTS = 20_000
+# SETs of one transaction.
+_SETS = 10
 # Keys are drawn from so many at random, so that hardly one is read twice.
 _UNREAD_KEYS = 10**9
 _PIPELINE = 32
@@ -90,6 +93,66 @@ def _sets(node: Node, load: Callable[[], Samples], number: int) -> Samples:
     assert not grown("milena_error_counter", operation="put"), "a SET failed"
     flush(node.address)
     return {**samples, "uploads_per_s": grown("milena_writeback_flushes_total") / took}
+
+
+@contextmanager
+def _transactions(fixtures: Fixtures) -> Iterator[Sequence[Variant | Skipped]]:
+    fixtures.stub.set_latency(0)
+    cluster = fixtures.direct_cluster
+    node = cluster.nodes[0]
+    seconds = str(fixtures.scale.seconds)
+
+    def load(server: Process, address: str) -> Samples:
+        numbers = str(server.pid), str(CONNECTIONS), str(_SETS)
+        return fixtures.samples("bench.programs.transactions", address, *numbers, seconds)
+
+    def run() -> Samples:
+        samples = load(node, node.resp)
+        flush(node.address)
+        return samples
+
+    variants: list[Variant | Skipped] = [Variant("node", run)]
+    measured = [node.pid]
+    if without_peer := why_not(client=False):
+        variants.append(Skipped("redis", without_peer))
+    else:
+        redis = fixtures.redis
+        measured.append(redis.pid)
+        variants.append(Variant("redis", lambda: load(redis, redis.address)))
+    with apart(measured, [cluster.router.pid, fixtures.stub.pid]):
+        yield variants
+
+
+@contextmanager
+def _counter(fixtures: Fixtures) -> Iterator[Sequence[Variant | Skipped]]:
+    if missing := why_no_load():
+        yield [Skipped(server, missing) for server in ("node", "redis")]
+        return
+    fixtures.stub.set_latency(0)
+    cluster = fixtures.direct_cluster
+    node = cluster.nodes[0]
+    number = int(_INCREMENTS * fixtures.scale.seconds)
+
+    def load(server: Process, address: str) -> Samples:
+        """Increment the one key, and verify its value."""
+        reset_counter(address)
+        samples = with_processor_times(
+            {"server": server.pid}, lambda: {**redis_benchmark(address, "incr", number, 1), "calls": float(number)}
+        )
+        # redis-benchmark sends a few more than it was told, if its connections do not divide them.
+        assert read_counter(address) >= number, "an increment was lost"
+        return samples
+
+    variants: list[Variant | Skipped] = [Variant("node", lambda: load(node, node.resp))]
+    measured = [node.pid]
+    if without_peer := why_not(client=False):
+        variants.append(Skipped("redis", without_peer))
+    else:
+        redis = fixtures.redis
+        measured.append(redis.pid)
+        variants.append(Variant("redis", lambda: load(redis, redis.address)))
+    with apart(measured, [cluster.router.pid, fixtures.stub.pid]):
+        yield variants
 
 
 @contextmanager
@@ -175,6 +238,22 @@ CASES = (
         _PEERS,
         lambda fixtures: _redis_benchmark(fixtures, _PIPELINE),
         _against_redis(0.75, 0.45),
+    ),
+    Case(
+        "resp_transactions",
+        f"{CONNECTIONS} connections: MULTI, {_SETS} SETs of 1 KiB and EXEC at a time, in the class memory",
+        "per_s",
+        ["redis"],
+        _transactions,
+        [Target("node", "per_s", peer="redis", at_least=0.5)],
+    ),
+    Case(
+        "resp_counter",
+        f"{_LOAD}: INCR of one key, in the class memory",
+        "per_s",
+        ["redis"],
+        _counter,
+        [Target("node", "per_s", at_least=10_000)],
     ),
     Case(
         "resp_miss",

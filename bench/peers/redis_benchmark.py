@@ -27,6 +27,8 @@ def redis_benchmark(
 ) -> Samples:
     """Send `number` commands, `get` or `set`, of `keys` keys that `hot_key` names; values are 1 KiB.
 
+    `incr` is of keys of its own, of one key COUNTER.
+
     Each connection sends `pipeline` commands at a time. `ca`: a file with the authority of the server's
     certificate, for TLS. `cluster`: the commands are spread over all nodes, and each has keys of its own. It does
     not check the replies: hits must be verified by the caller.
@@ -59,6 +61,10 @@ def samples(output: str) -> Samples:
         "p50_us": float(row["p50_latency_ms"]) * 1000,
         "p99_us": float(row["p99_latency_ms"]) * 1000,
     }
+
+
+# The key that `incr` of one key increments.
+COUNTER = b"counter:000000000000"
 
 
 def hot_key(number: int) -> bytes:
