@@ -334,6 +334,8 @@ def _memory(node: Node) -> Iterable[Metric]:
     yield gauge("milena_cache_capacity_entries", "LRU_SIZE", memory.max_entries)
     yield gauge("milena_cache_bytes", "Bytes in memory: keys, values, and overhead", memory.bytes)
     yield gauge("milena_cache_capacity_bytes", "LRU_BYTES", memory.max_bytes)
+    yield gauge("milena_cache_pinned_entries", "Entries that are not evicted", len(memory.pinned))
+    yield gauge("milena_cache_pinned_bytes", "Bytes of these entries", memory.pinned_bytes)
     yield counter(
         "milena_cache_not_admitted", "Large objects that the eviction policy did not keep", memory.not_admitted
     )

@@ -126,7 +126,9 @@ class BlockMemory:
         unused_since = self._clock.now() - IDLE_SECONDS
         while self._blocks and self._memory.bytes > self._memory.max_bytes:
             _, used_at = next(iter(self._blocks.values()))
-            if used_at > unused_since and self.bytes + cost <= self._memory.max_bytes:
+            # What is pinned cannot make room either.
+            needed = self.bytes + cost + self._memory.pinned_bytes
+            if used_at > unused_since and needed <= self._memory.max_bytes:
                 return
             self._evict()
 

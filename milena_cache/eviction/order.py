@@ -1,6 +1,7 @@
 """Pure. What an eviction order does for the memory, and what it knows of it.
 
-It has each key of the memory once, those of removed entries included (`GONE`), and knows entries by what the table
+It has each key of the memory once, those of removed entries included (`GONE`), but for pinned entries: when it
+comes to the key of one, the key leaves the order, until the entry is unpinned. It knows entries by what the table
 says of them when it comes to their keys. It changes nothing of an entry but `uses`.
 """
 
@@ -21,6 +22,8 @@ class EntryTable:
     entries: by cache key, with `GONE` for those that were removed and are still in the eviction order
     bytes: those of the entries and those that are lent
     lent: bytes that are used by something else than entries
+    pinned: keys of entries that are not evicted
+    unordered: those of them that are not in the eviction order any more
     """
 
     def __init__(self, max_entries: int, max_bytes: int) -> None:
@@ -29,6 +32,8 @@ class EntryTable:
         self.bytes = 0
         self.lent = 0
         self.entries: dict[bytes, Entry] = {}
+        self.pinned: set[bytes] = set()
+        self.unordered: set[bytes] = set()
 
     def exceeded(self) -> str:
         """Return the bound that is exceeded: "bytes" or "entries"; "" if none is."""
@@ -66,7 +71,7 @@ class EvictionOrder:
         raise NotImplementedError
 
     def sweep_gone(self, number: int) -> None:
-        """Look at `number` places, and remove the removed keys in them."""
+        """Look at `number` places, and remove the removed and the pinned keys in them."""
         raise NotImplementedError
 
     def keys_newest_first(self) -> Iterator[bytes]:

@@ -67,6 +67,8 @@ class S3Fifo(EvictionOrder):
                 entry = memory.entries[key]
                 if entry is GONE:
                     memory.remove_gone(key)
+                elif key in memory.pinned:
+                    memory.unordered.add(key)
                 elif entry is stored:
                     main.append(key)  # it is replaced, and so was used
                 elif entry.uses >= FREQUENT and chances:
@@ -81,6 +83,8 @@ class S3Fifo(EvictionOrder):
             entry = memory.entries[key]
             if entry is GONE:
                 memory.remove_gone(key)
+            elif key in memory.pinned:
+                memory.unordered.add(key)
             elif entry is stored:
                 main.append(key)
             elif entry.uses and chances:
@@ -97,12 +101,16 @@ class S3Fifo(EvictionOrder):
             entry = memory.entries[key]
             if entry is GONE:
                 memory.remove_gone(key)
+            elif key in memory.pinned:
+                memory.unordered.add(key)
             else:
                 self._add_small(key, cost_of(key, entry))
         for _ in range(min(number // 2, len(self._main))):
             key = self._main.popleft()
             if memory.entries[key] is GONE:
                 memory.remove_gone(key)
+            elif key in memory.pinned:
+                memory.unordered.add(key)
             else:
                 self._main.append(key)
 

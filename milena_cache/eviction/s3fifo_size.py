@@ -119,6 +119,9 @@ class S3FifoSize(EvictionOrder):
             if entry is GONE:
                 memory.remove_gone(key)
                 continue
+            if key in memory.pinned:
+                memory.unordered.add(key)
+                continue
             cost = cost_of(key, entry)
             if entry is stored:
                 replaced = key
@@ -135,14 +138,19 @@ class S3FifoSize(EvictionOrder):
             main.add(replaced, cost_of(replaced, stored), stored.uses)
 
     def sweep_gone(self, number: int) -> None:
+        memory = self._memory
         for part in (self._new, self._main):
             for queue in part.queues.values():
                 for _ in range(min(number // 4, len(queue.keys))):
                     key, cost, worth = queue.keys.popleft(), queue.costs.popleft(), queue.worths.popleft()
-                    if self._memory.entries[key] is GONE:
+                    gone = memory.entries[key] is GONE
+                    if gone or key in memory.pinned:
                         part.number -= 1
                         part.bytes -= cost
-                        self._memory.remove_gone(key)
+                        if gone:
+                            memory.remove_gone(key)
+                        else:
+                            memory.unordered.add(key)
                     else:
                         queue.append(key, cost, worth)
 

@@ -35,6 +35,8 @@ class SecondChances(EvictionOrder):
             entry = memory.entries[key]
             if entry is GONE:
                 memory.remove_gone(key)
+            elif key in memory.pinned:
+                memory.unordered.add(key)
             elif entry is stored:
                 queue.append(key)
             elif entry.uses and chances:
@@ -45,10 +47,13 @@ class SecondChances(EvictionOrder):
                 memory.evict(key, entry)
 
     def sweep_gone(self, number: int) -> None:
+        memory = self._memory
         for _ in range(min(number, len(self._queue))):
             key = self._queue.popleft()
-            if self._memory.entries[key] is GONE:
-                self._memory.remove_gone(key)
+            if memory.entries[key] is GONE:
+                memory.remove_gone(key)
+            elif key in memory.pinned:
+                memory.unordered.add(key)
             else:
                 self._queue.append(key)
 

@@ -4,5 +4,5 @@
 - `warming`: reads objects into memory, as far as they fit without evicting anything.
 
 Invariants: nothing of a job runs while no caller waits for a part of it, but reads of S3 that a part has begun; no
-part holds up the event loop for more than about 1 ms at a time; dirty entries are left as they are.
+part holds up the event loop for more than about 2 ms at a time; dirty entries are left as they are.
 """

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 from milena_cache.jobs.sweep import ACTIONS, Plan, Sweep, Swept
-from milena_common.api.errors import InvalidRequest, Overloaded
+from milena_common.api.errors import FailedPrecondition, InvalidRequest, Overloaded
 from milena_common.runtime.clock import Clock
 
 # Jobs at a time, and seconds after which one that is not continued is dropped.
@@ -52,7 +52,8 @@ class Sweeps:
 
         It ends with at least `limit` entries changed (0: DEFAULT_CHANGED), MAX_EXAMINED examined, or the job. A
         repeated call does the next part too: the counts are since the job began. Raises InvalidRequest for a plan
-        that is another one than before, and Overloaded if there are MAX_JOBS others.
+        that is another one than before, Overloaded if there are MAX_JOBS others, and FailedPrecondition if no more
+        can be pinned; then the job is forgotten.
         """
         if len(name) != NAME_DIGITS or not _HEX.issuperset(name):
             raise InvalidRequest(f"job: got {name[:80]!r}; allowed are {NAME_DIGITS} hexadecimal digits")
@@ -66,6 +67,9 @@ class Sweeps:
         job.active += 1
         try:
             return await _part(job.sweep, limit or DEFAULT_CHANGED)
+        except FailedPrecondition:
+            self.forget(name)
+            raise
         finally:
             job.active -= 1
             job.used_at = self._clock.now()

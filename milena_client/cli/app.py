@@ -62,6 +62,8 @@ for _command in (
     prefix_jobs.warm,
     prefix_jobs.purge,
     prefix_jobs.invalidate,
+    prefix_jobs.pin,
+    prefix_jobs.unpin,
     ring.nodes,
     ring.leave,
     ring.ring,

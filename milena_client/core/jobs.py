@@ -32,12 +32,12 @@ IDLE_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """How far `Admin.purge` or `Admin.invalidate` is, at all nodes.
+    """How far `Admin.purge`, `invalidate`, `pin` or `unpin` is, at all nodes.
 
     - `done`: True at the end.
     - `examined`: entries that it has come to, of all keys.
     - `entries`: how many there were when it began.
-    - `changed`: entries that were dropped or marked, or in a dry run would be.
+    - `changed`: entries that were dropped, invalidated, pinned or unpinned, or in a dry run would be.
     - `bytes`: that they take in memory.
     - `dirty`: objects that were left as they are, because S3 does not have them yet; known at the end.
     - `nodes`: the same of each node, by its address.
@@ -103,7 +103,7 @@ class Schedule:
 
 
 class SweepJob:
-    """A job of all nodes on the entries below a prefix. `action`: "purge" or "invalidate"."""
+    """A job of all nodes on the entries below a prefix. `action`: "purge", "invalidate", "pin" or "unpin"."""
 
     def __init__(
         self, action: str, prefix: Key, bucket: str, rate: float | None, now: float, *, dry_run: bool

@@ -121,6 +121,23 @@ class Admin:
         """
         return self._sweep(SweepJob("invalidate", prefix, self._bucket, rate, self._clock.now(), dry_run=dry_run))
 
+    def pin(self, prefix: Key, *, rate: float | None = None, dry_run: bool = False) -> Iterator[Swept]:
+        """Keep the nodes' entries of all keys that begin with `prefix` from being evicted.
+
+        Otherwise as `purge`, `rate` and `dry_run` included. It is about the entries that are there: what is read
+        later is not pinned, nor what is written or dropped and read again, and a node that restarts has no pins. At
+        most a quarter of each node's memory can be pinned: beyond that FailedPrecondition is raised, also in a dry
+        run, and what was pinned before stays so.
+        """
+        return self._sweep(SweepJob("pin", prefix, self._bucket, rate, self._clock.now(), dry_run=dry_run))
+
+    def unpin(self, prefix: Key, *, rate: float | None = None, dry_run: bool = False) -> Iterator[Swept]:
+        """Let the entries of all keys that begin with `prefix` be evicted again, after `pin`.
+
+        Otherwise as `purge`, `rate` and `dry_run` included.
+        """
+        return self._sweep(SweepJob("unpin", prefix, self._bucket, rate, self._clock.now(), dry_run=dry_run))
+
     def _sweep(self, job: SweepJob) -> Iterator[Swept]:
         try:
             done = False

@@ -271,7 +271,7 @@ class MemoryCluster:
         return pb.RefreshResponse(refreshed=len(refreshed))
 
     def _sweep(self, request: pb.SweepRequest) -> pb.SweepResponse:
-        """Do a whole job in each call: a second one of the same job finds nothing left."""
+        """Do a whole job in each call. Nothing is evicted here, so that to pin it has no effect."""
         if request.end:
             return pb.SweepResponse(done=True)
         bucket, objects = self._bucket(request.bucket)
@@ -279,7 +279,7 @@ class MemoryCluster:
         keys = {cache_key(bucket, key): key for key in objects if key.startswith(request.prefix)}
         changed = keys.keys() & self._cached.keys()
         size = sum(len(objects[keys[entry_key]]) for entry_key in changed)
-        if not request.dry_run:
+        if not request.dry_run and request.action in ("purge", "invalidate"):
             for entry_key in changed:
                 del self._cached[entry_key]
         return pb.SweepResponse(

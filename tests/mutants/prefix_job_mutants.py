@@ -60,6 +60,31 @@ PREFIX_JOB_BUGS: tuple[Bug, ...] = (
         (f"{SWEEP_TESTS}::test_what_is_invalidated_stays_and_is_confirmed_by_s3_before_it_is_served",),
     ),
     Bug(
+        "what is pinned is evicted as anything else",
+        (
+            Change(
+                "milena_cache/eviction/second_chances.py",
+                "memory.unordered.add(key)\n            elif entry is stored:",
+                "memory.evict(key, entry)\n            elif entry is stored:",
+            ),
+        ),
+        ("tests/cache/memory/test_lru_pins.py::test_what_is_pinned_stays_and_what_is_unpinned_goes",),
+    ),
+    Bug(
+        "what is unpinned is in no order of eviction",
+        (Change("milena_cache/memory/lru.py", "            self._order.add(key, cost)\n", ""),),
+        ("tests/cache/memory/test_lru_pins.py::test_what_is_pinned_stays_and_what_is_unpinned_goes",),
+    ),
+    Bug(
+        "any number of bytes can be pinned",
+        (
+            Change(
+                "milena_cache/memory/lru.py", "if self.pinned_bytes + size > self.max_pinned_bytes:", "if False:"
+            ),
+        ),
+        ("tests/cache/memory/test_lru_pins.py::test_no_more_than_a_share_can_be_pinned",),
+    ),
+    Bug(
         "a job whose caller is gone is kept for ever",
         (Change(SWEEPS, "now - job.used_at >= IDLE_SECONDS", "now - job.used_at >= 1e9"),),
         (f"{SWEEP_TESTS}::test_a_job_that_nothing_continues_is_dropped",),

@@ -1,4 +1,4 @@
-"""Shell. `warm`, `purge`, `invalidate`: jobs of the nodes on all keys below a prefix, with their progress."""
+"""Shell. `warm`, `purge`, `invalidate`, `pin`, `unpin`: jobs of the nodes on all keys below a prefix."""
 
 from __future__ import annotations
 
@@ -109,6 +109,30 @@ def invalidate(session: Session, prefix: str, rate: float | None, dry_run: bool)
     As purge, but what S3 has unchanged is not transferred again, and what is in memory may be served if S3 fails.
     """
     _sweep(session, "invalidate", Admin.invalidate, prefix, rate, dry_run)
+
+
+@click.command()
+@click.argument("prefix")
+@_job_options("entries")
+@cluster_options
+@click.pass_obj
+def pin(session: Session, prefix: str, rate: float | None, dry_run: bool) -> None:
+    """Keep what the nodes have in memory of keys that begin with PREFIX from being evicted, until unpin.
+
+    What is read later is not pinned, nor what is written, dropped or lost with its node. At most a quarter of each
+    node's memory can be pinned: beyond that it fails, and what was pinned before stays so.
+    """
+    _sweep(session, "pin", Admin.pin, prefix, rate, dry_run)
+
+
+@click.command()
+@click.argument("prefix")
+@_job_options("entries")
+@cluster_options
+@click.pass_obj
+def unpin(session: Session, prefix: str, rate: float | None, dry_run: bool) -> None:
+    """Let what was pinned of keys that begin with PREFIX be evicted again ('' is every key)."""
+    _sweep(session, "unpin", Admin.unpin, prefix, rate, dry_run)
 
 
 def _sweep(

@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from milena_cache.blocks.layout import Block
-from milena_cache.jobs.sweep import INVALIDATE, PURGE, Plan, Swept
+from milena_cache.jobs.sweep import INVALIDATE, PIN, PURGE, UNPIN, Plan, Swept
 from milena_cache.jobs.sweeps import IDLE_SECONDS, MAX_CHANGED, MAX_JOBS
 from milena_cache.objects.entry import Entry, cost_of
-from milena_common.api.errors import AccessDenied, InvalidRequest, Overloaded
+from milena_common.api.errors import AccessDenied, FailedPrecondition, InvalidRequest, Overloaded
 from tests.cache.node_under_test import NodeUnderTest
 from tests.support.fake_clock import run_ready_tasks
 
@@ -144,6 +144,45 @@ async def test_a_purge_drops_blocks_of_large_objects_too() -> None:
     assert blocks.object_keys() == [b"b"]
 
 
+async def test_what_is_pinned_is_not_evicted_until_it_is_unpinned() -> None:
+    t = await warmed("a/1", "a/2", "b", max_entries=12)
+    await t.get("a/absent")
+    cost = sum(cost_of(key, t.memory.entries[key]) for key in (b"a/1", b"a/2"))
+    assert (await sweep(t, plan(PIN, dry_run=True))).changed == 2
+    assert not t.memory.pinned
+    done = await sweep(t, plan(PIN))
+    assert (done.changed, done.bytes) == (2, cost), "an absence is not pinned"
+    assert t.memory.unordered == {b"a/1", b"a/2"}
+    assert (await sweep(t, plan(PIN))).changed == 0
+    for number in range(50):
+        await t.get(f"other {number}")
+    assert await t.outcome("a/1") == ("hit", b"old")
+    assert b"b" not in t.memory
+    assert (await sweep(t, plan(UNPIN, dry_run=True))).changed == 2
+    assert len(t.memory.pinned) == 2
+    done = await sweep(t, plan(UNPIN))
+    assert (done.changed, done.bytes) == (2, cost)
+    for number in range(100):
+        await t.get(f"other {number}")
+    assert b"a/1" not in t.memory
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_no_more_is_pinned_than_there_is_room_for(dry_run: bool) -> None:
+    t = await warmed(*(f"a/{number}" for number in range(10)), max_entries=20)
+    with pytest.raises(FailedPrecondition, match="25% of LRU_SIZE"):
+        await t.parts.sweeps.advance(NAME, plan(PIN, dry_run=dry_run), 0)
+    assert len(t.memory.pinned) == (0 if dry_run else 5), "what was pinned before stays so"
+    assert len(t.parts.sweeps) == 0, "a call of this name does not find it at its end"
+
+
+async def test_a_purge_drops_what_is_pinned() -> None:
+    t = await warmed("a/1", "a/2")
+    await sweep(t, plan(PIN))
+    assert (await sweep(t, plan(PURGE))).changed == 2
+    assert (t.memory.pinned_bytes, len(t.memory)) == (0, 0)
+
+
 async def test_a_part_ends_at_its_limit_and_the_next_one_goes_on() -> None:
     t = await warmed(max_entries=1000)
     for number in range(300):
@@ -214,7 +253,7 @@ async def test_what_is_no_job() -> None:
         ("x", plan(), 0, "job: got 'x'"),
         ("A" * 32, plan(), 0, "32 hexadecimal digits"),
         (NAME, plan(prefix=b"b"), 0, "another action, bucket or prefix"),
-        ("2" * 32, plan("drop"), 0, "action: got 'drop'; allowed: purge, invalidate"),
+        ("2" * 32, plan("drop"), 0, "action: got 'drop'; allowed: purge, invalidate, pin, unpin"),
         ("2" * 32, plan(), MAX_CHANGED + 1, "limit"),
     ):
         with pytest.raises(InvalidRequest, match=what):

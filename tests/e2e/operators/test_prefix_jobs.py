@@ -1,4 +1,4 @@
-"""`milena warm`, `purge` and `invalidate` with a router, two nodes and S3."""
+"""`milena warm`, `invalidate`, `pin`, `unpin` and `purge` with a router, two nodes and S3."""
 
 from __future__ import annotations
 
@@ -56,6 +56,13 @@ def test_jobs_on_all_keys_below_a_prefix(start_cluster: StartCluster, s3: S3Clie
         entry = client.get_entry("data/0002")
         assert entry is not None
         assert entry.outcome == "revalidated"
+
+        assert run(cluster, "pin", "data/", "--dry-run")["changed"] == 100
+        pinned = run(cluster, "pin", "data/")
+        assert pinned["changed"] == 100
+        gauges = [node.metrics().value("milena_cache_pinned_bytes") for node in cluster.nodes]
+        assert sum(gauges) == pinned["bytes"]
+        assert run(cluster, "unpin", "data/")["changed"] == 100
 
         client.set("data/dirty", b"acknowledged", durability="back")
         purged = run(cluster, "purge", "data/")

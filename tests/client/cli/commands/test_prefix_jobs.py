@@ -1,4 +1,4 @@
-"""`warm`, `purge`, `invalidate`."""
+"""`warm`, `purge`, `invalidate`, `pin`, `unpin`."""
 
 from __future__ import annotations
 
@@ -54,6 +54,14 @@ def test_what_nodes_have_is_swept(run: Run, command: str) -> None:
     assert outcomes(run) == ["hit", "miss", "miss"]
     swept = json.loads(run(command, "", "-o", "json").stdout)
     assert swept == {"changed": 3, "bytes": 15, "dirty": 0, "nodes": {"127.0.0.1:50051": 3}}
+
+
+@pytest.mark.parametrize("command", ["pin", "unpin"])
+def test_what_nodes_have_is_pinned_and_unpinned(run: Run, command: str) -> None:
+    run("warm", "")
+    assert run(command, "logs/", "--dry-run").stdout == "2\t10\t0\n"
+    assert run(command, "logs/", "-o", "table").stdout == f"{command}: 2 entries of 10 B\n"
+    assert outcomes(run) == ["hit", "hit", "hit"]
 
 
 def test_a_prefix_and_a_rate_must_be_named_well(run: Run) -> None:
