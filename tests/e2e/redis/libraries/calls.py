@@ -316,8 +316,129 @@ def celery(url: str) -> Result:
     return results
 
 
+def flask_session(url: str) -> Result:
+    from flask import Flask, session
+    from flask_session import Session
+    from redis import Redis
+
+    app = Flask("app")
+    store = Redis.from_url(url)
+    app.config.update(
+        SESSION_TYPE="redis",
+        SESSION_REDIS=store,
+        SESSION_KEY_PREFIX=f"{TAG}session:",
+        PERMANENT_SESSION_LIFETIME=100,
+    )
+    Session(app)
+
+    @app.route("/visits")
+    def visits() -> dict[str, Any]:
+        session["visits"] = session.get("visits", 0) + 1
+        session["seen"] = [*session.get("seen", []), {"number": session["visits"]}]
+        return dict(session)
+
+    @app.route("/clear")
+    def clear() -> str:
+        session.clear()
+        return ""
+
+    one, other = app.test_client(), app.test_client()
+    results: Result = {
+        "visits": [one.get("/visits").json for _ in range(3)],
+        "other": other.get("/visits").json,
+        "stored": len(list(store.scan_iter(f"{TAG}session:*"))),
+        "expiry": all(90 < store.ttl(key) <= 100 for key in store.scan_iter(f"{TAG}session:*")),
+        "clear": one.get("/clear").status_code,
+        "left": len(list(store.scan_iter(f"{TAG}session:*"))),
+        "after": [one.get("/visits").json, other.get("/visits").json],
+    }
+
+    def work() -> None:
+        mine = app.test_client()
+        mine_visits = [mine.get("/visits").json["visits"] for _ in range(EACH)]
+        assert mine_visits == list(range(1, EACH + 1)), mine_visits
+
+    results["processes"] = [together(work), len(list(store.scan_iter(f"{TAG}session:*")))]
+    return results
+
+
+def glide(url: str) -> Result:
+    return asyncio.run(_glide(url))
+
+
+async def _glide(url: str) -> Result:
+    from glide import (
+        Batch,
+        ConditionalChange,
+        ExpirySet,
+        ExpiryType,
+        GlideClient,
+        GlideClientConfiguration,
+        NodeAddress,
+        RequestError,
+        Script,
+    )
+
+    host, port = url.removeprefix("redis://").split(":")
+    subscriptions = GlideClientConfiguration.PubSubSubscriptions(
+        channels_and_patterns={
+            GlideClientConfiguration.PubSubChannelModes.Exact: {f"{TAG}news"},
+            GlideClientConfiguration.PubSubChannelModes.Pattern: {f"{TAG}s*"},
+        },
+        callback=None,
+        context=None,
+    )
+
+    async def made(listens: Any = None) -> Any:
+        addresses = [NodeAddress(host, int(port))]
+        # Its default timeout is 250 ms.
+        return await GlideClient.create(
+            GlideClientConfiguration(addresses, request_timeout=60_000, pubsub_subscriptions=listens)
+        )
+
+    name = f"{TAG}glide:"
+    a, b, c = f"{name}a", f"{name}b", f"{name}c"
+    client, listener = await made(), await made(subscriptions)
+    script = Script("return redis.call('incrby', KEYS[1], ARGV[1])")
+    try:
+        results: Result = {
+            "set": [await client.set(a, "1"), await client.get(a), await client.get(f"{name}none")],
+            "conditions": [
+                await client.set(a, "2", conditional_set=ConditionalChange.ONLY_IF_DOES_NOT_EXIST),
+                await client.set(b, "2", conditional_set=ConditionalChange.ONLY_IF_EXISTS),
+                await client.set(a, "3", return_old_value=True, expiry=ExpirySet(ExpiryType.SEC, 100)),
+            ],
+            "ttl": [90 < await client.ttl(a) <= 100, await client.persist(a), await client.ttl(a)],
+            "many": [await client.mset({b: "1", c: "2"}), await client.mget([a, b, c, f"{name}none"])],
+            "numbers": [await client.incr(b), await client.incrby(b, 5), await client.incrbyfloat(c, 0.5)],
+            "parts": [await client.append(a, "xyz"), await client.getrange(a, 1, -1), await client.strlen(a)],
+            "script": [await client.invoke_script(script, keys=[b], args=["10"])],
+            "exists": [await client.exists([a, b, f"{name}none"]), await client.type(a)],
+        }
+        batch = Batch(is_atomic=True).set(a, "4").incr(b).get(a).expire(a, 100)
+        results["transaction"] = await client.exec(batch, raise_on_error=True)
+        results["watch"] = [await client.watch([a]), await client.set(a, "5")]
+        results["watched"] = await client.exec(Batch(is_atomic=True).set(a, "6"), raise_on_error=True)
+        pipeline = Batch(is_atomic=False).set(a, "7").incr(a).get(f"{name}none")
+        results["pipeline"] = await client.exec(pipeline, raise_on_error=True)
+        try:
+            await client.exec(Batch(is_atomic=True).set(a, "x").incr(a), raise_on_error=True)
+        except RequestError as error:
+            results["error"] = "not an integer" in str(error)
+        await client.publish("hello", f"{TAG}news")
+        await client.publish("match", f"{TAG}sport")
+        messages = [await asyncio.wait_for(listener.get_pubsub_message(), 60) for _ in range(2)]
+        results["messages"] = [(each.message, each.channel.removeprefix(TAG.encode())) for each in messages]
+        results["delete"] = [await client.delete([a, b, c]), await client.get(a)]
+        return results
+    finally:
+        await client.close()
+        await listener.close()
+
+
 LIBRARIES: dict[str, Callable[[str], Result]] = {
-    each.__name__: each for each in (django, django_redis, flask_caching, aiocache, cashews, dogpile, celery)
+    each.__name__: each
+    for each in (django, django_redis, flask_caching, flask_session, aiocache, cashews, dogpile, celery, glide)
 }
 
 
