@@ -116,6 +116,11 @@ class Existence:
             self._known.popitem(last=False)
 
     @property
+    def keeps_results(self) -> bool:
+        """True if a result is used again; False with TTL_SECONDS at 0: each read is to ask S3."""
+        return bool(self._freshness.ttl)
+
+    @property
     def has_any(self) -> bool:
         """True if there is a result, or a HEAD in flight."""
         return bool(self._known or self.heads.by_key)

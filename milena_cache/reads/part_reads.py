@@ -140,8 +140,11 @@ class PartReads:
         return offset // self.group_bytes == (offset + length - 1) // self.group_bytes
 
     def _may_be_current(self, key: bytes, etag: str) -> bool:
-        """False if this node knows a newer version than the one with `etag`, as the key's owner does."""
-        if key in self._node.dirty or key in self._node.memory:
+        """False if this node knows a newer version than the one with `etag`, as the key's owner does.
+
+        Also if TTL_SECONDS is 0: each read is to ask S3 then, as the owner does.
+        """
+        if key in self._node.dirty or key in self._node.memory or not self._existence.keeps_results:
             return False
         known = self._existence.get(key, 0)
         return known is None or same_etag(known.etag, etag)
@@ -166,8 +169,10 @@ class PartReads:
     def is_in_blocks(self, reply: Reply, size: int) -> bool:
         """True if parts of the object of `size` bytes that `reply` describes are kept in blocks."""
         entry = reply.entry
+        if reply.dirty or not entry.etag or size <= self._node.max_whole_bytes:
+            return False
         # The stand-in for a value that was not read is empty.
-        return not reply.dirty and entry.value == b"" and bool(entry.etag) and size > self._node.max_whole_bytes
+        return entry.value == b"" and self._existence.keeps_results
 
     def _known_large(self, key: bytes, owned_since: int) -> Known | None:
         """Return the size and ETag of an object that is read in parts; None: read it as any other."""

@@ -157,6 +157,17 @@ LARGE_OBJECT_BUGS: tuple[Bug, ...] = (
         (f"{DIRECT_TESTS}::test_the_owner_of_the_key_rejects_a_version_that_was_replaced",),
     ),
     Bug(
+        "blocks are read without S3 where each read is to ask it",
+        (
+            Change(
+                PART_READS,
+                "if key in self._node.dirty or key in self._node.memory or not self._existence.keeps_results:",
+                "if key in self._node.dirty or key in self._node.memory:",
+            ),
+        ),
+        (f"{DIRECT_TESTS}::test_with_a_ttl_of_0_the_owner_of_the_key_serves_all_reads",),
+    ),
+    Bug(
         "any node reads any blocks from S3",
         (
             Change(

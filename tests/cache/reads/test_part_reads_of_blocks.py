@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milena_cache.blocks.layout import GROUP_BLOCKS
+from milena_cache.memory.freshness import Freshness
 from milena_common.api.byte_range import MAX_PART_BYTES, WHOLE, ByteRange
 from milena_common.api.errors import ConditionFailed, FailedPrecondition, MilenaError, Moved
 from milena_common.api.pb import cache_server_pb2 as pb
@@ -140,6 +141,20 @@ async def test_only_objects_that_are_kept_in_blocks_have_groups() -> None:
     await c["a"].t.put(KEY, VALUE, c["a"].ownership.owned_since(KEY.encode()))
     dirty = await call(c, "a", pb.GetRequest(key=KEY.encode(), metadata_only=True))
     assert (dirty.size, dirty.dirty, dirty.group_bytes) == (len(VALUE), True, 0)
+    await c.stop()
+
+
+async def test_with_a_ttl_of_0_the_owner_of_the_key_serves_all_reads() -> None:
+    c = await cluster(freshness=Freshness(0, 0, 0, 0, 0, negative_ttl=0))
+    it = await opened(c)
+    assert (it.etag, it.group_bytes) == (etag_of(VALUE), 0)
+    it = it._replace(group_bytes=GROUP)
+    for group, part in in_groups(len(VALUE)):
+        assert await read(c, it, part, keeper(group)) == part.of(VALUE)
+    assert sum(direct(c).values()) == 0
+    c["a"].t.in_s3(KEY, VALUE[::-1])
+    with pytest.raises(ConditionFailed):
+        await read(c, it, ByteRange(0, 10), keeper(0))
     await c.stop()
 
 
