@@ -34,6 +34,8 @@ BUCKET = "bench"
 THROUGH_ROUTER = {"DIRECT_ACCESS": "false"}
 # Its address is that of the ring which the router sends to clients.
 REDIS_PORT = {"RESP_ADDR": "127.0.0.1:0"}
+# An access key of S3 endpoints, and its secret.
+S3_KEYS = ("bench", "a-secret-of-the-bench")
 # Callers of the concurrent cases. boto3 gets fewer, in threads: more of them only make it slower.
 CALLERS = 64
 BOTO3_THREADS = 32
@@ -168,6 +170,23 @@ class Fixtures:
         """Return a router with direct access, and a node that has room for two objects of `large_stub`."""
         # Blocks take half of it.
         return self._cluster(self.large_stub, {}, {"LRU_BYTES": str(4 * self.scale.large_bytes)})
+
+    @cached_property
+    def s3_cluster(self) -> Cluster:
+        """Return a router and one node with S3 endpoints in front of `stub`."""
+        return self._s3_cluster(self.stub)
+
+    def s3_of(self, size: int) -> tuple[StubProcess, Cluster]:
+        """Return an S3 in which every key has `size` bytes, and a cluster with S3 endpoints in front of it."""
+        if size == VALUE_BYTES:
+            return self.stub, self.s3_cluster
+        stub = self._stack.enter_context(StubProcess(self.new_directory(), synthetic=size))
+        return stub, self._s3_cluster(stub)
+
+    def _s3_cluster(self, stub: StubProcess) -> Cluster:
+        keys = self.new_directory() / "keys"
+        keys.write_text(" ".join(S3_KEYS))
+        return self._cluster(stub, {}, {"S3_KEYS_FILE": str(keys)})
 
     @cached_property
     def writing_cluster(self) -> Cluster:

@@ -281,6 +281,7 @@ CHECKS: dict[str, Callable[[Medians], None]] = {
     "journal_set": check_journal_set,
     "journal_single": _true(lambda rows: rows["in_process"]["per_commit"] == 1),
     "resp_benchmark": check_resp_benchmark,
+    **{name: _requests(0) for name in ("s3_hits", "s3_boto3_1kib", "s3_boto3_8mib")},
     "reads_while_flushing": _true(lambda rows: rows["node_grpc_flushing"]["uploads_per_s"] > 0),
     "flush": _true(lambda rows: rows["milena_20ms"]["per_s"] <= 64 / 0.02),
     "replay": _true(lambda rows: rows["20000"]["beyond_key"] > 100),
