@@ -18,13 +18,13 @@ class Place(NamedTuple):
 
     prefix: the prefix of the listing
     cursor: the listing's cursor for the next page; of another node: its SCAN's
-    epoch: that of the ring whose nodes are scanned one after the other; 0: only this node
+    owners: of the slots, as `OtherNodes` has them, whose nodes are scanned one after the other; 0: only this node
     node: the address of the other node that is scanned, "" for this one
     """
 
     prefix: bytes
     cursor: str
-    epoch: int = 0
+    owners: int = 0
     node: str = ""
 
 

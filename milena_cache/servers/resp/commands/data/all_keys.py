@@ -59,13 +59,13 @@ async def keys(context: Context, session: Session, argv: list[bytes]) -> list[by
         if size > MAX_REPLY_BYTES:
             raise CommandError(f"ERR the keys that match have more than {MAX_REPLY_BYTES} bytes; use SCAN")
 
-    epoch = context.other_nodes.epoch
+    owners = context.other_nodes.owners
     async for page in _pages(context, glob):
         add(page)
     if context.spans_nodes(session):
         for reply in await context.other_nodes.request_all(command(b"KEYS", argv[1]), WHOLE_SECONDS):
             add(reply)
-        context.other_nodes.check_epoch(epoch)
+        context.other_nodes.check_owners(owners)
     return found
 
 
@@ -121,7 +121,7 @@ def flush(context: Context, session: Session, argv: list[bytes]) -> Any:
 
 async def _flush(context: Context, session: Session, allowed: str) -> Raw:
     log.warning("FLUSHDB of %s by user %r from %s begins", allowed, session.principal.name, session.addr)
-    epoch = context.other_nodes.epoch
+    owners = context.other_nodes.owners
     try:
         if allowed == "cache":
             number = (await context.requests.refresh("", (), b"")).refreshed
@@ -130,7 +130,7 @@ async def _flush(context: Context, session: Session, allowed: str) -> Raw:
         if context.spans_nodes(session):
             await context.other_nodes.request_all(command(b"FLUSHDB"), WHOLE_SECONDS)
             # A slot that came to a node after that had flushed was flushed by none.
-            context.other_nodes.check_epoch(epoch)
+            context.other_nodes.check_owners(owners)
     except MilenaError as error:
         log.warning("FLUSHDB of %s ended early: %s", allowed, error)
         raise

@@ -70,12 +70,12 @@ def scan(context: Context, session: Session, argv: list[bytes]) -> Any:
     else:
         place = _BEGINNING._replace(prefix=listed_prefix(glob.literal))
         if context.spans_nodes(session):
-            place = place._replace(epoch=context.other_nodes.epoch)
+            place = place._replace(owners=context.other_nodes.owners)
     if type_ != b"string" or len(place.prefix) > MAX_KEY_BYTES:
         return [b"0", []]
     limit = max(MIN_KEYS, min(count, MAX_KEYS))
-    if place.epoch:
-        context.other_nodes.check_epoch(place.epoch)
+    if place.owners:
+        context.other_nodes.check_owners(place.owners)
     if place.node:
         return _page_of(context, session, place, argv, limit)
     return _page(context, session, place, glob, limit)
@@ -94,7 +94,7 @@ async def _page_of(context: Context, session: Session, place: Place, argv: list[
     options = [word for at in range(2, len(argv), 2) if argv[at].upper() == b"MATCH" for word in argv[at : at + 2]]
     sent = command(b"SCAN", place.cursor.encode() or b"0", *options, b"COUNT", b"%d" % limit)
     reply = await context.other_nodes.request(place.node, sent, context.timeout)
-    context.other_nodes.check_epoch(place.epoch)
+    context.other_nodes.check_owners(place.owners)
     cursor = reply[0].decode()
     keys = [key for key in reply[1] if context.permissions.may_see(session, "scan", key)]
     return [_continued(context, place, "" if cursor == "0" else cursor), keys]
@@ -104,7 +104,7 @@ def _continued(context: Context, place: Place, cursor: str) -> bytes:
     """Return the cursor of the page behind that of `place`: of the same node, or of the next one."""
     following = place._replace(cursor=cursor)
     if not cursor:
-        nodes = ["", *context.other_nodes.addresses()] if place.epoch else [""]
+        nodes = ["", *context.other_nodes.addresses()] if place.owners else [""]
         at = nodes.index(place.node) + 1
         if at == len(nodes):
             return b"0"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 
+from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slots import slot_of
 from milena_common.resp.encoding import command
+from tests.cache.node_under_test import BUCKET
 from tests.cache.servers.resp.server_under_test import ME, ServerUnderTest, parsed, ring
 
 OTHER = "127.0.0.1:60000"
@@ -64,6 +69,47 @@ async def test_flushdb_of_objects_deletes_them_and_what_is_sent_behind_it_stays(
     assert await client.replies(3) == b"+OK\r\n+OK\r\n$3\r\nnew\r\n"
     assert parsed(await client.request(b"KEYS", b"*")) == [b"k1"]
     assert server.context.flushed == 6
+
+
+@pytest.mark.parametrize("owners", [(ME, OTHER), (OTHER, ME)])
+@pytest.mark.parametrize("name", [b"FLUSHDB", b"KEYS *", b"SCAN 0"])
+async def test_what_is_about_all_nodes_fails_if_a_slot_gets_another_owner_meanwhile(
+    owners: tuple[str, ...], name: bytes
+) -> None:
+    server = ServerUnderTest({"ALLOW_FLUSH": "objects"})
+    server.ownership.update(ring(ME, OTHER, epoch=2))
+    sent_to: list[str] = []
+
+    class Others:
+        async def request(self, address: str, sent: bytes, timeout: float) -> Any:
+            sent_to.append(address)
+            # Another epoch alone, as of new holders of copies, changes nothing of which node has which key.
+            later = ring(*owners, epoch=3)
+            same = owners == (ME, OTHER)
+            ranges = ring(*owners, epoch=2).ranges if same else later.ranges
+            server.ownership.update(SlotMap(3, BUCKET, later.nodes, ranges))
+            return b"OK" if b"FLUSHDB" in sent else [b"0", [b"theirs"]] if b"SCAN" in sent else [b"theirs"]
+
+    server.context.other_nodes._links = Others()
+    client = server.connect()
+    client.session.spans = True
+
+    async def replied(*argv: bytes) -> Any:
+        reply = asyncio.create_task(client.request(*argv))
+        while not reply.done():
+            await server.t.clock.advance(1.0)
+        return parsed(await reply)
+
+    reply = await replied(*name.split())
+    if name == b"SCAN 0":
+        reply = await replied(b"SCAN", reply[0])
+    rejected = str(reply).startswith("TRYAGAIN")
+    if owners == (ME, OTHER):
+        assert not rejected
+        assert len(sent_to) == 1
+    else:
+        # It is tried once more, when the slots have changed or the time is over.
+        assert rejected or len(sent_to) == 2
 
 
 def test_wait_returns_how_many_other_journals_have_what_was_acknowledged() -> None:
