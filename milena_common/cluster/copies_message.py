@@ -6,7 +6,7 @@ Adjacent slots have the same holders, and many runs have the same list, so a run
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from milena_common.api.pb import router_server_pb2 as pb
@@ -31,6 +31,8 @@ def copies_message(copies: Iterable[PlacedCopies]) -> pb.SlotCopies:
     """Return the message of `copies`, which ascend. Slots in none of them get no list.
 
     An empty list is one too: in a change of a ring it takes the holders away, and no list leaves them as they are.
+
+    Raises ValueError for a list that `read_copies` rejects, since it may be stored where all routers read it.
     """
     message = pb.SlotCopies()
     lists: dict[Places, int] = {}
@@ -51,6 +53,7 @@ def copies_message(copies: Iterable[PlacedCopies]) -> pb.SlotCopies:
         message.lengths.append(SLOTS - free)
         message.lists.append(0)
     for holders in lists:
+        _check_holders([place for place, _ in holders])
         message.sizes.append(len(holders))
         for place, since in holders:
             message.holders.append(place)
@@ -70,16 +73,13 @@ def read_copies(message: pb.SlotCopies) -> list[PlacedCopies]:
         raise ValueError(f"copies of {sum(lengths)} slots in {len(lengths)} parts; expected {SLOTS}")
     if len(message.holders) != len(message.since) or sum(message.sizes) != len(message.holders):
         raise ValueError(f"lists of {sum(message.sizes)} holders; {len(message.holders)} are given")
-    if max(message.sizes, default=0) > MAX_HOLDERS:
-        raise ValueError(f"a slot has {max(message.sizes)} holders; allowed are {MAX_HOLDERS}")
     lists: list[Places] = []
     runs = []
     at = first = 0
     try:
         for size in message.sizes:
             places = message.holders[at : at + size]
-            if len(set(places)) < size:
-                raise ValueError("a slot has one holder twice")
+            _check_holders(places)
             since = [epochs[each - 1] if each else None for each in message.since[at : at + size]]
             lists.append(tuple(zip(places, since, strict=True)))
             at += size
@@ -90,3 +90,11 @@ def read_copies(message: pb.SlotCopies) -> list[PlacedCopies]:
     except IndexError:
         raise ValueError(f"a run has a list or an epoch that is not one of {len(lists)}, {len(epochs)}") from None
     return runs
+
+
+def _check_holders(places: Sequence[int]) -> None:
+    """Raise ValueError if a list has a holder twice, or more than MAX_HOLDERS."""
+    if len(places) > MAX_HOLDERS:
+        raise ValueError(f"a slot has {len(places)} holders; allowed are {MAX_HOLDERS}")
+    if len(set(places)) < len(places):
+        raise ValueError("a slot has one holder twice")

@@ -86,7 +86,8 @@ def promoted(
             still.append(WaitingRun(first, last, Awaited(complete), epoch))
         else:
             owner = losses.lost[run.address]
-            others = (each for each in complete if each.address not in losses.clean)
+            # The owner may be listed too, as a complete holder of its own slots.
+            others = (each for each in complete if each.address not in losses.clean and each != owner)
             awaited = Awaited((owner, *others), not is_collecting(copy.held))
             still.append(WaitingRun(first, last, awaited, epoch))
     for start, stop, held, _ in copies:

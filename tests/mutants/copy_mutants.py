@@ -146,6 +146,13 @@ COPY_BUGS: tuple[Bug, ...] = (
         f"{RING_TESTS}::test_an_owner_that_left_before_it_had_collected_is_not_waited_for",
     ),
     _bug(
+        "a lost owner that is listed as complete is waited for twice",
+        "milena_common/cluster/copy_losses.py",
+        " and each != owner)\n",
+        ")\n",
+        f"{RING_TESTS}::test_a_node_that_gets_slots_of_which_s3_has_everything_is_listed_as_complete",
+    ),
+    _bug(
         "an owner that has yet to collect can have its last complete holder taken off the list",
         "milena_common/cluster/slot_assignment.py",
         "            known = without(known, collecting)\n",

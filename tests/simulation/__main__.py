@@ -136,6 +136,7 @@ def _work(run: Callable[[int], SeedResult], seeds: range, sending: int) -> NoRet
                 sys.stdout.flush()
                 code = 0
             except BaseException:
+                print(f"seed {seed} could not be run:", file=sys.stderr)
                 traceback.print_exc()
             finally:
                 os._exit(code)

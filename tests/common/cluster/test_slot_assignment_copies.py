@@ -122,6 +122,8 @@ def test_a_node_that_gets_slots_of_which_s3_has_everything_is_listed_as_complete
     assert Listed(owner) in left.holders(MOVING)
     assert left.successor(MOVING) == "", "an owner is not its own successor"
     assert left.slots_with_missing_copies() == SLOTS, "nor a holder that counts"
+    for _, _, awaited in waiting(left.with_members([C], 31, moving=True)):
+        assert len(set(awaited)) == len(awaited), "twice would be a state that no router can read"
     first, last = next(each[:2] for each in left.ranges() if each.first <= MOVING <= each.last)
     done = left.with_reports(owner, [(first, last, owner)], (), 30, 31, NO_CHANGE)
     assert done is not None
