@@ -21,6 +21,7 @@ from milena_common.api.errors import FailedPrecondition
 
 # The share of the bytes and of the entries that may be pinned. With the share of blocks it leaves room for others.
 PIN_SHARE = 0.25
+MAX_PINNED = 32_768
 # Pinned keys of a part of `walk_keys`.
 PART_KEYS = 512
 
@@ -84,13 +85,17 @@ class Memory(EntryTable):
         Each entry that is there from the beginning to the end is in a part, and others may be.
         """
         entries, unordered = self.entries, self.unordered
-        # Before and after the others, since keys come out of the order and into it meanwhile. A copy of 250,000
-        # keys takes 3 ms.
+        # Before and after the others, since keys come out of the order and into it meanwhile. A copy of MAX_PINNED
+        # keys takes 1 to 3 ms.
         before = unordered.copy()
-        parts = chain(_in_parts(before), self._order.keys_in_parts())
-        for part in parts:
+        for part in chain(_in_parts(before), self._order.keys_in_parts()):
             yield [key for key in part if (entry := entries.get(key)) is not None and entry is not GONE]
-        yield from _in_parts(unordered - before)
+        for part in _in_parts(tuple(unordered)):
+            yield [
+                key
+                for key in part
+                if key not in before and (entry := entries.get(key)) is not None and entry is not GONE
+            ]
 
     def peek(self, key: bytes) -> Entry | None:
         """Return the entry without counting it as a use; None if there is none."""
@@ -212,10 +217,10 @@ class Memory(EntryTable):
                 f"{self.pinned_bytes} bytes are pinned here, and {self.max_pinned_bytes} at most can be, which is "
                 f"{PIN_SHARE:.0%} of LRU_BYTES; {size} more were to be"
             )
-        if len(self.pinned) + number > (limit := int(PIN_SHARE * self.max_entries)):
+        if len(self.pinned) + number > (limit := min(MAX_PINNED, int(PIN_SHARE * self.max_entries))):
             raise FailedPrecondition(
                 f"{len(self.pinned)} entries are pinned here, and {limit} at most can be, which is "
-                f"{PIN_SHARE:.0%} of LRU_SIZE; {number} more were to be"
+                f"{PIN_SHARE:.0%} of LRU_SIZE up to {MAX_PINNED}; {number} more were to be"
             )
 
     def lend(self, size: int) -> None:

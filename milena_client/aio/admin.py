@@ -126,8 +126,8 @@ class AsyncAdmin:
 
         Otherwise as `purge`, `rate` and `dry_run` included. It is about the entries that are there: what is read
         later is not pinned, nor what is written or dropped and read again, and a node that restarts has no pins. At
-        most a quarter of each node's memory can be pinned: beyond that FailedPrecondition is raised, also in a dry
-        run, and what was pinned before stays so.
+        most a quarter of each node's memory can be pinned, and 32,768 entries: beyond that FailedPrecondition is
+        raised, also in a dry run, and what was pinned before stays so.
         """
         return self._sweep(SweepJob("pin", prefix, self._bucket, rate, self._clock.now(), dry_run=dry_run))
 

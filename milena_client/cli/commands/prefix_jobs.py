@@ -120,7 +120,7 @@ def pin(session: Session, prefix: str, rate: float | None, dry_run: bool) -> Non
     """Keep what the nodes have in memory of keys that begin with PREFIX from being evicted, until unpin.
 
     What is read later is not pinned, nor what is written, dropped or lost with its node. At most a quarter of each
-    node's memory can be pinned: beyond that it fails, and what was pinned before stays so.
+    node's memory can be pinned, and 32,768 entries: beyond that it fails, and what was pinned before stays so.
     """
     _sweep(session, "pin", Admin.pin, prefix, rate, dry_run)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from milena_cache.eviction.policies import EVICTION_POLICIES, LRU, S3FIFO, S3FIFO_SIZE
-from milena_cache.memory.lru import PIN_SHARE, Memory
+from milena_cache.memory.lru import MAX_PINNED, PIN_SHARE, Memory
 from milena_cache.objects.entry import ENTRY_OVERHEAD, Entry, cost_of
 from milena_common.api.errors import FailedPrecondition
 
@@ -69,6 +69,10 @@ def test_no_more_than_a_share_can_be_pinned(policy: str) -> None:
     few.pin(key(1))
     with pytest.raises(FailedPrecondition, match=r"2 entries are pinned here, and 2 at most .* 25% of LRU_SIZE"):
         few.pin(key(2))
+    many = Memory(10**6, 10**9, policy)
+    many.check_pins(MAX_PINNED, 0)
+    with pytest.raises(FailedPrecondition, match=f"{MAX_PINNED} at most"):
+        many.check_pins(MAX_PINNED + 1, 0)
 
 
 @every
