@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from milena_common.cluster.runs_message import COPIES, MOVES, RUNS
 from milena_common.cluster.copies_message import MAX_HOLDERS
+from milena_common.cluster.runs_message import COPIES, MOVES, RUNS
 from milena_common.cluster.slot_assignment import Member, PlanChange, Ring
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slots import SLOTS
@@ -18,6 +18,7 @@ from milena_router.ring.watch_streams import Published, short_update
 
 NAMES = st.sampled_from("abcde")
 SOME = st.sets(NAMES, min_size=1, max_size=3)
+NO_CHANGE = PlanChange()
 
 
 class RingsWithCopies(RuleBasedStateMachine):
@@ -44,7 +45,7 @@ class RingsWithCopies(RuleBasedStateMachine):
         self.epoch += 1
         return self.epoch
 
-    def become(self, members: dict[str, Member], change: PlanChange = PlanChange(), **more: list[str]) -> None:
+    def become(self, members: dict[str, Member], change: PlanChange = NO_CHANGE, **more: list[str]) -> None:
         epoch = self.next_epoch()
         self.ring = self.ring.with_members(members.values(), epoch, moving=True, change=change, **more)
 
@@ -109,7 +110,7 @@ class RingsWithCopies(RuleBasedStateMachine):
                     continue
                 (failed if address[0] in failing else completed).append((first, last, address))
         before = self.ring.epoch
-        ring = self.ring.with_reports(owner, completed, failed, before, self.next_epoch(), PlanChange())
+        ring = self.ring.with_reports(owner, completed, failed, before, self.next_epoch(), NO_CHANGE)
         self.ring = ring or self.ring
 
     @rule(avoided=st.sets(st.tuples(NAMES, NAMES), max_size=2))
