@@ -81,7 +81,7 @@ class RingsWithCopies(RuleBasedStateMachine):
 
     @precondition(lambda self: self.ring.copies.waiting)
     @rule()
-    def give_up(self) -> None:
+    def end_waiting(self) -> None:
         self.become(self.present(), PlanChange(given_up=self.epoch))
 
     @rule(name=NAMES)
