@@ -139,7 +139,7 @@ def _counter(fixtures: Fixtures) -> Iterator[Sequence[Variant | Skipped]]:
         samples = with_processor_times(
             {"server": server.pid}, lambda: {**redis_benchmark(address, "incr", number, 1), "calls": float(number)}
         )
-        # redis-benchmark sends a few more than it was told, if its connections do not divide them.
+        # redis-benchmark sends a few more than were requested, if its connections do not divide them.
         assert read_counter(address) >= number, "an increment was lost"
         return samples
 

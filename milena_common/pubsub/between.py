@@ -1,7 +1,7 @@
 """Pure. The commands by which a router subscribes at a node for its clients, as a relay (`channels`).
 
 `MILENA.SUBSCRIBE kind name [...]` and `MILENA.UNSUBSCRIBE kind name [...]`: the kind is `c`, `p` for a pattern, or
-`s` for a shard channel. Their reply is OK, where SUBSCRIBE has messages: pushes, for which nobody could wait.
+`s` for a shard channel. Their reply is OK, where SUBSCRIBE has messages: pushes, for which no request could wait.
 """
 
 from __future__ import annotations

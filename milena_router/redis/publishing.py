@@ -37,7 +37,7 @@ async def _subscribe(context: Context, session: Session, kind: Kind, argv: list[
     try:
         async with context.feeds.subscribing([(kind, name) for name in argv[1:]]):
             if session.id not in context.sessions:
-                raise CommandError("ERR the connection has ended")  # nobody reads this
+                raise CommandError("ERR the connection has ended")  # no client reads this
             return subscribed(context.feeds.channels, session, kind, argv[0].lower(), argv[1:])
     finally:
         session.executing = False

@@ -193,7 +193,7 @@ async def test_a_part_ends_at_its_limit_and_the_next_one_goes_on() -> None:
     assert len(t.memory) == 300 - first.changed
     for _ in range(5):
         await run_ready_tasks()
-    assert len(t.memory) == 300 - first.changed, "nothing goes on while nobody asks"
+    assert len(t.memory) == 300 - first.changed, "nothing goes on without a caller"
     rest = await t.parts.sweeps.advance(NAME, plan(), 1000)
     assert (rest.done, rest.changed, rest.examined, rest.entries) == (True, 300, 300, 300)
     again = await t.parts.sweeps.advance(NAME, plan(), 1000)
