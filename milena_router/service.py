@@ -252,7 +252,14 @@ class RouterService:
         holder = self._renewing.get(address, request.node_id)
         if holder != request.node_id:
             lease = self._leases.membership.leases.get(address)
-            if lease is not None and lease.member.node_id == holder and lease.until > self._clock.now():
+            # A process on the journal of the one before: that has ended, since a journal has one process at a time.
+            follows = lease is not None and request.journal_id and request.journal_id == lease.member.journal_id
+            if (
+                lease is not None
+                and not follows
+                and lease.member.node_id == holder
+                and lease.until > self._clock.now()
+            ):
                 raise FailedPrecondition(
                     f"address: {address} is that of a node that is alive, and renews its lease; nothing was done. "
                     "A process that takes its place can join when it has ended"

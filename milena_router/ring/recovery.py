@@ -16,7 +16,8 @@ Interleavings that this avoids:
 
 - A newly added node joins first: it has no ring, so it waits with the others.
 - A node reports that it holds a newer ring, and that ring is still in flight while the last missing member joins:
-  recovery does not end while a requested ring is outstanding.
+  recovery does not end while a requested ring is outstanding. If no other ring is known, that counts for some time
+  after the wait as well: a ring of the nodes that are there would lose sight of what only the others' disks have.
 - The old router replied to a Join with an epoch whose ring it could not send any more: that epoch was published,
   the ring is unknown, so all slots count as owned since the new epoch.
 - A node of another cluster joins first: rings are kept by cluster, and the cluster with the most members present
@@ -210,6 +211,8 @@ class Recovery:
         if not present:
             return None
         rings = [last for last in self._rings.values() if any(map(_admits(last), present.values()))]
+        if not rings and self._outstanding.intersection(present) and not self._is_late(now):
+            return None
         if self.seconds_left(now):
             rings = [last for last in rings if not self._outstanding and not self._missing(last, present)]
             if not rings:
@@ -221,6 +224,10 @@ class Recovery:
         bucket = _commonest(lease.default_bucket for lease in present.values())
         leases = [lease for lease in present.values() if lease.default_bucket in ("", bucket)]
         return Recovered(None, bucket, _commonest(lease.cluster_id for lease in leases))
+
+    def _is_late(self, now: float) -> bool:
+        """Return True if a node that joined when the wait ended would have sent its ring by now."""
+        return not self.seconds_left(now - NODE_RETRY_SECONDS)
 
     def _missing(self, last: LastRing, present: Mapping[str, Lease]) -> bool:
         return any(

@@ -352,4 +352,18 @@ MORE_CLUSTER_BUGS: tuple[Bug, ...] = (
         "            for each in (request.key,):\n",
         "tests/router/redis/test_connection.py::test_a_new_owner_drops_what_it_has_of_every_key_of_a_write",
     ),
+    _bug(
+        "a new ring is made while a node that has one is to send it",
+        "milena_router/ring/recovery.py",
+        "        if not rings and self._outstanding.intersection(present) and not self._is_late(now):\n",
+        "        if False:\n",
+        "tests/router/ring/test_recovery.py::test_a_ring_that_one_node_has_is_waited_for_after_the_others",
+    ),
+    _bug(
+        "a node that does not send its ring is waited for without end",
+        "milena_router/ring/recovery.py",
+        "        return not self.seconds_left(now - NODE_RETRY_SECONDS)\n",
+        "        return False\n",
+        "tests/router/ring/test_recovery.py::test_a_ring_that_one_node_has_is_waited_for_after_the_others",
+    ),
 )

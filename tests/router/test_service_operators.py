@@ -208,6 +208,18 @@ async def test_what_is_no_job() -> None:
             assert isinstance(error, InvalidRequest), error
 
 
+async def test_a_process_on_the_journal_of_the_one_before_takes_its_place_at_once() -> None:
+    """A message of a process that has ended may arrive late, at a router that has just started."""
+    async with running_router() as router:
+        before = pb.JoinRequest(address="127.0.0.1:1", node_id="one", default_bucket="photos", journal_id="journal")
+        after = pb.JoinRequest(address="127.0.0.1:1", node_id="two", default_bucket="photos", journal_id="journal")
+        lease = router.stub.KeepLease()
+        await lease.write(before)
+        assert (await lease.read()).successful
+        assert (await router.stub.Join(after, timeout=SOON)).successful
+        await lease.done_writing()
+
+
 async def test_the_address_of_a_live_node_is_not_given_to_another_process() -> None:
     async with running_router() as router:
         mine = pb.JoinRequest(address="127.0.0.1:1", node_id="one", default_bucket="photos")

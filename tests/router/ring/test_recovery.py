@@ -288,6 +288,25 @@ def test_a_new_cluster_waits_once_and_gets_an_id(started: Started) -> None:
     assert started.membership.cluster_id == "new-cluster"
 
 
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_ring_that_one_node_has_is_waited_for_after_the_others(started: Started, sent: bool) -> None:
+    """Interleaving: (1) a fresh node joins; (2) when the wait is nearly over, a node says that it has a ring."""
+    ring = ring_of(A, B)
+    started.join(C)
+    assert not started.after(WAIT - 1, C)
+    assert not started.join(A, held(ring))
+    started.now += 2.0
+    assert not started.join(A, held(ring)), "a new ring would not know what others had"
+    if sent:
+        assert not started.join(C)
+        changes = started.join(A, knowledge_of(ring))
+        assert {change.address for change in changes} == {"b:1", "c:1"}
+        assert started.membership.cluster_id == CLUSTER
+        return
+    started.now += 5.0
+    assert {change.address for change in started.join(A, held(ring))} == {"a:1", "c:1"}, "it does not send it"
+
+
 def test_a_router_that_knows_that_the_cluster_is_new_does_not_wait() -> None:
     started = Started(wait=0.0)
     assert started.join(A)
