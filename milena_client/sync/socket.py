@@ -31,6 +31,10 @@ _NEARLY = 1.05
 _NOT_ENOUGH: Final = object()
 
 
+def _new_reader() -> hiredis.Reader:
+    return hiredis.Reader(replyError=cast("Callable[[str], Exception]", error_of), notEnoughData=_NOT_ENOUGH)
+
+
 class RespSocket:
     """A connection over `stream`, which it closes.
 
@@ -51,6 +55,7 @@ class RespSocket:
         "__weakref__",
         "_deadline",
         "_error_prefix",
+        "_grown",
         "_hello",
         "_limit",
         "_pushed",
@@ -88,9 +93,8 @@ class RespSocket:
         self._timeout = self._limit = 0.0
         self._deadline = 0.0
         self._pushed: dict[int, Any] = {}  # deferred replies that no call has taken yet, by number
-        self._reader = hiredis.Reader(
-            replyError=cast("Callable[[str], Exception]", error_of), notEnoughData=_NOT_ENOUGH
-        )
+        self._reader = _new_reader()
+        self._grown = False  # the reader's buffer is large
         try:
             self.send(handshake, handshake_timeout)
             for number, (command, reply) in enumerate(zip(handshake, self.receive(len(handshake)), strict=True)):
@@ -219,6 +223,7 @@ class RespSocket:
             if reply is _NOT_ENOUGH:
                 self._receive_more()
             elif not isinstance(reply, hiredis.PushNotification):
+                self._drop_grown()
                 return reply
             elif reply[0] == b"deferred":
                 self._pushed[reply[1]] = reply[2]
@@ -233,10 +238,19 @@ class RespSocket:
                 raise ConnectionError("a reply to no command")
             elif reply[0] == b"deferred":
                 self._pushed[reply[1]] = reply[2]
+        self._drop_grown()
         return self._pushed.pop(number)
 
+    def _drop_grown(self) -> None:
+        """Give up the reader's buffer if it is large and empty: it would keep the room of the largest reply."""
+        if self._grown and not self._reader.has_data():
+            self._reader, self._grown = _new_reader(), False
+
     def _receive_more(self) -> None:
-        self._reader.feed(self._receive(_READ_BYTES, self._recv))
+        data = self._receive(_READ_BYTES, self._recv)
+        if len(data) == _READ_BYTES:
+            self._grown = True  # a large reply, or many
+        self._reader.feed(data)
 
     def _receive_large(self, data: bytes, start: int, missing: int) -> bytes:
         """Return the value that begins in `data` at `start`; `missing` bytes are to come, its line end included."""

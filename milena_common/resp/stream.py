@@ -35,6 +35,13 @@ _MAX_UNSENT = 1 << 20
 # So many commands are sent before the end of the iteration: the node works on them while the others are built.
 _AT_ONCE = 32
 _NOT_ENOUGH: Final = object()
+# A read of so many bytes is part of a large reply, or of many: the parser's buffer is given up when it is empty.
+# Otherwise it keeps the room of the largest reply, some megabytes for each node that a reader of a file reads from.
+_LARGE_READ = 128 * 1024
+
+
+def _new_reader() -> hiredis.Reader:
+    return hiredis.Reader(replyError=cast("Callable[[str], Exception]", error_of), notEnoughData=_NOT_ENOUGH)
 
 
 class NoReply(DeadlineExceeded):
@@ -74,9 +81,8 @@ class RespStream(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._create_future = self._loop.create_future
         self._transport: asyncio.Transport | None = None
-        self._reader = hiredis.Reader(
-            replyError=cast("Callable[[str], Exception]", error_of), notEnoughData=_NOT_ENOUGH
-        )
+        self._reader = _new_reader()
+        self._grown = False  # the reader's buffer is large
         self._out: list[bytes] = []
         self._flushing = False
         self._pending: deque[Reply] = deque()  # in the order of their commands
@@ -232,6 +238,10 @@ class RespStream(asyncio.Protocol):
             self.abort(NodeLost(f"{self._who}sent a reply that is not in the Redis protocol"))
             return
         self._replied += replied
+        if len(data) >= _LARGE_READ:
+            self._grown = True
+        if self._grown and not reader.has_data():
+            self._reader, self._grown = _new_reader(), False
         writes = self._writes
         while writes and writes[0][0] <= self._replied:
             writes.popleft()

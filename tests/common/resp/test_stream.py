@@ -404,3 +404,21 @@ def test_a_call_that_was_begun_is_sent_at_once_and_ends_at_its_timeout() -> None
         assert await last == b"4"
 
     run(test)
+
+
+def test_large_replies_leave_no_room_in_the_parser_and_what_follows_them_is_read() -> None:
+    async def test(harness: Harness) -> None:
+        value = bytes(300_000)
+        large = b"$%d\r\n%b\r\n" % (len(value), value)
+        replies = [harness.stream.request(get(b"k")) for _ in range(4)]
+        before = harness.stream._reader
+        harness.receive(large[:200_000])
+        assert harness.stream._reader is before, "a part of a reply is in it"
+        harness.receive(large[200_000:] + b"$5\r\nva")
+        assert harness.stream._reader is before, "a part of the next one is"
+        harness.receive(b"lue\r\n")
+        assert harness.stream._reader is not before
+        harness.receive(large, b"$1\r\nx\r\n")
+        assert await asyncio.gather(*replies) == [value, b"value", value, b"x"]
+
+    run(test)

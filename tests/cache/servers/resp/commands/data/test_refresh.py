@@ -78,7 +78,7 @@ async def test_jobs_by_the_nodes_own_api() -> None:
         server.t.in_s3(key, b"value")
     warming = pb.WarmRequest(keys=[b"logs/1", b"logs/2", b"other"], sizes=[5, 5, 5])
     warmed = pb.WarmResponse.FromString(await call(b"Warm", warming))
-    assert (warmed.warmed, warmed.bytes, [*warmed.left]) == (3, 15, [])
+    assert (warmed.warmed, warmed.value_bytes, [*warmed.left]) == (3, 15, [])
     request = pb.SweepRequest(job="1" * 32, prefix=b"logs/", action="purge")
     swept = pb.SweepResponse.FromString(await call(b"Sweep", request))
     assert (swept.done, swept.changed, swept.entries) == (True, 2, 3)
