@@ -91,14 +91,18 @@ class FormerOwner:
         self._task: asyncio.Task[None] | None = None
 
     def holds_back(self, slot: int) -> bool:
-        """Return True if the keys of `slot` are to be handed in to its owner instead of being uploaded."""
+        """Return True if the keys of `slot` are to be handed in to its owner instead of being uploaded.
+
+        Also while the slot waits for a lost owner: that may have deleted what this node has, with S3 up to date.
+        """
         slot_map = self._ownership.slot_map
         if not slot_map.released_epoch:
             return False
         owner = slot_map.target(slot)
         # A slot that was taken over is this node's, although the ring does not have that yet.
         taken = self._ownership.unfenced_since_slot(slot) != ELSEWHERE
-        return bool(owner.resp_address) and owner.address != self._ownership.me and not taken
+        waits = not owner.address and bool(slot_map.nodes)
+        return (waits or bool(owner.resp_address)) and owner.address != self._ownership.me and not taken
 
     def _hands_in(self, key: bytes) -> bool:
         """Return True if the write of `key` is to be handed in.

@@ -338,3 +338,20 @@ async def test_copies_of_slots_that_are_taken_over_are_dropped_and_do_not_come_b
     assert [*cluster["b"].t.dirty] == [b"k"]
     await asyncio.sleep(0)
     await cluster.stop()
+
+
+async def test_nothing_is_uploaded_of_a_slot_that_waits_for_its_lost_owner() -> None:
+    """Interleaving: (1) a move gives this node a put; (2) the owner deletes the key in S3, and is lost."""
+    cluster, _ = await started("x", "")
+    cluster.store.down = Fault.CONNECT
+    cluster.ring.target_copies = 1
+    await cluster.change("x", "")
+    await cluster["x"].t.put("k", b"1", cluster.ring.epoch)
+    await cluster.change("", "")
+    cluster.store.down = None
+    await cluster.clock.advance(60)
+    assert cluster["x"].t.s3_has("k") is None
+    await cluster.change("x", "")
+    await cluster.clock.advance(60)
+    assert cluster["x"].t.s3_has("k") == b"1"
+    await cluster.stop()
