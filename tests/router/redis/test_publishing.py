@@ -56,7 +56,7 @@ async def test_each_subscriber_gets_each_message_once(port: Port, kind: bytes) -
         (b"message", b"news", b"1"),
         (b"pmessage", b"n*", b"news", b"1"),
         (b"smessage", b"news", b"2"),
-        (b"message", b"nobody", b"3"),
+        (b"message", b"other", b"3"),
         (b"message", b"sport", b"4"),
     ):
         port.node.push(push(message[0], *map(bulk, message[1:])))
