@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterable
 from enum import IntEnum
 
+from milena_cache.membership.ownership import COLLECTED, WHOLE
 from milena_cache.membership.slot_epochs import SlotEpochs
 
 # The key in the journal's metadata.
@@ -37,7 +38,7 @@ class Role(IntEnum):
 class JournalRoles:
     """The roles of one journal's records. `text`: what `to_text` returned before the restart, "" for none.
 
-    whole: the slots of which the journal is whole, each with the number 1
+    whole: the slots of which the journal is whole, WHOLE or COLLECTED
     """
 
     def __init__(self, text: str = "") -> None:
@@ -46,7 +47,9 @@ class JournalRoles:
         self._roles = SlotEpochs()
         known = json.loads(text) if text else {}
         for first, last in known.get("whole", ()):
-            self.whole.add(first, last, 1)
+            self.whole.add(first, last, WHOLE)
+        for first, last in known.get("collected", ()):
+            self.whole.add(first, last, COLLECTED)
         for first, last, role in known.get("roles", ()):
             self._roles.add(first, last, role)
 
@@ -75,5 +78,10 @@ class JournalRoles:
 
     def to_text(self) -> str:
         """Return the metadata for the journal to keep."""
-        whole = [[first, last] for first, last, _ in self.whole]
-        return json.dumps({"whole": whole, "roles": [list(run) for run in self._roles]}, separators=(",", ":"))
+        # The versions before this one know no COLLECTED: all are `whole` to them.
+        known = {
+            "whole": [[first, last] for first, last, _ in self.whole],
+            "collected": [[first, last] for first, last, how in self.whole if how == COLLECTED],
+            "roles": [list(run) for run in self._roles],
+        }
+        return json.dumps(known, separators=(",", ":"))

@@ -31,6 +31,10 @@ from milena_common.resp.identity import Identity
 
 # In `Ownership.since`: the slot is served by another node, or by none.
 ELSEWHERE = -1
+# In `Ownership.whole`: this node has everything of the slot; COLLECTED: also if the ring lists it as a holder still,
+# since it has taken over or collected the slot since that ring gave it to this node.
+WHOLE = 1
+COLLECTED = 2
 # After how many seconds to try again what is about a slot that is being handed over.
 RETRY_SECONDS = 0.1
 # The same for a slot that has no owner, which takes until a node returns.
@@ -160,7 +164,7 @@ class Ownership:
         self.was_fenced = False
         # True if slots are gated until they are collected; see `uncollected`.
         self.collects = False
-        # Slots of which this node has everything that was acknowledged and S3 does not have, with the number 1.
+        # Slots of which this node has everything that was acknowledged and S3 does not have: WHOLE or COLLECTED.
         self.whole = SlotEpochs()
         # Slots of this process, by the ring, that are not whole: not served.
         self.uncollected = self._moves.uncollected
@@ -210,6 +214,11 @@ class Ownership:
         its process was replaced, or if the other side of a move was lost. A slot that this node has taken over is
         whole, also in a ring in which its last owner was lost: what that node's holders have is older than what
         this node has acknowledged.
+
+        A ring that lists the owner itself as a holder has taken the slot from another owner, maybe while this node
+        was away: (1) it crashes with a put; (2) another node owns the slot, deletes the key, uploads that and
+        leaves as the last one; (3) this node starts, and gets its slots back. So the slot is not whole any more,
+        unless it has become so since: that list is in each ring until a router knows that it has.
         """
         kept, uncollected = SlotEpochs(), SlotEpochs()
         if not self._map.copies_wanted:
@@ -220,20 +229,28 @@ class Ownership:
             self.whole.assign(kept)
             self.uncollected.assign(uncollected)
             return
-        free = 0
+        free, mine = 0, list[Range]()
         for first, last, node, owned_since in (*self._map.ranges, (SLOTS, SLOTS, None, 0)):
             # Slots without an owner may come back to this node as they were.
             parts = [(free, first - 1)] if free < first else []
             if node is not None and node.address == self.me:
                 parts.append((first, last))
+                mine.append((first, last))
             if node is not None and _is_process(self._map, node, self.me, self.node_id):
                 uncollected.add(first, last, owned_since)
             for piece in parts:
                 for run in self.whole.within(*piece):
                     kept.add(*run)
             free = last + 1
+        listed = self._listed()
+        for first, last in mine:
+            for start, stop, how in kept.within(first, last):
+                for begin, end, _ in listed.within(start, stop) if how == WHOLE else ():
+                    kept.remove(begin, end)
+                if how == COLLECTED and not listed.within(start, stop):
+                    kept.add(start, stop, WHOLE)
         for first, last, _ in self._moves.taken:
-            kept.add(first, last, 1)
+            kept.add(first, last, COLLECTED)
         self.whole.assign(kept)
         for first, last, _ in kept:
             uncollected.remove(first, last)
@@ -242,9 +259,20 @@ class Ownership:
     def collected(self, first: int, last: int) -> bool:
         """Serve those of the slots `first` to `last` that are this node's: it has collected what others have."""
         for start, stop, _ in self.uncollected.within(first, last):
-            self.whole.add(start, stop, 1)
+            self.whole.add(start, stop, WHOLE)
+        for start, stop, _ in self._listed().within(first, last):
+            for begin, end, _ in self.whole.within(start, stop):
+                self.whole.add(begin, end, COLLECTED)
         self.uncollected.remove(first, last)
         return self._recompute()
+
+    def _listed(self) -> SlotEpochs:
+        """Return the slots of which the ring lists this node as a holder, with the number 1."""
+        listed = SlotEpochs()
+        for part in self._map.copies:
+            if any(each.node.address == self.me for each in part.holders):
+                listed.add(part.first, part.last, 1)
+        return listed
 
     def hold_back(self, first: int, last: int) -> bool:
         """Serve those of the slots `first` to `last` that are this node's after `collected`; they stay whole."""
@@ -333,7 +361,7 @@ class Ownership:
         for first, last in ranges:
             self._moves.taken.add(first, last, since)
             if self.collects:
-                self.whole.add(first, last, 1)
+                self.whole.add(first, last, COLLECTED)
                 self.uncollected.remove(first, last)
         return self._recompute()
 
