@@ -11,6 +11,7 @@ REPLICATION = "milena_cache/copies/replication.py"
 LINK = "milena_cache/copies/holder_link.py"
 PROMOTION = "milena_cache/copies/promotion.py"
 HOLDER = "milena_cache/copies/holder.py"
+OWNERSHIP = "milena_cache/membership/ownership.py"
 
 OWNER_TESTS = "tests/cache/copies/test_replication.py"
 PROMOTION_TESTS = "tests/cache/copies/test_promotion.py"
@@ -179,6 +180,21 @@ COPY_BUGS: tuple[Bug, ...] = (
         "if slot_of(entry.key) in slots and entry.dead is None and not entry.upload.uploading:",
         "if False:",
         f"{PROMOTION_TESTS}::test_an_owner_of_slots_of_which_s3_has_everything_withholds_its_own_earlier_writes",
+    ),
+    _bug(
+        "a node that was away takes the slots that another one had meanwhile as they were",
+        OWNERSHIP,
+        "                    kept.remove(begin, end)\n",
+        "                    pass\n",
+        f"{PROMOTION_TESTS}::"
+        "test_a_node_that_was_away_while_another_one_had_its_slots_withholds_its_earlier_writes",
+    ),
+    _bug(
+        "a node that has collected slots collects them again in the next ring",
+        OWNERSHIP,
+        "                self.whole.add(begin, end, COLLECTED)\n",
+        "                self.whole.add(begin, end, WHOLE)\n",
+        f"{PROMOTION_TESTS}::test_what_a_node_has_acknowledged_since_it_got_slots_of_which_s3_has_everything_stays",
     ),
     _bug(
         "a node that gets slots of which S3 has everything takes earlier writes that are handed in",

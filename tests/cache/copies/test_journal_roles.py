@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milena_cache.copies.journal_roles import JournalRoles, Role
+from milena_cache.membership.ownership import COLLECTED, WHOLE
 
 SLOT = st.integers(0, 30)
 STEP = st.tuples(SLOT, st.integers(0, 5), st.integers(0, 9), st.sampled_from(Role))
@@ -29,8 +30,9 @@ def test_the_last_role_of_a_slot_counts_for_the_records_before_it(
 
 def test_whole_slots_are_known_after_a_restart() -> None:
     roles = JournalRoles()
-    roles.whole.add(5, 9, 1)
-    assert [*JournalRoles(roles.to_text()).whole] == [(5, 9, 1)]
+    roles.whole.add(5, 9, WHOLE)
+    roles.whole.add(8, 12, COLLECTED)
+    assert [*JournalRoles(roles.to_text()).whole] == [(5, 7, WHOLE), (8, 12, COLLECTED)]
 
 
 def test_roles_of_slots_without_records_are_forgotten() -> None:

@@ -181,6 +181,50 @@ async def test_an_owner_of_slots_of_which_s3_has_everything_withholds_its_own_ea
     await cluster.stop()
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_node_that_was_away_while_another_one_had_its_slots_withholds_its_earlier_writes(
+    restarted: bool,
+) -> None:
+    """Interleaving: (1) it owns the slot, with a put, and is away; (2) its owner deletes the key, and leaves last."""
+    cluster, _ = await started("xy", "xy")
+    cluster.store.down = Fault.CONNECT
+    cluster.ring.target_copies = 1
+    await cluster.change("x", "", lost="o")
+    await cluster["x"].t.put("k", b"1", cluster.ring.epoch)
+    if restarted:
+        await cluster.crash("x")
+    cluster.ring.change("y", "")
+    await cluster.publish("y")
+    await cluster.change("x", "x", lost="y")
+    cluster.store.down = None
+    await cluster.clock.advance(60)
+    assert await read(cluster, "x", "k") is None
+    assert cluster["x"].t.s3_has("k") is None
+    assert b"k" in cluster["x"].t.dirty.withheld, "an operator may retry it"
+    await cluster.stop()
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_what_a_node_has_acknowledged_since_it_got_slots_of_which_s3_has_everything_stays(
+    restarted: bool,
+) -> None:
+    """Interleaving: (1) it serves the slots, with a put; (2) before a router knows that, there is another ring."""
+    cluster, _ = await started("x", "x")
+    cluster.ring.target_copies = 1
+    await cluster.change("x", "x", lost="o")
+    await cluster.clock.advance(1)
+    cluster.store.down = Fault.CONNECT
+    await cluster["x"].t.put("k", b"1", cluster.ring.epoch)
+    if restarted:
+        await cluster.crash("x")
+    await cluster.change("x", "x")
+    cluster.store.down = None
+    await cluster.clock.advance(60)
+    assert await read(cluster, "x", "k") == b"1"
+    assert cluster["x"].t.s3_has("k") == b"1"
+    await cluster.stop()
+
+
 async def test_an_owner_of_slots_of_which_s3_has_everything_takes_no_earlier_write_that_is_handed_in() -> None:
     cluster, owner = await started("xy", "xy")
     await owner.send("y", owner.record("k", b"1"), owner.record("j", b"1"))
