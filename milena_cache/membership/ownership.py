@@ -31,8 +31,8 @@ from milena_common.resp.identity import Identity
 
 # In `Ownership.since`: the slot is served by another node, or by none.
 ELSEWHERE = -1
-# In `Ownership.whole`: this node has everything of the slot; COLLECTED: also if the ring lists it as a holder still,
-# since it has taken over or collected the slot since that ring gave it to this node.
+# In `Ownership.whole`: this node has everything of the slot. COLLECTED: also where the ring lists it as a holder
+# still, for it has taken over or collected the slot after that ring gave it to this node.
 WHOLE = 1
 COLLECTED = 2
 # After how many seconds to try again what is about a slot that is being handed over.

@@ -185,7 +185,7 @@ async def test_an_owner_of_slots_of_which_s3_has_everything_withholds_its_own_ea
 async def test_a_node_that_was_away_while_another_one_had_its_slots_withholds_its_earlier_writes(
     restarted: bool,
 ) -> None:
-    """Interleaving: (1) it owns the slot, with a put, and is away; (2) its owner deletes the key, and leaves last."""
+    """Interleaving: (1) it owns the slot, with a put, and is away; (2) y deletes the key, and leaves last."""
     cluster, _ = await started("xy", "xy")
     cluster.store.down = Fault.CONNECT
     cluster.ring.target_copies = 1
