@@ -1,8 +1,8 @@
 """Coordination. The receiving side of moves: takes dirty writes of slots that are to come, and then the slots.
 
 What arrives before the slots do is not uploaded: only their owner uploads. If the move is aborted it is dropped,
-since the owner has it; if this node becomes the owner because the other one was lost, it is kept, and each write is
-compared with S3 before it is served.
+since the owner has it, or S3, if the owner has left; if this node becomes the owner because the other one was lost, it
+is kept, and each write is compared with S3 before it is served.
 
 All commands may be repeated: writes are merged by version, and slots that were taken are not taken again. A command
 for a move that the newest ring does not have is rejected, so that an owner with an older ring hands nothing over.
@@ -92,7 +92,12 @@ class Destination:
     # ---- the ring
 
     def update_moves(self, receiving: dict[Move, set[int]]) -> None:
-        """Drop what was received for moves that the new ring does not have, unless the slots are this node's."""
+        """Drop what was received for moves that the new ring does not have, unless their owner was lost.
+
+        An owner that has left had everything in S3, so that what it had sent before may be superseded: (1) it sends
+        a put, and this node is paused; (2) it deletes the key, uploads that, and leaves; (3) the slot is this
+        node's, which would upload the put.
+        """
         self._moves = receiving
         if receiving:
             # The owners' versions have no later epoch: it is on disk before they release slots.
@@ -104,11 +109,12 @@ class Destination:
             del self._announced[move]
         self._update_expected()
         slot_map = self._ownership.slot_map
+        lost = {node.address for node in slot_map.missing}
         for move, by_slot in list(self._received.items()):
             left = receiving.get(move, set())
             for slot in [slot for slot in by_slot if slot not in left]:
                 keys = by_slot.pop(slot)
-                if slot_map.target(slot).address == self._ownership.me:
+                if move.owner in lost and slot_map.target(slot).address == self._ownership.me:
                     continue
                 for key, version in keys.items():
                     entry = self._dirty.get(key)

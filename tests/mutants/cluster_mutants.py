@@ -217,6 +217,14 @@ CLUSTER_BUGS: tuple[Bug, ...] = (
         f"{HANDOVER_TESTS}::test_dirty_writes_move_with_their_slots_and_s3_gets_no_request",
     ),
     _bug(
+        "what an owner had sent before it left with everything in S3 is uploaded",
+        DESTINATION,
+        "if move.owner in lost and slot_map.target(slot)",
+        "if slot_map.target(slot)",
+        f"{HANDOVER_TESTS}::"
+        "test_the_destination_drops_what_it_received_if_the_owner_leaves_with_everything_in_s3",
+    ),
+    _bug(
         "slots are taken before a restart would begin after the versions of their owner",
         DESTINATION,
         " or floor is not None or not self._is_covered(newest):\n",

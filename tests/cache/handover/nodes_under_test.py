@@ -64,10 +64,12 @@ class Ring:
         self.epoch += 1
         self.pending.clear()
 
-    def lose(self, name: str) -> None:
-        """The node is lost, and provably so: the other side of each move gets its slots."""
+    def lose(self, name: str, *, clean: bool = False) -> None:
+        """The node is lost, and provably so: the other side of each move gets its slots. `clean`: it has left."""
         self.epoch += 1
         del self.nodes[name]
+        if not clean:
+            self.missing += (MissingNode(f"{name}:1", f"id-{name}", f"journal-{name}", 1, 0, 0.0, "lost"),)
         other = next(iter(self.nodes))
         for slot, (owner, _) in enumerate(self.owners):
             to = self.pending.pop(slot, None)

@@ -280,6 +280,27 @@ async def test_the_destination_keeps_what_it_received_if_the_owner_is_lost() -> 
     await c.stop()
 
 
+async def test_the_destination_drops_what_it_received_if_the_owner_leaves_with_everything_in_s3() -> None:
+    """Interleaving: (1) the owner sends a put; (2) it aborts, deletes the key, uploads that, and leaves."""
+    c = await cluster()
+    await put(c, "k", b"1")
+    c.broken = [(b"ANNOUNCE", "before")] * 100
+    c.ring.plan([K], "b")
+    await c.publish()
+    await c.clock.advance(0.2)
+    assert b"k" in c["b"].t.dirty
+    await delete(c, "k")
+    c.ring.abort()
+    await c.publish("a")
+    assert await c["a"].t.flush("k") == (0, 0, 1)
+    c.ring.lose("a", clean=True)
+    await c.publish("b")
+    await c.clock.advance(60)
+    assert (await c["b"].t.outcome("k", c.ring.epoch))[1] is None
+    assert c["b"].t.s3_has("k") is None
+    await c.stop()
+
+
 async def test_a_delete_by_a_destination_that_no_ring_ever_showed_does_not_come_back() -> None:
     """Without copies the old owner gives its writes up as soon as the destination has them, and not by a ring.
 
