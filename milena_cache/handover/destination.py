@@ -1,8 +1,8 @@
 """Coordination. The receiving side of moves: takes dirty writes of slots that are to come, and then the slots.
 
 What arrives before the slots do is not uploaded: only their owner uploads. If the move is aborted it is dropped,
-since the owner has it, or S3, if the owner has left; if this node becomes the owner because the other one was lost, it
-is kept, and each write is compared with S3 before it is served.
+since the owner has it, or S3, if the owner has left; if this node becomes the owner because the other one was lost,
+it is kept, and each write is compared with S3 before it is served.
 
 All commands may be repeated: writes are merged by version, and slots that were taken are not taken again. A command
 for a move that the newest ring does not have is rejected, so that an owner with an older ring hands nothing over.

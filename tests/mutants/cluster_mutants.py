@@ -221,8 +221,7 @@ CLUSTER_BUGS: tuple[Bug, ...] = (
         DESTINATION,
         "if move.owner in lost and slot_map.target(slot)",
         "if slot_map.target(slot)",
-        f"{HANDOVER_TESTS}::"
-        "test_the_destination_drops_what_it_received_if_the_owner_leaves_with_everything_in_s3",
+        f"{HANDOVER_TESTS}::test_the_destination_drops_what_it_received_if_the_owner_leaves_with_everything_in_s3",
     ),
     _bug(
         "slots are taken before a restart would begin after the versions of their owner",
