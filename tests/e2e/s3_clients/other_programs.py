@@ -76,11 +76,25 @@ class Programs:
 
     def expect(self, prefix: str, objects: Mapping[str, bytes]) -> None:
         """Wait until S3 has these objects below `prefix` and no others, byte for byte."""
+        expect(self._s3, self.bucket, prefix, objects)
 
-        def found() -> dict[str, bytes]:
-            page = self._s3.list_objects_v2(Bucket=self.bucket, Prefix=prefix)
-            keys = [each["Key"] for each in page.get("Contents", [])]
-            return {key: self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].read() for key in keys}
 
-        expected = {f"{prefix}{name}": value for name, value in objects.items()}
-        wait_until(f"S3 has what was written below {prefix}", lambda: found() == expected, 30, pause=0.1)
+def expect(s3: S3Client, bucket: str, prefix: str, objects: Mapping[str, bytes]) -> None:
+    """Wait until S3 has these objects below `prefix` and no others, byte for byte."""
+
+    expected, seen = {f"{prefix}{name}": value for name, value in objects.items()}, ""
+
+    def as_expected() -> bool:
+        nonlocal seen
+        contents = s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
+        seen = ", ".join(f"{each['Key']} of {each['Size']} B" for each in contents)
+        keys = [each["Key"] for each in contents]
+        # Not before the keys are those: one that is to be deleted may be gone after it was listed.
+        return keys == sorted(expected) and all(
+            s3.get_object(Bucket=bucket, Key=key)["Body"].read() == expected[key] for key in keys
+        )
+
+    try:
+        wait_until(f"S3 has what was written below {prefix}", as_expected, 30, pause=0.1)
+    except TimeoutError as error:
+        raise AssertionError(f"{error}: it has {seen}") from None

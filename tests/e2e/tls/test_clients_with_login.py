@@ -18,6 +18,7 @@ from milena_common.network.addresses import parse_address
 from tests.e2e.tls.one_client import APP
 from tests.support.certificates import Authority, tls_variables, write_files
 from tests.support.cluster import Cluster
+from tests.support.npm import programs as npm
 from tests.support.ports import ReservedPort
 from tests.support.processes import ROOT
 from tests.support.s3.moto_server import MotoServer
@@ -27,7 +28,6 @@ pytestmark = pytest.mark.e2e
 
 AT_MOST = 60.0
 HERE = Path(__file__).parent
-IOREDIS = ROOT / ".venv" / "npm" / "node_modules" / "ioredis"
 METRICS = "the-password-of-metrics"
 USERS = f"""
 user {APP.user} on >{APP.password} ~app/* +@read +@write +@connection +cluster +info
@@ -110,9 +110,9 @@ def command(kind: str, guarded: Guarded, authorities: str, host: str) -> Sequenc
         login = ("--user", APP.user, "--pass", APP.password, "--no-auth-warning")
         return ("redis-cli", "-h", host, "-p", str(resp), "--tls", "--cacert", authorities, *login, "PING")
     if kind == "ioredis":
-        if shutil.which("node") is None or not IOREDIS.exists():
-            pytest.skip("node or ioredis is not installed")
-        return ("node", str(HERE / "one_client.js"), str(IOREDIS), host, str(resp), authorities)
+        if reason := npm.why_not():
+            pytest.skip(reason)
+        return ("node", str(HERE / "one_client.js"), str(npm.MODULES / "ioredis"), host, str(resp), authorities)
     port = router if kind == "stub" else resp
     return (sys.executable, "-m", "tests.e2e.tls.one_client", kind, host, str(port), authorities)
 
