@@ -92,30 +92,27 @@ class JournaledWrites:
         return "" if self._have_room(changes) else "dirty_limit"
 
     def _have_room(self, changes: Sequence[Change]) -> bool:
-        size = sum([len(change.value or b"") for change in changes])
-        keeping = sum([len(change.target.cache_key) + ENTRY_OVERHEAD for change in changes])
-        return self._dirty.has_room(self._bytes + keeping + size, self._keeping + keeping)
+        return self._has_room_for(*_sizes(changes))
 
     def fit_in_memory(self, changes: Sequence[Change]) -> bool:
         """Return True if all the changes together can be kept in memory only."""
         if len(changes) == 1:
             return self.fits_in_memory(changes[0])
-        size = sum([len(change.value or b"") for change in changes])
-        return not self.draining and self._dirty.fits_in_memory(size) and self._have_room(changes)
+        return self._fits_in_memory(*_sizes(changes))
 
     def _has_room(self, change: Change) -> bool:
-        return self._has_room_for(len(change.target.cache_key), len(change.value or b""))
+        return self._has_room_for(len(change.target.cache_key) + ENTRY_OVERHEAD, len(change.value or b""))
 
-    def _has_room_for(self, key_size: int, size: int) -> bool:
-        keeping = key_size + ENTRY_OVERHEAD
+    def _has_room_for(self, keeping: int, size: int) -> bool:
+        """Return True if entries of `keeping` bytes of overhead and `size` bytes of values may be added."""
         return self._dirty.has_room(self._bytes + keeping + size, self._keeping + keeping)
 
     def fits_in_memory(self, change: Change) -> bool:
         """Return True if the change can be kept in memory only."""
-        return self._fits_in_memory(len(change.target.cache_key), len(change.value or b""))
+        return self._fits_in_memory(len(change.target.cache_key) + ENTRY_OVERHEAD, len(change.value or b""))
 
-    def _fits_in_memory(self, key_size: int, size: int) -> bool:
-        return not self.draining and self._dirty.fits_in_memory(size) and self._has_room_for(key_size, size)
+    def _fits_in_memory(self, keeping: int, size: int) -> bool:
+        return not self.draining and self._dirty.fits_in_memory(size) and self._has_room_for(keeping, size)
 
     def append(self, change: Change, base: Base, timeout: float) -> asyncio.Future[None]:
         """Write the change to the journal; the future is done when it is durable and its dirty entry is made.
@@ -215,14 +212,40 @@ class JournaledWrites:
 
     def remember_value(self, key: bytes, value: bytes, owned_since: int) -> bool:
         """Do what `remember` does for a put without options; False, with nothing changed, if it has to wait."""
-        size = len(value)
-        if key in self._last or not self._fits_in_memory(len(key), size):
+        if key in self._last or not self._fits_in_memory(len(key) + ENTRY_OVERHEAD, len(value)):
             return False
+        self._remember_value(key, value, owned_since)
+        return True
+
+    def remember_all(self, keys: list[bytes], values: list[bytes], owned_since: list[int]) -> bool:
+        """Do what `remember_value` does for all of these puts, in order; else nothing, and return False.
+
+        A key may come more than once. There is room if all together would fit as new entries. Nothing here awaits.
+        """
+        last = self._last
+        if last:
+            for key in keys:
+                if key in last:
+                    return False
+        number = len(keys)
+        keeping = ENTRY_OVERHEAD * number + sum([len(key) for key in keys])
+        if not self._fits_in_memory(keeping, sum([len(value) for value in values])):
+            return False
+        at = 0
+        while at < number:
+            some = self.overwrite_many(keys, values, owned_since, at, number)
+            if not some:
+                # Not `remember_value`, which may say no: then the puts before this one would have been made alone.
+                self._remember_value(keys[at], values[at], owned_since[at])
+            at += some or 1
+        return True
+
+    def _remember_value(self, key: bytes, value: bytes, owned_since: int) -> None:
         entry = DirtyEntry(
             key,
             self._durable.next_version(owned_since),
             value,
-            size,
+            len(value),
             self._belief(key, UNKNOWN, owned_since),
             deleted=False,
             journaled=False,
@@ -230,7 +253,6 @@ class JournaledWrites:
         )
         self._is_dirty(entry)
         self._acknowledged[MEMORY] += 1
-        return True
 
     def overwrite(self, key: bytes, value: bytes, owned_since: int) -> bool:
         """Replace the value of a dirty entry that is in memory only and waits for its upload; no entry is made.
@@ -327,3 +349,9 @@ class JournaledWrites:
         self._dirty_writes.replace(entry)
         self._writeback.acknowledged(entry)
         self._entries.change_feed.event("del" if entry.deleted else "set", entry.key)
+
+
+def _sizes(changes: Sequence[Change]) -> tuple[int, int]:
+    """Return the bytes of overhead and of values that changes take as entries."""
+    keeping = sum([len(change.target.cache_key) + ENTRY_OVERHEAD for change in changes])
+    return keeping, sum([len(change.value or b"") for change in changes])

@@ -52,30 +52,66 @@ class Queued(NamedTuple, Generic[C]):
 class Transaction(Generic[C]):
     """What was queued since MULTI.
 
-    commands: in their order
-    bytes: of their arguments
+    bytes: of the arguments of its commands
     failed: True if a command was rejected, for which EXEC will fail
     key: the first key of its commands, with whose slot the others are compared; empty without one
     """
 
-    __slots__ = ("bytes", "commands", "failed", "key")
+    __slots__ = ("_commands", "_keys", "_set", "_values", "bytes", "failed", "key")
 
     def __init__(self) -> None:
-        self.commands: list[Queued[C]] = []
+        self._commands: list[Queued[C]] = []
+        # The SETs without options behind those in `_commands`; `_set` describes SET.
+        self._set: C | None = None
+        self._keys: list[bytes] = []
+        self._values: list[bytes] = []
         self.bytes = 0
         self.failed = False
         self.key = b""
 
+    @property
+    def number(self) -> int:
+        """Return how many commands were queued."""
+        return len(self._commands) + len(self._keys)
+
+    @property
+    def commands(self) -> list[Queued[C]]:
+        """Return the commands, in their order."""
+        if self._set is not None and self._keys:
+            for key, value in zip(self._keys, self._values, strict=True):
+                self._commands.append(Queued(self._set, [b"SET", key, value]))
+            self._keys, self._values = [], []
+        return self._commands
+
+    @property
+    def sets(self) -> tuple[list[bytes], list[bytes]] | None:
+        """Return keys and values if all commands came by `queue_sets`, and there is one; else None."""
+        return (self._keys, self._values) if self._keys and not self._commands else None
+
     def queue(self, command: C, argv: list[bytes]) -> None:
         """Add a command. Raises CommandError if the transaction would be too large."""
         size = sum([len(word) for word in argv])
-        if len(self.commands) >= MAX_COMMANDS or self.bytes + size > MAX_BYTES:
+        if self.number >= MAX_COMMANDS or self.bytes + size > MAX_BYTES:
             raise CommandError(
                 f"ERR a transaction has at most {MAX_COMMANDS} commands and {MAX_BYTES} bytes of arguments; "
                 "nothing of it will be done"
             )
         self.commands.append(Queued(command, argv))
         self.bytes += size
+
+    def queue_sets(self, command: C, keys: list[bytes], values: list[bytes]) -> bool:
+        """Add SETs without options; `command` describes SET. False, and none was added, where `queue` would raise.
+
+        It does what `queue` does for each of them, without an object for each.
+        """
+        size = len(b"SET") * len(keys) + sum([len(key) for key in keys]) + sum([len(value) for value in values])
+        if self.number + len(keys) > MAX_COMMANDS or self.bytes + size > MAX_BYTES:
+            return False
+        self._set = command
+        self._keys += keys
+        self._values += values
+        self.bytes += size
+        return True
 
 
 def check_watched(number: int) -> None:

@@ -15,6 +15,7 @@ RESP2: Final = 2
 RESP3: Final = 3
 
 OK: Final = b"+OK\r\n"
+QUEUED: Final = b"+QUEUED\r\n"
 _NULL_BULK = b"$-1\r\n"
 
 

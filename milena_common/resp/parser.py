@@ -29,6 +29,7 @@ from milena_common.build import interpreted
 from milena_common.resp.plain_commands import (
     GET,
     MAX_BYTES,
+    MULTI,
     SET,
     SETS_BYTES,
     after_gets,
@@ -212,7 +213,7 @@ class CommandReader:
         With None nothing was consumed. A long command is recognised only if it is ``SET key value``, and one of
         binary arguments only if they have no line ends.
         """
-        if self.pending or self._remaining:
+        if self.pending or self._remaining or (len(data) > len(MULTI) and data.startswith(MULTI)):
             return None
         return argv_of_set(data, self._max_bulk) or command_of(data, self._max_plain)
 
@@ -247,6 +248,11 @@ class CommandReader:
         if isinstance(data, bytearray):
             data = self._chunks[0] = bytes(data)
         if not self._remaining:
+            if data.startswith(MULTI, self._at):
+                # By itself: the SETs behind it are read by `read_sets`.
+                self._went_on(data, self._at + len(MULTI))
+                into([b"MULTI"])
+                return
             commands, at = commands_of(data, self._at, self._max_sets, max_arguments)
             if commands:
                 self._went_on(data, at)

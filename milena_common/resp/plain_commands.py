@@ -25,6 +25,7 @@ MAX_SETS: Final = 128
 
 _NEXT = b"\r\n" + GET
 SET: Final = b"*3\r\n$3\r\nSET\r\n"
+MULTI: Final = b"*1\r\n$5\r\nMULTI\r\n"
 _DOLLAR: Final = ord("$")
 # The headers of arguments up to the length of a key.
 LENGTHS: Final = tuple(b"$%d" % length for length in range(MAX_KEY_BYTES + 1))

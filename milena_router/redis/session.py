@@ -142,7 +142,7 @@ class Session:
             "sub": sub,
             "psub": psub,
             "ssub": ssub,
-            "multi": -1 if self.transaction is None else len(self.transaction.commands),
+            "multi": -1 if self.transaction is None else self.transaction.number,
             "watch": len(self.watched),
             "qbuf": unread,
             "qbuf-free": 0,

@@ -38,6 +38,7 @@ POISONED = "tests/cache/writeback/test_failing.py"
 LISTING = "tests/cache/reads/test_listing.py"
 OVERTAKING = "tests/behaviour/test_overtaking.py"
 WRITER = "tests/cache/writes/test_writer.py"
+TRANSACTIONS = "tests/cache/servers/resp/commands/connection/test_transactions.py"
 CHECKER = "tests/faults/linearizability/checker.py"
 CHECKED = "tests/faults/linearizability/test_checker.py"
 
@@ -547,6 +548,28 @@ BUGS: tuple[Bug, ...] = (
             ),
         ),
         (OVERTAKING,),
+    ),
+    Bug(
+        "of a transaction of SETs some are done where all have no room",
+        (
+            Change(
+                "milena_cache/writes/journaled.py",
+                "        if not self._fits_in_memory(keeping, sum([len(value) for value in values])):",
+                "        if not self._fits_in_memory(0, 0):",
+            ),
+        ),
+        (f"{TRANSACTIONS}::test_of_sets_for_which_there_is_no_room_none_is_done",),
+    ),
+    Bug(
+        "a transaction of SETs has keys of several slots",
+        (
+            Change(
+                "milena_cache/servers/resp/state/plain_sets.py",
+                "                if slot_of(key) != slot:\n                    return False\n",
+                "                pass\n",
+            ),
+        ),
+        (f"{TRANSACTIONS}::test_a_ring_that_changes_before_exec_has_nothing_written_of_its_sets",),
     ),
     Bug(
         "a hit is told from before the ring changed",

@@ -37,7 +37,6 @@ from milena_cache.membership.peers import NODE_NAME
 from milena_cache.servers.resp.dispatch.admission import MAX_CLIENTS, MEMBER_CONNECTIONS
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.output_buffer import HIGH_WATER, MAX_PIECES, OutputBuffer
-from milena_cache.servers.resp.plain_sets import PlainSets
 from milena_cache.servers.resp.running import Running
 from milena_cache.servers.resp.set_batches import SetBatches
 from milena_cache.servers.resp.state.client_registry import Reason
@@ -78,7 +77,7 @@ class Connection(asyncio.Protocol):
         self._reader = CommandReader(max_value_bytes + _OVERHEAD_BYTES, 2 * max_value_bytes + _OVERHEAD_BYTES)
         self._gets = context.calls["get"]
         self._get_counts = context.stats["get"]
-        self._plain_sets = PlainSets(context)
+        self._plain_sets = context.plain_sets
         self._keeps_in_memory = context.node.writes.keeps_in_memory  # else no SET is for `_plain_sets`
         # SETs that are tried together: fewer after one that had to be done alone, or each would cost many looks.
         self._set_run = MAX_SETS
@@ -319,6 +318,24 @@ class Connection(asyncio.Protocol):
         if done < len(keys):
             self._commands.extend([SET, key, value] for key, value in zip(keys[done:], values[done:], strict=True))
 
+    def _queue_sets(self, keys: list[bytes], values: list[bytes]) -> None:
+        """Queue SETs for the transaction, until one is of another kind. The rest goes into `_commands`."""
+        done = self._plain_sets.queue(self.session, keys, values, self._now(), self._out.parts)
+        if done < len(keys):
+            self._commands.extend([SET, key, value] for key, value in zip(keys[done:], values[done:], strict=True))
+
+    def _may_queue(self) -> bool:
+        """True if SETs without options may be queued without `Running`: `_is_plain`, but for the transaction.
+
+        Nothing is in flight: (1) a SET waits, (2) its reply is due before the QUEUED of what is behind MULTI.
+        """
+        running = self._running
+        return (
+            self.session.queues
+            and not (running.in_flight.number or self._limited or self.session.closing)
+            and (self._out.writable or not self._is_behind())
+        )
+
     def _run_one(self, argv: list[bytes], now: float) -> None:
         """Begin the only command of a read, in the state of `_is_plain`: what `_work` would do, in fewer steps."""
         running, commands = self._running, self._commands
@@ -424,10 +441,13 @@ class Connection(asyncio.Protocol):
                     continue
                 keys = reader.read_gets() if plain else None
                 sets = reader.read_sets() if plain and keys is None and self._keeps_in_memory and not late else None
+                queued = reader.read_sets() if not (plain or late) and self._may_queue() else None
                 if keys is not None:
                     self._reply_gets(keys, self._now())
                 elif sets is not None:
                     self._reply_sets(*sets, self._now())
+                elif queued is not None:
+                    self._queue_sets(*queued)
                 elif reader.more:
                     reader.read(commands.append, _ARGUMENTS_AT_ONCE)
             except ProtocolError as error:
@@ -439,18 +459,20 @@ class Connection(asyncio.Protocol):
     def _begin_sets(self, now: float) -> int:
         """Begin the SETs that are next in `_commands` together, if they are of a kind for that; return how many."""
         session, in_flight = self.session, self._running.in_flight
-        if self._limited or not session.plain or session.closing or in_flight.full:
+        if not session.plain:
+            return self._serve_sets(now, queues=True) if self._may_queue() else 0
+        if self._limited or session.closing or in_flight.full:
             return 0
         if session.logging_in or session.flushing or session.executing:
             return 0
         if not self._out.writable and self._is_behind():
             return 0
-        if self._keeps_in_memory and not self._running.pending and (done := self._remember_sets(now)):
+        if self._keeps_in_memory and not self._running.pending and (done := self._serve_sets(now)):
             return done
         return self._set_batches.begin_sets(self._commands)
 
-    def _remember_sets(self, now: float) -> int:
-        """Do the SETs that are next in `_commands` and are of class `memory`; return how many."""
+    def _serve_sets(self, now: float, *, queues: bool = False) -> int:
+        """Do the SETs that are next in `_commands` and are of class `memory`, or queue them; return how many."""
         keys: list[bytes] = []
         values: list[bytes] = []
         for argv in self._commands:
@@ -460,7 +482,11 @@ class Connection(asyncio.Protocol):
             values.append(argv[2])
         if not keys:
             return 0
-        done = self._plain_sets.serve(self.session, keys, values, now, self._out.parts)
+        sets, session, parts = self._plain_sets, self.session, self._out.parts
+        if queues:
+            done = sets.queue(session, keys, values, now, parts)
+        else:
+            done = sets.serve(session, keys, values, now, parts)
         self._set_run = min(MAX_SETS, 4 * done) or 1
         return done
 

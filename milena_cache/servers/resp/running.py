@@ -37,10 +37,8 @@ from milena_cache.servers.resp.unknown_command import UNKNOWN
 from milena_common.api.errors import Moved, TryAgain
 from milena_common.pubsub.replies import check_subscriber
 from milena_common.resp.command_ordering import Access, CommandOrdering
-from milena_common.resp.encoding import Raw
+from milena_common.resp.encoding import QUEUED, Raw
 from milena_common.resp.redis_replies import unknown_command, wrong_arity
-
-QUEUED = Raw(b"+QUEUED\r\n")
 
 
 class Running:
@@ -308,7 +306,7 @@ class Running:
             transaction.key = transaction.key or keys[0]
             context.check_slots(session, [transaction.key, *keys])
         transaction.queue(found, argv)
-        return QUEUED
+        return Raw(QUEUED)
 
     @property
     def held_bytes(self) -> int:

@@ -13,6 +13,7 @@ from milena_common.forwarding.transactions import (
     MAX_COMMANDS,
     MAX_WATCHED,
     NOT_QUEUED,
+    Queued,
     Transaction,
     decode_exec,
     decode_replies,
@@ -88,3 +89,26 @@ def test_a_queue_is_bounded() -> None:
         transaction.queue("get", [b"GET", b"a"])
     with pytest.raises(CommandError, match="at most 4096 commands"):
         transaction.queue("get", [b"GET", b"a"])
+
+
+def test_sets_are_queued_together_and_are_commands_like_others() -> None:
+    transaction: Transaction[str] = Transaction()
+    assert transaction.sets is None
+    assert transaction.queue_sets("set", [b"a", b"b"], [b"1", b"2"])
+    assert transaction.sets == ([b"a", b"b"], [b"1", b"2"])
+    assert (transaction.number, transaction.bytes) == (2, 10)
+    transaction.queue("get", [b"GET", b"a"])
+    assert transaction.sets is None
+    assert transaction.queue_sets("set", [b"c"], [b"3"])
+    assert transaction.number == 4
+    sets = [Queued("set", [b"SET", key, value]) for key, value in ((b"a", b"1"), (b"b", b"2"), (b"c", b"3"))]
+    assert transaction.commands == [*sets[:2], Queued("get", [b"GET", b"a"]), sets[2]]
+    assert transaction.number == 4
+
+
+def test_sets_have_the_bounds_of_other_commands() -> None:
+    transaction: Transaction[str] = Transaction()
+    assert not transaction.queue_sets("set", [b"a"], [bytes(16 * 2**20)])
+    assert transaction.queue_sets("set", [b"a"] * (MAX_COMMANDS - 1), [b""] * (MAX_COMMANDS - 1))
+    assert not transaction.queue_sets("set", [b"a"] * 2, [b""] * 2)
+    assert transaction.number == MAX_COMMANDS - 1

@@ -55,6 +55,7 @@ class Session:
     restricted: True if GET and SET of some object are not allowed, or limited
     plain: True if none of the modes is on: over_limit, mute, transaction, subscribed, tracking, restricted. It
         is read for every command, they are set by few
+    queues: True if a transaction has begun, and none of the other modes is on: SETs may be queued by the fast path
     """
 
     __slots__ = (
@@ -92,6 +93,7 @@ class Session:
         "no_touch",
         "plain",
         "protocol",
+        "queues",
         "received",
         "sent",
         "spans",
@@ -120,6 +122,7 @@ class Session:
         self._tracking = False
         self._restricted = False
         self.plain = True
+        self.queues = False
         self.closing = False
         self.anonymous = anonymous
         self.charged = 0  # bytes
@@ -228,11 +231,6 @@ class Session:
         self._update_plain()
 
     def _update_plain(self) -> None:
-        self.plain = not (
-            self._over_limit
-            or self._mute
-            or self._transaction is not None
-            or self._subscribed
-            or self._tracking
-            or self._restricted
-        )
+        other = self._over_limit or self._mute or self._subscribed or self._tracking or self._restricted
+        self.plain = not other and self._transaction is None
+        self.queues = not other and self._transaction is not None

@@ -33,6 +33,7 @@ from milena_cache.servers.resp.state.other_nodes import OtherNodes
 from milena_cache.servers.resp.state.overload import Overload
 from milena_cache.servers.resp.state.permissions import Permissions
 from milena_cache.servers.resp.state.plain_gets import PlainGets
+from milena_cache.servers.resp.state.plain_sets import PlainSets
 from milena_cache.servers.resp.state.publisher import Publisher
 from milena_cache.servers.resp.state.ring_view import RingView
 from milena_cache.servers.resp.state.tracking import Tracking
@@ -81,6 +82,7 @@ class Context:
     timeout: how long a command may take, seconds
     clients: the open connections
     plain_gets: the fast path of GET
+    plain_sets: that of SET
     cursors: the positions of scans
     budget: the process's budget of bytes in flight
     facts: version, memory and processor time of the process
@@ -142,6 +144,7 @@ class Context:
     command_metrics: CommandMetrics = field(init=False)
     share: LoopShare = field(init=False)
     overload: Overload = field(init=False)
+    plain_sets: PlainSets = field(init=False)
     rates: Rates = field(init=False)
 
     def __post_init__(self) -> None:
@@ -149,6 +152,15 @@ class Context:
         self.share = LoopShare(self.clock.now)
         self.overload = Overload(self.calls, self.stats)
         self.rates = Rates(self.clock.now())
+        self.plain_sets = PlainSets(
+            self.commands[b"SET"],
+            self.buckets,
+            self.ownership,
+            self.node.writes,
+            self.calls["put"],
+            self.stats["set"],
+            self.clock.now,
+        )
 
     def place(self, key: bytes) -> Place:
         """Return the object that `key` names, and the epoch since which this node owns its slot.

@@ -133,6 +133,61 @@ def test_a_pipeline_is_replied_to_as_its_commands_one_by_one(
     asyncio.run(test())
 
 
+ends = st.sampled_from([[b"EXEC"], [b"EXEC"], [b"EXEC"], [b"DISCARD"]])
+transactions = st.tuples(
+    st.sampled_from([[], [], [], [[b"WATCH", b"k"]], [[b"WATCH", b"k"], [b"SET", b"k", b"w"]]]),
+    st.lists(plain_sets, max_size=8) | st.lists(plain_sets | sets | gets | of_keys | others, max_size=6),
+    ends,
+).map(lambda made: [*made[0], [b"MULTI"], *made[1], made[2]])
+
+
+@pytest.mark.parametrize("mode", ["memory", "back", "through"])
+@settings(max_examples=60, deadline=None)
+@given(
+    parts=st.lists(transactions | plain_sets.map(lambda argv: [argv]), min_size=1, max_size=4),
+    places=st.lists(st.integers(0, 2**20), max_size=6),
+    resp3=st.booleans(),
+    wait=st.booleans(),
+)
+@example(
+    parts=[[[b"MULTI"], [b"SET", b"k", b"1"], [b"SET", b"l", b"2"], [b"SET", b"k", bytes(1025)], [b"EXEC"]]] * 2,
+    places=[],
+    resp3=False,
+    wait=False,
+)
+@example(
+    parts=[[[b"MULTI"], [b"SET", b"k", b"1"], [b"SET", b"l", bytes(MAX_VALUE + 1)], [b"EXEC"]]],
+    places=[60],
+    resp3=False,
+    wait=False,
+)
+@example(
+    parts=[
+        [[b"MULTI"], [b"SET", b"k", b"1"], [b"GET", b"k"], [b"SET", b"l", b"1"], [b"SET", b"m", b"1"], [b"EXEC"]]
+    ],
+    places=[],
+    resp3=False,
+    wait=False,
+)
+def test_a_transaction_is_replied_to_as_that_of_a_client_that_writes_names_in_lower_case(
+    mode: Durability, parts: list[list[Argv]], places: list[int], resp3: bool, wait: bool
+) -> None:
+    # Those are recognised by no fast path.
+    stream = [argv for part in parts for argv in part]
+    lower = [[argv[0].lower() if argv[0] in (b"SET", b"MULTI") else argv[0], *argv[1:]] for argv in stream]
+
+    async def test() -> None:
+        expected, left = await one_by_one(mode, lower, resp3=resp3)
+        data = b"".join(command(*argv) for argv in stream)
+        replies, found, _ = await in_pieces(mode, stream, split_at(data, places), resp3=resp3, wait=wait)
+        assert replies == b"".join(expected)
+        # A key that a transaction sets twice is written once, or twice.
+        del found["acknowledged"], left["acknowledged"]
+        assert found == left
+
+    asyncio.run(test())
+
+
 MIXED: list[Argv] = [
     [b"SET", b"k", b"1"],
     [b"SET", b"l", b"a\r\nb", b"EX", b"100"],

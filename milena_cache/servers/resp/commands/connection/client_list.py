@@ -51,7 +51,7 @@ def line(context: Context, client: Client) -> str:
         "sub": len(context.channels.names_of(session, "channel")),
         "psub": len(context.channels.names_of(session, "pattern")),
         "ssub": len(context.channels.names_of(session, "shard")),
-        "multi": -1 if session.transaction is None else len(session.transaction.commands),
+        "multi": -1 if session.transaction is None else session.transaction.number,
         "watch": len(session.watched),
         "qbuf": unread,
         "qbuf-free": 0,

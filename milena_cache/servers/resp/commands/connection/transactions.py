@@ -1,7 +1,8 @@
 """Coordination. MULTI, EXEC, DISCARD, WATCH, UNWATCH: commands on the keys of one slot, all of them or none.
 
 Between MULTI and EXEC commands are checked and queued (`Running`); EXEC has the owner of their keys carry them out,
-this node or another one (`execution`).
+this node or another one (`execution`). A transaction of nothing but SETs without options is queued and carried out
+by `PlainSets`, where it can.
 
 An error of a command while it is queued fails the transaction, as in Redis; one while it is carried out is its
 reply.
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping
 from typing import Any
 
+from milena_cache.servers.resp.commands.data.deciding import MAX_TOGETHER
 from milena_cache.servers.resp.commands.data.execution import Exec, look_at, remember
 from milena_cache.servers.resp.dispatch.command import ALL_KEYS
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
@@ -153,6 +155,9 @@ def exec_(context: Context, session: Session, argv: list[bytes]) -> Any:
     session.end_transaction()
     if transaction.failed:
         raise CommandError(ABORTED)
+    sets = transaction.sets
+    if sets is not None and not watched and len(sets[0]) <= MAX_TOGETHER and context.plain_sets.execute(*sets):
+        return Raw(b"*%d\r\n%b" % (len(sets[0]), OK * len(sets[0])))
     result = Exec(context, session, transaction.commands, watched).execute()
     if not isinstance(result, Awaitable):
         return result

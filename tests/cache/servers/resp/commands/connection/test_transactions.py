@@ -16,8 +16,8 @@ ABORTED = "EXECABORT Transaction discarded because of previous errors."
 CLASSES = pytest.mark.parametrize("durability", ["back", "memory"])
 
 
-async def started(durability: str = "back") -> ServerUnderTest:
-    server = ServerUnderTest(mode=durability)
+async def started(durability: str = "back", **options: int) -> ServerUnderTest:
+    server = ServerUnderTest(mode=durability, **options)
     await server.t.start()
     return server
 
@@ -262,4 +262,62 @@ async def test_a_command_that_waited_too_long_fails_the_transaction() -> None:
     await run_ready_tasks()
     assert b"EXECABORT" in client.take()
     assert await client.value(b"EXISTS", b"a") == 0
+    await server.t.stop()
+
+
+@CLASSES
+async def test_sets_that_came_together_are_done_together(durability: str) -> None:
+    server = await started(durability)
+    client = server.connect()
+    await replies(client, *words("MULTI", "SET a 1", "SET b 2", "SET a 3"))
+    assert client.session.transaction.sets == ([b"a", b"b", b"a"], [b"1", b"2", b"3"])
+    assert (await replies(client, *words("EXEC"))) == ["[b'OK', b'OK', b'OK']"]
+    assert await client.value(b"MGET", b"a", b"b") == [b"3", b"2"]
+    await replies(client, *words("MULTI", "SET a 4", "GET a", "SET b 5"))
+    assert client.session.transaction.sets is None
+    assert [each.argv[0] for each in client.session.transaction.commands] == [b"SET", b"GET", b"SET"]
+    assert (await replies(client, *words("EXEC"))) == ["[b'OK', b'4', b'OK']"]
+    await server.t.stop()
+
+
+async def test_of_sets_for_which_there_is_no_room_none_is_done() -> None:
+    server = await started("memory", dirty_max_bytes=4000)
+    client = server.connect()
+    value = bytes(1500)
+    sent = (command(b"SET", key, value) for key in (b"a", b"b", b"c"))
+    returned = await replies(client, *words("MULTI"), *sent, *words("EXEC"))
+    assert returned[-1].startswith("UNAVAILABLE several keys cannot be written together now")
+    assert len(server.t.dirty) == 0
+    await server.t.stop()
+
+
+async def test_sets_wait_for_a_write_in_flight_of_one_of_their_keys() -> None:
+    server = await started("memory")
+    client, other = server.connect(), server.connect()
+    server.t.store.gate.clear()
+    other.send(command(b"SET", b"b", b"0", b"NX"))
+    await run_ready_tasks()
+    client.send(b"".join(words("MULTI", "SET a 1", "SET b 1", "EXEC")))
+    await run_ready_tasks()
+    assert len(server.t.dirty) == 0
+    server.t.store.gate.set()
+    assert (await client.replies(4)).endswith(b"*2\r\n+OK\r\n+OK\r\n")
+    assert await client.value(b"MGET", b"a", b"b") == [b"1", b"1"]
+    await server.t.stop()
+
+
+async def test_a_ring_that_changes_before_exec_has_nothing_written_of_its_sets() -> None:
+    server = await started("memory")
+    client = server.connect()
+    here = next(b"k%d" % number for number in range(99) if slot_of(b"k%d" % number) < 8000)
+    there = next(b"k%d" % number for number in range(99) if slot_of(b"k%d" % number) > 9000)
+    queued = (command(b"MULTI"), command(b"SET", here, b"1"), command(b"SET", there, b"1"))
+    assert (await replies(client, *queued))[1:] == ["b'QUEUED'"] * 2
+    server.ownership.update(ring(ME, "10.0.0.2:50051", epoch=2))
+    returned = await replies(client, command(b"EXEC"))
+    assert returned == ["CROSSSLOT Keys in request don't hash to the same slot"]
+    await replies(client, *queued[:2])
+    server.ownership.update(ring("10.0.0.2:50051", epoch=3))
+    assert (await replies(client, command(b"EXEC")))[0].startswith("MOVED ")
+    assert len(server.t.dirty) == 0
     await server.t.stop()
