@@ -1,6 +1,6 @@
 """Shell. Runs the tests of faults of the cluster and of large objects: ``python -m tests.mutants.forked``.
 
-Each takes a few seconds.
+Each takes a few seconds. ``python -m tests.mutants.forked 0 2`` runs the first of two halves.
 
 It changes the source tree that it is run in: a copy (`run.copy`). The libraries are imported once, and the source
 is compiled once; that a file has changed since is seen by its hash. For each fault a process is forked that imports
@@ -63,11 +63,12 @@ def _run(tests: Iterable[str]) -> None:
         os._exit(code)
 
 
-def main() -> int:
+def main(part: int = 0, parts: int = 1) -> int:
+    bugs = BUGS[part::parts]
     for package in OWN:
         compileall.compile_dir(ROOT / package, quiet=2, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
     missed = []
-    for bug in BUGS:
+    for bug in bugs:
         before = os.times()
         noticed = is_noticed(bug)
         if not noticed:
@@ -75,9 +76,9 @@ def main() -> int:
         after = os.times()
         used = after.children_user + after.children_system - before.children_user - before.children_system
         print(f"{'noticed' if noticed else 'NOT NOTICED'}, {used:.1f} s of the processor: {bug.name}", flush=True)
-    print(f"{len(BUGS) - len(missed)} of {len(BUGS)} faults noticed")
+    print(f"{len(bugs) - len(missed)} of {len(bugs)} faults noticed")
     return bool(missed)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*map(int, sys.argv[1:])))

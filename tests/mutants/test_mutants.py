@@ -27,9 +27,10 @@ def test_there_are_enough_of_them() -> None:
 
 
 @pytest.mark.timeout(600)
-def test_each_fault_of_leases_promises_and_moves_is_noticed_by_its_test(tmp_path: Path) -> None:
+@pytest.mark.parametrize("half", [0, 1])
+def test_each_fault_of_leases_promises_and_moves_is_noticed_by_its_test(tmp_path: Path, half: int) -> None:
     copy(tmp_path)
-    command = [sys.executable, "-B", "-m", "tests.mutants.forked"]
+    command = [sys.executable, "-B", "-m", "tests.mutants.forked", str(half), "2"]
     run = subprocess.run(
         command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=600
     )
