@@ -233,6 +233,10 @@ class Memory(EntryTable):
         if size > 0 and self.bytes > self.max_bytes:
             self._order.make_room(None)
 
+    def admit_as(self, whole: int) -> None:
+        """Admit large entries as a memory of `whole` bytes does, of which this one has a sample of the keys."""
+        self._order.large = self._order.large * whole // self.max_bytes
+
     def _mark_gone(self, key: bytes) -> None:
         if key in self.pinned:
             self.pinned.discard(key)

@@ -100,6 +100,25 @@ class ExpiringEntry(Entry):
         return self._indeterminate
 
 
+class SizedEntry(Entry):
+    """A stand-in for the entry of an object of `size` bytes, whose value is not kept: a simulation needs none.
+
+    size: None if the object does not exist
+    """
+
+    __slots__ = ("_size",)
+
+    def __init__(self, size: int | None, checked_at: float) -> None:
+        self.value = None if size is None else b""
+        self._etag = ""
+        self.stamp = (checked_at, 0)
+        self._size = size or 0
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+
 def entry_of(value: bytes | None, etag: str, checked_at: float, owned_since: int, expires_at: float) -> Entry:
     """Return an entry for an object that expires at `expires_at` (seconds since 1970), NEVER (0) included."""
     if not expires_at:
