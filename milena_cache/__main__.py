@@ -13,6 +13,7 @@ from pathlib import Path
 
 from milena_cache.app import (
     Membership,
+    NodeParts,
     Servers,
     build,
     build_membership,
@@ -23,6 +24,7 @@ from milena_cache.app import (
 )
 from milena_cache.configuration.advertised import advertised_resp, derive_advertised
 from milena_cache.configuration.config import Config, load
+from milena_cache.disk_cache.files import DirectoryFiles
 from milena_cache.exit_code import exit_code
 from milena_cache.handover.handover import Handover
 from milena_cache.journal import origin as journal_origin
@@ -85,6 +87,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     make_session(config.s3)  # raises ConfigError for a wrong profile
     credentials = Credentials(config.s3, lambda: make_session(config.s3))
     store = S3(credentials, config.s3, clock, config.freshness.negative_ttl, budget=budget, s3_clock=clock.s3)
+    disk_files = await asyncio.to_thread(_disk_files, config)
     try:
         disk = await _open_disk(config)
         parts = build(
@@ -96,6 +99,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
             budget=budget,
             fresh=(fresh := store.unpooled()),
             lineage=secrets.token_hex(LINEAGE_DIGITS // 2),
+            disk_files=disk_files,
         )
     except CannotOpen as error:
         raise ConfigError([f"JOURNAL_DIR: {error}"]) from None
@@ -212,6 +216,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     background += [asyncio.create_task(each.run()) for each in membership.registrations]
     background.append(asyncio.create_task(membership.promise_requests.run()))
     background.append(asyncio.create_task(membership.ring_offers.run()))
+    if parts.disk_cache is not None:
+        background.append(asyncio.create_task(parts.disk_cache.run()))
     if servers.events.consumer is not None:
         heartbeats = servers.events.heartbeats
         events = (servers.events.consumer.run(), heartbeats.watch(), heartbeats.write_all())
@@ -228,6 +234,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         await server.set_serving(False)
         if not journal.failure:
             until = clock.now() + config.drain
+            saving = asyncio.create_task(_save(parts, until))
             # The other half is for uploads, if no node takes the slots.
             await _hand_over(servers, membership, clock, config.drain / 2)
             await _drain(parts.writes, parts.flush_waiters, journal, max(0.0, until - clock.now()))
@@ -238,6 +245,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
                     await asyncio.wait_for(journal.sync_barrier(), SYNC_SECONDS)
                     await asyncio.wait_for(servers.copies.replication.wait_idle(), SYNC_SECONDS)
                 await parts.writes.finish(SYNC_SECONDS)
+            await saving
         for task in background:
             task.cancel()
         # Dirty writes that are left go to the owners in the ring without this node, if there are any.
@@ -277,6 +285,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         await parts.origin.close()
         await ops.stop()
         await journal.close()
+        if parts.disk_cache is not None:
+            await parts.disk_cache.close()
         guarding.audit.close()
     code = exit_code(journal, parts.dirty, parts.failed_writes, config.journal)
     log.info("cache node stopped")
@@ -305,12 +315,32 @@ async def _open_disk(config: Config) -> LmdbDisk:
     return disk
 
 
+def _disk_files(config: Config) -> DirectoryFiles | None:
+    """Return the files of the disk cache, of which this process takes possession; None without one.
+
+    Raises ConfigError if another process has them.
+    """
+    if config.disk_cache is None:
+        return None
+    try:
+        return DirectoryFiles(Path(config.disk_cache.directory))
+    except CannotOpen as error:
+        raise ConfigError([f"DISK_CACHE_DIR: {error}"]) from None
+
+
 def _record_user(config: Config, identity: JournalIdentity, node: str) -> None:
     """Record in the journal's directory which node uses it, for operators; a failure does not prevent a start."""
     try:
         record_node(Path(config.journal), identity, node)
     except OSError as error:
         log.warning("journal %s: could not record that this node uses it: %s", config.journal, error.strerror)
+
+
+async def _save(parts: NodeParts, until: float) -> None:
+    """Write what is hot in memory to the disk cache, until `until` (monotonic seconds), for the next start."""
+    if parts.disk_cache is not None:
+        saved = await parts.disk_cache.save(list(parts.memory.newest_first()), parts.memory.peek, until)
+        log.info("disk cache: wrote %d values before the stop", saved)
 
 
 async def _either(*events: asyncio.Event) -> None:

@@ -30,6 +30,10 @@ from milena_cache.copies.promotion import Promotion
 from milena_cache.copies.replicated import ReplicatedJournal
 from milena_cache.copies.replication import Replication
 from milena_cache.copies.store import CopyStore
+from milena_cache.disk_cache.files import Files, FileThreads, Threads
+from milena_cache.disk_cache.record import identity_of
+from milena_cache.disk_cache.segments import SegmentLog, segment_bytes_of
+from milena_cache.disk_cache.tier import DiskCache
 from milena_cache.events.changes import ForeignChanges
 from milena_cache.events.consumer import Consumer, ConsumerCounts
 from milena_cache.events.delivery import Delivery
@@ -181,6 +185,7 @@ class NodeParts:
     property_reads: PropertyReads
     sweeps: Sweeps  # jobs on all entries below a prefix
     warming: Warming
+    disk_cache: DiskCache | None
 
     async def replay(self, directory: str) -> Replay:
         """Replay the journal into the dirty table; to be called before serving. `directory` is for messages.
@@ -253,12 +258,16 @@ def build(
     conditions: Conditions | None = None,
     lineage: str = UNNAMED,
     put_timeout: float = PUT_TIMEOUT,
+    disk_files: Files | None = None,
+    file_threads: Threads | None = None,
 ) -> NodeParts:
     """Return the parts of a node in front of `store`, with its journal on `disk`.
 
     `fresh` is the same store on new connections, `store` itself if there is none. `conditions`: the known
     capabilities of the store; none by default. `lineage` is the stamp of writes until the node has joined a
     cluster. `put_timeout`: seconds for one attempt of a write through to S3.
+    `disk_files`: the files of the disk cache, which only this node uses; None: there is none. They are used in
+    `file_threads`.
     """
     origin = Origin(
         store,
@@ -367,6 +376,15 @@ def build(
         block_threshold=config.block_threshold,
     )
     blocks = BlockReads(origin, BlockMemory(memory, clock), config.block_bytes, clock)
+    disk_cache = None
+    if disk_files is not None and config.disk_cache is not None:
+        settings = config.disk_cache
+        identity = identity_of(config.s3.endpoint_url, config.buckets.default, config.buckets.prefix)
+        segments = SegmentLog(disk_files, identity, settings.max_bytes, segment_bytes_of(settings.max_bytes))
+        disk_cache = DiskCache(segments, file_threads or FileThreads(), dirty, clock, settings.bytes_per_second)
+        entries.copies, memory.on_evicted = disk_cache, disk_cache.evicted
+        memory.change_feed.drop_copy = disk_cache.forget
+        node.disk_cache = node.uncounted.disk_cache = disk_cache
 
     def begin_sweep(plan: Plan) -> Sweep:
         matches = config.buckets.files_below(plan.bucket, plan.prefix)
@@ -406,6 +424,7 @@ def build(
         property_reads=PropertyReads(origin, entries.existence, dirty, dirty_writes, freshness, clock),
         sweeps=Sweeps(begin_sweep, clock),
         warming=Warming(node, config.s3_concurrency),
+        disk_cache=disk_cache,
     )
 
 
@@ -510,6 +529,8 @@ def build_servers(
         ownership.identity_at, ownership.tls_address_at, outgoing, access.credentials, name="milena-s3"
     )
     status.concerns.append(copies)
+    if parts.disk_cache is not None:
+        status.concerns.append(parts.disk_cache)
     events = build_events(config, parts, ownership, peers, queue)
     requests = Requests(
         parts.node,
@@ -644,7 +665,9 @@ def build_handover(config: Config, parts: NodeParts, ownership: Ownership, links
         entries.on_write = on_write
 
     def is_known(key: bytes) -> bool:
-        return key in parts.memory or key in parts.dirty or key in parts.node.fetches
+        if key in parts.memory or key in parts.dirty or key in parts.node.fetches:
+            return True
+        return parts.disk_cache is not None and key in parts.disk_cache
 
     old_owner = OldOwner(
         ownership, parts.memory, config.freshness, links, parts.clock, source.served_before, watch, is_known

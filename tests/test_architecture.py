@@ -65,6 +65,7 @@ LEVELS = (
     ("milena_cache/eviction",),
     ("milena_cache/memory", "milena_cache/membership", "milena_cache/journal"),
     ("milena_cache/journal/tools", "milena_cache/origin/s3", "milena_cache/sampling"),
+    ("milena_cache/disk_cache",),
     ("milena_cache/blocks",),
     ("milena_cache/events",),
     ("milena_cache/origin/clients",),

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
+from milena_cache.disk_cache.settings import DiskCacheSettings, load_disk_cache
 from milena_cache.eviction.policies import EVICTION_POLICIES, LRU
 from milena_cache.membership.node_fence import FENCED_READS, FencedReads
 from milena_cache.memory.freshness import Freshness
@@ -57,10 +58,10 @@ MIN_BLOCK_BYTES, MAX_BLOCK_BYTES = 4 * 2**10, 8 * 2**20
 class Config:
     """The settings from the environment; `docs/configuration.md` explains each variable and its consequence.
 
-    `events` is None where S3 reports its changes to no queue. `advertise` is None where the advertised address must
-    be derived, `resp` where the RESP server has no plain port, `resp_tls` where it has no encrypted one,
-    `s3_endpoint` where there is none. With several `workers` the limits are those of all together, and the ports
-    those of the first.
+    `events` is None where S3 reports its changes to no queue, `disk_cache` where there is none. `advertise` is None
+    where the advertised address must be derived, `resp` where the RESP server has no plain port, `resp_tls` where
+    it has no encrypted one, `s3_endpoint` where there is none. With several `workers` the limits are those of all
+    together, and the ports those of the first.
     """
 
     workers: int
@@ -86,6 +87,7 @@ class Config:
     max_entries: int
     max_bytes: int
     eviction_policy: str
+    disk_cache: DiskCacheSettings | None
     freshness: Freshness
     revalidate_timeout: float
     request_timeout: float
@@ -206,6 +208,7 @@ def load(env: Environment, memory_limit: int, cores: int = 1) -> Config:
         max_entries=env.integer("LRU_SIZE", 10_000, 1, 10**9),
         max_bytes=env.size("LRU_BYTES", lru_bytes, 0, 2**50),
         eviction_policy=env.choice("EVICTION_POLICY", LRU, EVICTION_POLICIES),
+        disk_cache=load_disk_cache(env, workers),
         freshness=Freshness(
             ttl=ttl,
             jitter=env.number("TTL_JITTER", 0.1, 0, 1),

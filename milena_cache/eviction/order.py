@@ -43,8 +43,8 @@ class EntryTable:
         """Remove a removed key that is not in the eviction order any more."""
         raise NotImplementedError
 
-    def evict(self, key: bytes, entry: Entry) -> None:
-        """Evict an entry that is not in the eviction order any more."""
+    def evict(self, key: bytes, entry: Entry, proven: bool = False) -> None:
+        """Evict an entry that is not in the eviction order any more. `proven`: the order had found it of use."""
         raise NotImplementedError
 
 

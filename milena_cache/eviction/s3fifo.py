@@ -92,7 +92,7 @@ class S3Fifo(EvictionOrder):
                 entry.uses -= 1
                 main.append(key)
             else:
-                memory.evict(key, entry)
+                memory.evict(key, entry, True)
 
     def sweep_gone(self, number: int) -> None:
         memory = self._memory

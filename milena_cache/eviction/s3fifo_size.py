@@ -133,7 +133,7 @@ class S3FifoSize(EvictionOrder):
                 part.evicted(worth)
                 if part is new:
                     self._remember(key, cost)
-                memory.evict(key, entry)
+                memory.evict(key, entry, part is main)
         if replaced is not None and stored is not None:
             main.add(replaced, cost_of(replaced, stored), stored.uses)
 

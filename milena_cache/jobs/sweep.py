@@ -96,6 +96,8 @@ class Sweep:
 
     def _all_steps(self, matches: Callable[[bytes], bool]) -> Iterator[None]:
         change, fence = self._actions()
+        if self.plan.action in (PURGE, INVALIDATE) and not self.plan.dry_run:
+            self._entries.doubt_copies()
         yield from self._walk.steps(change, fence)
         if self.plan.action == PIN and not self.plan.dry_run:
             for number in range(len(self._memory)):

@@ -1,4 +1,4 @@
-"""Shell. The journal's directory, which one process at a time may use.
+"""Shell. The journal's directory, which one process at a time may use; the disk cache's is held in the same way.
 
 The process holds a lock (flock) on a file there, which the kernel releases when the process ends in any way. The
 file contains the process id of its last holder, for the error text of a second process.
@@ -23,10 +23,14 @@ LOCKS = Path("/proc/locks")
 NO_HOLDER = "no process"
 
 
-def take(directory: Path) -> IO[str]:
+class Held(CannotOpen):
+    """Another process has the directory."""
+
+
+def take(directory: Path, what: str = "journal") -> IO[str]:
     """Create the directory with mode 0700 if necessary, and lock it until the returned file is closed.
 
-    Raises CannotOpen, with the process id if another process has the lock.
+    `what` is in it. Raises CannotOpen, or Held with the process id if another process has the lock.
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -34,7 +38,7 @@ def take(directory: Path) -> IO[str]:
             try:
                 directory.chmod(0o700)
             except PermissionError:
-                log.warning("journal %s is accessible to other users, and its mode cannot be changed", directory)
+                log.warning("%s %s is accessible to other users, and its mode cannot be changed", what, directory)
         lock = (directory / LOCK).open("a+")
     except OSError as error:
         raise CannotOpen(f"{directory}: {error.strerror}") from None
@@ -44,8 +48,8 @@ def take(directory: Path) -> IO[str]:
         with lock:
             lock.seek(0)
             recorded = lock.read(100).strip() or "unknown"
-        raise CannotOpen(
-            f"{directory}: another process has it ({recorded}); each node needs a journal of its own"
+        raise Held(
+            f"{directory}: another process has it ({recorded}); each node needs a {what} of its own"
         ) from None
     with suppress(OSError):  # on a full disk the lock is held all the same; only the process id is missing
         os.ftruncate(lock.fileno(), 0)

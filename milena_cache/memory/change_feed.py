@@ -26,12 +26,15 @@ class ChangeFeed:
 
     on_change: called with each changed cache key; None without a subscriber
     is_needed: returns False while the subscriber would do nothing with any key
+    drop_copy: called with each of these keys but evicted ones, needed or not, to drop what the disk cache has of
+        it; None without one
     on_event: called with the name of an event and its cache key: `set` and `del` at the acknowledgement of a write,
         `expired` when an expiry is noticed, and `evicted` when an entry is; None: there is no listener
     """
 
     def __init__(self, max_expiries: int = MAX_EXPIRIES) -> None:
         self.on_change: Callable[[bytes], None] | None = None
+        self.drop_copy: Callable[[bytes], None] | None = None
         self.is_needed: Callable[[], bool] = lambda: True
         self.on_event: Callable[[str, bytes], None] | None = None
         self._max_expiries = max_expiries
@@ -39,6 +42,16 @@ class ChangeFeed:
 
     def notify(self, key: bytes) -> None:
         """Notify the subscriber that the next read of `key` may return something else."""
+        if self.drop_copy is not None:
+            self.drop_copy(key)
+        self._notify_subscriber(key)
+
+    def evicted(self, key: bytes) -> None:
+        """Notify the subscriber that the entry of `key` is no longer there; a copy on disk is as good as it was."""
+        self._notify_subscriber(key)
+        self.event("evicted", key)
+
+    def _notify_subscriber(self, key: bytes) -> None:
         on_change = self.on_change
         if on_change is not None and self.is_needed():
             on_change(key)
@@ -50,6 +63,10 @@ class ChangeFeed:
 
     def notify_all(self, keys: Iterable[bytes]) -> None:
         """Notify the subscriber of each of `keys`, in their order."""
+        if self.drop_copy is not None:
+            keys = tuple(keys)
+            for key in keys:
+                self.drop_copy(key)
         on_change = self.on_change
         if on_change is not None and self.is_needed():
             for key in keys:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from math import floor
-from typing import Any
+from typing import Any, Protocol
 
 from milena_cache.memory.existence import Existence, Known
 from milena_cache.memory.freshness import Freshness, Window
@@ -31,8 +31,24 @@ from milena_common.runtime.clock import Clock
 MAX_OVERTAKEN = 10_000
 
 
+class Copies(Protocol):
+    """Copies of entries outside of the memory, which are dropped with them; see `milena_cache.disk_cache`."""
+
+    def __contains__(self, key: bytes) -> bool:
+        """True if there is a copy."""
+
+    def forget(self, key: bytes) -> None:
+        """Drop the copy of a key."""
+
+    def confirmed(self, key: bytes, entry: Entry) -> None:
+        """Drop the copy of a key unless it is of the version of `entry`, which S3 has just been seen to have."""
+
+    def doubt_all(self) -> None:
+        """Have every copy confirmed by S3 before it is served."""
+
+
 class Entries:
-    """The clean entries of one node, and its reads in flight."""
+    """The clean entries of one node, and its reads in flight. `copies`: None without a disk cache."""
 
     def __init__(self, memory: Memory, fetches: SingleFlight[Any], freshness: Freshness, clock: Clock) -> None:
         self.change_feed = memory.change_feed
@@ -42,6 +58,7 @@ class Entries:
         # What S3 has by an event that came while the key was being written; UNKNOWN if several had different
         # things.
         self._overtaken: dict[bytes, Base] = {}
+        self.copies: Copies | None = None
         self._memory = memory
         self._fetches = fetches
         self._freshness = freshness
@@ -49,6 +66,8 @@ class Entries:
 
     def keep(self, key: bytes, entry: Entry) -> bool:
         """Put `entry` into memory; False if it does not fit there."""
+        if self.copies is not None:
+            self.copies.confirmed(key, entry)
         self.existence.clear_known(key)
         if self._overtaken and key in self._overtaken and not _is_state(entry, self._overtaken.pop(key)):
             self._memory.remove(key)
@@ -122,6 +141,8 @@ class Entries:
         """
         if self.on_write is not None:
             self.on_write(key)
+        if self.copies is not None:
+            self.copies.forget(key)
         self._fetches.detach(key)
         self.existence.clear_known(key)
 
@@ -139,6 +160,8 @@ class Entries:
         Dropping the entry would lose what can be served if S3 fails; keeping its age would serve it as fresh.
         """
         self.existence.clear_known(key)
+        if self.copies is not None:
+            self.copies.forget(key)
         entry = self._memory.get(key)
         if entry is None:
             return
@@ -175,6 +198,11 @@ class Entries:
         owned_since = entry.owned_since
         entry.stamp = stamps.setdefault((oldest, owned_since), (float(oldest), owned_since))
         return True
+
+    def doubt_copies(self) -> None:
+        """Have S3 confirm what is outside of the memory: of its keys it is not known whether they are concerned."""
+        if self.copies is not None:
+            self.copies.doubt_all()
 
     def found(self, key: bytes, known: Known) -> None:
         """Keep the result of a HEAD, unless a read of the value is in flight, whose result supersedes it."""

@@ -43,6 +43,8 @@ class Memory(EntryTable):
     lent: bytes that are used by something else than entries
     reclaim: called with the bytes of an entry that was stored, when there are more than `max_bytes` and bytes are
         lent; it may return some of them, and must return as many as the entry cannot do without
+    on_evicted: called with each entry that was evicted, and whether the eviction order had found it of use; None:
+        nothing needs them
     find: as `peek` without a call of Python, for the life of the memory. Of a key that was removed it may return an
         entry whose `checked_at` is earlier than any. A caller that serves the entry counts it in `uses`
     entries: by cache key, with `GONE` for those that were removed and are still in the eviction order
@@ -55,6 +57,7 @@ class Memory(EntryTable):
         super().__init__(max_entries, max_bytes)
         self.change_feed = ChangeFeed()
         self.reclaim: Callable[[int], None] = _keep_lent
+        self.on_evicted: Callable[[bytes, Entry, bool], None] | None = None
         self.pinned_bytes = 0
         self.evictions = {"entries": 0, "bytes": 0}
         self.not_admitted = 0
@@ -172,6 +175,8 @@ class Memory(EntryTable):
             self.bytes -= cost_of(key, entry)
             self._mark_gone(key)
             self.change_feed.notify(key)
+        elif self.change_feed.drop_copy is not None:
+            self.change_feed.drop_copy(key)
 
     def pin(self, key: bytes) -> bool:
         """Keep the entry from being evicted; False if there is none, or it is pinned already.
@@ -261,12 +266,13 @@ class Memory(EntryTable):
         del self.entries[key]
         self._gone -= 1
 
-    def evict(self, key: bytes, entry: Entry) -> None:
+    def evict(self, key: bytes, entry: Entry, proven: bool = False) -> None:
         self.evictions[self.exceeded()] += 1
         del self.entries[key]
         self.bytes -= cost_of(key, entry)
-        self.change_feed.notify(key)
-        self.change_feed.event("evicted", key)
+        self.change_feed.evicted(key)
+        if self.on_evicted is not None:
+            self.on_evicted(key, entry, proven)
 
 
 def _in_parts(keys: Iterable[bytes]) -> Iterator[list[bytes]]:

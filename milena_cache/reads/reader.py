@@ -3,6 +3,7 @@
     read    memory ── a dirty entry: acknowledged, and not in S3 yet ──▶ hit               never awaits
               │    ── an entry that may be served ──▶ hit, stale, negative_hit             never awaits
               └─ none ─▶ single-flight call ─▶ S3 ─▶ memory ──▶ miss, revalidated, changed, coalesced, bypass
+                            ├─ a copy on disk that is fresh ─▶ memory ──▶ hit
                             └─ S3 fails, and there is an entry within its keep ──▶ stale_error
 
 Memory is looked up once, and the result is passed on; only the fetch looks up again, since time has passed by then.
@@ -23,7 +24,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from copy import copy
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from milena_cache.memory.entries import Entries
 from milena_cache.memory.existence import Known, known_of
@@ -35,7 +36,7 @@ from milena_cache.objects.etags import same_etag
 from milena_cache.objects.expiry import expiry_of, is_expired, to_the_millisecond
 from milena_cache.objects.names import Buckets, Object
 from milena_cache.objects.object_store import Absent, Page, Readable, Ref, Stored, TooLarge
-from milena_cache.objects.read_outcomes import ReadCounts
+from milena_cache.objects.read_outcomes import HITS, ReadCounts
 from milena_cache.objects.unlisted import Unlisted
 from milena_cache.reads.listing import Listings
 from milena_cache.reads.read_modify_write import KEEP, Decide, Modified, NewValue, Otherwise, modify
@@ -79,6 +80,13 @@ class FetchResult(NamedTuple):
 
     outcome: str
     entry: Entry
+
+
+class DiskCopies(Protocol):
+    """Values of evicted entries, and of those of earlier processes; see `milena_cache.disk_cache`."""
+
+    async def read_copy(self, key: bytes) -> Entry | None:
+        """Return the copy of a key, with the stamp of its last confirmation by S3; None if there is none."""
 
 
 class Node:
@@ -125,6 +133,8 @@ class Node:
         # Returns an entry of another node that is to be served instead of S3's object, for the ownership since an
         # epoch; None if there is none, see `milena_cache.handover.old_owner`.
         self.from_old_owner: Callable[[bytes, int], Awaitable[Entry | None]] | None = None
+        # Values on disk; None without DISK_CACHE_DIR.
+        self.disk_cache: DiskCopies | None = None
         # The same node for reads on behalf of writes, which the hit ratio leaves out.
         self.uncounted = copy(self)
         self.uncounted.reads = ReadCounts()
@@ -298,7 +308,10 @@ class Node:
         def reply(fetched: FetchResult) -> Reply:
             outcome = "coalesced" if shared else fetched.outcome
             self.reads.outcomes[outcome] += 1
-            self.reads.miss_bytes += fetched.entry.size
+            if outcome in HITS:
+                self.reads.hit_bytes += fetched.entry.size
+            else:
+                self.reads.miss_bytes += fetched.entry.size
             return Reply(outcome, fetched.entry, max(0.0, self.clock.now() - fetched.entry.checked_at))
 
         if cached is None:
@@ -372,6 +385,14 @@ class Node:
                 return FetchResult("revalidated", cached)  # another read has renewed it since the lookup
             if window is Window.GONE or cached.value is None or self._is_expired(cached):
                 cached = None
+        if self.disk_cache is not None and cached is None:
+            copy = await self.disk_cache.read_copy(target.cache_key)
+            if copy is not None and not self._is_expired(copy):
+                # Anything that would have dropped the entry in memory meanwhile has dropped the copy.
+                if call.attached and self._is_fresh(target, copy, owned_since):
+                    self.fetches.detach(target.cache_key)
+                    return FetchResult("hit" if self._keep(call, target.cache_key, copy) else "bypass", copy)
+                cached = copy
         if self.from_old_owner is not None and cached is None:
             handed = await self.from_old_owner(target.cache_key, owned_since)
             if handed is not None and call.attached and not self._is_expired(handed):
@@ -426,6 +447,13 @@ class Node:
                 outcome = "bypass"
                 self._remember_size(target, entry.size, entry.etag, entry.expires_at, requested_at, owned_since)
         return FetchResult(outcome, entry)
+
+    def _is_fresh(self, target: Object, copy: Entry, owned_since: int) -> bool:
+        """True if a copy from disk may be served as a fresh entry in memory would be."""
+        if copy.owned_since < owned_since:
+            return False
+        age = self.clock.now() - copy.checked_at
+        return self._freshness.window(target.cache_key, age, negative=False) is Window.FRESH
 
     def _keep(self, call: SharedCall[FetchResult], key: bytes, entry: Entry) -> bool:
         """Put the result of `call` into memory; False if it is not kept."""

@@ -115,6 +115,7 @@ class Refresher:
             nonlocal refreshed
             refreshed += self.now(keys).refreshed
 
+        self._entries.doubt_copies()
         walk = Walk(self._entries, self._dirty, matches)
         for _ in walk.steps(drop, drop):
             await asyncio.sleep(0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from milena_cache.configuration.config import MIN_IN_FLIGHT_BYTES, Config
 from milena_common.network.addresses import Address
 
-# The directories of the workers' journals, below JOURNAL_DIR.
+# The directories of the workers' journals, below JOURNAL_DIR, and of their disk caches.
 JOURNAL_NAME = "worker-"
 # What stands for all addresses of a machine, and its loopback address.
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
@@ -40,7 +40,15 @@ def worker_variables(config: Config, index: int, machine: str) -> dict[str, str]
         "TLS_LISTEN_ADDR": config.tls.listen,
         "S3_LISTEN_ADDR": None if config.s3_endpoint is None else config.s3_endpoint.listen,
     }
+    disk_cache = {}
+    if (settings := config.disk_cache) is not None:
+        disk_cache = {
+            "DISK_CACHE_DIR": f"{settings.directory}/{JOURNAL_NAME}{index}",
+            "DISK_CACHE_BYTES": str(settings.max_bytes // number),
+            "DISK_CACHE_WRITE_BYTES_PER_SECOND": str(settings.bytes_per_second // number),
+        }
     return {
+        **disk_cache,
         **{
             name: str(Address(address.host, address.port + index))
             for name, address in addresses.items()

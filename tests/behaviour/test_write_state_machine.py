@@ -101,14 +101,17 @@ class WriteMachine(RuleBasedStateMachine):
         self.foreign = False
 
         async def make() -> NodeUnderTest:
-            t = NodeUnderTest(
-                mode="back", dirty_max_bytes=2200, dirty_memory_bytes=100, max_entries=2, concurrency=2, delay=0.5
-            )
+            t = self.node()
             await t.start()
             return t
 
         self.t = self.run(make())
         self.keys = {key: Truth(self.t.clock) for key in "abc"}
+
+    def node(self) -> NodeUnderTest:
+        return NodeUnderTest(
+            mode="back", dirty_max_bytes=2200, dirty_memory_bytes=100, max_entries=2, concurrency=2, delay=0.5
+        )
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from milena_cache.app import build
 from milena_cache.configuration.config import load
+from milena_cache.disk_cache.settings import DiskCacheSettings
 from milena_cache.memory.freshness import Freshness
 from milena_cache.objects.expiry import NEVER, expires_metadata, expiry_of, is_expired
 from milena_cache.objects.names import Buckets, Object
@@ -23,6 +24,7 @@ from milena_cache.writeback.uploads.upload import Policy
 from milena_common.api.durability import Durability
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.process.env import Environment
+from tests.cache.disk_cache.memory_files import InlineThreads, MemoryFiles
 from tests.support.conditions import made_conditions
 from tests.support.fake_clock import FakeClock, run_ready_tasks
 from tests.support.memory_disk import MemoryDisk
@@ -37,6 +39,8 @@ SOON = 5.0
 VARIABLES = {"ROUTER_ADDR": "127.0.0.1:50050", "AWS_REGION": "eu-central-1", "S3_BUCKET": BUCKET}
 # No reader waits so long that a read is sent to S3 a second time, unless a test says so.
 CONFIG = replace(load(Environment(VARIABLES), 2**30), s3_retries=0, s3_concurrency=100, request_timeout=15.0)
+# Room for some hundred records, in segments of five or so.
+DISK_CACHE_BYTES = 16_000
 # From this age of a read of S3, who joins it has another one sent.
 LATE = 2 * CONFIG.hedge_after
 
@@ -80,6 +84,7 @@ class NodeUnderTest:
         max_in_flight_bytes: int = 10**6,
         block_threshold: int = 10**6,
         block_bytes: int = 16,
+        files: MemoryFiles | None = None,
     ) -> None:
         self._options = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         self.clock = clock or FakeClock()
@@ -109,7 +114,10 @@ class NodeUnderTest:
             flush_concurrency=concurrency,
             write_conflict=policy,
             stuck_after=stuck_after,
+            disk_cache=None if files is None else DiskCacheSettings("in memory", DISK_CACHE_BYTES, 10**9),
         )
+        self.files = files
+        self.threads = InlineThreads()
         self.parts = build(
             self.config,
             self.store,
@@ -120,6 +128,8 @@ class NodeUnderTest:
             conditions=conditions or made_conditions(),
             lineage=lineage,
             put_timeout=0.002,
+            disk_files=files,
+            file_threads=self.threads,
         )
         self.memory = self.parts.memory
         self.dirty = self.parts.dirty
@@ -128,14 +138,20 @@ class NodeUnderTest:
         self.writeback = self.parts.writeback
         self.writes = self.parts.writes
         self.node = self.parts.node
-        self._running: asyncio.Task[None] | None = None
+        self._running: list[asyncio.Task[None]] = []
 
     async def start(self) -> Replay:
         """Replay the journal, and begin to write back."""
         found = await self.parts.replay("memory")
-        self._running = asyncio.create_task(self.writeback.run())
-        await run_ready_tasks()
+        self._running.append(asyncio.create_task(self.writeback.run()))
+        await self.start_disk_cache()
         return found
+
+    async def start_disk_cache(self) -> None:
+        """Begin to write to the disk cache, if there is one."""
+        if self.parts.disk_cache is not None:
+            self._running.append(asyncio.create_task(self.parts.disk_cache.run()))
+        await run_ready_tasks()
 
     async def crash(self, *, paused: bool = False) -> NodeUnderTest:
         """The process is killed, whatever it is at; the next one on the same disk, started.
@@ -147,6 +163,7 @@ class NodeUnderTest:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         options = {**self._options, "disk": self.disk.after_crash(), "store": self.store, "clock": self.clock}
+        options["files"] = None if self.files is None else self.files.after_crash()
         after = NodeUnderTest(**options)
         if paused:
             after.writeback.paused = lambda: True
@@ -155,9 +172,9 @@ class NodeUnderTest:
 
     async def stop(self) -> None:
         """Break everything off."""
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
         await self.writeback.stop()
         await self.node.finish()
         await self.parts.uploads.close()
@@ -187,7 +204,14 @@ class NodeUnderTest:
 
     def another(self, lineage: str = LINEAGE) -> NodeUnderTest:
         """Another node in front of the same S3, memory and journal empty; by default of the same cluster."""
-        options = {**self._options, "disk": None, "store": self.store, "clock": self.clock, "lineage": lineage}
+        options = {
+            **self._options,
+            "disk": None,
+            "files": None,
+            "store": self.store,
+            "clock": self.clock,
+            "lineage": lineage,
+        }
         return NodeUnderTest(**options)
 
     def object(self, key: str) -> Object:

@@ -53,7 +53,7 @@ async def restart(c: Cluster, name: str) -> None:
     c.restarted(name)
     for other, member in c.members.items():
         if other != name:
-            member.t._running = asyncio.create_task(member.t.writeback.run())
+            member.t._running.append(asyncio.create_task(member.t.writeback.run()))
 
 
 async def return_node(c: Cluster) -> None:
