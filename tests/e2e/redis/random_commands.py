@@ -43,6 +43,8 @@ SCRIPTS = (
     b"redis.call('set', KEYS[1], ARGV[1]) return redis.status_reply('DONE')",
     b"if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end",
     b"for at, key in ipairs(KEYS) do redis.call('append', key, at) end return {#KEYS, ARGV[1]}",
+    b"redis.call('append', KEYS[1], 'x')\nreturn redis.call('incr', KEYS[1])",
+    b"local done, raised = pcall(redis.call, 'decr', KEYS[1])\nif not done then error(raised) end",
     b"redis.call('setex', KEYS[1], 100000000, ARGV[1]) return {redis.call('ttl', KEYS[1]) > 0, false, 'x'}",
 )
 READ_ONLY_SCRIPTS = (

@@ -34,7 +34,7 @@ local next, pairs, pcall = next, pairs, pcall
 local rawequal, rawget, rawlen, select, setmetatable = rawequal, rawget, rawlen, select, setmetatable
 local tonumber, tostring, type, load = tonumber, tostring, type, load
 local string, table, math = string, table, math
-local sethook, clock, collect = debug.sethook, os.clock, collectgarbage
+local xpcall, sethook, getinfo, clock, collect = xpcall, debug.sethook, debug.getinfo, os.clock, collectgarbage
 local concat, unpack, insert, remove, sort = table.concat, table.unpack, table.insert, table.remove, table.sort
 local rep, find, match, gmatch, gsub, byte, format =
     string.rep, string.find, string.match, string.gmatch, string.gsub, string.byte, string.format
@@ -178,8 +178,15 @@ local safe_table = {
 math.pow = function(x, y) return x ^ y end
 math.randomseed = nil
 
+-- As in Redis, what is caught of an error reply is its text.
+local function caught(done, err, ...)
+    if not done and type(err) == "table" and type(rawget(err, "err")) == "string" then err = rawget(err, "err") end
+    return done, err, ...
+end
+
 local hidden = {
-    assert = assert, error = error, ipairs = ipairs, next = next, pairs = pairs, pcall = pcall,
+    assert = assert, error = error, ipairs = ipairs, next = next, pairs = pairs,
+    pcall = function(...) return caught(pcall(...)) end,
     rawequal = rawequal, rawget = rawget, rawlen = rawlen, select = select, tonumber = tonumber,
     tostring = tostring, type = type, _VERSION = _VERSION,
     string = proxy(string), table = proxy(safe_table), math = proxy(math), unpack = safe_table.unpack,
@@ -226,7 +233,7 @@ local function call(...)
     check_memory()
     local argv, size = {...}, 0
     local number = select("#", ...)
-    if number == 0 then return {err = "ERR Please specify at least one argument for this redis.call lib call"} end
+    if number == 0 then return {err = "ERR Please specify at least one argument for this redis lib call"} end
     if number > 4096 then return {err = "ERR too many arguments for a command of a script"} end
     for at = 1, number do
         local kind = type(argv[at])
@@ -320,7 +327,8 @@ local functions, number_of_functions = {}, 0
 -- Returns true, or false and why the source is no script.
 local function compile(digest, source)
     if functions[digest] then return true end
-    local compiled, why = load(source, "=user_script", "t", environment)
+    -- Where a variable is to be closed there are no tail calls: the line of `return redis.call(...)` is known.
+    local compiled, why = load("local __line <close> = nil " .. source, "=user_script", "t", environment)
     if not compiled then return false, why end
     if number_of_functions >= 256 then functions, number_of_functions = {}, 0 end
     functions[digest], number_of_functions = compiled, number_of_functions + 1
@@ -338,20 +346,45 @@ local function begun(digest, keys, ...)
     return concat(parts)
 end
 
+local line
+
+-- Called where an error is raised that nothing catches: remembers the script's line. As short as this, since it may
+-- be called within the hook.
+local function locate(err)
+    for level = 2, 8 do
+        local found = getinfo(level, "Sl")
+        if not found then break end
+        if found.source == "=user_script" then
+            line = found.currentline
+            break
+        end
+    end
+    return err
+end
+
+-- The text of an error that has ended a script, as in Redis: with the script's digest and line.
+local function ended_by(err, digest)
+    local text
+    if type(err) == "table" then
+        text = rawget(err, "err")
+        if type(text) ~= "string" then text = "ERR unknown error" end
+    else
+        text = "ERR " .. gsub(tostring(err), "^prelude:%d+: ", "")
+    end
+    text = gsub(text, "[\r\n]", " ")
+    if line then text = text .. " script: " .. digest .. ", on @user_script:" .. line .. "." end
+    return text
+end
+
 -- Returns true and the encoded reply, or false and the error; raises the reason if it was stopped.
-local function run(...)
-    left, deadline = instructions, clock() + seconds
+local function run(digest, ...)
+    left, deadline, line = instructions, clock() + seconds, nil
     sethook(check, "", EVERY)
-    local done, result = pcall(begun, ...)
+    local done, result = xpcall(begun, locate, digest, ...)
     sethook()
     hidden.KEYS, hidden.ARGV = nil, nil
-    if not done and type(result) == "table" then
-        local err = rawget(result, "err")
-        result = type(err) == "string" and gsub(err, "[\r\n]", " ") or "ERR unknown error"
-        return false, result
-    end
-    if not done then return false, "ERR " .. gsub(tostring(result), "[\r\n]", " ") end
-    return true, result
+    if not done then result = ended_by(result, digest) end
+    return done, result
 end
 
 return compile, run

@@ -52,6 +52,11 @@ def run(sandbox: Sandbox, source: str | bytes, *argv: bytes) -> bytes:
         return b"rejected: " + str(error).encode()
 
 
+NO_ARGUMENT = (
+    b"-ERR Please specify at least one argument for this redis lib call script: SHA, on @user_script:3.\r\n"
+)
+
+
 @pytest.mark.parametrize(
     ("source", "reply"),
     [
@@ -69,16 +74,23 @@ def run(sandbox: Sandbox, source: str | bytes, *argv: bytes) -> bytes:
         ("return redis.call('set', KEYS[1], 1).ok", b"$2\r\nOK\r\n"),
         ("return redis.call('incrby', KEYS[1], 10/2)", b":5\r\n"),
         ("return redis.call('mget', KEYS[1])", b"*3\r\n$1\r\na\r\n_\r\n$1\r\nb\r\n"),
-        ("return redis.call('nosuch')", b"-ERR no nosuch\r\n"),
+        ("return redis.call('nosuch')", b"-ERR no nosuch script: SHA, on @user_script:1.\r\n"),
+        ("\n\nlocal x = redis.call('nosuch')\nreturn x", b"-ERR no nosuch script: SHA, on @user_script:3.\r\n"),
+        ("\nif ARGV[1] then\nreturn redis.call()\nend", NO_ARGUMENT),
         ("return redis.pcall('nosuch')", b"-ERR no nosuch\r\n"),
-        ("local done, error = pcall(redis.call, 'nosuch') return error.err", b"$13\r\nERR no nosuch\r\n"),
+        ("local done, error = pcall(redis.call, 'nosuch') return error", b"$13\r\nERR no nosuch\r\n"),
+        ("return {pcall(function() return 1, false, 'x' end)}", b"*4\r\n:1\r\n:1\r\n_\r\n$1\r\nx\r\n"),
+        ("return {pcall(error, {1})}", b"*2\r\n_\r\n*1\r\n:1\r\n"),
         ("return redis.error_reply('bad')", b"-ERR bad\r\n"),
         ("return redis.error_reply('-BAD it is')", b"-BAD it is\r\n"),
         ("return redis.error_reply('BAD it is')", b"-BAD it is\r\n"),
         ("return redis.error_reply('-BAD')", b"-ERR BAD\r\n"),
         ("return redis.error_reply('a\\nb')", b"-ERR a b\r\n"),
         ("return redis.status_reply('FINE')", b"+FINE\r\n"),
-        ("error('boom')", b"-ERR user_script:1: boom\r\n"),
+        ("error('boom')", b"-ERR user_script:1: boom script: SHA, on @user_script:1.\r\n"),
+        ("error('boom', 2)", b"-ERR boom script: SHA, on @user_script:1.\r\n"),
+        ("error({err = 'MY\\nown'})", b"-MY own script: SHA, on @user_script:1.\r\n"),
+        ("\nlocal function f()\nerror('x') end f()", b"-ERR user_script:3: x script: SHA, on @user_script:3.\r\n"),
         ("return {err = 'a\\r\\nb'}", b"-a  b\r\n"),
         ("return string.format('%d-%s', 3, 'x') .. ('ab'):rep(2, ',')", b"$8\r\n3-xab,ab\r\n"),
         ("return ('12:34'):match('^(%d+):(%d+)$')", b"$2\r\n12\r\n"),
@@ -90,7 +102,7 @@ def run(sandbox: Sandbox, source: str | bytes, *argv: bytes) -> bytes:
     ],
 )
 def test_a_script_does_what_it_does_in_redis(sandbox: Sandbox, source: str, reply: bytes) -> None:
-    assert run(sandbox, source, b"5") == reply
+    assert run(sandbox, source, b"5").replace(digest_of(source.encode()), b"SHA") == reply
 
 
 @pytest.mark.parametrize(
@@ -114,7 +126,8 @@ def test_a_script_does_what_it_does_in_redis(sandbox: Sandbox, source: str, repl
 )
 def test_what_reaches_out_of_it_does_not_exist(sandbox: Sandbox, name: str) -> None:
     assert run(sandbox, f"return {name}") == (
-        f"-ERR user_script:1: Script attempted to access nonexistent global variable '{name}'\r\n".encode()
+        f"-ERR user_script:1: Script attempted to access nonexistent global variable '{name}' script: "
+        f"{digest_of(f'return {name}'.encode()).decode()}, on @user_script:1.\r\n".encode()
     )
 
 
