@@ -83,6 +83,7 @@ from milena_cache.objects.version import Version
 from milena_cache.origin.bucket_check import BucketCheck, Probe
 from milena_cache.origin.conditions import Conditions
 from milena_cache.origin.health_probe import S3Watch
+from milena_cache.origin.known_buckets import KnownBuckets
 from milena_cache.origin.requests import Origin
 from milena_cache.origin.s3.clock import CorrectedClock
 from milena_cache.reads.cluster_listing import ClusterListings
@@ -340,6 +341,7 @@ def build(
     )
     writes = Writes(
         origin=origin,
+        buckets=KnownBuckets(origin, config.buckets.default, clock),
         write_through=write_through,
         durable=durable,
         lineages=journal.lineages,

@@ -516,6 +516,11 @@ class Requests:
         names = names_of(prefix, cursor, limit, delimiter)
         return self._listings.page(bucket, names, list_page, self._timeout(remaining))
 
+    async def check_bucket(self, bucket: str, timeout: float) -> None:
+        """Raise FailedPrecondition if S3 has no such bucket, OriginUnavailable if it does not reply."""
+        if not await self._node.writes.buckets.confirm_exists(bucket, self._clock.now() + timeout):
+            raise OriginUnavailable(f"bucket {bucket}: S3 has not said that it exists")
+
     # ---- for operators and other nodes
 
     def invalidate_object(self, bucket: str, key: bytes) -> None:

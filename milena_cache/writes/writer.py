@@ -34,6 +34,7 @@ from milena_cache.objects.object_store import NO_ATTRIBUTES, NO_METADATA, Origin
 from milena_cache.objects.version import ABSENT, UNKNOWN, Base
 from milena_cache.objects.write_request import LARGE_BYTES, Ack, Change, NotDurable, Receipt
 from milena_cache.origin.conditions import Capability
+from milena_cache.origin.known_buckets import KnownBuckets
 from milena_cache.origin.requests import Origin
 from milena_cache.origin.s3.clock import CorrectedClock
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
@@ -109,6 +110,7 @@ class Writes:
         self,
         *,
         origin: Origin,
+        buckets: KnownBuckets,
         write_through: WriteThrough,
         durable: Durable[DirtyEntry],
         lineages: Lineages,
@@ -133,6 +135,7 @@ class Writes:
         self._s3_locks = s3_locks
         self._revalidation = OwnershipRevalidation(origin, dirty, dirty_writes, s3_locks, entries, clock, lineages)
         self._origin = origin
+        self.buckets = buckets
         self._write_through = write_through
         self._dirty = dirty
         self._dirty_writes = dirty_writes
@@ -362,7 +365,8 @@ class Writes:
     ) -> Ack | bool:
         """Acknowledge the write, or start its journaled append for `receipt`, and return True.
 
-        False if it has to wait for its key's lock, or cannot be made in this class now.
+        False if it has to wait for its key's lock, or for S3 to say that its bucket exists, or cannot be made in
+        this class now.
 
         Skipping the lock is safe only while it is free (`key not in self._write_locks`). Otherwise: (1) a
         conditional write of the key holds the lock and checks its condition against the newest entry; (2) this
@@ -371,7 +375,12 @@ class Writes:
         an earlier write would replace its entry when the commit ends.
         """
         key = change.target.cache_key
-        if durability is not THROUGH and not change.conditional and key not in self._write_locks:
+        if (
+            durability is not THROUGH
+            and not change.conditional
+            and key not in self._write_locks
+            and change.target.ref.bucket in self.buckets
+        ):
             if durability == BACK and not self._journaled.rejection(change):
                 self._journaled.append_for(receipt, change, timeout)
                 return True
@@ -409,6 +418,8 @@ class Writes:
         for change in changes:
             self.check_owner(change)
             self._write_through.check_condition(change)
+        if not all(change.target.ref.bucket in self.buckets for change in changes):
+            return None
         if self._not_together(changes, durability):
             return None
         bases = [self._base_if_met(change, {}) for change in changes]
@@ -479,6 +490,8 @@ class Writes:
                 "time; nothing was done"
             )
         changes = [self._checked(change) for change in changes]
+        for bucket in {change.target.ref.bucket for change in changes}:
+            await self.buckets.confirm_exists(bucket, deadline)
         self.check_fence()
         for change in changes:
             self._write_through.check_condition(change)
@@ -577,6 +590,8 @@ class Writes:
         """Make the change, while the caller holds the key's `lock`; `deadline`: monotonic time. Raises as `put`."""
         change, durability, key = self._checked(change), durability or self._mode, change.target.cache_key
         base: Base = UNKNOWN
+        if durability != THROUGH:
+            await self.buckets.confirm_exists(change.target.ref.bucket, deadline)
         self.check_fence()
         self._write_through.check_condition(change)
         decided = change.conditional and (durability != THROUGH or change.value is None or key in self._dirty)

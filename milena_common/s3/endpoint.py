@@ -27,6 +27,7 @@ from milena_common.s3.replies import Reply, error_reply, xml_reply
 from milena_common.s3.signing.signatures import Verifier
 from milena_common.s3.wire.conditions import (
     check_read,
+    delete_condition,
     http_date,
     matches,
     requested_range,
@@ -312,8 +313,10 @@ class Endpoint:
             case "ListBuckets":
                 return xml_reply(buckets_document(self._objects.buckets(), caller.principal.name))
             case "HeadBucket":
+                await self._objects.check_bucket(operation.bucket, self._timeout)
                 return Reply(200, [("x-amz-bucket-region", self._region)])
             case "GetBucketLocation":
+                await self._objects.check_bucket(operation.bucket, self._timeout)
                 return xml_reply(
                     document("LocationConstraint", "" if self._region == "us-east-1" else self._region)
                 )
@@ -366,7 +369,7 @@ class Endpoint:
 
     async def _delete(self, request: S3Request, operation: Operation, caller: Caller) -> Reply:
         self._callers.authorize(caller, DELETE.name, operation.bucket, operation.key)
-        if_match, _ = write_condition(request.headers)
+        if_match = delete_condition(request.headers)
         written = await self._objects.delete(
             operation.bucket,
             operation.key,

@@ -88,6 +88,9 @@ class Objects(Protocol):
     def serves(self, bucket: str) -> bool:
         """Return True if the bucket is served."""
 
+    async def check_bucket(self, bucket: str, timeout: float) -> None:
+        """Raise FailedPrecondition, with S3's code in its text, if a bucket that is served does not exist."""
+
     def read(
         self, bucket: str, key: bytes, byte_range: ByteRange, max_bytes: int, timeout: float, if_match: str = ""
     ) -> Found | Awaitable[Found]:

@@ -464,6 +464,18 @@ async def test_a_copy_spares_any_other_object(store: ObjectStore, bucket: str) -
     assert await store.head(ref) is None
 
 
+async def test_metadata_beyond_ascii_is_sent_as_s3_itself_would_return_it(store: ObjectStore, bucket: str) -> None:
+    if isinstance(store, MemoryStore):
+        return
+    ref = Ref(bucket, "k")
+    # What HTTP headers have of a text in UTF-8: encoded once more, it would be another text.
+    text = "é".encode().decode("latin-1")
+    await store.put(ref, b"v", metadata={"name": text})
+    info = await store.head(ref)
+    assert info is not None
+    assert dict(info.metadata) == {"name": "=?UTF-8?B?w6k=?="}
+
+
 async def test_a_copy_keeps_tags(store: ObjectStore, bucket: str, s3: S3Client) -> None:
     if isinstance(store, MemoryStore):
         return

@@ -32,6 +32,7 @@ from milena_cache.objects.object_store import (
     too_large,
 )
 from milena_cache.origin.clients.obstore_errors import UNUSED_PROXY, is_local, judge, unreadable
+from milena_cache.origin.s3.attributes import sendable
 from milena_cache.origin.s3.credentials import Credentials
 from milena_cache.origin.s3.fetch_bytes import UNBOUNDED, fetch_bytes
 from milena_cache.origin.s3.settings import S3Settings
@@ -264,7 +265,7 @@ class ObstoreStore:
                     self._store(ref.bucket, writes=True),
                     ref.key,
                     value,
-                    attributes=dict(metadata) or None,
+                    attributes=sendable(metadata) or None,
                     mode=mode,
                     use_multipart=False,
                 )

@@ -33,7 +33,7 @@ def attributes_of(response: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sendable(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return metadata for boto3: text beyond ASCII as encoded words of RFC 2047, as in S3's own responses."""
+    """Return metadata for a request: text beyond ASCII as encoded words of RFC 2047, as in S3's own responses."""
     return {name: text if text.isascii() else _encoded(text) for name, text in metadata.items()}
 
 

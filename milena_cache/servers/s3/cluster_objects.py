@@ -75,6 +75,9 @@ class ClusterObjects:
         buckets = self._buckets
         return bucket == buckets.default or bucket in buckets.others or ANY_BUCKET in buckets.others
 
+    async def check_bucket(self, bucket: str, timeout: float) -> None:
+        await self._requests.check_bucket(bucket, timeout)
+
     # ---- reads
 
     def read(

@@ -101,6 +101,19 @@ def write_condition(headers: Mapping[str, str]) -> tuple[str, str]:
     return quoted(if_match), if_none_match
 
 
+def delete_condition(headers: Mapping[str, str]) -> str:
+    """Return the ETag of If-Match of a delete, "" if there is none.
+
+    Raises S3Error, also for conditions that S3 has in directory buckets only: ignored, more would be deleted.
+    """
+    for name in ("x-amz-if-match-last-modified-time", "x-amz-if-match-size"):
+        if name in headers:
+            raise S3Error(
+                "InvalidRequest", f"{name}: is not supported here; allowed is If-Match; nothing was deleted"
+            )
+    return write_condition(headers)[0]
+
+
 def _failed(name: str) -> S3Error:
     return S3Error("PreconditionFailed", f"At least one of the pre-conditions you specified did not hold: {name}")
 

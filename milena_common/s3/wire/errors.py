@@ -54,7 +54,8 @@ STATUS: Final[Mapping[str, int]] = {
 
 # S3's own error code in the text of an error, where the client needs it.
 _STATED: Final = re.compile(
-    r"S3 \w+ of .*?: (EntityTooLarge|EntityTooSmall|InvalidPart|InvalidPartOrder|InvalidRange|NoSuchUpload)"
+    r"S3 \w+ of .*?: "
+    r"(EntityTooLarge|EntityTooSmall|InvalidPart|InvalidPartOrder|InvalidRange|NoSuchBucket|NoSuchUpload)"
     r"(?:: (.*))? \([^()]*\)",
     re.DOTALL,
 )

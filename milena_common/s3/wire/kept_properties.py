@@ -52,8 +52,11 @@ def properties_of(headers: Mapping[str, str]) -> Properties:
             name.startswith(_REJECTED) or (name in _HARMLESS and value not in _HARMLESS[name])
         ):
             raise S3Error("InvalidRequest", f"{name}: is not supported here with this value; nothing was stored")
-    encodings = [each.strip() for each in kept.pop("content-encoding", "").split(",")]
-    encoding = ",".join(each for each in encodings if each and each.lower() != AWS_CHUNKED)
+    encoding = kept.pop("content-encoding", "").strip()
+    if AWS_CHUNKED in encoding.lower():
+        # That of the request; everything else is the object's, as the client has written it.
+        encodings = [each.strip() for each in encoding.split(",")]
+        encoding = ", ".join(each for each in encodings if each and each.lower() != AWS_CHUNKED)
     if encoding:
         kept["content-encoding"] = encoding
     if sum(len(name) + len(value) for name, value in metadata.items()) > MAX_METADATA_BYTES:

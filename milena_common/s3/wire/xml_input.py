@@ -102,6 +102,10 @@ def parse_delete(body: bytes) -> tuple[list[Delete], bool]:
     objects = [each for each in root.children if each.name == "Object"]
     if not 0 < len(objects) <= MAX_DELETES or any(each.child("VersionId") for each in objects):
         raise malformed()
+    if any(each.child("LastModifiedTime") or each.child("Size") for each in objects):
+        # Conditions of directory buckets: without them more would be deleted.
+        text = "LastModifiedTime, Size: are not supported here; allowed is ETag; nothing was deleted"
+        raise S3Error("InvalidRequest", text)
     deletes = [Delete(each.child("Key"), each.child("ETag").strip()) for each in objects]
     return deletes, root.child("Quiet").strip().lower() == "true"
 

@@ -13,7 +13,7 @@ from milena_common.access.access import Access
 from milena_common.access.acl_file import parse_users
 from milena_common.access.api_guard import ApiGuard
 from milena_common.api.byte_range import ByteRange
-from milena_common.api.errors import ConditionFailed, OriginUnavailable
+from milena_common.api.errors import ConditionFailed, FailedPrecondition, OriginUnavailable
 from milena_common.api.etags import etag_of
 from milena_common.api.properties import Properties
 from milena_common.limits.byte_budget import ByteBudget
@@ -23,12 +23,15 @@ from milena_common.s3.endpoint import Endpoint
 from milena_common.s3.objects import Found, Item, Listed, Written
 from milena_common.s3.replies import Reply
 from milena_common.s3.signing.signatures import Verifier
+from milena_common.s3.wire.kept_properties import properties_of
 from milena_common.s3.wire.request import S3Request
 from tests.common.s3.requests_made import KEYS, request_of, signed
 
 URL = "http://127.0.0.1:9000/bucket/key"
 AT = 1_800_000_000.0
 VALUE = b"0123456789"
+# As `OriginFailure` has it.
+NO_BUCKET = "S3 bucket of s3://gone/: NoSuchBucket: The specified bucket does not exist (404)"
 
 
 class MemoryObjects:
@@ -44,7 +47,11 @@ class MemoryObjects:
         return ("bucket",)
 
     def serves(self, bucket: str) -> bool:
-        return bucket == "bucket"
+        return bucket in ("bucket", "gone")
+
+    async def check_bucket(self, bucket: str, timeout: float) -> None:
+        if bucket == "gone":
+            raise FailedPrecondition(NO_BUCKET)
 
     def read(
         self, bucket: str, key: bytes, byte_range: ByteRange, max_bytes: int, timeout: float, if_match: str = ""
@@ -368,3 +375,38 @@ async def test_probes_that_clients_make() -> None:
     assert (await t.send(sign("HEAD", bucket))).status == 200
     assert b"<Name>bucket</Name>" in (await t.send(sign("GET", "http://127.0.0.1:9000/"))).body
     assert code_of(await t.send(sign("GET", f"{bucket}?policy"))) == "NoSuchBucketPolicy"
+
+
+async def test_a_bucket_that_s3_does_not_have_is_named_as_s3_does() -> None:
+    t = EndpointUnderTest()
+    assert (await t.send(sign("HEAD", "http://127.0.0.1:9000/bucket"))).status == 200
+    assert (await t.send(sign("HEAD", "http://127.0.0.1:9000/gone"))).status == 404
+    location = await t.send(sign("GET", "http://127.0.0.1:9000/gone?location"))
+    assert (location.status, code_of(location)) == (404, "NoSuchBucket")
+
+
+@pytest.mark.parametrize("name", ["x-amz-if-match-size", "x-amz-if-match-last-modified-time"])
+async def test_a_delete_with_a_condition_that_is_not_known_deletes_nothing(name: str) -> None:
+    t = EndpointUnderTest()
+    t.objects.values[b"key"] = VALUE, Properties()
+    reply = await t.send(sign("DELETE", headers={name: "9999"}))
+    assert (reply.status, code_of(reply)) == (400, "InvalidRequest")
+    element = {"x-amz-if-match-size": "Size", "x-amz-if-match-last-modified-time": "LastModifiedTime"}[name]
+    body = f"<Delete><Object><Key>key</Key><{element}>9999</{element}></Object></Delete>".encode()
+    reply = await t.send(sign("POST", "http://127.0.0.1:9000/bucket?delete", body=body), body)
+    assert (reply.status, code_of(reply)) == (400, "InvalidRequest")
+    assert b"key" in t.objects.values
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("deflate, gzip", "deflate, gzip"),
+        ("deflate,gzip", "deflate,gzip"),
+        ("gzip, aws-chunked", "gzip"),
+        ("aws-chunked,deflate,gzip", "deflate, gzip"),
+        ("aws-chunked", None),
+    ],
+)
+def test_a_content_encoding_is_kept_as_it_was_sent(sent: str, kept: str | None) -> None:
+    assert properties_of({"content-encoding": sent}).headers.get("content-encoding") == kept
