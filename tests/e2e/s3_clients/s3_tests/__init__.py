@@ -1,1 +1,1 @@
-"""Ceph's s3-tests at the endpoint: `suite` runs those that `selection` chooses, `differences` are those that fail."""
+"""Ceph's s3-tests: `suite` runs those that `selection` chooses; `differences` are those that fail."""
