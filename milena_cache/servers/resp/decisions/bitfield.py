@@ -57,13 +57,18 @@ class _Operation(NamedTuple):
         if self.overflow == b"FAIL":
             return None
         if self.overflow == b"SAT":
-            return high if value > high else low
+            # As in Redis, in whose 64 bits the distance of a very low number from the highest one is negative.
+            is_high = value > high or (self.name == b"SET" and high - value >= 2**63)
+            return high if is_high else low
         value &= (1 << self.bits) - 1
         return value - (1 << self.bits) if self.signed and value > high else value
 
 
 def bitfield(values: Values, argv: list[bytes]) -> list[int | None]:
-    """Carry out the operations in their order, and return the reply to each, None for one that would overflow."""
+    """Carry out the operations in their order, and return the reply to each, None for one that would overflow.
+
+    Operations that change nothing are no write, as in Redis: a client that watches the key is not concerned.
+    """
     operations = _parsed(argv)
     data = values.value_of(argv[1]) or b""
     writes = [each for each in operations if each.name != b"GET"]
@@ -74,6 +79,7 @@ def bitfield(values: Values, argv: list[bytes]) -> list[int | None]:
         raise CommandError(TOO_LONG)
     changed = bytearray(data.ljust(size, b"\0"))
     replies: list[int | None] = []
+    written = len(changed) > len(data)
     for each in operations:
         before = each.value_in(changed)
         if each.name == b"GET":
@@ -82,10 +88,12 @@ def bitfield(values: Values, argv: list[bytes]) -> list[int | None]:
         # As an unsigned field sees it, a negative number to set is a great one.
         number = each.number if each.signed or each.name == b"INCRBY" else each.number & (2**64 - 1)
         after = each.bounded(number if each.name == b"SET" else before + number)
-        if after is not None:
+        if after is not None and after != before:
             each.replace_in(changed, after)
+            written = True
         replies.append(None if after is None else before if each.name == b"SET" else after)
-    values.update(argv[1], bytes(changed))
+    if written:
+        values.update(argv[1], bytes(changed))
     return replies
 
 

@@ -150,6 +150,10 @@ async def test_fields_of_bits() -> None:
     ):
         assert await client.value(b"BITFIELD", b"a", *line.split()) == reply, line
     assert await client.value(b"STRLEN", b"a") == 3
+    # The lowest numbers that a field of less than 64 bits can be set to are the highest for Redis.
+    for number, reply in ((-(2**63), 15), (15 - 2**63, 15), (16 - 2**63, -16)):
+        await client.value(b"BITFIELD", b"a", b"OVERFLOW", b"SAT", b"SET", b"i5", b"0", b"%d" % number)
+        assert await client.value(b"BITFIELD", b"a", b"GET", b"i5", b"0") == [reply], number
     assert await client.value(b"BITFIELD", b"none", b"GET", b"u8", b"0") == [0]
     assert await client.value(b"EXISTS", b"none") == 0
     for line, said in (
@@ -160,4 +164,28 @@ async def test_fields_of_bits() -> None:
         (b"SET u8 9000000 1", "string exceeds maximum allowed size"),
     ):
         assert said in str(await client.value(b"BITFIELD", b"a", *line.split())), line
+    await server.t.stop()
+
+
+@pytest.mark.parametrize(
+    ("sent", "writes"),
+    [
+        ("BITFIELD a INCRBY u1 2 0", False),
+        ("BITFIELD a SET u8 0 120", False),
+        ("BITFIELD a OVERFLOW FAIL SET u4 0 16", False),
+        ("BITFIELD a SET u8 0 1 SET u8 0 120", True),
+        ("BITFIELD a SET u8 0 1", True),
+        ("BITFIELD a SET u8 8 0", True),
+        ("SETBIT a 1 1", False),
+        ("SETBIT a 0 1", True),
+    ],
+)
+async def test_bits_that_do_not_change_fail_no_transaction_that_watches_them(sent: str, writes: bool) -> None:
+    server = await started()
+    client, other = server.connect(), server.connect()
+    await client.request(b"SET", b"a", b"x")
+    await client.request(b"WATCH", b"a")
+    await other.request(*sent.encode().split())
+    await client.request(b"MULTI")
+    assert (await client.value(b"EXEC") is None) is writes
     await server.t.stop()
