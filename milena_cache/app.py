@@ -828,6 +828,7 @@ def metrics_registry(
         parts.freshness,
         certificates,
         guarding,
+        parts.disk_cache,
     )
 
 

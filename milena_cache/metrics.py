@@ -14,6 +14,7 @@ from prometheus_client.metrics_core import Metric
 from milena_cache.blocks.block_reads import BlockReads
 from milena_cache.blocks.cluster_blocks import ClusterBlocks
 from milena_cache.copies.held_copies import HeldCopies
+from milena_cache.disk_cache.tier import DiskCache
 from milena_cache.events.changes import ForeignChanges
 from milena_cache.events.consumer import ConsumerCounts
 from milena_cache.events.delivery import Delivery
@@ -95,6 +96,7 @@ def node_registry(
     freshness: Freshness,
     certificates: Certificates | None,
     guarding: Guarding | None = None,
+    disk_cache: DiskCache | None = None,
 ) -> CollectorRegistry:
     """Return the registry that `/metrics` exports."""
 
@@ -102,6 +104,8 @@ def node_registry(
         yield from _reads(node)
         yield from _calls(calls, requests)
         yield from _memory(node)
+        if disk_cache is not None:
+            yield from _disk_cache(disk_cache)
         yield from _origin(origin)
         yield from _store(uploader.conditions)
         yield from _writes(node.writes)
@@ -148,6 +152,45 @@ def node_registry(
         yield gauge("milena_cache_joined", "1 if the node's lease is running", float(status.joined))
 
     return registry(collect)
+
+
+def _disk_cache(disk_cache: DiskCache) -> Iterable[Metric]:
+    counts = disk_cache.counts
+    yield gauge("milena_disk_cache_off", "1 if an error has switched the disk cache off", not disk_cache.works)
+    yield gauge("milena_disk_cache_entries", "Values on disk that reads find", len(disk_cache))
+    yield gauge("milena_disk_cache_bytes", "Size of the files of the disk cache", disk_cache.used_bytes)
+    yield gauge("milena_disk_cache_limit_bytes", "DISK_CACHE_BYTES", disk_cache.max_bytes)
+    yield gauge("milena_disk_cache_queue_bytes", "Bytes that wait to be written", disk_cache.queue.bytes)
+    yield gauge(
+        "milena_disk_cache_load_seconds",
+        "Seconds until what was on disk at the start was found; 0: not yet",
+        disk_cache.load_seconds,
+    )
+    yield counters(
+        "milena_disk_cache_reads",
+        "Reads of keys that memory did not have, by what the disk cache had",
+        ["result"],
+        (
+            (["hit"], counts.hits),
+            (["miss"], counts.misses),
+            (["busy"], counts.busy),
+            (["late"], counts.late),
+            (["damaged"], counts.damaged),
+        ),
+    )
+    yield counters(
+        "milena_disk_cache_values",
+        "Values that were evicted from memory, or from the oldest segment, by what became of them",
+        ["result"],
+        (
+            (["written"], counts.written),
+            (["reinserted"], counts.reinserted),
+            (["dropped"], counts.dropped),
+            (["not_admitted"], counts.not_admitted),
+        ),
+    )
+    yield counter("milena_disk_cache_written_bytes", "Bytes written to the disk cache", disk_cache.written_bytes)
+    yield counter("milena_disk_cache_errors", "Errors of its file system", counts.errors)
 
 
 def _blocks(blocks: BlockReads, cluster: ClusterBlocks, parts: PartReads) -> Iterable[Metric]:

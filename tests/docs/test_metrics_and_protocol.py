@@ -29,6 +29,7 @@ from milena_common.rpc.status import to_grpc
 from milena_common.tls.certificates import Certificates
 from milena_router.metrics import etcd_metrics, redis_metrics, router_registry
 from milena_router.shared.shared_leases import StoreCounts
+from tests.cache.disk_cache.memory_files import MemoryFiles
 from tests.cache.node_under_test import NodeUnderTest
 from tests.docs.documents import DOCUMENTS, ROOT, blocks, section, text
 from tests.router.router_under_test import Router
@@ -55,7 +56,7 @@ def real_metrics() -> set[str]:
 
 
 async def _real_metrics() -> set[str]:
-    harness = NodeUnderTest()
+    harness = NodeUnderTest(files=MemoryFiles())
     servers = build_servers(harness.config, harness.parts, "127.0.0.1:50051", NodeIdentity("", ""), lambda: False)
     guarding = guard_process(AccessSettings(), harness.parts.clock, ())
     node = metrics_registry(harness.parts, servers, Replay(0, 0), guarding=guarding)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.access_mutants import ACCESS_BUGS
 from tests.mutants.cluster_mutants import CLUSTER_BUGS, MORE_CLUSTER_BUGS
 from tests.mutants.copy_mutants import COPY_BUGS
+from tests.mutants.disk_cache_mutants import DISK_CACHE_BUGS
 from tests.mutants.event_mutants import EVENT_BUGS
 from tests.mutants.large_object_mutants import LARGE_OBJECT_BUGS
 from tests.mutants.message_mutants import MESSAGE_BUGS
@@ -715,6 +716,7 @@ BUGS: tuple[Bug, ...] = (
         ),
         ("tests/cache/eviction/test_key_queue.py::test_a_walk_visits_what_stays_whatever_comes_and_moves",),
     ),
+    *DISK_CACHE_BUGS,
     *EVENT_BUGS,
     *LARGE_OBJECT_BUGS,
     *MESSAGE_BUGS,

@@ -10,13 +10,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
+from milena_cache.jobs.sweep import INVALIDATE, PURGE, Plan, Sweep
 from milena_cache.objects.entry import ENTRY_OVERHEAD
 from milena_cache.objects.object_store import Fault
 from milena_common.api.errors import MilenaError
 from tests.behaviour.test_read_state_machine import KEYS, VALUES, NodeMachine
 from tests.behaviour.test_write_state_machine import WriteMachine
 from tests.cache.disk_cache.memory_files import MemoryFiles
-from tests.cache.node_under_test import NodeUnderTest
+from tests.cache.node_under_test import SOON, NodeUnderTest
 from tests.support.fake_clock import run_ready_tasks
 
 
@@ -195,6 +196,57 @@ async def test_a_copy_of_an_earlier_ownership_is_confirmed_by_s3(t: NodeUnderTes
     await on_disk(t, "k")
     t.in_s3("k", b"of another owner")
     assert await t.outcome("k", owned_since=2) == ("changed", b"of another owner")
+
+
+async def test_a_head_that_shows_another_version_drops_the_copy(t: NodeUnderTest) -> None:
+    t.in_s3("k", b"value")
+    await on_disk(t, "k")
+    t.in_s3("k", b"longer value")
+    _, size = await t.node.exists(t.object("k"), SOON)
+    assert size == len(b"longer value")
+    assert await t.outcome("k") == ("miss", b"longer value")
+
+
+async def test_a_version_that_s3_has_replaced_does_not_become_fresh_again(t: NodeUnderTest) -> None:
+    t.in_s3("k", b"value")
+    await on_disk(t, "k")
+    t.clock.tick(105)
+    # Too large to take the place of the copy when it is evicted.
+    t.in_s3("k", b"other" * 200)
+    assert await t.outcome("k") == ("changed", b"other" * 200)
+    for other in ("x", "y", "z", "w"):
+        await t.get(other)
+    t.parts.freshness.vouched = 10_000.0  # events of S3 make entries fresh for longer from now on
+    assert (await t.get("k")).entry.value == b"other" * 200
+
+
+@pytest.mark.parametrize("action", ["refresh", PURGE, INVALIDATE])
+async def test_what_is_dropped_below_a_prefix_is_confirmed_by_s3_also_on_disk(
+    t: NodeUnderTest, action: str
+) -> None:
+    t.in_s3("k", b"value")
+    t.in_s3("same", b"same")
+    await on_disk(t, "same")
+    await on_disk(t, "k")
+    t.in_s3("k", b"other")
+    if action == "refresh":
+        await t.node.refresher.matching(lambda _: True)
+    else:
+        for dry_run in (True, False):
+            sweep = Sweep(
+                Plan(action, "", b"", dry_run),
+                lambda _: True,
+                t.memory,
+                t.parts.entries,
+                t.parts.blocks.memory,
+                t.dirty,
+            )
+            while sweep.step():
+                pass
+    t.clock.tick(1)
+    assert await t.outcome("k") == ("changed", b"other")
+    assert await t.outcome("same") == ("revalidated", b"same")
+    assert await t.outcome("same") == ("hit", b"same")
 
 
 async def test_a_write_while_the_disk_is_read_is_what_is_returned(t: NodeUnderTest) -> None:
