@@ -870,6 +870,7 @@ def build_membership(
             both = zip(served, ownership.since, strict=True)
             servers.resp.slots_changed({slot for slot, (old, new) in enumerate(both) if old != new})
         offers.ring_changed()
+        asking.ring_changed()
         renew_if_changed()
 
     def renew_if_changed() -> None:
@@ -877,6 +878,7 @@ def build_membership(
             registration.renew_if_changed()
 
     offers = RingOffers(servers.promises, ownership, servers.peers, parts.clock, renew_if_changed)
+    asking = PromiseRequests(servers.fence, ownership, servers.peers, parts.clock, ring_changed)
     servers.promises.adopt = ring_changed
 
     def ring_status() -> RingStatus:
@@ -930,5 +932,4 @@ def build_membership(
             numbers.__next__,
         )
         status.registrations.append(registration)
-    asking = PromiseRequests(servers.fence, ownership, servers.peers, parts.clock, ring_changed)
     return Membership(late_writes, asking, offers, status.registrations)

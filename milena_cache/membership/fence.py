@@ -6,9 +6,11 @@ that clocks may differ in rate. It is valid only with a ring that is as new as t
 Otherwise: (1) a router has replaced this node in ring 8; (2) the node renews, and gets a lease in ring 9; (3) it
 would serve the slots of ring 7, which it still has.
 
-A promise covers only rings whose other members have all promised. Otherwise: (1) of nodes a and b, b promises to
-stand by ring 7; (2) b leaves and c joins, in ring 8; (3) a router replaces a in ring 9, which c acknowledges, while
-a would still serve by the promise of b.
+A promise covers only the ring by which it was given, for those that gave it stand by that one no longer than until
+this node has a newer one (`promises`). Otherwise: (1) b and c promise to stand by ring 7; (2) this node gets ring 8
+from b, so that both promises end; (3) a router replaces it in ring 9, which both acknowledge, while it would still
+serve by ring 8. And all other members of that ring must have promised: routers that do not agree may have two rings
+with one epoch.
 
 Time is that of a clock that goes on while the machine is suspended (CLOCK_BOOTTIME). That a virtual machine was
 paused shows in the time of day alone, once that is corrected: a right ends sooner by whatever the time of day gains
@@ -191,6 +193,6 @@ class Fence:
             default=-inf,
         )
         promise = self._promise
-        if promise is None or promise.epoch > self._epoch or not self._others <= (promise.members or frozenset()):
+        if promise is None or promise.epoch != self._epoch or not self._others <= (promise.members or frozenset()):
             return lease, -inf
         return lease, promise.expires_at

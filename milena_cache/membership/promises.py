@@ -191,6 +191,12 @@ class PromiseRequests:
         self._clock = clock
         self._adopt = adopt
         self._rejected_by = ""
+        self._sleeping: asyncio.Future[None] | None = None
+
+    def ring_changed(self) -> None:
+        """Ask at once if it is due: with another ring, promises for the one before do not count any more."""
+        if self._sleeping is not None and self._clock.now() >= self._fence.fence.request_at():
+            self._sleeping.cancel()
 
     async def run(self) -> None:
         """Ask whenever it is due, until cancelled."""
@@ -198,7 +204,12 @@ class PromiseRequests:
             now = self._clock.now()
             due = self._fence.fence.request_at()
             if now < due:
-                await self._clock.sleep(min(due - now, IDLE_SECONDS))
+                self._sleeping = asyncio.ensure_future(self._clock.sleep(min(due - now, IDLE_SECONDS)))
+                try:
+                    await asyncio.wait([self._sleeping])
+                finally:
+                    self._sleeping.cancel()
+                    self._sleeping = None
                 # Also while no request comes: so that a closed fence is noticed, and readiness and the log show it.
                 self._fence.may_serve(self._clock.now())
                 continue

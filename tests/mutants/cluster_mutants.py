@@ -115,6 +115,13 @@ CLUSTER_BUGS: tuple[Bug, ...] = (
         ":",
         f"{FENCE_TESTS}::test_a_promise_covers_no_member_that_did_not_promise",
     ),
+    _bug(
+        "a promise outlives the ring by which it was given",
+        FENCE,
+        "promise.epoch != self._epoch",
+        "promise.epoch > self._epoch",
+        f"{FENCE_TESTS}::test_a_promise_is_over_with_a_newer_ring_and_the_router_s_lease_is_not",
+    ),
     # ---- rings
     _bug(
         "an older ring is taken over",

@@ -267,6 +267,7 @@ class Asker:
     def adopt(self, slot_map: SlotMap) -> None:
         self.ownership.update(slot_map)
         self.fence.adopt_ring()
+        self.requests.ring_changed()
 
     def lease(self) -> None:
         now = self.clock.now()
@@ -355,6 +356,20 @@ async def test_a_newer_ring_that_another_node_knows_is_adopted() -> None:
     await asker.clock.advance(LEASE / 2)
     assert asker.ownership.epoch == 9
     assert not asker.fence.fence.active, "it is no member any more, and redirects"
+    await asker.over()
+
+
+async def test_with_another_ring_it_asks_again_at_once() -> None:
+    """The promises for the ring before are over: the members know that this node has a newer one."""
+    asker = Asker(ring(7, A, B, C))
+    await asker.clock.advance(LEASE)
+    assert not asker.fence.closed
+    asker.requested.clear()
+    asker.adopt(ring(8, A, B))
+    assert asker.fence.closed
+    await asker.clock.advance(0)
+    assert not asker.fence.closed
+    assert [request[1:] for request in asker.requested] == [(B.resp_address, 8)]
     await asker.over()
 
 
