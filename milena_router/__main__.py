@@ -37,6 +37,7 @@ from milena_router.etcd.client import EtcdClient
 from milena_router.forwarding.forward import Forwarder
 from milena_router.forwarding.join_addresses import JoinAddresses
 from milena_router.forwarding.node_connection import connect
+from milena_router.http_jobs import HttpJobs
 from milena_router.metrics import router_registry
 from milena_router.redis.server import RedisServer
 from milena_router.redis.topology import RouterTopology
@@ -169,6 +170,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         )
         s3_counts = s3_endpoint.counts
     calls = CallCounts(ROUTER_OPERATIONS)
+    guard = ApiGuard(access, lambda: membership.default_bucket, clock.now)
     server = GrpcServer(
         ROUTER_SERVICE,
         config.max_value_bytes,
@@ -176,7 +178,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         config.request_timeout,
         MAX_WATCHERS,
         MAX_LEASES,
-        guard=ApiGuard(access, lambda: membership.default_bucket, clock.now),
+        guard=guard,
         verifies_clients=tls.demands_certificates,
     )
 
@@ -203,6 +205,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         security=certificates if tls.mode != "off" else None,
         plain_too=tls.mode == "both",
         certificate_required=tls.demands_certificates,
+        jobs=HttpJobs(service.methods(), guard, calls, clock),
     )
     address = server.bind(config.listen, "LISTEN_ADDR", certificates if tls.mode == "on" else None)
     if tls.listen is not None:

@@ -10,6 +10,7 @@ It must respond while the rest of the process is overloaded, and must not cause 
   `milena_common.network.spare_listener`.
 - The text of all metrics is generated for one request at a time; concurrent requests get the same text. Generating
   it takes milliseconds of the event loop, which the data path needs, so it takes a tenth of the time at most.
+- A job on a prefix goes on while its client reads its progress, MAX_JOBS at a time.
 - A client that does not read its responses gets no further ones: the next request of a connection is read when the
   response before it was sent.
 """
@@ -17,8 +18,11 @@ It must respond while the rest of the process is overloaded, and must not cause 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, Protocol
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -28,7 +32,14 @@ from prometheus_client.exposition import choose_encoder
 from milena_common.access.access import Access
 from milena_common.access.principals import Principal
 from milena_common.api.credentials import AUTHORIZATION
-from milena_common.api.errors import MilenaError
+from milena_common.api.errors import (
+    AccessDenied,
+    InvalidRequest,
+    MilenaError,
+    Overloaded,
+    RateLimited,
+    Unauthenticated,
+)
 from milena_common.network.addresses import Address
 from milena_common.network.listening import bind
 from milena_common.network.security import ServerSecurity
@@ -51,8 +62,22 @@ PORT = "http"
 COMMAND = "info"
 MAX_LOGINS = 64
 
+MAX_JOBS = 4
+JOB_PATH = "/jobs/{action}"
+# The HTTP status of errors with which a job does not begin; 503 of others.
+_STATUS = {InvalidRequest: 400, Unauthenticated: 401, AccessDenied: 403, RateLimited: 429, Overloaded: 503}
+
 LIVE_PATHS = ("/livez", "/health/quick", "/-/healthy")
 READY_PATHS = ("/readyz", "/ready", "/health", "/-/ready")
+
+
+class Jobs(Protocol):
+    """Jobs of operators that run while their progress is read."""
+
+    def begin(
+        self, action: str, parameters: Mapping[str, str], principal: Principal, peer: str
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Return a job's progress. Raises InvalidRequest at once; its iterator raises other errors."""
 
 
 class OpsServer:
@@ -69,6 +94,7 @@ class OpsServer:
       Health is shown to all, since what probes it has none, as in Kubernetes.
     - `before_metrics`, `before_ready`: awaited before the metrics are generated, and before `not_ready` is called;
       None: nothing is.
+    - `jobs`: what `POST /jobs/ACTION` runs for clients that have logged in; None: nothing.
     """
 
     def __init__(
@@ -84,6 +110,7 @@ class OpsServer:
         before_metrics: Callable[[], Awaitable[None]] | None = None,
         before_ready: Callable[[], Awaitable[None]] | None = None,
         remarks: Callable[[], list[str]] = list,
+        jobs: Jobs | None = None,
     ) -> None:
         self._before_metrics = before_metrics
         self._before_ready = before_ready
@@ -102,16 +129,25 @@ class OpsServer:
             application.router.add_get(path, self._live)
         for path in READY_PATHS:
             application.router.add_get(path, self._ready)
+        self._jobs = jobs
+        self._running: set[web.RequestHandler] = set()  # connections of jobs
+        if jobs is not None:
+            application.router.add_post(JOB_PATH, self._job)
         log.addFilter(_is_ours)
         self._runner = web.AppRunner(
-            application, access_log=None, logger=log, handle_signals=False, keepalive_timeout=IDLE_SECONDS
+            application,
+            access_log=None,
+            logger=log,
+            handle_signals=False,
+            keepalive_timeout=IDLE_SECONDS,
+            handler_cancellation=True,  # ends a job with its connection, also in a pause
         )
         # Connections, the longest idle one first; False until the connection was seen open.
         self._connections: dict[asyncio.BaseProtocol, bool] = {}
         self._scraping = asyncio.Lock()
         self._logged_in: dict[str, Principal] = {}  # by header
         if access is not None:
-            access.on_change.append(self._logged_in.clear)
+            access.on_change += [self._logged_in.clear, self._end_jobs]
         self._texts: dict[str, tuple[float, bytes]] = {}  # by content type: when it was begun, and what it is
         self._next_text_at = 0.0
 
@@ -152,6 +188,8 @@ class OpsServer:
             self._end(next(iter(self._connections)))
 
     def _end(self, protocol: asyncio.BaseProtocol) -> None:
+        if protocol in self._running:
+            return
         self._connections.pop(protocol, None)
         assert isinstance(protocol, web.RequestHandler)
         if protocol.transport is not None:
@@ -172,24 +210,7 @@ class OpsServer:
         access = self._access
         if access is None or access.is_open:
             return True
-        peer = request.transport.get_extra_info("peername") if request.transport is not None else None
-        address = str(Address(*peer[:2])) if peer else "?"
-        header = request.headers.get(AUTHORIZATION, "")
-        known = self._logged_in.get(header)
-        if not header:
-            transport = request.transport if self._accepted(request) else None
-            found = of_transport(transport.get_extra_info("peercert")) if transport is not None else None
-            principal = access.principal_of(found.names if found is not None else ())
-        elif known is not None:
-            principal = known
-        else:
-            seconds = access.wait(address, PORT)
-            if seconds:
-                await asyncio.sleep(seconds)
-            principal = access.login_header(header, address, PORT, waited=bool(seconds))
-            if len(self._logged_in) >= MAX_LOGINS:
-                self._logged_in.clear()
-            self._logged_in[header] = principal
+        principal, address = await self._login(access, request)
         user = principal.guard
         if user is None or user.may_run(COMMAND):
             return True
@@ -199,6 +220,89 @@ class OpsServer:
         else:
             access.denied(principal, "command", COMMAND, request.path, address, PORT)
         return False
+
+    async def _login(self, access: Access, request: web.Request) -> tuple[Principal, str]:
+        """Return who makes a request, and its address. Raises Unauthenticated or RateLimited for a wrong login."""
+        address = _peer_of(request)
+        header = request.headers.get(AUTHORIZATION, "")
+        known = self._logged_in.get(header)
+        if not header:
+            transport = request.transport if self._accepted(request) else None
+            found = of_transport(transport.get_extra_info("peercert")) if transport is not None else None
+            return access.principal_of(found.names if found is not None else ()), address
+        if known is not None:
+            return known, address
+        seconds = access.wait(address, PORT)
+        if seconds:
+            await asyncio.sleep(seconds)
+        principal = access.login_header(header, address, PORT, waited=bool(seconds))
+        if len(self._logged_in) >= MAX_LOGINS:
+            self._logged_in.clear()
+        self._logged_in[header] = principal
+        return principal, address
+
+    async def _job(self, request: web.Request) -> web.StreamResponse:
+        """Run a job of a client that has logged in, and write a line of JSON whenever it has got further.
+
+        Nobody begins one without a login, also where all other ports are open: metrics are often shown to more
+        machines than those. Nor does a page of another site in an operator's browser.
+        """
+        jobs, access = self._jobs, self._access
+        assert jobs is not None
+        await self._turn(request)
+        protocol = request.protocol
+        try:
+            if "Origin" in request.headers:
+                raise AccessDenied("jobs are not for pages in browsers, which send Origin")
+            principal, address = (None, "") if access is None else await self._login(access, request)
+            if access is None or principal is None or principal == access.anonymous:
+                if access is not None:
+                    access.missing(_peer_of(request), PORT)
+                raise Unauthenticated(
+                    "jobs over HTTP need the login of a user (ACL_FILE) or a client certificate (TLS_CLIENT_AUTH); "
+                    "without either, use the command milena"
+                )
+            if len(self._running) >= MAX_JOBS:
+                raise Overloaded(f"{MAX_JOBS} jobs over HTTP are in progress; nothing was done: repeat it later")
+            parameters = dict(request.query)
+            if len(parameters) < len(request.query):
+                raise InvalidRequest("a parameter is given twice; allowed is once")
+            job = jobs.begin(request.match_info["action"], parameters, principal, address)
+            self._running.add(protocol)
+            self._connections.pop(protocol, None)
+        except MilenaError as error:
+            return _job_error(error)
+        try:
+            return await self._stream(request, job)
+        finally:
+            await job.aclose()  # type: ignore[attr-defined]
+            self._running.discard(protocol)
+
+    def _end_jobs(self) -> None:
+        """End all jobs, since their users may have been removed, or changed."""
+        for protocol in self._running:
+            if protocol.transport is not None:
+                protocol.transport.abort()
+
+    async def _stream(self, request: web.Request, job: AsyncIterator[dict[str, Any]]) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        # The connection may be older than MAX_CONNECTION_SECONDS when the job is done.
+        response.force_close()
+        try:
+            async for progress in job:
+                if not response.prepared:
+                    await response.prepare(request)
+                # Raises ConnectionResetError if the client has gone, which ends the job.
+                await response.write(json.dumps(progress).encode() + b"\n")
+        except MilenaError as error:
+            if not response.prepared:
+                return _job_error(error)
+            await response.write(json.dumps({"error": str(error), "code": error.code}).encode() + b"\n")
+        except ConnectionError:
+            return response
+        with suppress(ConnectionError):
+            await response.write_eof()
+        return response
 
     def _accepted(self, request: web.Request) -> bool:
         """Return False if the certificate of the connection would not be accepted any more."""
@@ -282,3 +386,16 @@ def _is_ours(record: logging.LogRecord) -> bool:
     """Return False for records about malformed requests: the client gets a 400, and the log no line."""
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, HttpProcessingError)
+
+
+def _peer_of(request: web.Request) -> str:
+    peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+    return str(Address(*peer[:2])) if peer else "?"
+
+
+def _job_error(error: MilenaError) -> web.Response:
+    status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 503)
+    response = web.json_response({"error": str(error), "code": error.code}, status=status)
+    if status == 401:
+        response.headers["WWW-Authenticate"] = 'Basic realm="milena", Bearer realm="milena"'
+    return response

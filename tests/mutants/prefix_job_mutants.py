@@ -13,8 +13,11 @@ ENTRIES = "milena_cache/memory/entries.py"
 WARMING = "milena_cache/jobs/warming.py"
 SWEEPS = "milena_cache/jobs/sweeps.py"
 
+HTTP = "milena_common/metrics/http_server.py"
+
 SWEEP_TESTS = "tests/cache/jobs/test_sweeps.py"
 WARMING_TESTS = "tests/cache/jobs/test_warming.py"
+HTTP_TESTS = "tests/common/metrics/test_http_server_jobs.py"
 
 PREFIX_JOB_BUGS: tuple[Bug, ...] = (
     Bug(
@@ -88,5 +91,26 @@ PREFIX_JOB_BUGS: tuple[Bug, ...] = (
         "a job whose caller is gone is kept for ever",
         (Change(SWEEPS, "now - job.used_at >= IDLE_SECONDS", "now - job.used_at >= 1e9"),),
         (f"{SWEEP_TESTS}::test_a_job_that_nothing_continues_is_dropped",),
+    ),
+    Bug(
+        "a job over HTTP needs no login where the default user may do everything",
+        (
+            Change(
+                HTTP,
+                "if access is None or principal is None or principal == access.anonymous:",
+                "if access is None or principal is None:",
+            ),
+        ),
+        (f"{HTTP_TESTS}::test_without_a_login_no_job_begins",),
+    ),
+    Bug(
+        "a job over HTTP goes on when its user was removed",
+        (Change(HTTP, "[self._logged_in.clear, self._end_jobs]", "[self._logged_in.clear]"),),
+        (f"{HTTP_TESTS}::test_a_job_ends_when_users_change",),
+    ),
+    Bug(
+        "a job over HTTP goes on in a pause when its client is gone",
+        (Change(HTTP, "handler_cancellation=True", "handler_cancellation=False"),),
+        (f"{HTTP_TESTS}::test_a_job_ends_with_its_connection_also_while_it_waits",),
     ),
 )
