@@ -21,6 +21,7 @@ from bench.case import Case, Samples, Skipped, Variant
 from bench.cases import (
     clients,
     copies,
+    disk_cache,
     encrypted,
     files,
     growth,
@@ -54,6 +55,7 @@ _PARTS = (
     growth,
     writes,
     copies,
+    disk_cache,
     writeback,
     moves,
     start,

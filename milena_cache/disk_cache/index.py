@@ -91,9 +91,20 @@ class Index:
         of the time of a start. None of the added ones is confirmed, so that it does not matter which one is found.
         """
         place = number << 32
-        for at in range(start, end, 3):
-            where = rows[at + 2]
-            self._append(rows[at], rows[at + 1], place | where >> 32, (where & _LOW) << 32, 0)
+        hashes, fields, buckets = self._hashes, self._fields, len(self._hashes)
+        all_bits, low_bits = (2 << self._bits) - 1, (1 << self._bits) - 1
+        # As `_append`, without a call for each row, and with the splits afterwards.
+        for hash_, version, where in zip(
+            rows[start:end:3], rows[start + 1 : end : 3], rows[start + 2 : end : 3], strict=True
+        ):
+            bucket = hash_ & all_bits
+            if bucket >= buckets:
+                bucket &= low_bits
+            hashes[bucket].append(hash_)
+            fields[bucket].extend((version, place | where >> 32, (where & _LOW) << 32, 0))
+        self._entries += (end - start) // 3
+        while self._entries > PER_BUCKET * len(hashes):
+            self._split()
 
     def confirm(self, hash_: int, version: int, confirmed: int, owned_since: int) -> bool:
         """Record that S3 has confirmed this version of the object; all others are removed. False without it."""

@@ -103,6 +103,21 @@ def test_what_an_earlier_process_left_is_unconfirmed_and_does_not_hide_what_is_n
     assert index.find_entry(1) is None
 
 
+def test_many_that_an_earlier_process_left_are_all_found_with_and_without_room_reserved() -> None:
+    hashes = [number * 0x9E3779B97F4A7C15 & 2**64 - 1 for number in range(20_000)]
+    rows = array("Q", (number for hash_ in hashes for number in (hash_, 6, 40 << 32 | 50)))
+    for reserved in (0, len(hashes)):
+        index = Index()
+        index.reserve(reserved)
+        index.add_unconfirmed(rows, 0, 3 * 9000, 3)
+        index.add_unconfirmed(rows, 3 * 9000, len(rows), 3)
+        assert len(index) == len(hashes)
+        assert all(index.find_entry(hash_) == Found(6, 3, 40, 50, 0, 0, used=False) for hash_ in hashes)
+        for hash_ in hashes:
+            assert index.remove_at(hash_, 3, 40) is not None
+        assert len(index) == 0
+
+
 def test_an_entry_takes_less_than_100_bytes_at_any_number() -> None:
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
