@@ -39,6 +39,7 @@ POISONED = "tests/cache/writeback/test_failing.py"
 LISTING = "tests/cache/reads/test_listing.py"
 OVERTAKING = "tests/behaviour/test_overtaking.py"
 WRITER = "tests/cache/writes/test_writer.py"
+BUCKETS = "tests/cache/origin/test_known_buckets.py"
 TRANSACTIONS = "tests/cache/servers/resp/commands/connection/test_transactions.py"
 CHECKER = "tests/faults/linearizability/checker.py"
 CHECKED = "tests/faults/linearizability/test_checker.py"
@@ -527,6 +528,28 @@ BUGS: tuple[Bug, ...] = (
             ),
         ),
         (f"{OVERWRITE}::test_what_is_being_uploaded_stays_as_it_is",),
+    ),
+    Bug(
+        "a write in a bucket that does not exist is acknowledged",
+        (
+            Change(
+                "milena_cache/writes/writer.py",
+                "            and change.target.ref.bucket in self.buckets\n",
+                "",
+            ),
+        ),
+        (f"{BUCKETS}::test_a_write_in_a_bucket_that_does_not_exist_is_not_acknowledged",),
+    ),
+    Bug(
+        "a write in a bucket of which S3 does not reply is rejected",
+        (
+            Change(
+                "milena_cache/origin/known_buckets.py",
+                "if isinstance(failure, OriginFailure) and failure.fault is Fault.NO_BUCKET:",
+                "if isinstance(failure, OriginFailure):",
+            ),
+        ),
+        (f"{BUCKETS}::test_while_s3_is_out_of_order_a_write_is_taken_and_s3_gets_another_request_later",),
     ),
     Bug(
         "a write that takes the short way overtakes one that waits",

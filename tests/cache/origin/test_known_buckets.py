@@ -8,7 +8,7 @@ import pytest
 
 from milena_cache.objects.names import Buckets
 from milena_cache.objects.object_store import Fault, Ref
-from milena_cache.objects.write_request import Ack
+from milena_cache.objects.write_request import Ack, Change
 from milena_cache.origin.known_buckets import CHECK_SECONDS
 from milena_common.api.durability import Durability
 from milena_common.api.errors import FailedPrecondition
@@ -80,4 +80,24 @@ async def test_while_s3_is_out_of_order_a_write_is_taken_and_s3_gets_another_req
     await put(t, THERE, value=b"3")
     await put(t, THERE, value=b"4")
     assert t.store.count("bucket") == requested + 1
+    await t.stop()
+
+
+async def test_several_writes_together_are_none_if_a_bucket_does_not_exist() -> None:
+    t = await node()
+    targets = [t.buckets.resolve("", b"k"), t.buckets.resolve(ABSENT, b"k")]
+    changes = [Change(target, b"v", "") for target in targets]
+    assert t.writes.begin_together(changes, None, SOON) is None, "S3 has not said that the bucket exists"
+    with pytest.raises(FailedPrecondition, match="NO_BUCKET"):
+        await t.writes.write_all_locked(changes, None, t.clock.now() + SOON)
+    assert len(t.dirty) == 0
+    t.store.buckets.add(ABSENT)
+    assert [ack.durability for ack in await t.writes.write_all_locked(changes, None, t.clock.now() + SOON)] == [
+        "back",
+        "back",
+    ]
+    begun = t.writes.begin_together(changes, None, SOON)
+    assert begun is not None
+    assert not isinstance(begun, list)
+    assert len(await begun) == 2
     await t.stop()
