@@ -359,7 +359,7 @@ async def test_a_newer_ring_that_another_node_knows_is_adopted() -> None:
     await asker.over()
 
 
-async def test_with_another_ring_it_asks_again_at_once() -> None:
+async def test_with_another_ring_it_sends_requests_again_at_once() -> None:
     """The promises for the ring before are over: the members know that this node has a newer one."""
     asker = Asker(ring(7, A, B, C))
     await asker.clock.advance(LEASE)
