@@ -1,4 +1,4 @@
-"""Pure. Deliberate faults of the disk cache; CI runs the test that notices each."""
+"""Pure. Deliberate faults of the disk cache, for `python -m tests.mutants.run --only WORDS`."""
 
 from __future__ import annotations
 

@@ -21,7 +21,6 @@ import pytest
 
 from tests.mutants.cluster_mutants import CLUSTER_BUGS
 from tests.mutants.copy_mutants import COPY_BUGS
-from tests.mutants.disk_cache_mutants import DISK_CACHE_BUGS
 from tests.mutants.event_mutants import EVENT_BUGS
 from tests.mutants.large_object_mutants import LARGE_OBJECT_BUGS
 from tests.mutants.mutant import Bug
@@ -29,7 +28,7 @@ from tests.mutants.prefix_job_mutants import PREFIX_JOB_BUGS
 from tests.mutants.run import NO_TESTS, ROOT, USAGE_ERROR, with_bug
 
 OWN = ("milena_cache", "milena_client", "milena_common", "milena_router", "tests")
-BUGS = (*CLUSTER_BUGS, *COPY_BUGS, *DISK_CACHE_BUGS, *EVENT_BUGS, *LARGE_OBJECT_BUGS, *PREFIX_JOB_BUGS)
+BUGS = (*CLUSTER_BUGS, *COPY_BUGS, *EVENT_BUGS, *LARGE_OBJECT_BUGS, *PREFIX_JOB_BUGS)
 # Protobuf rejects a second registration of its messages, which no fault changes.
 KEPT = "milena_common.api.pb"
 # A fault may let a test wait for ever.

@@ -66,7 +66,7 @@ class ReadMachine(NodeMachine):
 
 TestReads = ReadMachine.TestCase
 TestReads.settings = settings(
-    max_examples=25, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=15, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 
@@ -87,7 +87,7 @@ class WriteBackMachine(WriteMachine):
 
 TestWrites = WriteBackMachine.TestCase
 TestWrites.settings = settings(
-    max_examples=25, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=15, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 
