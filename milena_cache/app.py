@@ -531,6 +531,7 @@ def build_servers(
         ownership.identity_at, ownership.tls_address_at, outgoing, access.credentials, name="milena-s3"
     )
     status.concerns.append(copies)
+    status.unpromoted = lambda: copies.promotion.unpromoted
     if parts.disk_cache is not None:
         status.concerns.append(parts.disk_cache)
     events = build_events(config, parts, ownership, peers, queue)

@@ -293,6 +293,15 @@ class Promotion:
         """Return how many slots wait until their copies are collected and promoted."""
         return len(self._waiting)
 
+    @property
+    def unpromoted(self) -> int:
+        """Return how many writes of its slots this node has as copies only; 1 if it has yet to collect them."""
+        slots = self._waiting - self._promoted_slots
+        if not slots:
+            return 0
+        copied = slots.intersection(self._store.slots)
+        return max(1, sum(1 for slot in copied for _ in self._store.in_slot(slot)))
+
     # ---- promoting
 
     def _restart_promoting(self) -> None:

@@ -132,8 +132,11 @@ class Handover:
 
     @property
     def has_slots(self) -> bool:
-        """Return True while this node serves slots, or has handed over some that the ring still has as its own."""
-        return self.source.busy or self._ownership.slots > 0
+        """Return True while this node serves slots, or has handed over some that the ring still has as its own.
+
+        Also while it collects the writes of some, which it has to have before it hands them over.
+        """
+        return self.source.busy or self._ownership.slots > 0 or bool(self._ownership.uncollected)
 
     @property
     def can_leave(self) -> bool:

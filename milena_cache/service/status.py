@@ -39,6 +39,7 @@ class Status:
     ring_epoch: returns the newest ring's epoch, 0 if none is known; None for a node that needs no ring
     concerns: further parts whose reasons are reported
     max_age: seconds after which an acknowledged write that is not in S3 makes the node degraded
+    unpromoted: returns the number of writes of own slots that are not dirty entries yet, see `Promotion.unpromoted`
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Status:
         self.registrations: list[Registration] = []
         self.ring_epoch: Callable[[], int] | None = None
         self.concerns: list[Concern] = []
+        self.unpromoted: Callable[[], int] = lambda: 0
         self._node = node
         self._origin = origin
         self._calls = calls
@@ -135,7 +137,9 @@ class Status:
     def for_routers(self) -> NodeStatus:
         """Return what is sent with each renewal of a lease, so that routers have it if this node is lost."""
         dirty = self._node.dirty
-        return NodeStatus(dirty.waiting, dirty.dead_letters, shortened(self.degraded()))
+        # A node that leaves with none is taken for one of whose slots S3 has everything.
+        writes = dirty.waiting + self.unpromoted()
+        return NodeStatus(writes, dirty.dead_letters, shortened(self.degraded()))
 
     def values(self) -> dict[str, float]:
         """Return the metrics by name: counts since the start of the process, and current sizes."""

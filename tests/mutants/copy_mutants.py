@@ -197,6 +197,14 @@ COPY_BUGS: tuple[Bug, ...] = (
         f"{PROMOTION_TESTS}::test_what_a_node_has_acknowledged_since_it_got_slots_of_which_s3_has_everything_stays",
     ),
     _bug(
+        "a node that leaves with copies that it has not promoted reports that S3 has everything",
+        PROMOTION,
+        "        return max(1, sum(1 for slot in copied for _ in self._store.in_slot(slot)))\n",
+        "        return 0\n",
+        f"{PROMOTION_TESTS}::"
+        "test_a_node_that_has_yet_to_collect_the_writes_of_its_slots_does_not_report_that_s3_has_them",
+    ),
+    _bug(
         "a node that gets slots of which S3 has everything takes earlier writes that are handed in",
         PROMOTION,
         "        self._tombstones.raise_floor(Version(self._ownership.slot_map.epoch, 0))\n",

@@ -149,6 +149,29 @@ async def test_an_owner_that_the_ring_lists_as_collecting_reports_when_it_has_co
     await cluster.stop()
 
 
+@pytest.mark.parametrize("copied", [True, False])
+async def test_a_node_that_has_yet_to_collect_the_writes_of_its_slots_does_not_report_that_s3_has_them(
+    copied: bool,
+) -> None:
+    """Otherwise: (1) it leaves, without dirty entries; (2) the next owner drops what copies there are."""
+    cluster, owner = await started("xy", "xy")
+    if copied:
+        await owner.send("x", owner.record("k", b"1"), owner.record("j", b"1"))
+    cluster.cut = {"y"}
+    x = cluster["x"]
+    assert not x.servers.status.for_routers().has_writes
+    await cluster.change("x", "y", lost="o")
+    await cluster.clock.advance(0.1)
+    assert not len(x.t.dirty)
+    assert x.servers.status.for_routers().dirty_entries == (2 if copied else 1)
+    assert x.servers.handover.has_slots, "it hands them over when it has collected them"
+    cluster.store.down = Fault.CONNECT
+    cluster.cut.clear()
+    await cluster.clock.advance(2)
+    assert x.servers.status.for_routers().dirty_entries == (2 if copied else 0)
+    await cluster.stop()
+
+
 async def test_an_owner_of_slots_of_which_s3_has_everything_drops_its_copies() -> None:
     """Interleaving: (1) it is cut off, and fails as a holder; (2) the key is deleted; (3) the owner leaves."""
     cluster, owner = await started("xy", "xy")
