@@ -4,7 +4,7 @@ Buckets of some PER_BUCKET entries, of which each is two arrays: the hashes of t
 FIELDS numbers for each of them. Their number follows that of the entries by linear hashing: a bucket is split for
 each PER_BUCKET entries that come, so there is no step in which all entries are moved. About 46 bytes an entry.
 
-Two keys with the same hash take each other's place, which costs a miss: whoever reads a record compares its key.
+Two keys with the same hash take each other's place, which costs a miss: each reader of a record compares its key.
 
 An entry has the time at which S3 last confirmed the copy, and the ring epoch since which this node had owned the
 slot by then. Those of a record that an earlier process has written are not known: `confirmed` is 0.

@@ -244,7 +244,7 @@ class OpsServer:
     async def _job(self, request: web.Request) -> web.StreamResponse:
         """Run a job of a client that has logged in, and write a line of JSON whenever it has got further.
 
-        Nobody begins one without a login, also where all other ports are open: metrics are often shown to more
+        None begins without a login, also where all other ports are open: metrics are often shown to more
         machines than those. Nor does a page of another site in an operator's browser.
         """
         jobs, access = self._jobs, self._access

@@ -54,7 +54,7 @@ def access_key(user: str) -> tuple[str, str]:
 
 
 def configuration(endpoint_url: str) -> str:
-    """Return the file that tells the tests where the server is, and who they are."""
+    """Return the file that names the server and the users to the tests."""
     host, _, port = endpoint_url.removeprefix("http://").partition(":")
     lines = ["[DEFAULT]", f"host = {host}", f"port = {port}", "is_secure = False", "ssl_verify = False"]
     lines += ["[fixtures]", "bucket prefix = s3-tests-{random}-"]
