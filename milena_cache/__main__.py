@@ -211,6 +211,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         servers.s3_watch.run(),
         writeback.run(),
         watch_clock(parts.origin, bucket, clock),
+        parts.samples.sizing.run(),
     )
     background = [asyncio.create_task(each) for each in work]
     background += [asyncio.create_task(each.run()) for each in membership.registrations]

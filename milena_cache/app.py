@@ -91,12 +91,16 @@ from milena_cache.reads.part_reads import PartReads
 from milena_cache.reads.peer_listings import PeerListings
 from milena_cache.reads.property_reads import PropertyReads
 from milena_cache.reads.reader import FetchResult, Node
+from milena_cache.sampling.curve import Curve
+from milena_cache.sampling.hot_keys import HotKeys
+from milena_cache.sampling.sizing import Sizing
 from milena_cache.servers.api_methods import ApiMethods, Named
 from milena_cache.servers.grpc.methods import grpc_methods
 from milena_cache.servers.resp.assembly import resp_server
 from milena_cache.servers.resp.server import RespServer
 from milena_cache.servers.s3.cluster_objects import ClusterObjects
 from milena_cache.service.requests import Requests
+from milena_cache.service.samples import Samples, traffic_of
 from milena_cache.service.status import Status
 from milena_cache.writeback.dead_letters import DeadLetters
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
@@ -187,6 +191,7 @@ class NodeParts:
     sweeps: Sweeps  # jobs on all entries below a prefix
     warming: Warming
     disk_cache: DiskCache | None
+    samples: Samples
 
     async def replay(self, directory: str) -> Replay:
         """Replay the journal into the dirty table; to be called before serving. `directory` is for messages.
@@ -377,6 +382,9 @@ def build(
         revalidate_timeout=config.revalidate_timeout,
         block_threshold=config.block_threshold,
     )
+    hot_keys = HotKeys(reads, clock)
+    curve = Curve(config.max_entries, config.max_bytes, config.eviction_policy, freshness)
+    sizing = Sizing(memory, curve, lambda: traffic_of(reads, origin.counts), config.prices, clock)
     blocks = BlockReads(origin, BlockMemory(memory, clock), config.block_bytes, clock)
     disk_cache = None
     if disk_files is not None and config.disk_cache is not None:
@@ -427,6 +435,7 @@ def build(
         sweeps=Sweeps(begin_sweep, clock),
         warming=Warming(node, config.s3_concurrency),
         disk_cache=disk_cache,
+        samples=Samples(sizing, hot_keys),
     )
 
 
@@ -572,7 +581,7 @@ def build_servers(
         handover=handover,
         copies=copies,
         slot_waiters=slot_waiters,
-        api=ApiMethods(requests, status, member_check, object_copies, address, believes_owner=False),
+        api=ApiMethods(requests, status, member_check, object_copies, parts.samples, address, believes_owner=False),
         status=status,
         calls=calls,
         clock=clock,
@@ -582,7 +591,7 @@ def build_servers(
         links=links or block_peers,
     )
     # Over gRPC a router, or another node, may leave out since when this node owns the object.
-    api = ApiMethods(requests, status, member_check, object_copies, address, believes_owner=True)
+    api = ApiMethods(requests, status, member_check, object_copies, parts.samples, address, believes_owner=True)
     methods = grpc_methods(api, requests, parts.budget, clock, slot_waiters)
     fence.on_change.append(resp.fence_changed)
     handover.source.on_change = resp.slots_changed
@@ -827,6 +836,7 @@ def metrics_registry(
         servers.events.delivery,
         servers.events.counts,
         parts.freshness,
+        parts.samples,
         certificates,
         guarding,
         parts.disk_cache,

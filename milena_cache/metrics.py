@@ -31,10 +31,12 @@ from milena_cache.origin.conditions import Conditions, State
 from milena_cache.origin.requests import OriginCounts
 from milena_cache.reads.part_reads import PartReads
 from milena_cache.reads.reader import Node
+from milena_cache.sampling.curve import share_of
 from milena_cache.servers.resp.state.client_registry import Clients
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.tracking import Tracking
 from milena_cache.service.requests import Requests
+from milena_cache.service.samples import Samples
 from milena_cache.service.status import Status
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.loop import WriteBack
@@ -94,6 +96,7 @@ def node_registry(
     delivery: Delivery,
     consumed: ConsumerCounts,
     freshness: Freshness,
+    samples: Samples,
     certificates: Certificates | None,
     guarding: Guarding | None = None,
     disk_cache: DiskCache | None = None,
@@ -115,6 +118,7 @@ def node_registry(
         yield from _redis(clients, tracking, resp)
         yield from endpoint_metrics(s3)
         yield from _events(changes, heartbeats, delivery, consumed, freshness)
+        yield from _samples(node, samples)
         yield from in_flight("milena_in_flight", budget)
         yield from certificate_metrics(certificates)
         if guarding is not None:
@@ -250,6 +254,52 @@ def _events(
         "milena_events_fresh_seconds",
         "Age up to which events make entries fresh, at most EVENTS_TTL_SECONDS; 0: they do not",
         freshness.vouched,
+    )
+
+
+def _samples(node: Node, samples: Samples) -> Iterable[Metric]:
+    hot = samples.hot_keys.view()
+    yield gauge("milena_hot_keys_reads_per_second", "Reads a second in the last window", hot.reads)
+    yield gauge(
+        "milena_hot_keys_top_share",
+        "The most frequent key's share of these reads, 0 to 1",
+        hot.by_reads[0].reads / hot.reads if hot.by_reads else 0.0,
+    )
+    yield gauge(
+        "milena_hot_keys_top_bytes_share",
+        "The share of the bytes read of the key of which most are, 0 to 1",
+        hot.by_bytes[0].read_bytes / hot.read_bytes if hot.by_bytes else 0.0,
+    )
+    curve = samples.sizing.curve.miniatures
+    scales = [f"{each.scale:g}" for each in curve]
+    yield counters(
+        "milena_size_misses",
+        "Estimated reads that would have waited for S3, with a memory of so many times the size",
+        ["scale"],
+        (([scale], each.misses) for scale, each in zip(scales, curve, strict=True)),
+    )
+    yield counters(
+        "milena_size_requests",
+        "Estimated requests to S3 for reads, with such a memory",
+        ["scale"],
+        (([scale], each.requests) for scale, each in zip(scales, curve, strict=True)),
+    )
+    yield counters(
+        "milena_size_read_bytes",
+        "Estimated bytes that S3 would have returned for them",
+        ["scale"],
+        (([scale], each.bytes) for scale, each in zip(scales, curve, strict=True)),
+    )
+    yield gauges(
+        "milena_size_sample",
+        "The share of the keys, 0 to 1, from which they are estimated",
+        "scale",
+        ((scale, share_of(each.threshold)) for scale, each in zip(scales, curve, strict=True)),
+    )
+    yield counter(
+        "milena_size_lost",
+        "Events of the sample that were not simulated, for want of time",
+        node.memory.samples.lost,
     )
 
 

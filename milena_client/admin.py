@@ -15,6 +15,8 @@ from milena_client.core.admin import (
     RingView,
     problems,
 )
+from milena_client.core.estimates.hot_keys import HotKey, HotKeys
+from milena_client.core.estimates.sizes import NodeSizes, SizeEstimate, together
 from milena_client.core.jobs import Swept, Warmed
 from milena_client.sync.admin import Admin
 from milena_common.cluster.missing_node import MissingNode
@@ -24,13 +26,18 @@ __all__ = [
     "AsyncAdmin",
     "DeadLetters",
     "FailedWrite",
+    "HotKey",
+    "HotKeys",
     "MissingNode",
     "Node",
+    "NodeSizes",
     "NodeStats",
     "Ownership",
     "Refreshed",
     "RingView",
+    "SizeEstimate",
     "Swept",
     "Warmed",
     "problems",
+    "together",
 ]

@@ -45,6 +45,7 @@ from milena_router.forwarding.forward import Forwarder
 from milena_router.forwarding.join_addresses import JoinAddresses
 from milena_router.forwarding.prefix_jobs import sweep, warm
 from milena_router.forwarding.refresh import refresh
+from milena_router.forwarding.samples import hot_keys, size
 from milena_router.forwarding.writeback import WriteBack
 from milena_router.ring.fast_death import FastDeath
 from milena_router.ring.joining import node_address
@@ -358,6 +359,14 @@ class RouterService:
         self._check_objects(request.bucket, request.keys)
         bucket = canonical_bucket(request.bucket, self._leases.membership.default_bucket)
         return (await warm(request, bucket, self._leases.ring, self._forwarder, timeout)).SerializeToString()
+
+    async def size(self, request: pb.SizeRequest, remaining: float | None) -> bytes:
+        timeout = inner(await self._with_ring(remaining))
+        return (await size(request, self._leases.ring, self._forwarder, timeout)).SerializeToString()
+
+    async def hot_keys(self, request: pb.HotKeysRequest, remaining: float | None) -> bytes:
+        timeout = inner(await self._with_ring(remaining))
+        return (await hot_keys(request, self._leases.ring, self._forwarder, timeout)).SerializeToString()
 
     async def _stats_of(self, address: str, timeout: float) -> pb.NodeStats:
         try:

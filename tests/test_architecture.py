@@ -49,6 +49,7 @@ LEVELS = (
     ("milena_common/rpc", "milena_common/forwarding", "milena_common/pubsub"),
     ("milena_client/core/files",),
     ("milena_client/core",),
+    ("milena_client/core/estimates",),
     ("milena_client/aio", "milena_client/sync"),
     ("milena_client/fsspec",),
     ("milena_client", "milena_client/testing"),

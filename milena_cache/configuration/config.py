@@ -19,6 +19,7 @@ from milena_cache.objects.write_request import COPIES_POLICIES, CopiesPolicy
 from milena_cache.origin.conditions import CONDITIONS_MODES, ConditionsMode
 from milena_cache.origin.s3.event_queue import EventSettings, load_events
 from milena_cache.origin.s3.settings import S3Settings, load_s3
+from milena_cache.sampling.sizing import Prices
 from milena_cache.writeback.uploads.upload import POLICIES, Policy
 from milena_common.access.settings import AccessSettings, load_access
 from milena_common.api.durability import BACK, DURABILITIES, Durability
@@ -46,6 +47,8 @@ DEFAULT_COPIES, MAX_COPIES = 2, 3
 MAX_ZONE = 200
 
 MAX_WORKERS = 64
+# Of 1,000 requests, or of a gigabyte.
+MAX_PRICE = 1000
 # Of NOTIFY_KEYSPACE_EVENTS, as Redis has them.
 EVENT_LETTERS = "Ag$lshzxeKEtmdn"
 MAX_PORT = 65535
@@ -88,6 +91,7 @@ class Config:
     max_bytes: int
     eviction_policy: str
     disk_cache: DiskCacheSettings | None
+    prices: Prices
     freshness: Freshness
     revalidate_timeout: float
     request_timeout: float
@@ -209,6 +213,11 @@ def load(env: Environment, memory_limit: int, cores: int = 1) -> Config:
         max_bytes=env.size("LRU_BYTES", lru_bytes, 0, 2**50),
         eviction_policy=env.choice("EVICTION_POLICY", LRU, EVICTION_POLICIES),
         disk_cache=load_disk_cache(env, workers),
+        prices=Prices(
+            get=env.number("S3_PRICE_GET", 0.0004, 0, MAX_PRICE),
+            put=env.number("S3_PRICE_PUT", 0.005, 0, MAX_PRICE),
+            gigabyte=env.number("S3_PRICE_GB", 0, 0, MAX_PRICE),
+        ),
         freshness=Freshness(
             ttl=ttl,
             jitter=env.number("TTL_JITTER", 0.1, 0, 1),

@@ -83,6 +83,7 @@ class Entries:
     def invalidate(self, key: bytes) -> bool:
         """Drop the entry of the object, and fence its reads; True if there was an entry."""
         self.fence_reads(key)
+        self._memory.samples.dropped(key)
         if key in self._memory:
             self._memory.remove(key)
             return True

@@ -16,7 +16,17 @@ from itertools import chain, islice
 from milena_cache.eviction.order import EntryTable
 from milena_cache.eviction.policies import LRU, order_of
 from milena_cache.memory.change_feed import ChangeFeed
-from milena_cache.objects.entry import GONE, MAX_USES, Entry, cost_of, differ
+from milena_cache.memory.read_samples import ReadSamples
+from milena_cache.objects.entry import (
+    GONE,
+    MAX_USES,
+    Entry,
+    SampledEntry,
+    as_plain,
+    as_sampled,
+    cost_of,
+    differ,
+)
 from milena_common.api.errors import FailedPrecondition
 
 # The share of the bytes and of the entries that may be pinned. With the share of blocks it leaves room for others.
@@ -48,6 +58,7 @@ class Memory(EntryTable):
     find: as `peek` without a call of Python, for the life of the memory. Of a key that was removed it may return an
         entry whose `checked_at` is earlier than any. A caller that serves the entry counts it in `uses`
     entries: by cache key, with `GONE` for those that were removed and are still in the eviction order
+    samples: the events of a sample of the keys; their entries are of the type `SampledEntry`, or expire
     pinned: keys whose entries are not evicted; `pinned_bytes`: of these entries, PIN_SHARE of `max_bytes` at most
     evictions: entries evicted, by the bound that was exceeded
     not_admitted: entries that were not kept because the eviction order did not admit them
@@ -56,6 +67,7 @@ class Memory(EntryTable):
     def __init__(self, max_entries: int, max_bytes: int, policy: str = LRU) -> None:
         super().__init__(max_entries, max_bytes)
         self.change_feed = ChangeFeed()
+        self.samples = ReadSamples()
         self.reclaim: Callable[[int], None] = _keep_lent
         self.on_evicted: Callable[[bytes, Entry, bool], None] | None = None
         self.pinned_bytes = 0
@@ -114,6 +126,12 @@ class Memory(EntryTable):
             entry.uses += 1
         return entry
 
+    def read_sampled(self, key: bytes, entry: Entry) -> None:
+        """Record a read that was served `entry`, which is of no plain type, and so may be in the sample."""
+        if not self.samples.read(key, entry) and type(entry) is SampledEntry and self.entries.get(key) is entry:
+            # The sample has become smaller. Its next hit is to pay nothing for that.
+            self.entries[key] = as_plain(entry)
+
     def has_room(self, cost: int) -> bool:
         """True if one more entry of `cost` bytes evicts nothing."""
         return self.bytes + cost <= self.max_bytes and len(self) < self.max_entries
@@ -127,6 +145,8 @@ class Memory(EntryTable):
 
         That is if it alone is larger than `max_bytes`, or if the eviction order does not admit it.
         """
+        if self.samples.threshold and self.samples.stored(key, entry) and type(entry) is Entry:
+            entry = as_sampled(entry)
         found = self.entries.get(key)
         before = None if found is GONE else found
         if before is not None:

@@ -43,6 +43,7 @@ class SharedCall(Generic[T]):
     attached: True while the result may be kept and readers may join
     whole: True if a reader needs the whole object, however large; read by what `read` returns
     spare: True if no reader needs the object, so that it is kept only if it evicts nothing; read by the same
+    counted: True if a reader needs the object whose reads are counted; read by the same
     outcome: the result of the first read that succeeds, or the error of the last that fails
     running: the tasks of the reads in flight
     reads: how many reads have begun
@@ -51,7 +52,7 @@ class SharedCall(Generic[T]):
 
     __slots__ = (
         *("attached", "key", "outcome", "owned_since", "read", "read_at", "reads", "running"),
-        *("spare", "whole"),
+        *("counted", "spare", "whole"),
     )
 
     def __init__(
@@ -63,6 +64,7 @@ class SharedCall(Generic[T]):
         self.attached = True
         self.whole = True
         self.spare = False
+        self.counted = False
         self.outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.running: set[asyncio.Task[T]] = set()
         self.reads = 0

@@ -100,6 +100,29 @@ class ExpiringEntry(Entry):
         return self._indeterminate
 
 
+class SampledEntry(Entry):
+    """An entry whose key is in the sample by which the memory's size is judged, see `memory.read_samples`.
+
+    So a hit of another entry pays nothing for the question whether it is: the fast path looks at the type anyway.
+    """
+
+    __slots__ = ()
+
+
+def as_sampled(entry: Entry) -> SampledEntry:
+    """Return an entry of the same object that is known to be in the sample."""
+    sampled = SampledEntry(entry.value, "", 0.0, 0)
+    sampled._etag, sampled.stamp = entry._etag, entry.stamp
+    return sampled
+
+
+def as_plain(entry: Entry) -> Entry:
+    """Return the same entry, its uses included, as one that is not in the sample."""
+    plain = Entry(entry.value, "", 0.0, 0)
+    plain._etag, plain.stamp, plain.uses = entry._etag, entry.stamp, entry.uses
+    return plain
+
+
 class SizedEntry(Entry):
     """A stand-in for the entry of an object of `size` bytes, whose value is not kept: a simulation needs none.
 

@@ -155,13 +155,13 @@ class PartReads:
         except Replaced:
             return None
         except MilenaError:
-            self._count("error", 0)
+            self._count(version.target, "error", 0)
             raise
         return self._direct_part(version, _outcome(piece), piece.value)
 
     def _direct_part(self, version: Version, outcome: str, value: bytes) -> Part:
         self.direct += 1
-        self._count(outcome, len(value))
+        self._count(version.target, outcome, len(value))
         return Part(
             Reply(outcome, entry_of(b"", version.etag, self._clock.now(), 0, NEVER), 0.0), value, version.size
         )
@@ -206,7 +206,7 @@ class PartReads:
         if value is None:
             return None
         self._read_ahead(version, part)
-        self._count("hit", len(value))
+        self._count(target, "hit", len(value))
         self._node.change_feed.notify(target.cache_key)  # as in `_read`
         return Part(Reply("hit", known.stand_in(), self._clock.now() - known.checked_at), value, size)
 
@@ -214,7 +214,7 @@ class PartReads:
         """Return the part of a whole object, and count the read."""
         value = reply.entry.value
         if value is None:
-            self._count(reply.outcome, 0)
+            self._count(target, reply.outcome, 0)
             return Part(reply, b"", 0)
         try:
             if if_match and not same_etag(reply.entry.etag, if_match):
@@ -223,9 +223,9 @@ class PartReads:
             if len(value) > self._node.max_whole_bytes:
                 self._check_length(target.ref, ByteRange(start, length))
         except MilenaError:
-            self._count(reply.outcome, 0 if reply.outcome in HITS else len(value))
+            self._count(target, reply.outcome, 0 if reply.outcome in HITS else len(value))
             raise
-        self._count(reply.outcome, length if reply.outcome in HITS else len(value))
+        self._count(target, reply.outcome, length if reply.outcome in HITS else len(value))
         part = value if length == len(value) else value[start : start + length]
         return Part(reply, part, len(value))
 
@@ -243,13 +243,10 @@ class PartReads:
                 "gRPC, the S3 endpoint, a file or get_range of Milena's clients)"
             )
 
-    def _count(self, outcome: str, size: int) -> None:
+    def _count(self, target: Object, outcome: str, size: int) -> None:
         reads = self._node.reads
-        reads.outcomes[outcome] += 1
-        if outcome in HITS:
-            reads.hit_bytes += size
-        else:
-            reads.miss_bytes += size
+        count = reads.hit if outcome in HITS else reads.miss
+        count(outcome, target.cache_key, size)
 
     async def _read(
         self,
@@ -270,7 +267,7 @@ class PartReads:
                 try:
                     known, reply = await self._whole(target, reading, deadline, owned_since)
                 except MilenaError:
-                    self._count("error", 0)
+                    self._count(target, "error", 0)
                     raise
                 if reply is not None:
                     return self._from_memory(target, reply, range_of, if_match)
@@ -282,21 +279,21 @@ class PartReads:
                 # who has listed S3, requests the new one by its ETag, or a range that only the new one has.
                 # Rejecting that by what is remembered would be wrong, so S3 is read anew.
                 if not remembered:
-                    self._count("bypass", 0)
+                    self._count(target, "bypass", 0)
                     raise
                 part = None
             except MilenaError:
-                self._count("error", 0)
+                self._count(target, "error", 0)
                 raise
             if part is not None:
-                self._count(part.reply.outcome, len(part.value))
+                self._count(target, part.reply.outcome, len(part.value))
                 # A near cache may keep this part, and there is no entry with which a later reply could be compared:
                 # so notify now that the key has changed.
                 node.change_feed.notify(target.cache_key)
                 return part
             self._existence.clear_known(target.cache_key)
             known, reading = None, None
-        self._count("error", 0)
+        self._count(target, "error", 0)
         raise OriginUnavailable(f"{target.ref}: was replaced {MAX_CHANGES} times while a part of it was read")
 
     async def _whole(

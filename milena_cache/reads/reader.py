@@ -135,8 +135,11 @@ class Node:
         self.from_old_owner: Callable[[bytes, int], Awaitable[Entry | None]] | None = None
         # Values on disk; None without DISK_CACHE_DIR.
         self.disk_cache: DiskCopies | None = None
+        # True if its reads are events of the sample by which the memory's size is judged.
+        self._samples = True
         # The same node for reads on behalf of writes, which the hit ratio leaves out.
         self.uncounted = copy(self)
+        self.uncounted._samples = False
         self.uncounted.reads = ReadCounts()
         self.uncounted._shared = self._shared.counting(self.uncounted.reads)
 
@@ -172,8 +175,9 @@ class Node:
             self._refresh(target, entry)
         else:
             return None
-        self.reads.outcomes[outcome] += 1
-        self.reads.hit_bytes += entry.size
+        if type(entry) is not Entry and self._samples:
+            self.memory.read_sampled(target.cache_key, entry)
+        self.reads.hit(outcome, target.cache_key, entry.size)
         return Reply(outcome, entry, age)
 
     def size_in_memory(self, target: Object) -> int:
@@ -193,8 +197,7 @@ class Node:
             value, etag = self.dirty_writes.value(dirty), self.dirty_writes.etag(dirty)
             entry = entry_of(value, etag, now, dirty.belief.owned_since, dirty.expires_at)
             outcome = "hit"
-        self.reads.outcomes[outcome] += 1
-        self.reads.hit_bytes += entry.size
+        self.reads.hit(outcome, dirty.key, entry.size)
         return Reply(outcome, entry, 0.0, dirty=True)
 
     def _fenced(self, target: Object) -> Reply:
@@ -208,8 +211,7 @@ class Node:
             age = self.clock.now() - entry.checked_at
             window = self._freshness.window(target.cache_key, age, negative=entry.value is None)
             if window is not Window.GONE:
-                self.reads.outcomes["stale_fenced"] += 1
-                self.reads.hit_bytes += entry.size
+                self.reads.hit("stale_fenced", target.cache_key, entry.size)
                 return Reply("stale_fenced", entry, age)
         self.reads.outcomes["error"] += 1
         raise NoNodes(f"{target.ref}: this node is fenced, and has no clean entry of the key; nothing was done")
@@ -222,7 +224,7 @@ class Node:
         if window is not Window.FRESH and window is not Window.GRACE:
             return None
         self.writes.reaper.noticed(target, cached.owned_since)
-        self.reads.outcomes["negative_hit"] += 1
+        self.reads.hit("negative_hit", target.cache_key, 0)
         return Reply("negative_hit", Entry(None, "", cached.checked_at, cached.owned_since), age)
 
     async def _revalidate(self, target: Object, timeout: float, owned_since: int) -> Reply | None:
@@ -294,7 +296,7 @@ class Node:
         cached = self._servable_on_error(target, entry, owned_since)
         if cached is not None and self._shared.expects_failure(target):
             self._refresh(target, cached)
-            return self._served_stale(cached)
+            return self._served_stale(target, cached)
         call = self.fetches.join(target.cache_key, owned_since, self.clock.now())
         shared = call is not None
         if call is None:
@@ -304,14 +306,12 @@ class Node:
             call.spare = False
             if whole:
                 call.whole = True
+        call.counted = call.counted or self._samples
 
         def reply(fetched: FetchResult) -> Reply:
             outcome = "coalesced" if shared else fetched.outcome
-            self.reads.outcomes[outcome] += 1
-            if outcome in HITS:
-                self.reads.hit_bytes += fetched.entry.size
-            else:
-                self.reads.miss_bytes += fetched.entry.size
+            count = self.reads.hit if outcome in HITS else self.reads.miss
+            count(outcome, target.cache_key, fetched.entry.size)
             return Reply(outcome, fetched.entry, max(0.0, self.clock.now() - fetched.entry.checked_at))
 
         if cached is None:
@@ -327,7 +327,7 @@ class Node:
         reply: Callable[[FetchResult], Reply],
     ) -> Reply:
         fetched = await self._shared.wait(self.fetches, call, target, timeout, "get", has_entry=True)
-        return self._served_stale(cached) if fetched is None else reply(fetched)
+        return self._served_stale(target, cached) if fetched is None else reply(fetched)
 
     def _servable_on_error(self, target: Object, entry: Entry | None, owned_since: int) -> Entry | None:
         if entry is None or entry.value is None or entry.owned_since < owned_since or self._is_expired(entry):
@@ -335,9 +335,8 @@ class Node:
         age = self.clock.now() - entry.checked_at
         return entry if self._freshness.may_serve_on_error(target.cache_key, age) else None
 
-    def _served_stale(self, cached: Entry) -> Reply:
-        self.reads.outcomes["stale_error"] += 1
-        self.reads.hit_bytes += cached.size
+    def _served_stale(self, target: Object, cached: Entry) -> Reply:
+        self.reads.hit("stale_error", target.cache_key, cached.size)
         return Reply("stale_error", cached, self.clock.now() - cached.checked_at)
 
     def _refresh(self, target: Object, cached: Entry) -> None:
@@ -391,12 +390,14 @@ class Node:
                 # Anything that would have dropped the entry in memory meanwhile has dropped the copy.
                 if call.attached and self._is_fresh(target, copy, owned_since):
                     self.fetches.detach(target.cache_key)
+                    self._sample_read(call, copy)
                     return FetchResult("hit" if self._keep(call, target.cache_key, copy) else "bypass", copy)
                 cached = copy
         if self.from_old_owner is not None and cached is None:
             handed = await self.from_old_owner(target.cache_key, owned_since)
             if handed is not None and call.attached and not self._is_expired(handed):
                 self.fetches.detach(target.cache_key)
+                self._sample_read(call, handed)
                 kept = self._keep(call, target.cache_key, handed)
                 return FetchResult("hit" if kept else "bypass", handed)
         requested_at = self.clock.now()
@@ -426,6 +427,7 @@ class Node:
             if self._is_expired(entry):
                 entry = Entry(None, "", requested_at, owned_since)
                 self.writes.reaper.noticed(target, owned_since)
+        self._sample_read(call, entry)
         if not call.attached:
             # The readers of this call get a result that is not kept, so that no later one is compared with it. If
             # one of them keeps it in a near cache: (1) a write detaches the call and is announced; (2) this older
@@ -447,6 +449,14 @@ class Node:
                 outcome = "bypass"
                 self._remember_size(target, entry.size, entry.etag, entry.expires_at, requested_at, owned_since)
         return FetchResult(outcome, entry)
+
+    def _sample_read(self, call: SharedCall[FetchResult], entry: Entry) -> None:
+        """Record that memory had no entry for readers of `call`, which `entry` is about to be stored for.
+
+        Before it is stored: in a simulated memory that has what was stored, the read would be a hit.
+        """
+        if call.counted:
+            self.memory.samples.read(call.key, entry)
 
     def _is_fresh(self, target: Object, copy: Entry, owned_since: int) -> bool:
         """True if a copy from disk may be served as a fresh entry in memory would be."""
@@ -548,13 +558,13 @@ class Node:
         now = self.clock.now()
         known = self._existence.get(key, owned_since)
         if known is not None:
-            self.reads.outcomes["hit"] += 1
+            self.reads.hit("hit", key, 0)
             self.change_feed.notify(key)  # the memory has no entry with which a later reply could be compared
             return Reply("hit", known.stand_in(), now - known.checked_at), known.size or 0
         cached = self._servable_on_error(target, entry, owned_since)
         if cached is not None and self._shared.expects_failure(target):
             self._refresh(target, cached)
-            return self._served_stale(cached), cached.size
+            return self._served_stale(target, cached), cached.size
         # Here and not in the coroutine, which may begin later: a write that began in between would not be seen.
         heads = self._existence.heads
         call = heads.join(key, owned_since, now)
@@ -570,8 +580,8 @@ class Node:
         found = await self._shared.wait(heads, call, target, timeout, "head", has_entry=cached is not None)
         if found is None:
             assert cached is not None
-            return self._served_stale(cached), cached.size
-        self.reads.outcomes[outcome] += 1
+            return self._served_stale(target, cached), cached.size
+        self.reads.miss(outcome, target.cache_key, 0)
         age = max(0.0, self.clock.now() - found.checked_at)
         return Reply(outcome, found.stand_in(), age), found.size or 0
 

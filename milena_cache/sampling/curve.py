@@ -16,7 +16,8 @@ from typing import Final
 
 from milena_cache.eviction.policies import LRU, S3FIFO, S3FIFO_SIZE
 from milena_cache.memory.freshness import Freshness
-from milena_cache.sampling.miniature import ALL_KEYS, KEY_BYTES, Miniature, sample_number
+from milena_cache.memory.read_samples import ALL_KEYS, sample_number
+from milena_cache.sampling.miniature import KEY_BYTES, Miniature
 
 # The simulated memories, in parts of the node's.
 SCALES: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -47,6 +48,10 @@ class Curve:
         """Keys are of interest whose `sample_number` is below it."""
         return max(each.threshold for each in self.miniatures)
 
+    def simulates(self, key_hash: int) -> bool:
+        """True if any of the memories simulates the key."""
+        return sample_number(key_hash) < self.threshold
+
     def read(self, key_hash: int, key_size: int, size: int | None, now: float) -> None:
         """Simulate a read."""
         number, key = sample_number(key_hash), _key(key_hash)
@@ -55,7 +60,7 @@ class Curve:
                 each.read(key, key_size, size, now)
 
     def store(self, key_hash: int, key_size: int, size: int | None, now: float) -> None:
-        """Simulate that the node got the object in another way than by a read."""
+        """Simulate that the node stored an entry: after a read, which was simulated before, or a write."""
         number, key = sample_number(key_hash), _key(key_hash)
         for each in self.miniatures:
             if number < each.threshold:

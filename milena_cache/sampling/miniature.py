@@ -5,7 +5,7 @@ on which these are. So a cache of a hundredth of the size, which gets all the us
 hundredth of the misses. It is a real `Memory` with the eviction policy of the node, whose entries have no values,
 and 8 bytes of a hash for a key.
 
-A key is in the sample if SAMPLE_BITS of its hash are below a threshold. If there are more than `max_keys` entries,
+A key is in the sample as `memory.read_samples` says. If there are more than `max_keys` entries,
 the threshold is lowered: keys that are not in the sample any more go, and the memory's bounds become smaller.
 
 Only misses are estimated, each for as many as its key stands for. A hit ratio needs the number of all reads, which
@@ -18,21 +18,13 @@ from typing import Final
 
 from milena_cache.memory.freshness import Freshness, Window
 from milena_cache.memory.lru import Memory
+from milena_cache.memory.read_samples import ALL_KEYS, sample_number
 from milena_cache.objects.entry import SizedEntry
 
-# Bits of a key's hash that decide whether it is in a sample; the bits below them do not.
-SAMPLE_BITS: Final = 24
-_SAMPLE_SHIFT: Final = 16
-ALL_KEYS: Final = 1 << SAMPLE_BITS
 # The part of a sample that is kept when there are too many keys in it.
 KEPT_SHARE: Final = 0.75
 # Bytes of a hash that stand for a key.
 KEY_BYTES: Final = 8
-
-
-def sample_number(key_hash: int) -> int:
-    """Return the number, 0 to ALL_KEYS - 1, by which a key of that hash is in a sample or not."""
-    return key_hash >> _SAMPLE_SHIFT & (ALL_KEYS - 1)
 
 
 class Miniature:
@@ -93,8 +85,10 @@ class Miniature:
         self._keep(key, key_size, size, now)
 
     def store(self, key: bytes, key_size: int, size: int | None, now: float) -> None:
-        """Simulate that the node got the object in another way than by a read: it was written, for example."""
-        self._keep(key, key_size, size, now)
+        """Simulate that the node stored an entry: after a read, which was simulated before, or a write."""
+        before = self.memory.peek(key)
+        if before is None or before.value is None or size is None or before.size != _simulated(key_size, size):
+            self._keep(key, key_size, size, now)
 
     def drop_key(self, key: bytes) -> None:
         """Simulate that the node dropped its entry, which was written or invalidated."""
@@ -117,7 +111,12 @@ class Miniature:
         memory.max_bytes = max(1, int(self._bytes * part))
 
     def _keep(self, key: bytes, key_size: int, size: int | None, now: float) -> None:
-        entry = SizedEntry(None if size is None else max(0, size + key_size - KEY_BYTES), now)
+        entry = SizedEntry(None if size is None else _simulated(key_size, size), now)
         self.memory.store(key, entry)
         if len(self.memory) > self._max_keys:
             self.thin()
+
+
+def _simulated(key_size: int, size: int) -> int:
+    """Return the size of an entry's value with which it takes as many bytes as the node's, under its longer key."""
+    return max(0, size + key_size - KEY_BYTES)

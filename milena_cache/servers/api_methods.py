@@ -13,7 +13,9 @@ from milena_cache.jobs.sweep import Plan
 from milena_cache.membership.member_check import MemberCheck
 from milena_cache.objects.object_store import Page
 from milena_cache.objects.write_request import Ack
+from milena_cache.sampling.hot_keys import HotKey
 from milena_cache.service.requests import Got, Place, Requests
+from milena_cache.service.samples import Samples
 from milena_cache.service.status import Status
 from milena_cache.writes.upload_sessions import Received, Step
 from milena_common.api.byte_range import ByteRange
@@ -59,6 +61,7 @@ class ApiMethods:
     serialized response. Raises MilenaError.
 
     address: the node's, for responses
+    samples: what the node knows of its reads from samples of them
     by_word: the methods by name, as the Redis protocol has it
     believes_owner: True if a request without `owned_since` is served in any case; False if this node's own ring
         decides whether it owns the object
@@ -70,6 +73,7 @@ class ApiMethods:
         status: Status,
         member_check: MemberCheck,
         copies: ObjectCopies,
+        samples: Samples,
         address: str,
         *,
         believes_owner: bool,
@@ -78,6 +82,7 @@ class ApiMethods:
         self._status = status
         self._member_check = member_check
         self._copies = copies
+        self.samples = samples
         self.address = address
         self._unstated = 0 if believes_owner else None
         self._methods: Mapping[str, Named] = served_by_node(
@@ -348,6 +353,40 @@ class ApiMethods:
         done = await self._requests.sweep_prefix(request.job, plan, request.limit)
         return pb.SweepResponse(**done._asdict()).SerializeToString()
 
+    async def size(self, request: pb.SizeRequest, remaining: float | None) -> bytes:
+        estimates = self.samples.sizing.estimates()
+        points = [
+            pb.SizePoint(
+                scale=each.scale,
+                max_entries=each.max_entries,
+                max_bytes=each.max_bytes,
+                hit_ratio=each.hit_ratio,
+                gets=each.gets,
+                puts=each.puts,
+                read_bytes=each.read_bytes,
+                cost=each.cost,
+                sample=each.sample,
+            )
+            for each in estimates.points
+        ]
+        node = pb.NodeSize(
+            seconds=estimates.seconds, reads=estimates.reads, hit_ratio=estimates.hit_ratio, points=points
+        )
+        return pb.SizeResponse(nodes=[node]).SerializeToString()
+
+    async def hot_keys(self, request: pb.HotKeysRequest, remaining: float | None) -> bytes:
+        view = self.samples.hot_keys.view()
+        if request.reset:
+            self.samples.hot_keys.begin_anew()
+        node = pb.NodeHotKeys(
+            seconds=view.seconds,
+            reads=view.reads,
+            read_bytes=view.read_bytes,
+            by_reads=map(_hot_key, view.by_reads),
+            by_bytes=map(_hot_key, view.by_bytes),
+        )
+        return pb.HotKeysResponse(nodes=[node]).SerializeToString()
+
     async def warm(self, request: pb.WarmRequest, remaining: float | None) -> bytes:
         done = await self._requests.warm(
             request.bucket, request.keys, request.sizes, remaining, dry_run=request.dry_run
@@ -384,3 +423,8 @@ class ApiMethods:
             request.bucket, request.keys, request.all, request.action
         )
         return pb.ResolveDeadLettersResponse(resolved=resolved).SerializeToString()
+
+
+def _hot_key(hot: HotKey) -> pb.HotKey:
+    bucket, key = split_cache_key(hot.key)
+    return pb.HotKey(key=key, bucket=bucket, reads=hot.reads, read_bytes=hot.read_bytes)

@@ -15,6 +15,8 @@ from milena_client.aio.caller import AsyncCaller
 from milena_client.core import admin, operations
 from milena_client.core.admin import DeadLetters, NodeStats, Ownership, Refreshed, RingView
 from milena_client.core.calls import Retries
+from milena_client.core.estimates.hot_keys import HotKeys, read_hot_keys
+from milena_client.core.estimates.sizes import NodeSizes, read_sizes
 from milena_client.core.jobs import SweepJob, Swept, Warmed, WarmJob
 from milena_client.core.limits import DEFAULT_TIMEOUT, FLUSH_TIMEOUT
 from milena_client.core.options import ADMIN, Options, reduced
@@ -81,6 +83,18 @@ class AsyncAdmin:
     async def stats(self) -> list[NodeStats]:
         """Return the counts of every node of the ring; those of a node that does not respond have an `error`."""
         return await self._run(admin.read_stats())
+
+    async def memory_sizes(self) -> list[NodeSizes]:
+        """Return what memories of other sizes would mean for each node: hits, requests to S3 and money.
+
+        Estimated from a sample of its keys. `together` puts the nodes together. Those of a node that does not
+        respond have an `error`.
+        """
+        return await self._run(read_sizes())
+
+    async def hot_keys(self, *, reset: bool = False) -> HotKeys:
+        """Return the keys that are read most, in all nodes; with `reset`, the nodes begin to count anew."""
+        return await self._run(read_hot_keys(reset=reset))
 
     async def leave(self, address: str, *, forget: bool = False) -> bool:
         """Take the node at `address` out of the ring, and return True; False if it is not in it.

@@ -8,7 +8,18 @@ from typing import Any
 
 import click
 
-from milena_client.cli.commands import health, journal, objects, prefix_jobs, refresh, ring, s3, writeback
+from milena_client.cli.commands import (
+    health,
+    hot_keys,
+    journal,
+    objects,
+    prefix_jobs,
+    refresh,
+    ring,
+    s3,
+    size,
+    writeback,
+)
 from milena_client.cli.local import demo, up
 from milena_client.cli.terminal.failures import BROKEN_PIPE, FAILED, INTERRUPTED, exit_code, printable, reason
 from milena_client.cli.terminal.session import Session, cluster_options
@@ -68,6 +79,8 @@ for _command in (
     ring.leave,
     ring.ring,
     health.stats,
+    size.size,
+    hot_keys.hotkeys,
     health.health,
     writeback.writeback,
     journal.journal,

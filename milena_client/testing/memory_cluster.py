@@ -22,6 +22,7 @@ from milena_common.api.methods import (
     DELETE,
     FLUSH,
     GET,
+    HOT_KEYS,
     LEAVE,
     LIST,
     LIST_DEAD_LETTERS,
@@ -30,6 +31,7 @@ from milena_common.api.methods import (
     PUT,
     REFRESH,
     RESOLVE_DEAD_LETTERS,
+    SIZE,
     STATS,
     SWEEP,
     UPLOAD,
@@ -72,6 +74,8 @@ class MemoryCluster:
             NODES: self._nodes,
             OWNER: self._owner,
             STATS: self._stats,
+            SIZE: self._size,
+            HOT_KEYS: self._hot_keys,
             FLUSH: self._flush,
             LIST_DEAD_LETTERS: self._list_dead_letters,
             RESOLVE_DEAD_LETTERS: self._resolve_dead_letters,
@@ -243,6 +247,21 @@ class MemoryCluster:
         check_key(request.key)
         slot = slot_of(cache_key(canonical_bucket(request.bucket, ""), request.key))
         return pb.OwnerResponse(slot=slot, address=(self._members or [""])[0], epoch=1, owned_since=1)
+
+    def _size(self, _: pb.SizeRequest) -> pb.SizeResponse:
+        """Return a node without reads: every size is large enough."""
+        points = [
+            pb.SizePoint(scale=scale, max_entries=1000 * scale, hit_ratio=1.0, sample=1.0)
+            for scale in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+        ]
+        nodes = [
+            pb.NodeSize(address=address, seconds=60.0, hit_ratio=1.0, points=points) for address in self._members
+        ]
+        return pb.SizeResponse(nodes=nodes)
+
+    def _hot_keys(self, _: pb.HotKeysRequest) -> pb.HotKeysResponse:
+        """Return that nothing is hot: reads are not counted here."""
+        return pb.HotKeysResponse(nodes=[pb.NodeHotKeys(address=address) for address in self._members])
 
     def _stats(self, _: pb.StatsRequest) -> pb.StatsResponse:
         values = {

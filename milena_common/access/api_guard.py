@@ -6,7 +6,7 @@ like have names of their own (`milena.call|…`). Methods between the cluster's 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from milena_common.access.access import Access
@@ -21,6 +21,8 @@ from milena_common.api.pb import router_server_pb2 as pb
 Filter = Callable[[bytes], bytes]
 
 LIST_COMMAND: Final = "scan"
+HOT_KEYS_COMMAND: Final = "hotkeys|get"
+_RESET_COMMAND: Final = "hotkeys|reset"
 
 
 class _Need(NamedTuple):
@@ -48,6 +50,8 @@ _OTHER: Final = {
     api.OWNER: _Need("cluster|keyslot"),
     api.STATS: _Need("info"),
     api.LEAVE: _Need("milena.call|leave"),
+    api.SIZE: _Need("info"),
+    api.HOT_KEYS: _Need(HOT_KEYS_COMMAND),
     api.LIST_DEAD_LETTERS: _Need("milena.call|list_dead_letters"),
     api.RESOLVE_DEAD_LETTERS: _Need("milena.call|resolve_dead_letters"),
     api.SWEEP: _Need("milena.call|refresh_all"),  # what it does to a prefix is what a refresh does, or less
@@ -108,10 +112,14 @@ class ApiGuard:
             if method == api.LIST.name:
                 self.access.limits.admit(user, self._now())
             self._check(principal, user, need, (), "", address, port)
+            if method == api.HOT_KEYS.name and request.reset:
+                self._check(principal, user, _Need(_RESET_COMMAND), (), "", address, port)
         if method in _ACTIONS:
             self._acted(principal, method, request, address, port)
         if method == api.LIST.name and not user.unrestricted_for(LIST_COMMAND):
             return self._list_filter(user, request)
+        if method == api.HOT_KEYS.name and not user.unrestricted_for(HOT_KEYS_COMMAND):
+            return self._hot_keys_filter(user)
         return None
 
     def charge(self, user: User, size: int) -> None:
@@ -166,5 +174,22 @@ class ApiGuard:
                 prefix for prefix in page.prefixes if user.may_see_prefix(LIST_COMMAND, named(bucket, prefix))
             ]
             return pb.ListResponse(objects=objects, cursor=page.cursor, prefixes=prefixes).SerializeToString()
+
+        return filtered
+
+    def _hot_keys_filter(self, user: User) -> Filter:
+        named = self.named
+
+        def seen(keys: Iterable[pb.HotKey]) -> list[pb.HotKey]:
+            return [each for each in keys if user.may_see(HOT_KEYS_COMMAND, named(each.bucket, each.key))]
+
+        def filtered(response: bytes) -> bytes:
+            message = pb.HotKeysResponse.FromString(response)
+            for node in message.nodes:
+                by_reads, by_bytes = seen(node.by_reads), seen(node.by_bytes)
+                del node.by_reads[:], node.by_bytes[:]
+                node.by_reads.extend(by_reads)
+                node.by_bytes.extend(by_bytes)
+            return message.SerializeToString()
 
         return filtered

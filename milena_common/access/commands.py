@@ -124,6 +124,10 @@ _CATEGORIES_OF: Final = {
     "getrange": "read string slow",
     "getset": "write fast string",
     "hello": "fast connection",
+    "hotkeys": "slow",
+    "hotkeys|get": "admin dangerous slow",
+    "hotkeys|help": "slow",
+    "hotkeys|reset": "admin dangerous slow",
     "incr": "write fast string",
     "incrby": "write fast string",
     "incrbyfloat": "write fast string",
@@ -294,6 +298,7 @@ AUDITED: Final = frozenset(
         "config|resetstat",
         "debug|sleep",
         "latency|reset",
+        "hotkeys|reset",
         "acl|load",
     )
 )

@@ -224,6 +224,18 @@ WARM: Final = ApiMethod(
     node=Messages(node_pb.WarmRequest, node_pb.WarmResponse),
     large_request=True,
 )
+SIZE: Final = ApiMethod(
+    name="Size",
+    operation="size",
+    router=Messages(router_pb.SizeRequest, router_pb.SizeResponse),
+    node=Messages(node_pb.SizeRequest, node_pb.SizeResponse),
+)
+HOT_KEYS: Final = ApiMethod(
+    name="HotKeys",
+    operation="hot_keys",
+    router=Messages(router_pb.HotKeysRequest, router_pb.HotKeysResponse),
+    node=Messages(node_pb.HotKeysRequest, node_pb.HotKeysResponse),
+)
 WATCH_RING: Final = ApiMethod(
     name="WatchRing",
     operation="watch_ring",
@@ -244,7 +256,7 @@ METHODS: Final = (
     *(GET, PUT, DELETE, UPLOAD, READ, WRITE, COPY, LIST),
     *(JOIN, LEAVE, NODES, OWNER),
     *(STATS, INVALIDATE, CHECK_MEMBER, ABANDON_MOVES, FLUSH, LIST_DEAD_LETTERS, RESOLVE_DEAD_LETTERS),
-    *(REFRESH, SWEEP, WARM),
+    *(REFRESH, SWEEP, WARM, SIZE, HOT_KEYS),
     *(WATCH_RING, KEEP_LEASE),
 )
 
@@ -288,6 +300,10 @@ class ObjectMethods(Protocol):
 
     def warm(self, request: Any, remaining: float | None, /) -> Awaitable[bytes]: ...
 
+    def size(self, request: Any, remaining: float | None, /) -> Awaitable[bytes]: ...
+
+    def hot_keys(self, request: Any, remaining: float | None, /) -> Awaitable[bytes]: ...
+
 
 def handlers_of(methods: ObjectMethods) -> dict[ApiMethod, Handler]:
     """Return the handlers of the methods that router and nodes both have."""
@@ -305,6 +321,8 @@ def handlers_of(methods: ObjectMethods) -> dict[ApiMethod, Handler]:
         REFRESH: methods.refresh,
         SWEEP: methods.sweep,
         WARM: methods.warm,
+        SIZE: methods.size,
+        HOT_KEYS: methods.hot_keys,
     }
 
 

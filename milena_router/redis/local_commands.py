@@ -488,7 +488,10 @@ def _table() -> Mapping[bytes, Local]:
         *(Local(name, 1, _no_cluster) for name in ("asking", "readonly", "readwrite")),
         Local("object", -2, _object("object"), rejects=True),
         Local("memory", -2, _object("memory"), rejects=True),
-        *(Local(name, -2, _parent(name), rejects=True) for name in ("config", "debug", "latency", "slowlog")),
+        *(
+            Local(name, -2, _parent(name), rejects=True)
+            for name in ("config", "debug", "hotkeys", "latency", "slowlog")
+        ),
         *_subscriptions("subscribe", "unsubscribe", "channel"),
         *_subscriptions("psubscribe", "punsubscribe", "pattern"),
         *_subscriptions("ssubscribe", "sunsubscribe", "shard"),

@@ -82,8 +82,8 @@ SECTIONS = (
     ),
     Section(
         "For operators",
-        "`from milena_client.admin import Admin`: what the commands `milena nodes`, `stats`, `health`, `leave` and "
-        "`writeback` are made of.",
+        "`from milena_client.admin import Admin`: what the commands `milena nodes`, `stats`, `size`, `hotkeys`, "
+        "`health`, `leave` and `writeback` are made of.",
         admin,
         (
             "Admin",
@@ -99,6 +99,11 @@ SECTIONS = (
             "Refreshed",
             "Swept",
             "Warmed",
+            "NodeSizes",
+            "SizeEstimate",
+            "together",
+            "HotKeys",
+            "HotKey",
         ),
     ),
     Section(

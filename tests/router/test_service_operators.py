@@ -236,3 +236,21 @@ async def test_the_address_of_a_live_node_is_not_given_to_another_process() -> N
         assert (await router.stub.Join(other, timeout=SOON)).successful, (
             "its process has ended, as a restarted one's"
         )
+
+
+async def test_sizes_and_hot_keys_are_those_of_every_node_and_one_that_is_lost_says_why() -> None:
+    async with running_router() as router:
+        await router.join(A, B)
+        router.nodes[A].reply = cache_pb.SizeResponse(nodes=[cache_pb.NodeSize(seconds=7)]).SerializeToString()
+        router.nodes[B].reply = NodeLost("cannot be reached")
+        sizes = (await router.stub.Size(pb.SizeRequest(), timeout=SOON)).nodes
+        assert [(node.address, node.seconds, bool(node.error)) for node in sizes] == [(A, 7, False), (B, 0, True)]
+        hot = cache_pb.NodeHotKeys(reads=3, by_reads=[cache_pb.HotKey(key=b"k", reads=2)])
+        router.nodes[A].reply = cache_pb.HotKeysResponse(nodes=[hot]).SerializeToString()
+        nodes = (await router.stub.HotKeys(pb.HotKeysRequest(reset=True), timeout=SOON)).nodes
+        assert [(node.address, [*node.by_reads], bool(node.error)) for node in nodes] == [
+            (A, [pb.HotKey(key=b"k", reads=2)], False),
+            (B, [], True),
+        ]
+        reset = [each for _, method, each in router.requests_at_nodes() if "HotKeys" in method]
+        assert set(reset) == {cache_pb.HotKeysRequest(reset=True).SerializeToString()}

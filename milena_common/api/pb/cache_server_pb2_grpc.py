@@ -114,6 +114,16 @@ class CacheStub(object):
                 request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.WarmRequest.SerializeToString,
                 response_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.WarmResponse.FromString,
                 _registered_method=True)
+        self.Size = channel.unary_unary(
+                '/cache_server.Cache/Size',
+                request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.SizeRequest.SerializeToString,
+                response_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.SizeResponse.FromString,
+                _registered_method=True)
+        self.HotKeys = channel.unary_unary(
+                '/cache_server.Cache/HotKeys',
+                request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.HotKeysRequest.SerializeToString,
+                response_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.HotKeysResponse.FromString,
+                _registered_method=True)
         self.CheckMember = channel.unary_unary(
                 '/cache_server.Cache/CheckMember',
                 request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.CheckMemberRequest.SerializeToString,
@@ -229,6 +239,18 @@ class CacheServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Size(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HotKeys(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CheckMember(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -323,6 +345,16 @@ def add_CacheServicer_to_server(servicer, server):
                     servicer.Warm,
                     request_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.WarmRequest.FromString,
                     response_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.WarmResponse.SerializeToString,
+            ),
+            'Size': grpc.unary_unary_rpc_method_handler(
+                    servicer.Size,
+                    request_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.SizeRequest.FromString,
+                    response_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.SizeResponse.SerializeToString,
+            ),
+            'HotKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.HotKeys,
+                    request_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.HotKeysRequest.FromString,
+                    response_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.HotKeysResponse.SerializeToString,
             ),
             'CheckMember': grpc.unary_unary_rpc_method_handler(
                     servicer.CheckMember,
@@ -767,6 +799,60 @@ class Cache(object):
             '/cache_server.Cache/Warm',
             milena__common_dot_api_dot_pb_dot_cache__server__pb2.WarmRequest.SerializeToString,
             milena__common_dot_api_dot_pb_dot_cache__server__pb2.WarmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Size(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cache_server.Cache/Size',
+            milena__common_dot_api_dot_pb_dot_cache__server__pb2.SizeRequest.SerializeToString,
+            milena__common_dot_api_dot_pb_dot_cache__server__pb2.SizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HotKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cache_server.Cache/HotKeys',
+            milena__common_dot_api_dot_pb_dot_cache__server__pb2.HotKeysRequest.SerializeToString,
+            milena__common_dot_api_dot_pb_dot_cache__server__pb2.HotKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

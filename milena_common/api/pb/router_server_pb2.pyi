@@ -782,3 +782,93 @@ class SlotRange(_message.Message):
     node: int
     owned_since: int
     def __init__(self, first: _Optional[int] = ..., last: _Optional[int] = ..., node: _Optional[int] = ..., owned_since: _Optional[int] = ...) -> None: ...
+
+class SizeRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SizePoint(_message.Message):
+    __slots__ = ("scale", "max_entries", "max_bytes", "hit_ratio", "gets", "puts", "read_bytes", "cost", "sample")
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    MAX_ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    HIT_RATIO_FIELD_NUMBER: _ClassVar[int]
+    GETS_FIELD_NUMBER: _ClassVar[int]
+    PUTS_FIELD_NUMBER: _ClassVar[int]
+    READ_BYTES_FIELD_NUMBER: _ClassVar[int]
+    COST_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    scale: float
+    max_entries: float
+    max_bytes: float
+    hit_ratio: float
+    gets: float
+    puts: float
+    read_bytes: float
+    cost: float
+    sample: float
+    def __init__(self, scale: _Optional[float] = ..., max_entries: _Optional[float] = ..., max_bytes: _Optional[float] = ..., hit_ratio: _Optional[float] = ..., gets: _Optional[float] = ..., puts: _Optional[float] = ..., read_bytes: _Optional[float] = ..., cost: _Optional[float] = ..., sample: _Optional[float] = ...) -> None: ...
+
+class NodeSize(_message.Message):
+    __slots__ = ("address", "error", "seconds", "reads", "hit_ratio", "points")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    READS_FIELD_NUMBER: _ClassVar[int]
+    HIT_RATIO_FIELD_NUMBER: _ClassVar[int]
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    error: str
+    seconds: float
+    reads: float
+    hit_ratio: float
+    points: _containers.RepeatedCompositeFieldContainer[SizePoint]
+    def __init__(self, address: _Optional[str] = ..., error: _Optional[str] = ..., seconds: _Optional[float] = ..., reads: _Optional[float] = ..., hit_ratio: _Optional[float] = ..., points: _Optional[_Iterable[_Union[SizePoint, _Mapping]]] = ...) -> None: ...
+
+class SizeResponse(_message.Message):
+    __slots__ = ("nodes",)
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedCompositeFieldContainer[NodeSize]
+    def __init__(self, nodes: _Optional[_Iterable[_Union[NodeSize, _Mapping]]] = ...) -> None: ...
+
+class HotKeysRequest(_message.Message):
+    __slots__ = ("reset",)
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    reset: bool
+    def __init__(self, reset: bool = ...) -> None: ...
+
+class HotKey(_message.Message):
+    __slots__ = ("key", "bucket", "reads", "read_bytes")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    READS_FIELD_NUMBER: _ClassVar[int]
+    READ_BYTES_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    bucket: str
+    reads: float
+    read_bytes: float
+    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., reads: _Optional[float] = ..., read_bytes: _Optional[float] = ...) -> None: ...
+
+class NodeHotKeys(_message.Message):
+    __slots__ = ("address", "error", "seconds", "reads", "read_bytes", "by_reads", "by_bytes")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    READS_FIELD_NUMBER: _ClassVar[int]
+    READ_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BY_READS_FIELD_NUMBER: _ClassVar[int]
+    BY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    error: str
+    seconds: float
+    reads: float
+    read_bytes: float
+    by_reads: _containers.RepeatedCompositeFieldContainer[HotKey]
+    by_bytes: _containers.RepeatedCompositeFieldContainer[HotKey]
+    def __init__(self, address: _Optional[str] = ..., error: _Optional[str] = ..., seconds: _Optional[float] = ..., reads: _Optional[float] = ..., read_bytes: _Optional[float] = ..., by_reads: _Optional[_Iterable[_Union[HotKey, _Mapping]]] = ..., by_bytes: _Optional[_Iterable[_Union[HotKey, _Mapping]]] = ...) -> None: ...
+
+class HotKeysResponse(_message.Message):
+    __slots__ = ("nodes",)
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedCompositeFieldContainer[NodeHotKeys]
+    def __init__(self, nodes: _Optional[_Iterable[_Union[NodeHotKeys, _Mapping]]] = ...) -> None: ...

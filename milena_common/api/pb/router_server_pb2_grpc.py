@@ -129,6 +129,16 @@ class RouterStub(object):
                 request_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.WarmRequest.SerializeToString,
                 response_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.WarmResponse.FromString,
                 _registered_method=True)
+        self.Size = channel.unary_unary(
+                '/router_server.Router/Size',
+                request_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.SizeRequest.SerializeToString,
+                response_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.SizeResponse.FromString,
+                _registered_method=True)
+        self.HotKeys = channel.unary_unary(
+                '/router_server.Router/HotKeys',
+                request_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.HotKeysRequest.SerializeToString,
+                response_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.HotKeysResponse.FromString,
+                _registered_method=True)
         self.WatchRing = channel.unary_stream(
                 '/router_server.Router/WatchRing',
                 request_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.WatchRingRequest.SerializeToString,
@@ -258,6 +268,18 @@ class RouterServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Size(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HotKeys(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchRing(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -369,6 +391,16 @@ def add_RouterServicer_to_server(servicer, server):
                     servicer.Warm,
                     request_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.WarmRequest.FromString,
                     response_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.WarmResponse.SerializeToString,
+            ),
+            'Size': grpc.unary_unary_rpc_method_handler(
+                    servicer.Size,
+                    request_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.SizeRequest.FromString,
+                    response_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.SizeResponse.SerializeToString,
+            ),
+            'HotKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.HotKeys,
+                    request_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.HotKeysRequest.FromString,
+                    response_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.HotKeysResponse.SerializeToString,
             ),
             'WatchRing': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchRing,
@@ -894,6 +926,60 @@ class Router(object):
             '/router_server.Router/Warm',
             milena__common_dot_api_dot_pb_dot_router__server__pb2.WarmRequest.SerializeToString,
             milena__common_dot_api_dot_pb_dot_router__server__pb2.WarmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Size(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/router_server.Router/Size',
+            milena__common_dot_api_dot_pb_dot_router__server__pb2.SizeRequest.SerializeToString,
+            milena__common_dot_api_dot_pb_dot_router__server__pb2.SizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HotKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/router_server.Router/HotKeys',
+            milena__common_dot_api_dot_pb_dot_router__server__pb2.HotKeysRequest.SerializeToString,
+            milena__common_dot_api_dot_pb_dot_router__server__pb2.HotKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

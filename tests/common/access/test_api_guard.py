@@ -21,7 +21,7 @@ USERS = parse_users(
 )
 KEYLESS = (
     *("Nodes", "Owner", "Stats", "Leave", "Flush", "Refresh", "Sweep", "Warm"),
-    *("ListDeadLetters", "ResolveDeadLetters"),
+    *("ListDeadLetters", "ResolveDeadLetters", "Size", "HotKeys"),
 )
 
 
@@ -143,3 +143,22 @@ def test_a_copy_needs_reading_its_source_and_writing_its_key(
     else:
         with pytest.raises(AccessDenied):
             guard.authorize(app, "Copy", request, "a", "grpc")
+
+
+def test_hot_keys_are_those_that_the_user_may_see_and_a_reset_needs_more() -> None:
+    users = parse_users(b"user ops on >o ~app/* -@all +hotkeys|get\nuser root on >r ~* +@all\n")
+    guard = ApiGuard(Access(FakeClock(), users, Tokens(())), lambda: "main", lambda: 0.0)
+    ops = of(guard, "ops", "o")
+    keys = [pb.HotKey(key=b"app/1", reads=5), pb.HotKey(key=b"x", reads=9), pb.HotKey(key=b"app/1", bucket="b")]
+    response = pb.HotKeysResponse(nodes=[pb.NodeHotKeys(address="n:1", reads=14, by_reads=keys, by_bytes=keys[1:])])
+    shown = guard.authorize(ops, "HotKeys", pb.HotKeysRequest(), "a", "grpc")
+    assert shown is not None
+    (node,) = pb.HotKeysResponse.FromString(shown(response.SerializeToString())).nodes
+    assert (node.address, node.reads) == ("n:1", 14)
+    assert [(each.bucket, each.key) for each in node.by_reads] == [("", b"app/1")]
+    assert [*node.by_bytes] == []
+    with pytest.raises(AccessDenied):
+        guard.authorize(ops, "HotKeys", pb.HotKeysRequest(reset=True), "a", "grpc")
+    assert guard.authorize(of(guard, "root", "r"), "HotKeys", pb.HotKeysRequest(reset=True), "a", "grpc") is None
+    with pytest.raises(AccessDenied):
+        guard.authorize(ops, "Size", pb.SizeRequest(), "a", "grpc")

@@ -28,13 +28,16 @@ TABLE = Path(methods.__file__).relative_to(ROOT)
 
 # The same words in another sense, by module.
 OTHER_SENSES = {
-    "milena_common/s3/wire/xml_input.py": {"Delete"},  # an element of S3's XML
+    "milena_common/s3/wire/xml_input.py": {"Delete", "Size"},  # elements of S3's XML
     "milena_common/cluster/slot_assignment.py": {"Owner"},  # the owner of a key, a class
     "milena_router/ring/membership.py": {"Copy", "Join", "Leave"},  # kinds of changes of the ring
     "milena_router/forwarding/forward.py": {"Copy"},  # the same
     "milena_router/shared/shared_leases.py": {"Join", "Leave"},  # the same
     "milena_cache/servers/resp/commands/server/info_sections.py": {"Stats"},  # a section of INFO
     "milena_router/redis/local_commands.py": {"Stats"},  # the same
+    "milena_client/admin.py": {"HotKeys"},  # a class
+    "milena_cache/origin/clients/boto3_client.py": {"Size"},  # a field of S3's replies
+    "milena_cache/origin/clients/boto3_uploads.py": {"Size"},  # the same
     "bench/peers/bare_chain.py": {"Get"},  # a service of its own, without code of Milena
 }
 

@@ -82,6 +82,7 @@ KEYLESS: dict[str, dict[str, tuple[str, Callable[[Any], Any]]]] = {
         "CLIENT LIST": (ADMIN, lambda client: client.execute_command("CLIENT", "LIST")),
         "ACL LIST": (ADMIN, lambda client: client.execute_command("ACL", "LIST")),
         "SLOWLOG": (ADMIN, lambda client: client.execute_command("SLOWLOG", "LEN")),
+        "HOTKEYS": (ADMIN, lambda client: client.execute_command("HOTKEYS", "GET")),
         "DEBUG SLEEP": (ADMIN, lambda client: client.execute_command("DEBUG", "SLEEP", "0")),
         "CLUSTER NODES": (RING, lambda client: client.execute_command("CLUSTER", "MYID")),
         "MILENA.PEEK": (CLUSTER, lambda client: client.execute_command("MILENA.PEEK", "1", "k")),
@@ -99,6 +100,8 @@ KEYLESS: dict[str, dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "router": {
         "List": (LIST, lambda stub: stub("List", router_pb.ListRequest())),
         "Stats": (INFO, lambda stub: stub("Stats", router_pb.StatsRequest())),
+        "Size": (INFO, lambda stub: stub("Size", router_pb.SizeRequest())),
+        "HotKeys": (ADMIN, lambda stub: stub("HotKeys", router_pb.HotKeysRequest())),
         "Nodes": (RING, lambda stub: stub("Nodes", router_pb.NodesRequest())),
         "Flush": (ADMIN, lambda stub: stub("Flush", router_pb.FlushRequest())),
         "ListDeadLetters": (ADMIN, lambda stub: stub("ListDeadLetters", router_pb.ListDeadLettersRequest())),
@@ -111,6 +114,8 @@ KEYLESS: dict[str, dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "node": {
         "List": (LIST, lambda stub: stub("List", node_pb.ListRequest())),
         "Stats": (INFO, lambda stub: stub("Stats", node_pb.StatsRequest())),
+        "Size": (INFO, lambda stub: stub("Size", node_pb.SizeRequest())),
+        "HotKeys": (ADMIN, lambda stub: stub("HotKeys", node_pb.HotKeysRequest())),
         "Flush": (ADMIN, lambda stub: stub("Flush", node_pb.FlushRequest())),
         "ListDeadLetters": (ADMIN, lambda stub: stub("ListDeadLetters", node_pb.ListDeadLettersRequest())),
         "Sweep": (ADMIN, lambda stub: stub("Sweep", node_pb.SweepRequest(job="0" * 32, end=True))),

@@ -22,6 +22,7 @@ from milena_cache.servers.resp.commands.connection import milena_hello as identi
 from milena_cache.servers.resp.commands.data import (
     all_keys,
     expiry,
+    hot_keys,
     keyspace,
     renaming,
     scan,
@@ -72,6 +73,7 @@ MODULES = (
     executing,
     handing_over,
     handshake,
+    hot_keys,
     identity,
     info,
     latency,

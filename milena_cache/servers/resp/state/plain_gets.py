@@ -14,7 +14,7 @@ from __future__ import annotations
 from milena_cache.membership.ownership import Ownership
 from milena_cache.memory.freshness import Freshness
 from milena_cache.memory.lru import Memory
-from milena_cache.objects.entry import MAX_USES, Entry
+from milena_cache.objects.entry import MAX_USES, Entry, SampledEntry
 from milena_cache.objects.read_outcomes import ReadCounts
 from milena_cache.servers.resp.state.pending_replies import LARGE
 from milena_cache.writeback.dirty_table import Dirty
@@ -27,6 +27,7 @@ class PlainGets:
     def __init__(
         self, memory: Memory, dirty: Dirty, ownership: Ownership, freshness: Freshness, reads: ReadCounts
     ) -> None:
+        self._memory = memory
         self._find = memory.find
         self._find_dirty = dirty.get
         self._dirty = dirty
@@ -65,9 +66,15 @@ class PlainGets:
                 if entry is None:
                     break
                 checked_at, checked_since = entry.stamp
-                if checked_at <= oldest or checked_since < owned_since or type(entry) is not Entry:
+                if checked_at <= oldest or checked_since < owned_since:
                     break
                 value = entry.value
+                if type(entry) is not Entry:
+                    if type(entry) is not SampledEntry or value is None or len(value) >= LARGE:
+                        break
+                    if hits and served + len(value) > max_bytes:
+                        break
+                    self._memory.read_sampled(key, entry)
                 if entry.uses < MAX_USES:
                     entry.uses += 1
             if value is None or (size := len(value)) >= LARGE:
@@ -82,6 +89,17 @@ class PlainGets:
             parts += (head, value, b"\r\n")
             hits += 1
         if hits:
-            self._reads.outcomes["hit"] += hits
-            self._reads.hit_bytes += served
+            reads = self._reads
+            reads.outcomes["hit"] += hits
+            reads.hit_bytes += served
+            reads.due -= hits
+            if reads.due <= 0:
+                self._sample(keys, hits, parts)
         return hits
+
+    def _sample(self, keys: list[bytes], hits: int, parts: list[bytes]) -> None:
+        """Record those of the first `hits` keys that are due to be sampled; `parts` ends with their replies."""
+        reads = self._reads
+        while reads.due <= 0:
+            before = hits - 1 + reads.due
+            reads.take_sample(keys[before], len(parts[len(parts) - 3 * (hits - before) + 1]))
