@@ -26,9 +26,13 @@ from tests.mutants.large_object_mutants import LARGE_OBJECT_BUGS
 from tests.mutants.mutant import Bug
 from tests.mutants.prefix_job_mutants import PREFIX_JOB_BUGS
 from tests.mutants.run import NO_TESTS, ROOT, USAGE_ERROR, with_bug
+from tests.mutants.sample_mutants import SAMPLE_BUGS
 
 OWN = ("milena_cache", "milena_client", "milena_common", "milena_router", "tests")
-BUGS = (*CLUSTER_BUGS, *COPY_BUGS, *EVENT_BUGS, *LARGE_OBJECT_BUGS, *PREFIX_JOB_BUGS)
+BUGS = (
+    *(*CLUSTER_BUGS, *COPY_BUGS, *EVENT_BUGS),
+    *(*LARGE_OBJECT_BUGS, *PREFIX_JOB_BUGS, *SAMPLE_BUGS),
+)
 # Protobuf rejects a second registration of its messages, which no fault changes.
 KEPT = "milena_common.api.pb"
 # A fault may let a test wait for ever.

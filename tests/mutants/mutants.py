@@ -11,6 +11,7 @@ from tests.mutants.large_object_mutants import LARGE_OBJECT_BUGS
 from tests.mutants.message_mutants import MESSAGE_BUGS
 from tests.mutants.mutant import Bug, Change
 from tests.mutants.prefix_job_mutants import PREFIX_JOB_BUGS
+from tests.mutants.sample_mutants import SAMPLE_BUGS
 from tests.mutants.script_mutants import SCRIPT_BUGS
 
 CONDITIONS = "tests/cache/writes/test_writer_conditions.py"
@@ -600,8 +601,8 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/servers/resp/state/plain_gets.py",
-                "checked_at <= oldest or checked_since < owned_since or",
-                "checked_at <= oldest or",
+                "checked_at <= oldest or checked_since < owned_since:",
+                "checked_at <= oldest:",
             ),
         ),
         ("tests/cache/servers/resp/state/test_plain_gets.py",),
@@ -611,8 +612,8 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/servers/resp/state/plain_gets.py",
-                "checked_since < owned_since or type(entry) is not Entry:",
-                "checked_since < owned_since:",
+                "if type(entry) is not SampledEntry or value is None",
+                "if value is None",
             ),
         ),
         ("tests/cache/servers/resp/state/test_plain_gets.py",),
@@ -744,5 +745,6 @@ BUGS: tuple[Bug, ...] = (
     *LARGE_OBJECT_BUGS,
     *MESSAGE_BUGS,
     *PREFIX_JOB_BUGS,
+    *SAMPLE_BUGS,
     *SCRIPT_BUGS,
 )
