@@ -28,6 +28,8 @@ from typing import Final, Self
 from milena_common.build import interpreted
 from milena_common.resp.plain_commands import (
     GET,
+    LOWER_GET,
+    LOWER_SET,
     MAX_BYTES,
     MULTI,
     SET,
@@ -140,7 +142,9 @@ class CommandReader:
 
         With None nothing was consumed. More than 16 KiB are not parsed: see `read_gets`.
         """
-        if self.pending or self._remaining or len(data) > MAX_BYTES or not data.startswith(GET):
+        if self.pending or self._remaining or len(data) > MAX_BYTES:
+            return None
+        if not data.startswith(GET) and not data.startswith(LOWER_GET):
             return None
         return keys_of(data)
 
@@ -165,10 +169,15 @@ class CommandReader:
     def sets(self, data: bytes) -> tuple[list[bytes], list[bytes]] | None:
         """Return keys and values of the SETs without options with which `data` begins; None if there are none.
 
-        None are returned either if bytes are pending, and then nothing was consumed. Otherwise the rest was fed.
+        None are returned either if bytes are pending, and then nothing was consumed. Otherwise the rest was fed. Of
+        names in lower case only a single SET is recognised.
         """
-        if self.pending or self._remaining or not data.startswith(SET):
+        if self.pending or self._remaining:
             return None
+        if not data.startswith(SET):
+            lower = data.startswith(LOWER_SET) and len(data) <= self._max_sets
+            only = argv_of_set(SET + data[len(SET) :], self._max_bulk) if lower else None
+            return None if only is None else ([only[1]], [only[2]])
         argv = argv_of_set(data, self._max_bulk)
         if argv is not None:
             return [argv[1]], [argv[2]]

@@ -14,6 +14,8 @@ from typing import Final
 from milena_common.api.keys import MAX_KEY_BYTES
 
 GET: Final = b"*2\r\n$3\r\nGET\r\n$"
+# As ioredis and go-redis send it.
+LOWER_GET: Final = b"*2\r\n$3\r\nget\r\n$"
 # Bytes that are parsed at once: about 0.3 ms of work.
 MAX_BYTES: Final = 16 * 1024
 # Bytes of GETs that are skipped at once: about 1 ms of work.
@@ -25,6 +27,7 @@ MAX_SETS: Final = 128
 
 _NEXT = b"\r\n" + GET
 SET: Final = b"*3\r\n$3\r\nSET\r\n"
+LOWER_SET: Final = b"*3\r\n$3\r\nset\r\n"
 MULTI: Final = b"*1\r\n$5\r\nMULTI\r\n"
 _DOLLAR: Final = ord("$")
 # The headers of arguments up to the length of a key.
@@ -36,7 +39,10 @@ COUNTS: Final = {b"*%d" % count: count for count in range(1, 1025)}
 
 
 def keys_of(data: bytes) -> list[bytes] | None:
-    """Return the keys if `data`, which begins with GET, is nothing but whole GETs of keys up to 1024 bytes."""
+    """Return the keys if `data` is nothing but whole GETs of keys up to 1024 bytes.
+
+    `data` begins with GET, or LOWER_GET.
+    """
     tokens = data.split(b"\r\n")
     keys = tokens[4::5]
     number = len(keys)
@@ -45,9 +51,11 @@ def keys_of(data: bytes) -> list[bytes] | None:
     try:
         if number == 1:
             return keys if tokens[3] == LENGTHS[len(keys[0])] else None
+        names = tokens[2::5]
         if (
             tokens[3::5] == [LENGTHS[length] for length in map(len, keys)]
-            and tokens[0::5].count(b"*2") == tokens[1::5].count(b"$3") == tokens[2::5].count(b"GET") == number
+            and tokens[0::5].count(b"*2") == tokens[1::5].count(b"$3") == number
+            and (names.count(b"GET") == number or names.count(b"get") == number)
         ):
             return keys
     except IndexError:  # a key beyond the maximum length

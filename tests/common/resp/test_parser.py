@@ -268,6 +268,10 @@ sets_and_others = st.lists(
 ).map(b"".join)
 
 
+def with_upper_set(commands: list[list[bytes]]) -> list[list[bytes]]:
+    return [[b"SET", *argv[1:]] if argv[0] == b"set" else argv for argv in commands]
+
+
 @given(sets_and_others, cuts)
 @example(command(b"SET", b"k", b"v") * 3 + command(b"SET", b"k", bytes(MAX_BULK)) + command(b"SET", b"k", b"w"), [])
 @example(command(b"SET", b"k", b"v") * (2 * MAX_SETS + 1), [])
@@ -294,7 +298,7 @@ def test_pipelines_of_sets_are_recognized_wherever_the_reads_end(data: bytes, pl
                 take(sets)
             else:
                 reader.read(commands.append, 2)
-    assert commands == read(data)[0]
+    assert with_upper_set(commands) == with_upper_set(read(data)[0])
     assert reader.held == 0
 
 
@@ -303,12 +307,23 @@ def test_pipelines_of_sets_are_recognized_wherever_the_reads_end(data: bytes, pl
 @example(b"$1\r\nk\r\n$+1\r\nx\r\n")
 @example(b"$1\r\nk\r\n$1_0\r\n0123456789\r\n")
 def test_the_short_way_of_sets_never_finds_what_the_long_way_does_not(data: bytes) -> None:
-    begun = b"*3\r\n$3\r\nSET\r\n"
-    for stream in (data, begun + data, begun + b"$1\r\nk\r\n" + data, command(b"SET", b"k", b"v") + begun + data):
-        found = CommandReader(MAX_BULK, COMMAND_BYTES).sets(stream)
-        if found is not None:
-            number = len(found[0])
-            assert [[b"SET", *pair] for pair in zip(*found, strict=True)] == read(stream)[0][:number]
+    for name in (b"SET", b"set"):
+        begun = b"*3\r\n$3\r\n" + name + b"\r\n"
+        for stream in (data, begun + data, begun + b"$1\r\nk\r\n" + data, command(name, b"k", b"v") + begun + data):
+            found = CommandReader(MAX_BULK, COMMAND_BYTES).sets(stream)
+            if found is not None:
+                number = len(found[0])
+                assert [[name, *pair] for pair in zip(*found, strict=True)] == read(stream)[0][:number]
+
+
+@pytest.mark.parametrize("value", [b"v", b"", b"\r\n", bytes(50)])
+def test_one_set_by_a_client_that_sends_lower_case_takes_the_short_way(value: bytes) -> None:
+    reader = CommandReader(MAX_BULK, COMMAND_BYTES)
+    one = command(b"set", b"k", value)
+    assert reader.sets(one) == ([b"k"], [value])
+    assert reader.sets(one + one) is None, "only a single one does"
+    assert reader.held == 0, "nothing was consumed"
+    assert reader.sets(one[:-1]) is None
 
 
 def test_gets_behind_a_set_are_read_and_not_skipped() -> None:
@@ -330,19 +345,26 @@ def gets(data: bytes) -> list[bytes] | None:
 
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=8))
 def test_keys_of_gets_are_those_that_the_long_way_finds_or_none(keys: list[bytes]) -> None:
-    data = b"".join(command(b"GET", key) for key in keys)
-    found = gets(data)
-    assert found in (keys, None)
-    if not any(b"\r\n" in key for key in keys):
-        assert found == keys
+    for name in (b"GET", b"get"):
+        data = b"".join(command(name, key) for key in keys)
+        found = gets(data)
+        assert found in (keys, None)
+        if not any(b"\r\n" in key for key in keys):
+            assert found == keys
 
 
 @given(st.lists(likely | st.binary(max_size=8), max_size=6).map(b"".join))
 def test_the_short_way_never_finds_what_the_long_way_does_not(data: bytes) -> None:
-    for stream in (data, command(b"GET", data), command(b"GET", b"k") + data, b"*2\r\n$3\r\nGET\r\n" + data):
-        found = gets(stream)
-        if found is not None:
-            assert read(stream) == ([[b"GET", key] for key in found], "")
+    for name in (b"GET", b"get"):
+        begun = b"*2\r\n$3\r\n" + name + b"\r\n"
+        for stream in (data, command(name, data), command(name, b"k") + data, begun + data):
+            found = gets(stream)
+            if found is not None:
+                commands, error = read(stream)
+                assert ([[each.upper(), key] for each, key in commands], error) == (
+                    [[b"GET", key] for key in found],
+                    "",
+                )
 
 
 def put(data: bytes) -> list[bytes] | None:
