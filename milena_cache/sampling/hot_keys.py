@@ -84,7 +84,7 @@ class HotKeys:
         self._reads, self._bytes = FrequentKeys(CAPACITY), FrequentKeys(CAPACITY)
 
     def _end(self) -> None:
-        # Longer than WINDOW_SECONDS if nothing was sampled, and nobody looked, when it should have ended.
+        # Longer than WINDOW_SECONDS if nothing was sampled, and no view was asked for, when it should have ended.
         seconds = self._now() - self._began
         rate = self._counts.one_in / seconds
         reads, sizes = dict(self._reads.greatest(2 * CAPACITY)), dict(self._bytes.greatest(2 * CAPACITY))
