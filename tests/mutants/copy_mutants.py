@@ -202,7 +202,7 @@ COPY_BUGS: tuple[Bug, ...] = (
         "        return max(1, sum(1 for slot in copied for _ in self._store.in_slot(slot)))\n",
         "        return 0\n",
         f"{PROMOTION_TESTS}::"
-        "test_a_node_that_has_yet_to_collect_the_writes_of_its_slots_does_not_report_that_s3_has_them",
+        "test_a_node_that_has_yet_to_collect_the_writes_of_its_slots_has_writes_that_s3_does_not_have",
     ),
     _bug(
         "a node that gets slots of which S3 has everything takes earlier writes that are handed in",

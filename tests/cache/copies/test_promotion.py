@@ -150,7 +150,7 @@ async def test_an_owner_that_the_ring_lists_as_collecting_reports_when_it_has_co
 
 
 @pytest.mark.parametrize("copied", [True, False])
-async def test_a_node_that_has_yet_to_collect_the_writes_of_its_slots_does_not_report_that_s3_has_them(
+async def test_a_node_that_has_yet_to_collect_the_writes_of_its_slots_has_writes_that_s3_does_not_have(
     copied: bool,
 ) -> None:
     """Otherwise: (1) it leaves, without dirty entries; (2) the next owner drops what copies there are."""
