@@ -7,6 +7,10 @@ ports, twice, while the ring still has the same process, prove that the process 
 find the same: a firewall, or another machine with the node's IP address, refuses connections too, and seldom for
 both of them. A dead process serves nothing, and gives no promises: its slots are released at once.
 
+A process that is killed may still accept connections milliseconds after its stream has broken, since the kernel
+closes its sockets one after the other. So ports that accept connections are tried again. Otherwise a ring of one
+node would be frozen, with no member that notices later.
+
 Silence proves nothing: a node that cannot be reached from here keeps its lease until that ends. Behind a proxy,
 which accepts or refuses connections for the node, refused connections prove nothing either: FAST_DEATH=off.
 """
@@ -32,6 +36,9 @@ log = logging.getLogger(__name__)
 # So many other members are called, those that were heard last; one that does not reply in time is left out.
 WITNESSES = 3
 REPLY_SECONDS = PROOF_SECONDS + 0.2
+# How often the ports of one process are tried, and the seconds in between.
+TRIES = 3
+BETWEEN_SECONDS = 0.15
 
 # Returns True if the process of a member has ended, as far as one observer can say.
 Proof = Callable[[Member], Awaitable[bool]]
@@ -89,7 +96,12 @@ def ports_reject(rejects_connections: RejectsConnections, clock: Clock) -> Proof
     async def proof(member: Member) -> bool:
         others = (member.addresses.get(name, "") for name in (RESP, RESP_TLS, GRPC_TLS))
         ports = list(dict.fromkeys([member.address, *filter(None, others)]))
-        return await all_reject(ports, rejects_connections, clock.sleep)
+        for number in range(TRIES):
+            if number:
+                await clock.sleep(BETWEEN_SECONDS)
+            if await all_reject(ports, rejects_connections, clock.sleep):
+                return True
+        return False
 
     return proof
 

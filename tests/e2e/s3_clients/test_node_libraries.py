@@ -60,7 +60,7 @@ def test_its_calls_return_the_same(
         ("node", endpoints.urls[0], endpoints.bucket, login),
         ("router", endpoints.urls[2], endpoints.bucket, login),
     ):
-        directory, prefix = tmp_path / where, f"{library}/{where}/"
+        directory, prefix = tmp_path / where, f"npm/{library}/{where}/"
         directory.mkdir()
         (directory / "small").write_bytes(SMALL)
         (directory / "large").write_bytes(LARGE)

@@ -14,7 +14,7 @@ from milena_common.cluster.runs_message import MOVES, RUNS
 from milena_common.cluster.slot_assignment import Member
 from milena_common.network.connecting import rejects_connections
 from milena_common.network.exited import PAUSE_SECONDS
-from milena_router.ring.fast_death import FastDeath, members_confirm, ports_reject
+from milena_router.ring.fast_death import BETWEEN_SECONDS, TRIES, FastDeath, members_confirm, ports_reject
 from milena_router.ring.leases import Leases
 from milena_router.ring.membership import EXITED, Change, Membership
 from milena_router.ring.ring_status import RingStatus
@@ -86,7 +86,16 @@ async def test_a_port_that_does_not_reject_is_no_proof(harness: Harness, refusin
     harness.fast_death.stream_closed(B.address, B.node_id)
     await harness.clock.advance(1)
     assert harness.members == ["a:1", "b:1"]
-    assert sorted(harness.tried) == ["b:1", "b:2"]
+    assert sorted(harness.tried) == ["b:1"] * TRIES + ["b:2"] * TRIES
+
+
+async def test_ports_that_close_after_the_stream_are_tried_again(harness: Harness) -> None:
+    """Interleaving: (1) a process is killed; (2) its stream breaks; (3) the kernel closes its listening sockets."""
+    harness.fast_death.stream_closed(B.address, B.node_id)
+    await run_ready_tasks()
+    harness.refusing = {"b:1", "b:2"}
+    await harness.clock.advance(BETWEEN_SECONDS + PAUSE_SECONDS)
+    assert harness.members == ["a:1"]
 
 
 async def test_another_process_at_the_address_is_not_removed(harness: Harness) -> None:
