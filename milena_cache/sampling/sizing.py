@@ -114,6 +114,7 @@ class Sizing:
         self._clock = clock
         self._allowance = MAX_ALLOWANCE
         self._waiting: deque[Event] = deque()
+        self._lost = 0
         # At the start of the process, then at each hour.
         self._past: deque[_Totals] = deque([self._totals()], ESTIMATE_HOURS + 1)
         self._cold = True
@@ -136,7 +137,13 @@ class Sizing:
         cpu = self._clock.cpu()
         self._keep_totals(now)
         memory, curve, waiting, samples = self._memory, self.curve, self._waiting, self._memory.samples
-        waiting += samples.take_events()
+        taken = samples.take_events()
+        waiting += taken
+        # More than there is room for in a step: each of these hits has paid for its event, and most for nothing.
+        lost, self._lost = samples.lost - self._lost, samples.lost
+        wanted = curve.threshold * len(taken) // (len(taken) + lost) if lost else 0
+        while wanted and curve.threshold > wanted:
+            curve.thin()
         curve.lend(memory.lent / memory.max_bytes if memory.max_bytes else 0.0)
         # Ages are compared with seconds and minutes; entries with the same time share it, which saves memory.
         at = now // 1.0

@@ -9,7 +9,7 @@ from math import inf
 import pytest
 
 from milena_cache.memory.freshness import Freshness
-from milena_cache.memory.read_samples import ALL_KEYS
+from milena_cache.memory.read_samples import ALL_KEYS, MAX_EVENTS
 from milena_cache.sampling.curve import SCALES
 from milena_cache.sampling.sizing import DAY, HOUR, Prices, Sizing
 from tests.cache.node_under_test import NodeUnderTest
@@ -152,3 +152,17 @@ async def test_the_estimates_are_of_the_last_day_without_the_first_hour() -> Non
         assert seconds >= 1
     assert sizing.estimates().reads == 0
     assert [point.hit_ratio for point in sizing.estimates().points] == [1.0] * len(SCALES)
+
+
+async def test_a_sample_with_more_events_than_there_is_room_for_becomes_as_much_smaller_at_once() -> None:
+    node = node_with(200)
+    samples, sizing = node.memory.samples, node.parts.samples.sizing
+    samples.threshold = sizing.curve.threshold
+    await read_all(node)
+    sizing.step()
+    assert samples.threshold == ALL_KEYS
+    while samples.lost < 15 * MAX_EVENTS:
+        await read_all(node)
+    sizing.step()
+    assert ALL_KEYS // 32 < samples.threshold <= ALL_KEYS // 16
+    await node.stop()
