@@ -18,8 +18,9 @@ from milena_cache.objects.entry import Entry
 SAMPLE_BITS: Final = 24
 _SAMPLE_SHIFT: Final = 16
 ALL_KEYS: Final = 1 << SAMPLE_BITS
-# Events that wait; further ones are dropped, and counted. They take about half a MiB.
-MAX_EVENTS: Final = 4096
+# Events that wait; further ones are dropped, and counted, and the sample becomes smaller. They are taken ten times
+# a second: so these are about one in a hundred of the hits that a node can serve.
+MAX_EVENTS: Final = 512
 
 READ: Final = 0
 STORED: Final = 1

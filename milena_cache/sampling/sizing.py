@@ -141,8 +141,8 @@ class Sizing:
         waiting += taken
         # More than there is room for in a step: each of these hits has paid for its event, and most for nothing.
         lost, self._lost = samples.lost - self._lost, samples.lost
-        wanted = curve.threshold * len(taken) // (len(taken) + lost) if lost else 0
-        while wanted and curve.threshold > wanted:
+        target = curve.threshold * len(taken) // (len(taken) + lost) if lost else 0
+        while target and curve.threshold > target:
             curve.thin()
         curve.lend(memory.lent / memory.max_bytes if memory.max_bytes else 0.0)
         # Ages are compared with seconds and minutes; entries with the same time share it, which saves memory.

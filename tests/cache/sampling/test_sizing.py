@@ -50,8 +50,10 @@ async def test_the_estimates_are_those_of_a_node_of_that_size() -> None:
     running = asyncio.create_task(sizing.run())
     await node.clock.advance(1.0)
     assert node.memory.samples.threshold == ALL_KEYS
-    await read_all(node, 4)
-    await node.clock.advance(99.0)
+    for _ in range(4):
+        await read_all(node)
+        await node.clock.advance(0.25)
+    await node.clock.advance(98.0)
     estimates = sizing.estimates()
     assert [point.scale for point in estimates.points] == list(SCALES)
     assert [round(point.hit_ratio, 2) for point in estimates.points] == [0, 0, 0, 0.75, 0.75, 0.75]
