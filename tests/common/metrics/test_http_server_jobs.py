@@ -58,7 +58,7 @@ class FakeJobs:
 
 
 class Running:
-    """A server with jobs. `users`: its file of users; b"" if nobody has to log in."""
+    """A server with jobs. `users`: its file of users; b"" if no login is required."""
 
     def __init__(self, address: Address, jobs: FakeJobs, access: Access) -> None:
         self.jobs = jobs
